@@ -1,0 +1,138 @@
+"""Attach a reducer to a model in place, and take it off again."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from torch import Tensor, nn
+
+from suite.backbones import family_of
+from suite.backbones.block import BlockTrace, Layout, reducible_block
+from suite.errors import RequestError
+from suite.reducers import make_reducer
+from suite.reducers.base import Reducer
+from suite.schedule import Rate, Schedule, parse_rate, resolve
+from suite.tokens import Tokens
+
+SLOT = "_reducerbench"
+
+
+def attach(
+    model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = None, **options: object
+) -> Handle:
+    """Make `model` reduce its tokens from now on, in place and without copying weights.
+
+    Args:
+        model: a supported backbone; its state dict stays what it is.
+        reducer: a registered name, 'path/to/file.py:ClassName', or a Reducer.
+        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'keep=0.7', 'keep=0.7@3,6,9' or 'flops=-35%' (solved from the true
+            cost); None reduces nothing.
+        options: the method's own options.
+
+    Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
+    """
+    family = family_of(model)
+    if handle_of(model) is not None:
+        raise RequestError(
+            f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first"
+        )
+    if isinstance(reducer, Reducer) and options:
+        raise RequestError(
+            f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
+        )
+    made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
+    asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
+    if asked is not None and asked.kind == "flops":
+        from suite.solve import solve_rate  # solving attaches in turn
+
+        asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
+    handle = Handle(model, family, made.to(next(model.parameters()).device), asked)
+    return handle.attach()
+
+
+def handle_of(model: nn.Module) -> Handle | None:
+    """The handle of the reducer that is attached to `model` now."""
+    return model.__dict__.get(SLOT)
+
+
+class Handle:
+    """A reducer at a rate on a model. Attach and detach as often as you like: nothing is copied, nothing left behind."""
+
+    def __init__(self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None) -> None:
+        self.model, self.family, self.reducer, self.rate = model, family, reducer, rate
+        self.layout: Layout = family.layout(model)
+        self._schedules: dict[int, Schedule] = {}
+        self._last: tuple[Tokens, list[BlockTrace]] | None = None
+        self.schedule(self.layout.tokens)
+
+    def schedule(self, tokens: int) -> Schedule:
+        """The rate resolved for sequences of `tokens` tokens, prefix included."""
+        if tokens not in self._schedules:
+            layout = self.layout
+            self._schedules[tokens] = resolve(
+                self.rate, self.reducer, depth=layout.depth, tokens=tokens, num_prefix=layout.num_prefix
+            )
+        return self._schedules[tokens]
+
+    @property
+    def attached(self) -> bool:
+        return handle_of(self.model) is self
+
+    def attach(self) -> Handle:
+        if not self.attached:
+            if handle_of(self.model) is not None:
+                raise RequestError(
+                    f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
+                )
+            self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
+            self.model.__dict__[SLOT] = self
+        return self
+
+    def detach(self) -> None:
+        """The model is exactly what it was. Detaching twice is allowed."""
+        if self.attached:
+            del self.model.__dict__[SLOT]
+            self.model.__class__ = type(self.model).__mro__[2]
+
+    def __enter__(self) -> Handle:
+        return self.attach()
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+    def encode(self, model: nn.Module, x: Tensor) -> Tokens:
+        """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
+        x = self.family.embed(model, x)
+        tokens = Tokens.start(x, self.layout.num_prefix)
+        amounts = self.schedule(tokens.count).amounts
+        traces = []
+        for parts, amount in zip(self.family.blocks(model), amounts, strict=True):
+            tokens, trace = reducible_block(parts, tokens, self.reducer, amount, len(amounts))
+            traces.append(trace)
+        self._last = (tokens, traces)
+        return tokens
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """State after the last block of the last forward: x (B, N, C), size (B, N) or None, owner (B, N0)."""
+        return self._last[0] if self._last else None
+
+    @property
+    def trace(self) -> list[BlockTrace]:
+        """Token counts of the last forward, per block: entering, attended, leaving."""
+        return self._last[1] if self._last else []
+
+    @property
+    def token_counts(self) -> list[int]:
+        """Tokens that left each block in the last forward, prefix included."""
+        return [trace.leaving for trace in self.trace]
+
+    @property
+    def planned_counts(self) -> list[int]:
+        """What `token_counts` has to be at the model's own image size."""
+        return list(self.schedule(self.layout.tokens).counts)
+
+
+@cache
+def reduced_class(cls: type, mixin: type) -> type:
+    return type(f"Reduced{cls.__name__}", (mixin, cls), {})

@@ -1,0 +1,175 @@
+"""timm's VisionTransformer: DeiT, distilled DeiT, AugReg, DeiT-III, MAE, CLIP, DINOv2 and their kin."""
+
+from __future__ import annotations
+
+import math
+
+from timm.models import vision_transformer as timm_vit
+from torch import Tensor, nn
+
+from suite.backbones.block import BlockParts, Layout
+from suite.errors import RequestError
+
+SUPPORTED = (
+    "timm VisionTransformer models with standard pre-norm blocks are supported "
+    "(deit_*, deit3_*, vit_*, flexivit_*; see `list models`)"
+)
+
+
+class TimmBlock(BlockParts):
+    """timm's `Block` with its `Attention`: LayerScale, drop-path, q/k norm, gate and attention norm where present."""
+
+    def __init__(self, block: nn.Module, index: int, num_class: int) -> None:
+        self.block, self.index, self.num_class = block, index, num_class
+        self.scale, self.fused = block.attn.scale, bool(block.attn.fused_attn)
+
+    def original(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+    def norm1(self, x: Tensor) -> Tensor:
+        return self.block.norm1(x)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attention = self.block.attn
+        batch, count, _ = x.shape
+        q, k, v = (
+            attention.qkv(x)
+            .reshape(batch, count, 3, attention.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
+        return attention.q_norm(q), attention.k_norm(k), v
+
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        attention = self.block.attn
+        x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
+        gate = getattr(attention, "gate", None)
+        if gate is not None:
+            x = x * gate(normed).sigmoid()
+        x = attention.proj_drop(attention.proj(x))
+        return self.block.drop_path1(self.block.ls1(x))
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        block = self.block
+        return block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    @property
+    def attention_dropout(self) -> float:
+        return self.block.attn.attn_drop.p if self.block.training else 0.0
+
+
+class ReducedViT:
+    """Mixed into the class of a VisionTransformer while a reducer is attached to it."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.norm(self._reducerbench.encode(self, x).x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        tokens = self._reducerbench.tokens
+        if tokens is None or tokens.x.shape[:2] != x.shape[:2]:
+            raise RuntimeError("forward_head needs the features of the last forward_features of this model")
+        return self._head(x, tokens.size, pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self._reducerbench.encode(self, x)
+        return self._head(self.norm(tokens.x), tokens.size)
+
+    def _head(self, x: Tensor, size: Tensor | None, pre_logits: bool = False) -> Tensor:
+        pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax")
+        if size is None or not pools or not self._reducerbench.reducer.weighted_pooling:
+            return super().forward_head(x, pre_logits)
+        first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
+        weight, patches = size[:, first:, None].to(x.dtype), x[:, first:]
+        pooled = (weight * patches).sum(1) / weight.sum(1)
+        if self.global_pool == "avgmax":
+            pooled = 0.5 * (patches.amax(dim=1) + pooled)
+        x = self.head_drop(self.fc_norm(pooled))
+        return x if pre_logits else self.head(x)
+
+
+class TimmViT:
+    """The family: where a VisionTransformer keeps what `attach` needs."""
+
+    mixin = ReducedViT
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """RequestError, in one line, for a model that is not of this family."""
+        base = timm_vit.VisionTransformer
+        kind = type(model).__name__
+        if not isinstance(model, base):
+            raise RequestError(f"model {kind!r} is not supported; {SUPPORTED}")
+        if type(model).forward_features is not base.forward_features:
+            raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
+        for block in model.blocks:
+            for part, standard in (
+                (block, timm_vit.Block),
+                (getattr(block, "attn", None), timm_vit.Attention),
+            ):
+                if type(part) is not standard:
+                    raise RequestError(f"model {kind!r} has {type(part).__name__} blocks; {SUPPORTED}")
+
+    @staticmethod
+    def embed(model: nn.Module, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
+
+    @staticmethod
+    def blocks(model: nn.Module) -> list[BlockParts]:
+        num_class = class_tokens(model)
+        return [TimmBlock(block, index, num_class) for index, block in enumerate(model.blocks)]
+
+    @staticmethod
+    def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+        """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
+        block, grid = model.blocks[0], model.patch_embed.grid_size
+        if image_size is not None:
+            grid = model.patch_embed.dynamic_feat_size(image_size)
+        patches = math.prod(grid)
+        attention = block.attn
+        gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
+        head_token, head = head_macs(model)
+        return Layout(
+            depth=len(model.blocks),
+            num_prefix=model.num_prefix_tokens,
+            num_patches=patches,
+            width=model.embed_dim,
+            heads=attention.num_heads,
+            head_dim=attention.qkv.out_features // (3 * attention.num_heads),
+            qkv_macs=linear_macs(attention.qkv) + gate,
+            proj_macs=linear_macs(attention.proj),
+            mlp_macs=linear_macs(block.mlp),
+            patch_macs=embed_macs(model.patch_embed, patches),
+            head_macs=head,
+            head_token_macs=head_token,
+        )
+
+
+def class_tokens(model: nn.Module) -> int:
+    """Leading tokens that a head reads: 0, 1 (class) or 2 (class and distillation); registers are not among them."""
+    return (model.cls_token is not None) + (getattr(model, "dist_token", None) is not None)
+
+
+def linear_macs(module: nn.Module) -> int:
+    """Multiply-accumulates of all linear layers below `module`, for one token."""
+    return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def embed_macs(embed: nn.Module, patches: int) -> int:
+    """Multiply-accumulates of a convolutional patch embedding. RequestError for a hybrid stem."""
+    if not isinstance(getattr(embed, "proj", None), nn.Conv2d) or hasattr(embed, "backbone"):
+        raise RequestError(f"patch embedding {type(embed).__name__!r} is not supported; {SUPPORTED}")
+    return patches * embed.proj.weight.numel()
+
+
+def head_macs(model: nn.Module) -> tuple[int, int]:
+    """Multiply-accumulates of the head: per token that reaches it (attention pooling), and per image."""
+    heads = [model.head, getattr(model, "head_dist", None)]
+    fixed = sum(linear_macs(head) for head in heads if head is not None)
+    pool = model.attn_pool
+    if pool is None:
+        return 0, fixed
+    latents = getattr(pool, "latent_len", 1)
+    inner = pool.q.out_features
+    fixed += latents * (linear_macs(pool.q) + linear_macs(pool.proj) + linear_macs(pool.mlp))
+    return linear_macs(pool.kv) + 2 * latents * inner, fixed

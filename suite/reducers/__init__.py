@@ -1,0 +1,81 @@
+"""One file per method; a file in this folder is listed by being there."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from suite.errors import RequestError, unknown
+from suite.reducers.base import REGISTERED, Reducer
+
+ENTRY_POINTS = "reducerbench.reducers"
+
+
+@cache
+def load_all() -> None:
+    """Import every method of this folder and every installed plug-in."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
+def list_reducers() -> list[str]:
+    """Names of all registered reducers, sorted, with the unreduced model first."""
+    load_all()
+    return sorted(REGISTERED, key=lambda name: (name != "none", name))
+
+
+def reducer_class(name: str) -> type[Reducer]:
+    """The class behind a name, or behind `path/to/file.py:ClassName`. RequestError for an unknown one."""
+    load_all()
+    if name in REGISTERED:
+        return REGISTERED[name]
+    if ".py:" in name:
+        return class_from_file(*name.rsplit(":", 1))
+    raise unknown("reducer", name, REGISTERED)
+
+
+def make_reducer(name: str, **options: object) -> Reducer:
+    """A reducer with its options. RequestError for an unknown name, option, or a value that the method refuses."""
+    cls = reducer_class(name)
+    known = set(inspect.signature(cls).parameters)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"reducer {name!r} refuses {options}: {error}") from error
+
+
+def class_from_file(path: str, class_name: str) -> type[Reducer]:
+    """The reducer class `class_name` of a Python file outside the package."""
+    file = Path(path)
+    if not file.is_file():
+        raise RequestError(f"reducer file {path!r} does not exist; give path/to/file.py:ClassName")
+    cls = getattr(module_from_file(file.resolve()), class_name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, Reducer)):
+        raise RequestError(f"{path!r} has no Reducer class named {class_name!r}")
+    if "name" not in cls.__dict__:
+        cls.name = class_name
+    return cls
+
+
+@cache
+def module_from_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"reducer_file_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises is reported against the file
+        raise RequestError(
+            f"reducer file {str(file)!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return module

@@ -1,0 +1,24 @@
+"""Token Merging."""
+
+from suite.matching import bipartite_soft_matching
+from suite.reducers.base import Reducer, register
+
+
+@register("tome")
+class ToMe(Reducer):
+    """Merge the r most similar tokens of every block. Source: Bolya et al., ICLR 2023, arXiv 2210.09461.
+
+    proportional_attention: the paper's setting for DeiT, AugReg and SWAG models; off for MAE models off the shelf.
+    """
+
+    weighted_pooling = True
+
+    def __init__(self, proportional_attention: bool = True) -> None:
+        super().__init__()
+        self.proportional_attention = proportional_attention
+
+    def capacity(self, count, num_prefix):
+        return (count - num_prefix) // 2
+
+    def after_attention(self, tokens, signals, amount):
+        return tokens.merge(bipartite_soft_matching(signals.keys, amount, protected=tokens.num_prefix))

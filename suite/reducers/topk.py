@@ -1,0 +1,20 @@
+"""Top-K pruning by class attention."""
+
+from suite.reducers.base import Reducer, register
+from suite.tokens import rank
+
+
+@register("topk")
+class TopK(Reducer):
+    """Keep the patches that the class token attends to most, drop the others.
+
+    Source: Haurum et al., ICCV-W 2023, arXiv 2308.04657 (EViT's selection without fusing). Counts are fractions of
+    the original tokens, rounded down.
+    """
+
+    rates = ("keep", "r")
+    staged = True
+
+    def after_attention(self, tokens, signals, amount):
+        order = rank(signals.class_attention, tokens.num_prefix)
+        return tokens.keep(order[:, : tokens.num_patches - amount])

@@ -1,0 +1,160 @@
+"""Rates, and what they mean block by block."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from suite.errors import RequestError
+from suite.reducers.base import Reducer
+
+FORMS = "r=13, r=16:-1, r=[16,16,8], keep=0.7, keep=0.7@3,6,9 or flops=-35%"
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What is asked of a reducer.
+
+    kind 'r': `values` holds one number of tokens per block (constant), or one per block if `per_block`; with
+    `inflection` the numbers change linearly (ToMe's parse_r). kind 'keep': one kept fraction. kind 'flops': the
+    change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it applies to, None for the method's own.
+    """
+
+    text: str
+    kind: str
+    values: tuple[float, ...]
+    per_block: bool = False
+    inflection: float | None = None
+    blocks: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A rate resolved for one backbone. amounts[l]: tokens taken out in block l; counts[l]: tokens that leave it."""
+
+    amounts: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+def parse_rate(text: str) -> Rate:
+    """'r=13', 'r=16:-1', 'r=[16,16,8]', 'keep=0.7', '...@3,6,9', 'flops=-35%'. RequestError for anything else."""
+    compact = re.sub(r"\s", "", text)
+    body, _, at = compact.partition("@")
+    kind, _, value = body.partition("=")
+    try:
+        blocks = tuple(int(block) for block in at.split(",")) if at else None
+        if kind == "r":
+            return _parse_r(compact, value, blocks)
+        if kind == "keep" and re.fullmatch(NUMBER, value):
+            keep = float(value)
+            if not 0 < keep <= 1:
+                raise RequestError(f"rate {text!r}: the kept fraction must lie in (0, 1], not {keep:g}")
+            return Rate(compact, kind, (keep,), blocks=blocks)
+        if kind == "flops" and not at:
+            return _parse_flops(compact, value)
+    except ValueError:
+        pass
+    raise RequestError(f"rate {text!r} cannot be read; write for example {FORMS}")
+
+
+def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
+    inflection, per_block = None, False
+    if value.startswith("[") and value.endswith("]"):
+        values, per_block = tuple(int(r) for r in value[1:-1].rstrip(",").split(",")), True
+    elif ":" in value:
+        r, _, t = value.partition(":")
+        values, inflection = (int(r),), float(t)
+        if not -1 <= inflection <= 1:
+            raise RequestError(f"rate {text!r}: the inflection must lie in [-1, 1], not {inflection:g}")
+    else:
+        values = (int(value),)
+    if min(values) < 0:
+        raise RequestError(
+            f"rate {text!r} asks for {min(values)} tokens; r counts tokens taken out, use r>=0"
+        )
+    if blocks is not None and (per_block or inflection is not None):
+        raise RequestError(f"rate {text!r}: '@blocks' goes with one number, r=13@3,6,9")
+    return Rate(text, "r", values, per_block, inflection, blocks)
+
+
+def _parse_flops(text: str, value: str) -> Rate:
+    change = float(value[:-1]) / 100 if value.endswith("%") else float(value)
+    if not -1 < change <= 0:
+        raise RequestError(
+            f"rate {text!r}: write the change of total FLOPs, between 0 and -100 %, such as flops=-35%"
+        )
+    return Rate(text, "flops", (change,))
+
+
+def r_per_block(rate: Rate, depth: int) -> list[int]:
+    """The r asked of each block. A short list is padded with 0; a long one is refused."""
+    if rate.per_block:
+        if len(rate.values) > depth:
+            raise RequestError(f"rate {rate} lists {len(rate.values)} blocks, but the model has {depth}")
+        return [*map(int, rate.values), *[0] * (depth - len(rate.values))]
+    r = int(rate.values[0])
+    if rate.inflection is None:
+        return [r] * depth
+    low = int(r * (1 - rate.inflection))
+    step = (2 * r - 2 * low) / (depth - 1) if depth > 1 else 0.0
+    return [int(low + block * step) for block in range(depth)]
+
+
+def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
+    """Blocks that a rate acts in: those after '@', else the method's own."""
+    if rate.blocks is not None:
+        beyond = [block for block in rate.blocks if not 0 <= block < depth]
+        if beyond or len(set(rate.blocks)) < len(rate.blocks):
+            wrong = f"block {beyond[0]}" if beyond else "a block twice"
+            raise RequestError(f"rate {rate} names {wrong}; the model has blocks 0 to {depth - 1}")
+        return tuple(sorted(rate.blocks))
+    if rate.kind == "keep" and reducer.staged:
+        return tuple(sorted({depth * quarter // 4 for quarter in (1, 2, 3)}))
+    return tuple(range(depth))
+
+
+def check_form(rate: Rate, reducer: Reducer) -> None:
+    """RequestError if the method is not defined for this form of rate."""
+    if rate.kind in reducer.rates or (rate.kind == "flops" and reducer.rates):
+        return
+    if not reducer.rates:
+        raise RequestError(f"reducer {reducer.name!r} takes no rate, but {rate} was asked")
+    forms = " or ".join(f"{form}=..." for form in (*reducer.rates, "flops"))
+    raise RequestError(f"reducer {reducer.name!r} is not defined for rate {rate}; it takes {forms}")
+
+
+def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num_prefix: int) -> Schedule:
+    """What `rate` takes out in each block of a backbone that `tokens` tokens enter, `num_prefix` of them protected.
+
+    The first block that is asked for more than it can give raises RequestError; later blocks give what they have, as
+    the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last block).
+    """
+    if rate is None:
+        return Schedule((0,) * depth, (tokens,) * depth)
+    check_form(rate, reducer)
+    blocks = active_blocks(rate, reducer, depth)
+    asked = r_per_block(rate, depth) if rate.kind == "r" else None
+    amounts, counts, count = [], [], tokens
+    for block in range(depth):
+        amount = 0
+        if block in blocks and asked is not None:
+            limit = reducer.capacity(tokens, num_prefix)
+            if asked[block] > limit:
+                raise RequestError(
+                    f"rate {rate} asks block {block} to take out {asked[block]} tokens, but {reducer.name!r} can take "
+                    f"out at most {limit} of {tokens}; use r<={limit}"
+                )
+            amount = reducer.amount_for_r(max(0, min(asked[block], reducer.capacity(count, num_prefix))))
+        elif block in blocks:
+            patches, origin = count - num_prefix, tokens - num_prefix
+            amount = reducer.amount_for_keep(rate.values[0], blocks.index(block), patches, origin)
+            if amount >= patches:
+                raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
+        amounts.append(amount)
+        count = reducer.leaving(count, amount)
+        counts.append(count)
+    return Schedule(tuple(amounts), tuple(counts))
