@@ -17,9 +17,7 @@ from suite.tokens import Tokens
 SLOT = "_reducerbench"
 
 
-def attach(
-    model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = None, **options: object
-) -> Handle:
+def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = None, **options: object) -> Handle:
     """Make `model` reduce its tokens from now on, in place and without copying weights.
 
     Args:
@@ -33,9 +31,7 @@ def attach(
     """
     family = family_of(model)
     if handle_of(model) is not None:
-        raise RequestError(
-            f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first"
-        )
+        raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
     if isinstance(reducer, Reducer) and options:
         raise RequestError(
             f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
@@ -104,7 +100,7 @@ class Handle:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
         x = self.family.embed(model, x)
         tokens = Tokens.start(x, self.layout.num_prefix)
-        amounts = self.schedule(tokens.count).amounts
+        amounts = self.schedule(int(tokens.count)).amounts  # int(): under a tracer, sizes are tensors
         traces = []
         for parts, amount in zip(self.family.blocks(model), amounts, strict=True):
             tokens, trace = reducible_block(parts, tokens, self.reducer, amount, len(amounts))

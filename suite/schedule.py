@@ -73,9 +73,7 @@ def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
     else:
         values = (int(value),)
     if min(values) < 0:
-        raise RequestError(
-            f"rate {text!r} asks for {min(values)} tokens; r counts tokens taken out, use r>=0"
-        )
+        raise RequestError(f"rate {text!r} asks for {min(values)} tokens; r counts tokens taken out, use r>=0")
     if blocks is not None and (per_block or inflection is not None):
         raise RequestError(f"rate {text!r}: '@blocks' goes with one number, r=13@3,6,9")
     return Rate(text, "r", values, per_block, inflection, blocks)
@@ -84,9 +82,7 @@ def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
 def _parse_flops(text: str, value: str) -> Rate:
     change = float(value[:-1]) / 100 if value.endswith("%") else float(value)
     if not -1 < change <= 0:
-        raise RequestError(
-            f"rate {text!r}: write the change of total FLOPs, between 0 and -100 %, such as flops=-35%"
-        )
+        raise RequestError(f"rate {text!r}: write the change of total FLOPs, between 0 and -100 %, such as flops=-35%")
     return Rate(text, "flops", (change,))
 
 

@@ -115,11 +115,7 @@ class Tokens:
         """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1."""
         if self.size is None:
             return None
-        return (
-            self.size.to(torch.promote_types(self.x.dtype, torch.float32))
-            .log()
-            .to(self.x.dtype)[:, None, None]
-        )
+        return self.size.to(torch.promote_types(self.x.dtype, torch.float32)).log().to(self.x.dtype)[:, None, None]
 
     def with_features(self, x: Tensor) -> Tokens:
         return replace(self, x=x)

@@ -117,9 +117,7 @@ class Signals:
         queries, keys, _ = self.heads
         rows = self._parts.num_class
         if rows == 0:
-            raise ValueError(
-                "this model has no class token, so there is no class attention to select tokens by"
-            )
+            raise ValueError("this model has no class token, so there is no class attention to select tokens by")
         logits = (queries[:, :, :rows] * self._parts.scale) @ keys.transpose(-2, -1)
         if self._bias is not None:
             logits = logits + self._bias

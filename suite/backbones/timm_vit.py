@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+from fnmatch import fnmatchcase
 
+import timm
+import torch
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.block import BlockParts, Layout
 from suite.errors import RequestError
@@ -32,22 +38,20 @@ class TimmBlock(BlockParts):
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.block.attn
         batch, count, _ = x.shape
-        q, k, v = (
-            attention.qkv(x)
-            .reshape(batch, count, 3, attention.num_heads, -1)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
+        q, k, v = attention.qkv(x).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         return attention.q_norm(q), attention.k_norm(k), v
 
-    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+    def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:
+        """What the attention module returns for heads (B, H, N, d)."""
         attention = self.block.attn
         x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
         gate = getattr(attention, "gate", None)
         if gate is not None:
             x = x * gate(normed).sigmoid()
-        x = attention.proj_drop(attention.proj(x))
-        return self.block.drop_path1(self.block.ls1(x))
+        return attention.proj_drop(attention.proj(x))
+
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        return self.block.drop_path1(self.block.ls1(self.attention_output(attended, normed)))
 
     def mlp_branch(self, x: Tensor) -> Tensor:
         block = self.block
@@ -56,6 +60,22 @@ class TimmBlock(BlockParts):
     @property
     def attention_dropout(self) -> float:
         return self.block.attn.attn_drop.p if self.block.training else 0.0
+
+
+class TimmPostNormBlock(TimmBlock):
+    """timm's `ResPostBlock`: each branch is normed after it is computed."""
+
+    def norm1(self, x: Tensor) -> Tensor:
+        return x
+
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        return self.block.drop_path1(self.block.norm1(self.attention_output(attended, normed)))
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        return self.block.drop_path2(self.block.norm2(self.block.mlp(x)))
+
+
+BLOCKS = {timm_vit.Block: TimmBlock, timm_vit.ResPostBlock: TimmPostNormBlock}
 
 
 class ReducedViT:
@@ -102,12 +122,10 @@ class TimmViT:
         if type(model).forward_features is not base.forward_features:
             raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
         for block in model.blocks:
-            for part, standard in (
-                (block, timm_vit.Block),
-                (getattr(block, "attn", None), timm_vit.Attention),
-            ):
-                if type(part) is not standard:
-                    raise RequestError(f"model {kind!r} has {type(part).__name__} blocks; {SUPPORTED}")
+            attention = getattr(block, "attn", None)
+            if type(block) not in BLOCKS or type(attention) is not timm_vit.Attention:
+                odd = block if type(block) not in BLOCKS else attention
+                raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
     @staticmethod
     def embed(model: nn.Module, x: Tensor) -> Tensor:
@@ -117,29 +135,31 @@ class TimmViT:
     @staticmethod
     def blocks(model: nn.Module) -> list[BlockParts]:
         num_class = class_tokens(model)
-        return [TimmBlock(block, index, num_class) for index, block in enumerate(model.blocks)]
+        return [BLOCKS[type(block)](block, index, num_class) for index, block in enumerate(model.blocks)]
+
+    @staticmethod
+    def image_size(model: nn.Module) -> tuple[int, int]:
+        """(H, W) that the model was built for."""
+        return tuple(model.patch_embed.img_size)
 
     @staticmethod
     def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
-        block, grid = model.blocks[0], model.patch_embed.grid_size
-        if image_size is not None:
-            grid = model.patch_embed.dynamic_feat_size(image_size)
-        patches = math.prod(grid)
+        block, size = model.blocks[0], image_size or TimmViT.image_size(model)
         attention = block.attn
         gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
         head_token, head = head_macs(model)
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,
-            num_patches=patches,
+            num_patches=math.prod(model.patch_embed.dynamic_feat_size(size)),
             width=model.embed_dim,
             heads=attention.num_heads,
             head_dim=attention.qkv.out_features // (3 * attention.num_heads),
             qkv_macs=linear_macs(attention.qkv) + gate,
             proj_macs=linear_macs(attention.proj),
             mlp_macs=linear_macs(block.mlp),
-            patch_macs=embed_macs(model.patch_embed, patches),
+            patch_macs=embed_macs(model, size),
             head_macs=head,
             head_token_macs=head_token,
         )
@@ -155,11 +175,15 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def embed_macs(embed: nn.Module, patches: int) -> int:
-    """Multiply-accumulates of a convolutional patch embedding. RequestError for a hybrid stem."""
-    if not isinstance(getattr(embed, "proj", None), nn.Conv2d) or hasattr(embed, "backbone"):
-        raise RequestError(f"patch embedding {type(embed).__name__!r} is not supported; {SUPPORTED}")
-    return patches * embed.proj.weight.numel()
+def embed_macs(model: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates that turn one image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
+    embed = model.patch_embed
+    if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
+        return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()
+    weight = next(embed.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        embed(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
+    return counter.get_total_flops() // 2
 
 
 def head_macs(model: nn.Module) -> tuple[int, int]:
@@ -173,3 +197,16 @@ def head_macs(model: nn.Module) -> tuple[int, int]:
     inner = pool.q.out_features
     fixed += latents * (linear_macs(pool.q) + linear_macs(pool.proj) + linear_macs(pool.mlp))
     return linear_macs(pool.kv) + 2 * latents * inner, fixed
+
+
+def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
+    """Names of timm models of this family that match a wildcard, and whether timm has trained weights for them.
+
+    Told apart by how timm defines them, without building them; `TimmViT.check` has the last word.
+    """
+    found = []
+    for name in timm.list_models(module=["vision_transformer", "vision_transformer_hybrid", "deit"]):
+        source = inspect.getsource(timm.model_entrypoint(name))
+        if fnmatchcase(name, pattern) and not re.search(r"Parallel\w*Block|attn_layer", source):
+            found.append((name, bool(timm.list_pretrained(f"{name}.*"))))
+    return found

@@ -42,10 +42,14 @@ def reducer_class(name: str) -> type[Reducer]:
     raise unknown("reducer", name, REGISTERED)
 
 
+def reducer_options(name: str) -> dict[str, object]:
+    """A method's options and their defaults."""
+    return {key: parameter.default for key, parameter in inspect.signature(reducer_class(name)).parameters.items()}
+
+
 def make_reducer(name: str, **options: object) -> Reducer:
     """A reducer with its options. RequestError for an unknown name, option, or a value that the method refuses."""
-    cls = reducer_class(name)
-    known = set(inspect.signature(cls).parameters)
+    cls, known = reducer_class(name), reducer_options(name)
     for option in options:
         if option not in known:
             raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
@@ -75,7 +79,5 @@ def module_from_file(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises is reported against the file
-        raise RequestError(
-            f"reducer file {str(file)!r} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise RequestError(f"reducer file {str(file)!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

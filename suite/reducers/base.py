@@ -47,6 +47,9 @@ class Reducer(nn.Module):
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @property
     def site(self) -> str | None:
         """The hook that this method overrides: 'before_block', 'after_attention', or None."""

@@ -1,0 +1,36 @@
+# make bench   environment in .venv, then the embedded default: table and plots in results/
+# make test    environment, then the tests
+# make check   lint, format, import directions
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: bench test check format clean
+
+bench: $(READY)
+	$(BIN)/python run_bench.py
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests/test_imports.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python >= 3.11 is needed, $(PYTHON) is older: apt install python3.11, or make PYTHON=..."; exit 2; }
+	@$(PYTHON) -m venv .venv \
+	  || { echo "The venv module is missing: apt install python3-venv"; rm -rf .venv; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,87 @@
+"""What stands above and below a table or plot: which cells these are, and how to read them rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from reports.frame import Group
+from reports.text import NO_DATA, known, row_label
+
+RANDOM_WEIGHTS = "random weights: accuracy is meaningless"
+DISPUTED, UNCOUNTED, REMARK = "†", "‡", "§"
+
+
+def images(group: Group) -> str:
+    """How many samples the finished rows rest on: 'n = 1000', or '997 of 1000 images' if some are missing."""
+    done = group.frame[group.frame.status == "done"]
+    counts = sorted(set(zip(done.samples, done.expected, strict=True)), reverse=True)
+    said = [f"n = {n}" if n == expected else f"{n} of {expected} images" for n, expected in counts]
+    return ", ".join(said) or f"n = {NO_DATA}"
+
+
+def title(group: Group) -> str:
+    """Task, model, weights and number of images."""
+    weights = "random weights" if group.random_weights else f"weights {group.weights}"
+    size = [f"{group.image_size} px"] if group.image_size else []
+    return " · ".join([group.task, group.model, weights, images(group), *size])
+
+
+def circumstances(group: Group) -> str:
+    """Where and how speed was measured, with the spread of the unreduced model against itself."""
+    if not group.frame.im_s.notna().any():
+        return "speed not measured"
+    batches = group.seen("timed_batch_size") or [group.batch_size]
+    parts = [" / ".join(map(str, group.seen("device"))) or f"device {NO_DATA}"]
+    parts += [f"batch size {', '.join(map(str, batches))}", group.precision]
+    parts += ["compiled" if c else "eager" for c in group.seen("compile")]
+    lows, highs = group.seen("aa_low"), group.seen("aa_high")
+    spread = f"{min(lows):.3f}–{max(highs):.3f}" if lows and highs else NO_DATA
+    return " · ".join([*parts, f"A/A {spread}"])
+
+
+def notes(group: Group) -> list[str]:
+    """What a reader must know to read the group's table rightly, one sentence each."""
+    rows = list(group.frame.itertuples())
+    meaningless = f"Warning: {RANDOM_WEIGHTS} and not shown; agreement is the share of images on which the top-1 "
+    said = [meaningless + "is that of the unreduced model."] if group.random_weights else []
+    said.append(
+        "± half of the 95 % Wilson interval (accuracy) or of the 95 % interval over rounds (speed); "
+        "1 FLOP = 1 multiply-add; overhead: share of the FLOPs that the reducer itself adds."
+    )
+    if group.frame.missing.any():
+        said.append(f"Unreadable images are left out: {images(group)}.")
+    disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
+    if disputed:
+        said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
+    said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
+    said += [f"{REMARK} speed {remark}: {names}." for remark, names in _remarks(rows)]
+    said += [
+        f"{row_label(row)} is not finished: {row.samples} of {row.expected} images scored; n/a until it is."
+        + (f" {row.reason}" if row.reason else "")
+        for row in rows
+        if row.status == "running"
+    ]
+    said += [f"{row_label(row)} failed: {' '.join(row.reason.split())}" for row in rows if row.status == "failed"]
+    return said
+
+
+def _uncounted(rows: Iterable[Any]) -> list[tuple[str, str]]:
+    """(reducer, its uncounted operations at any rate), in the rows' order."""
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        if known(row.uncounted) and row.uncounted:
+            seen.setdefault(row.reducer, set()).update(op.split(" ×")[0] for op in row.uncounted.split(", "))
+    return [(reducer, ", ".join(sorted(ops))) for reducer, ops in seen.items()]
+
+
+def _remarks(rows: list[Any]) -> list[tuple[str, str]]:
+    """(remark on a speed, the rows that it is on), each remark once."""
+    seen: dict[str, list[str]] = {}
+    for row in rows:
+        for remark in filter(None, row.speed_note.split("; ")):
+            seen.setdefault(remark, []).append(row_label(row))
+    timed = sum(1 for row in rows if known(row.im_s))
+    if "noisy" in seen:
+        seen["noisy, do not rank by it (see the A/A spread)"] = seen.pop("noisy")
+    return [(remark, "all rows" if len(on) >= timed > 1 else ", ".join(on)) for remark, on in seen.items()]

@@ -1,0 +1,204 @@
+"""The tidy frame of a run: one row per cell, read from the run's folder alone (no model is loaded, no torch).
+
+`load_frame` is what every report starts from. What a reader may rely on:
+
+- A number stands in a row only if it was measured. Accuracies are NaN, never 0, until every readable sample
+  of the cell is scored, for failed cells, and for random weights (where accuracy means nothing).
+- `samples + missing == expected` holds for every row whose status is "done".
+- The same store gives the same frame, row order included, however often the run was killed on its way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.cells import SAMPLE_COLUMNS, Cell, read_cells, read_manifest, read_samples
+from suite.errors import RequestError
+from suite.stats import paired_agreement, wilson_interval
+
+TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
+_COLUMNS_BY_DTYPE = (
+    ("task model weights weights_kind reducer options rate resolved_rate precision", TEXT),
+    ("batch_size samples expected missing", WHOLE),
+    # fractions 0..1, 95 % Wilson intervals; agreement: same top-1 as the unreduced model, on the same ids
+    ("top1 top1_low top1_high top5 top5_low top5_high agreement agreement_low agreement_high", NUMBER),
+    # 10^9 multiply-accumulates per image; reduction -0.35 = 35 % fewer than the unreduced model
+    ("gmacs reduction overhead_gmacs", NUMBER),
+    ("disputed", TRUTH),
+    ("uncounted", TEXT),
+    # tokens leaving the last block, prefix included; images per second; mebibytes
+    ("tokens_left im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
+    ("speed_note status reason", TEXT),
+)
+COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
+SHARED = ("task", "model", "weights", "weights_kind", "precision", "batch_size")
+# Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
+SPEED_CONTEXT = ("device", "compile", "attention", "aa_low", "aa_high", "noisy")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that can stand in one table or plot: they share everything but the reducer and its rate."""
+
+    task: str
+    model: str
+    weights: str
+    weights_kind: str
+    precision: str
+    batch_size: int
+    image_size: int | None
+    frame: pd.DataFrame
+    context: list[dict[str, Any]]  # one a row
+
+    @property
+    def random_weights(self) -> bool:
+        return self.weights_kind == "random"
+
+    def seen(self, name: str) -> list[Any]:
+        """The distinct values of one circumstance among the rows that have it, e.g. their devices."""
+        values = (circumstances.get(name) for circumstances in self.context)
+        return sorted({value for value in values if value is not None})
+
+
+def load_frame(out: str | Path) -> pd.DataFrame:
+    """One row per cell of the run in folder `out`, with the columns of `COLUMNS`, indexed by the cell's key.
+
+    `frame.attrs["context"]` maps a key to the cell's image size and the circumstances of its speed.
+
+    Raises:
+        RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
+    """
+    cells = read_cells(Path(out))
+    rows = sorted(((_row(cell, _baseline_of(cell, cells)), cell) for cell in cells), key=_order)
+    keys = pd.Index([cell.key for _, cell in rows], name="key", dtype="str")
+    frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(COLUMNS)).astype(COLUMNS)
+    frame.attrs["context"] = {cell.key: _context(cell) for _, cell in rows}
+    return frame
+
+
+def load_samples(out: str | Path, key: str) -> pd.DataFrame:
+    """The outcomes of one cell, in the manifest's order, each id once: the columns of `SAMPLE_COLUMNS`.
+
+    Raises:
+        RequestError: `out` is not the folder of a run, or it has no cell `key`.
+    """
+    out = Path(out)
+    manifest, folder = read_manifest(out), out / "cells" / key
+    if not (folder / "cell.json").is_file():
+        raise RequestError(f"cell '{key}': not in the run {out}; see the folders in {out / 'cells'}")
+    samples, _ = read_samples(folder, manifest, SAMPLE_COLUMNS)
+    return samples.reset_index(drop=True)
+
+
+def groups(frame: pd.DataFrame) -> Iterator[Group]:
+    """The frame's rows in sets that can share a table or a plot, in the frame's order."""
+    context = frame.attrs.get("context", {})
+    circumstances = [context.get(key, {}) for key in frame.index]
+    shared = frame[list(SHARED)].itertuples(index=False, name=None)
+    labels = [(*label, c.get("image_size")) for label, c in zip(shared, circumstances, strict=True)]
+    for label in dict.fromkeys(labels):
+        chosen = [other == label for other in labels]
+        yield Group(*label, frame=frame[chosen], context=[c for c, yes in zip(circumstances, chosen) if yes])
+
+
+def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
+    """The finished unreduced cell to compare with, preferably of the same batch size."""
+    twins = [c for c in cells if c.about.get("reducer") == "none" and c.comparable == cell.comparable]
+    twins = [c for c in twins if c.status == "done"]
+    same_batch = [c for c in twins if c.about.get("batch_size") == cell.about.get("batch_size")]
+    return next(iter(same_batch + twins), None)
+
+
+def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
+    about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
+    return {
+        **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
+        "options": json.dumps(options, sort_keys=True) if options else "",
+        "samples": len(cell.samples),
+        "expected": cell.expected,
+        "missing": cell.missing,
+        "tokens_left": counts[-1] if counts else None,
+        **_accuracy(cell, baseline),
+        **_cost(cell.flops),
+        **_speed(cell.speed, about),
+        "status": cell.status,
+        "reason": cell.reason,
+    }
+
+
+def _accuracy(cell: Cell, baseline: Cell | None) -> dict[str, float]:
+    if cell.status != "done":
+        return {}
+    row: dict[str, float] = {}
+    if cell.about.get("weights_kind") != "random":
+        row |= _proportion("top1", int(cell.samples["correct"].sum()), len(cell.samples))
+        row |= _proportion("top5", int(cell.samples["correct5"].sum()), len(cell.samples))
+    if cell.about.get("reducer") == "none":  # equal to itself by definition, so without an interval
+        row |= {"agreement": 1.0, "agreement_low": 1.0, "agreement_high": 1.0}
+    elif baseline is not None:
+        ids = cell.samples.index.intersection(baseline.samples.index)
+        pair = (c.samples["prediction"].loc[ids] for c in (cell, baseline))
+        row |= _proportion("agreement", *paired_agreement(*pair))
+    return row
+
+
+def _proportion(name: str, successes: int, n: int) -> dict[str, float]:
+    interval = wilson_interval(successes, n)
+    if interval is None:
+        return {}
+    return {name: successes / n, f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
+    if flops is None:
+        return {}
+    baseline = flops.get("baseline_total")
+    return {
+        "gmacs": flops["total"] / 1e9,
+        "reduction": flops["total"] / baseline - 1 if baseline else None,
+        "overhead_gmacs": flops["reducer"] / 1e9,
+        "disputed": flops["disputed"],
+        "uncounted": ", ".join(f"{op} ×{n}" for op, n in sorted(flops["uncounted"].items())),
+    }
+
+
+def _speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
+    """The row's speed; its note says what keeps the number from being read at face value, "" if nothing."""
+    if speed is None:
+        return {"speed_note": ""}
+    notes = [speed["note"]] if speed.get("note") else []
+    for name in ("batch_size", "precision"):  # a reader would take the cell's own for granted
+        if speed.get(name) not in (None, about.get(name)):
+            notes.append(f"timed at {name.replace('_', ' ')} {speed[name]}")
+    notes += ["noisy"] if speed.get("noisy") and speed.get("im_s") is not None else []
+    memory = speed.get("peak_memory_bytes")
+    numbers = ("im_s", "im_s_low", "im_s_high", "speedup", "speedup_low", "speedup_high")
+    return {
+        **{name: speed.get(name) for name in numbers},
+        "peak_memory_mib": None if memory is None else memory / 2**20,
+        "speed_note": "; ".join(notes),
+    }
+
+
+def _context(cell: Cell) -> dict[str, Any]:
+    speed = cell.speed or {}
+    return {
+        "image_size": cell.about.get("image_size"),
+        "timed_batch_size": speed.get("batch_size"),
+        **{name: speed.get(name) for name in SPEED_CONTEXT},
+    }
+
+
+def _order(entry: tuple[dict[str, Any], Cell]) -> tuple[Any, ...]:
+    """Unreduced model first, then reducers by name, each from its highest cost down; unknown cost last."""
+    row, cell = entry
+    gmacs = row.get("gmacs")
+    sweep = (*(str(row[name]) for name in SHARED[:-1]), row["batch_size"])
+    reducer = (row["reducer"] != "none", row["reducer"], gmacs is None, -(gmacs or 0.0))
+    return (*sweep, *reducer, row["options"], row["rate"], cell.key)

@@ -1,0 +1,209 @@
+"""The table of a run: CSV for programs, Markdown, LaTeX and terminal for people, from one list of columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reports.captions import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
+from reports.frame import Group, groups
+from reports.text import (
+    NO_DATA,
+    gflops,
+    known,
+    percent,
+    proportion,
+    rate_label,
+    ratio,
+    reducer_label,
+    shorten,
+    speed,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REASON_WIDTH = 44
+NARROW_GOES_WITHOUT = ("Memory (MiB)", "Tokens left", "Overhead (%)", "Top-5 (%)", "Speed-up interval")
+TEX_HEAD = r"% needs \usepackage{booktabs}"
+TEX_SIGNS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "–": "--",
+    "…": r"\dots{}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column for people: its header, and what it shows of a row (a namedtuple of the frame's columns)."""
+
+    header: str
+    show: Callable[[Any], str]
+    numeric: bool = True
+
+
+def _score(row: Any) -> str:
+    if row.status == "failed":
+        return shorten(f"failed: {row.reason}", REASON_WIDTH)
+    if row.status == "running":
+        return f"running: {row.samples} of {row.expected}"
+    if row.weights_kind == "random":
+        return proportion(row.agreement, row.agreement_low, row.agreement_high)
+    return proportion(row.top1, row.top1_low, row.top1_high)
+
+
+def _gflops(row: Any) -> str:
+    disputed = DISPUTED if known(row.disputed) and row.disputed else ""
+    uncounted = UNCOUNTED if known(row.uncounted) and row.uncounted else ""
+    return gflops(row.gmacs) + disputed + uncounted
+
+
+def _speed(row: Any) -> str:
+    return speed(row.im_s, row.im_s_low, row.im_s_high) + (REMARK if row.speed_note else "")
+
+
+REDUCER = Column("Reducer", lambda row: shorten(reducer_label(row.reducer, row.options), 32), numeric=False)
+RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), 40), numeric=False)
+IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
+SHORT_SPEEDUP = Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))
+MEASURES = (
+    Column("Top-5 (%)", lambda row: proportion(row.top5, row.top5_low, row.top5_high, half_width=False)),
+    Column("GFLOPs", _gflops),
+    Column("FLOPs (%)", lambda row: percent(row.reduction, signed=True)),
+    Column("Overhead (%)", lambda row: percent(row.overhead_gmacs / row.gmacs, 2)),
+    Column("im/s", _speed),
+    Column("Speed-up", lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
+    Column("Tokens left", lambda row: whole(row.tokens_left)),
+    Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
+)
+
+
+def columns_for(frame: pd.DataFrame) -> list[Column]:
+    """The columns that people see; 'Images' is one of them only where some are missing."""
+    random = tuple(set(frame.weights_kind == "random"))
+    header = {(True,): "Agreement (%)", (False,): "Top-1 (%)"}.get(random, "Top-1 or agreement (%)")
+    images = [IMAGES] if frame.missing.any() else []
+    return [REDUCER, RATE, Column(header, _score), *images, *MEASURES]
+
+
+def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
+    """Write table.csv, table.md and table.tex into `folder` (made if need be); equal frames give equal bytes.
+
+    table.csv: the cell's key and every column of the frame in full precision, n/a where there is no data.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = list(groups(frame))
+    texts = {
+        "table.csv": frame.to_csv(index_label="key", na_rep=NO_DATA, lineterminator="\n"),
+        "table.md": "\n".join(map(_markdown, parts)) or "No cells yet.\n",
+        "table.tex": "\n".join([TEX_HEAD, *(_tex(part, i) for i, part in enumerate(parts))]) + "\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return [folder / name for name in texts]
+
+
+def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
+    """The table for a terminal of `width` characters (default: this one's); what does not fit is named below.
+
+    Reasons of failures stand below, too. Several (task, model, ...) stand below each other in one table.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    parts = list(groups(frame))
+    columns, left_out = _fitting(frame, width or Console().width)
+    said = dict.fromkeys(line for part in parts for line in (circumstances(part), *notes(part)))
+    said |= {f"No room for: {', '.join(left_out)}; see table.md.": None} if left_out else {}
+    heading, caption = title(parts[0]) if len(parts) == 1 else "", "\n".join(said)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(heading) if heading else None)
+    table.caption, table.caption_justify = Text(caption), "left"
+    for column in columns:
+        table.add_column(Text("\n".join(_two_lines(column))), justify="right" if column.numeric else "left")
+    for part in parts:
+        if len(parts) > 1:
+            table.add_row(Text(title(part), style="bold"), end_section=True)
+        for block in _blocks(part):
+            for row in block:
+                style = {"failed": "red", "running": "yellow"}.get(row.status)
+                cells = (column.show(row).split(": ")[0] for column in columns)  # "failed: reason"
+                table.add_row(*map(Text, cells), style=style)
+            table.add_section()
+    return table
+
+
+def _fitting(frame: pd.DataFrame, width: int) -> tuple[list[Column], list[str]]:
+    """(columns that fit into `width` characters, what was left out for it)."""
+    columns, left_out, rows = columns_for(frame), [], list(frame[frame.status == "done"].itertuples())
+
+    def needed(column: Column) -> int:
+        return 2 + max(map(len, [*(column.show(row) for row in rows), *_two_lines(column)]))
+
+    for name in NARROW_GOES_WITHOUT:
+        if sum(map(needed, columns)) <= width:
+            break
+        if name == "Speed-up interval":
+            columns = [SHORT_SPEEDUP if column.header == SHORT_SPEEDUP.header else column for column in columns]
+        columns = [column for column in columns if column.header != name]
+        left_out.append(name)
+    return columns, left_out
+
+
+def _two_lines(column: Column) -> list[str]:
+    return column.header.split(" ", 1)
+
+
+def _blocks(group: Group) -> list[list[Any]]:
+    """The group's rows, those of one reducer together."""
+    return [list(rows) for _, rows in groupby(group.frame.itertuples(), key=lambda row: row.reducer)]
+
+
+def _markdown(group: Group) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
+
+    columns = columns_for(group.frame)
+    lines = [f"### {title(group)}", "", circumstances(group), "", line([column.header for column in columns])]
+    lines.append("|" + "|".join("---:" if column.numeric else ":---" for column in columns) + "|")
+    lines += [line([column.show(row) for column in columns]) for row in group.frame.itertuples()]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(group)), ""])
+
+
+def _tex(group: Group, number: int) -> str:
+    columns = columns_for(group.frame)
+    blocks = [
+        "".join(" & ".join(_escape(column.show(row)) for column in columns) + " \\\\\n" for row in block)
+        for block in _blocks(group)
+    ]
+    caption = f"{title(group)}. Speed: {circumstances(group)}."
+    return "\n".join(
+        [
+            r"\begin{table*}[t]",
+            r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
+            rf"\caption{{{_escape(caption)}}}",
+            rf"\label{{tab:reducers-{number + 1}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
+            r"\toprule",
+            " & ".join(_escape(column.header) for column in columns) + r" \\",
+            r"\midrule",
+            "\\midrule\n".join(blocks) + r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\smallskip {{\scriptsize {_escape(note)}\par}}" for note in notes(group)),
+            r"\end{table*}",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    return "".join(TEX_SIGNS.get(sign, sign) for sign in " ".join(text.split()))

@@ -1,0 +1,99 @@
+"""Numbers and names as people read them: no more digits than the noise supports, n/a where there is no data."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+NO_DATA = "n/a"
+
+
+def known(value: Any) -> bool:
+    """Whether there is data: neither None nor NaN."""
+    return not pd.isna(value)
+
+
+def significant(value: float, digits: int, noise: float = 0.0) -> str:
+    """`value` with at most `digits` significant digits, and none finer than a tenth of `noise`'s first digit."""
+    if not known(value):
+        return NO_DATA
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    if noise > 0:
+        places = min(places, 1 - math.floor(math.log10(noise)))
+    return _minus(f"{round(value, places):.{max(places, 0)}f}")
+
+
+def whole(value: float) -> str:
+    return f"{value:.0f}" if known(value) else NO_DATA
+
+
+def gflops(value: float) -> str:
+    """Four significant digits, as papers give them; three decimals at most (4.599, 31.75, 0.885)."""
+    if not known(value):
+        return NO_DATA
+    return f"{value:.3f}" if 0.1 <= value < 10 else significant(value, 4)
+
+
+def percent(fraction: float, decimals: int = 1, signed: bool = False) -> str:
+    if not known(fraction):
+        return NO_DATA
+    return _minus(f"{100 * fraction:{'+' if signed else ''}.{decimals}f}".replace("+0.0", "0.0"))
+
+
+def proportion(value: float, low: float, high: float, half_width: bool = True) -> str:
+    """A fraction as a percentage ± half its interval: two decimals where that is below 0.5 points, else one."""
+    if not known(value):
+        return NO_DATA
+    half = 50 * (high - low)
+    decimals = 2 if half < 0.5 else 1
+    return f"{100 * value:.{decimals}f}" + (f" ± {half:.{decimals}f}" if half_width and half > 0 else "")
+
+
+def speed(value: float, low: float, high: float) -> str:
+    """Images per second ± half the interval, 3 significant digits at most."""
+    if not known(value) or not known(low) or not known(high):
+        return significant(value, 3)
+    half = (high - low) / 2
+    return significant(value, 3, half) + (f" ± {significant(half, 2 if half >= 10 else 1)}" if half > 0 else "")
+
+
+def ratio(value: float, low: float, high: float) -> str:
+    """A speed-up with its interval, 3 significant digits."""
+    if not known(value) or not known(low) or not known(high):
+        return significant(value, 3)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def reducer_label(reducer: str, options: str) -> str:
+    """A reducer's name, with its options where it was given some: 'tome (metric=x)'."""
+    if not options:
+        return reducer
+    return f"{reducer} ({', '.join(f'{name}={value}' for name, value in json.loads(options).items())})"
+
+
+def rate_label(rate: str, resolved: str) -> str:
+    """What was asked and what it came to: 'flops=-35% → r=11'; one of them where they are the same."""
+    rate, resolved = (text if known(text) else "" for text in (rate, resolved))
+    if not rate:
+        return "–"
+    return rate if resolved in ("", rate) else f"{rate} → {resolved}"
+
+
+def row_label(row: Any) -> str:
+    """One row's name in a sentence: 'tome r=13'."""
+    return f"{reducer_label(row.reducer, row.options)} {row.rate if known(row.rate) else ''}".strip()
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line of at most `width` characters; '…' where something was left out."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")

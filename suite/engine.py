@@ -1,0 +1,265 @@
+"""Executes a plan: the only place that knows the order of things.
+
+Every cell is counted, evaluated and timed from its folder's state: what is stored is not done again. Images are decoded
+once for all cells, and one copy of the backbone serves them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from suite.attach import Handle
+from suite.errors import CellError, RequestError
+from suite.measure.flops import count_flops
+from suite.plan import Plan, resolve_device
+from suite.progress import Progress
+from suite.store.folder import CellFolder, RunFolder
+from suite.task import Batch, ReadError, Reader, Sample, collate
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Cell:
+    """A cell that is being executed."""
+
+    key: str
+    folder: CellFolder
+    about: dict[str, Any]
+    handle: Handle
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in (self.about["reducer"], self.about["rate"]) if part)
+
+
+def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
+    """Run the cells `keys` (default: all) of a plan to the end. Cells that fail are recorded and do not stop others."""
+    folder = plan.open_folder()
+    cells = prepare(plan, folder, keys or list(plan.asks), progress)
+    device = resolve_device(plan.spec.device)
+    model = plan.model.to(device)
+    cells = count_cost(plan, folder, cells, progress)
+    model.to(PRECISIONS[plan.spec.precision])
+    evaluate(plan, folder, cells, device, progress)
+    cells = [cell for cell in cells if cell.folder.read("failed") is None]
+    if plan.spec.speed:
+        time_cells(plan, cells, device, progress)
+
+
+def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progress) -> list[Cell]:
+    """Describe every cell in its folder, once; a FLOPs target that cannot be reached fails its cell."""
+    cells = []
+    for key in progress.steps("resolving rates", keys):
+        cell, ask = folder.cell(key), plan.asks[key]
+        cell.clear_failure()
+        about = cell.read("cell") or plan.describe(key)
+        try:
+            if about["resolved_rate"] is None:
+                about |= plan.resolve(key)
+            cell.write("cell", about)
+            handle = plan.handle(ask, about["resolved_rate"])
+        except RequestError as error:
+            cell.write("cell", about)
+            cell.fail(str(error))
+            progress.failed(f"{ask.reducer} {ask.rate}", str(error))
+            continue
+        cells.append(Cell(key, cell, about, handle, plan.spec.batch_size))
+    return cells
+
+
+def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progress) -> list[Cell]:
+    """flops.json of every cell, on one real image, in float32 on the model as it is; cells that cannot be counted fail."""
+    todo = [cell for cell in cells if cell.folder.read("flops") is None]
+    if not todo:
+        return cells
+    image = first_image(plan)
+    baseline = count_flops(plan.model, images=image).total
+    for cell in progress.steps("counting FLOPs", todo, name=lambda cell: cell.name):
+        try:
+            with cell.handle:
+                report = count_flops(plan.model, images=image)
+            cell.folder.write("flops", {**report.as_dict(), "baseline_total": baseline})
+        except CellError as error:
+            cell.folder.fail(str(error))
+            progress.failed(cell.name, str(error))
+    return [cell for cell in cells if cell.folder.read("failed") is None]
+
+
+def first_image(plan: Plan) -> Tensor:
+    """(1, 3, H, W) the first sample that can be read. RequestError if none can."""
+    preprocessing, error = plan.task.preprocessing(plan.model, plan.spec.image_size), None
+    for sample in plan.task.samples:
+        try:
+            return plan.task.load(sample, preprocessing)[None]
+        except ReadError as unreadable:
+            error = unreadable
+    raise RequestError(f"no image can be read; the last one: {error}")
+
+
+def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, progress: Progress) -> None:
+    """Score every sample that a cell has no stored outcome for, batch by batch, each batch for all cells at once."""
+    spec, task = plan.spec, plan.task
+    missing = {record["id"]: record for record in still_unreadable(plan, folder.read_missing())}
+    batches = [task.samples[i : i + spec.batch_size] for i in range(0, len(task.samples), spec.batch_size)]
+
+    def expected() -> list[list[str]]:
+        return [[sample.id for sample in batch if sample.id not in missing] for batch in batches]
+
+    todo = {cell.key: set(cell.folder.shards.missing(expected())) for cell in cells}
+    numbers = sorted(set().union(*todo.values()))
+    total = sum(len(batches[number]) for pending in todo.values() for number in pending)
+    alive = {cell.key: cell for cell in cells}
+    with progress.images(total, len(cells)) as advance:
+        for number, batch in load(plan, [batches[n] for n in numbers], numbers):
+            for error in batch.errors:
+                missing[error.id] = {"id": error.id, "path": error.path, "reason": error.reason}
+            if batch.errors:
+                folder.write_missing([missing[id] for id in sorted(missing)])
+            images = batch.images.to(device, PRECISIONS[spec.precision], non_blocking=True)
+            for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
+                try:
+                    rows = outcomes(plan, cell, images, batch.samples, number)
+                except CellError as error:
+                    cell.folder.fail(str(error))
+                    progress.failed(cell.name, str(error))
+                    del alive[cell.key]
+                    continue
+                cell.folder.shards.write(number, rows)
+                advance(cell.name, len(batches[number]))
+    folder.write_missing([missing[id] for id in sorted(missing)])
+    for cell in alive.values():
+        finish(cell, expected(), list(missing.values()), spec.allow_missing, progress)
+
+
+def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+    """The decoded batches, in order, read ahead by worker processes."""
+    samples = [sample for batch in batches for sample in batch]
+    starts, groups = 0, []
+    for batch in batches:
+        groups.append(list(range(starts, starts + len(batch))))
+        starts += len(batch)
+    reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
+    workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
+    loader = DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=min(workers, len(groups)))
+    yield from zip(numbers, loader, strict=True)
+
+
+def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], number: int) -> list[dict[str, Any]]:
+    """Rows of one batch. CellError that names batch and sample for an output that has no meaning."""
+    if not samples:
+        return []
+    try:
+        with cell.handle:
+            logits = predict(cell, plan.model, images)
+        return plan.task.score(logits, samples)
+    except CellError as error:
+        raise CellError(f"batch {number}: {error}") from error
+    except (RuntimeError, ValueError) as error:  # a method that breaks on this model fails its cell, not the sweep
+        text = " ".join(str(error).split())
+        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {type(error).__name__}: {text}") from error
+
+
+def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
+    """Logits (B, K); out of memory halves the batch and goes on. CellError if tokens were not reduced as planned."""
+    parts: list[Tensor] = []
+    done = 0
+    with torch.inference_mode():
+        while done < len(images):
+            try:
+                parts.append(model(images[done : done + cell.batch_size]))
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or cell.batch_size == 1:
+                    raise
+                cell.batch_size = (cell.batch_size + 1) // 2
+                if images.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            check_counts(cell.handle)
+            done += cell.batch_size
+    return torch.cat(parts)
+
+
+def check_counts(handle: Handle) -> None:
+    """CellError unless every block passed on as many tokens as planned: a method that reduces nothing looks excellent."""
+    planned, observed = handle.planned_counts, handle.token_counts
+    if planned is not None and planned != observed:
+        block = next(i for i, (p, o) in enumerate(zip(planned, observed, strict=True)) if p != o)
+        raise CellError(f"block {block} passed on {observed[block]} tokens, but the rate plans {planned[block]}")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def still_unreadable(plan: Plan, records: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The records whose samples cannot be read today either; a repaired image is scored with the rest."""
+    samples = {sample.id: sample for sample in plan.task.samples}
+    preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
+    kept = []
+    for record in records:
+        try:
+            plan.task.load(samples[record["id"]], preprocessing)
+        except ReadError as error:
+            kept.append({"id": error.id, "path": error.path, "reason": error.reason})
+    return kept
+
+
+def finish(
+    cell: Cell, batches: list[list[str]], missing: list[dict[str, str]], allowed: int, progress: Progress
+) -> None:
+    """Close a cell whose readable samples are all scored; it fails if more are missing than allowed."""
+    cell.folder.shards.compact(batches)
+    cell.folder.write("accuracy", {"batch_size": cell.batch_size})
+    if len(missing) > allowed:
+        first = missing[0]
+        more = f" and {len(missing) - 1} more (missing.jsonl)" if len(missing) > 1 else ""
+        reason = f"unreadable image {first['path'] or first['id']}: {first['reason']}{more}"
+        cell.folder.fail(f"{reason}; repair it, or pass --allow-missing {len(missing)}")
+        progress.failed(cell.name, reason)
+
+
+def time_cells(plan: Plan, cells: list[Cell], device: torch.device, progress: Progress) -> None:
+    """speed.json of every cell that has none, in rounds that interleave them with the unreduced model."""
+    todo = [cell for cell in cells if cell.folder.read("speed") is None]
+    if not todo:
+        return
+    from suite.measure.memory import peak_memory_bytes
+    from suite.measure.speed import measure_speed
+
+    spec = plan.spec
+    images = timing_batch(plan).to(device, PRECISIONS[spec.precision])
+    with progress.timing(len(todo)) as advance:
+        results = measure_speed(
+            plan.model,
+            images,
+            {cell.key: cell.handle for cell in todo},
+            compile=spec.compile,
+            rounds=spec.speed_rounds,
+            progress=advance,
+        )
+    for cell in todo:
+        with cell.handle:
+            memory = peak_memory_bytes(plan.model, images, plan.model)
+        cell.folder.write("speed", {**results[cell.key].as_dict(), "peak_memory_bytes": memory})
+
+
+def timing_batch(plan: Plan) -> Tensor:
+    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer."""
+    preprocessing, images = plan.task.preprocessing(plan.model, plan.spec.image_size), []
+    for sample in plan.task.samples:
+        if len(images) == plan.spec.batch_size:
+            break
+        try:
+            images.append(plan.task.load(sample, preprocessing))
+        except ReadError:
+            continue  # recorded by the evaluation, which reads every sample
+    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)])

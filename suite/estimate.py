@@ -1,0 +1,52 @@
+"""What a plan will take, before it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from suite.engine import first_image
+from suite.plan import Plan, resolve_device
+from suite.store.folder import RunFolder
+
+PROBE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and what is left of it. state: 'done', 'failed', 'to do', or 'partly done'."""
+
+    reducer: str
+    rate: str
+    state: str
+    images: int
+
+
+def estimate(plan: Plan) -> tuple[list[Row], float]:
+    """The cells, and the seconds that their forwards will take if every one costs as much as the unreduced model's."""
+    folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
+    ids = [sample.id for sample in plan.task.samples]
+    batches = [ids[i : i + size] for i in range(0, len(ids), size)]
+    rows = []
+    for key, ask in plan.asks.items():
+        cell = folder.cell(key)
+        left = sum(len(batches[number]) for number in cell.shards.missing(batches))
+        state = (
+            "failed" if cell.read("failed") else "done" if not left else "to do" if left == len(ids) else "partly done"
+        )
+        rows.append(Row(ask.reducer, ask.rate, state, left))
+    return rows, sum(row.images for row in rows) * seconds_per_image(plan)
+
+
+def seconds_per_image(plan: Plan) -> float:
+    """Measured on the unreduced model; the second of two forwards."""
+    device = resolve_device(plan.spec.device)
+    model = plan.model.to(device)
+    images = first_image(plan).to(device).expand(PROBE_BATCH, -1, -1, -1)
+    with torch.inference_mode():
+        for _ in range(2):
+            start = time.perf_counter()
+            model(images)[0].sum().item()
+    return (time.perf_counter() - start) / PROBE_BATCH

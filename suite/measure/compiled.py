@@ -1,0 +1,27 @@
+"""torch.compile, for the unreduced model and its reduced variants side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import nn
+
+
+def compiled_copy(model: nn.Module) -> Callable[..., Any]:
+    """A compiled copy of the model as it is now, with what is attached to it, sharing the original's weights."""
+    weights = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return torch.compile(copy.deepcopy(model, weights), dynamic=False)
+
+
+@contextmanager
+def recompile_limit(variants: int) -> Iterator[None]:
+    """All variants run the same Python code; past torch's limit of 8 the ninth would silently run uncompiled."""
+    names = ("recompile_limit", "cache_size_limit")  # the second before torch 2.6
+    name = next(name for name in names if hasattr(torch._dynamo.config, name))
+    with torch._dynamo.config.patch({name: max(8, 2 * variants)}):
+        yield

@@ -1,0 +1,255 @@
+"""What a model costs, in multiply-accumulates per image (1 MAC = 1 FLOP), whatever attention kernel it runs.
+
+Three opinions on every count: fvcore's tracer with our handles (the figure that is reported, split into parts),
+`torch.utils.flop_counter` (operators as dispatched, halved), and the closed form from the token counts that were
+observed. Where they differ by more than 0.5 % the report says so instead of choosing.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from suite.attach import handle_of
+from suite.backbones import family_of
+from suite.errors import CellError, RequestError
+from suite.measure.dispatch import count_macs_fast, dispatched_macs, quiet_forward
+from suite.measure.formula import BaseCost, base_macs
+from suite.measure.op_handles import Op, Recorder
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # fvcore compiles loss functions that nobody asked for
+    from fvcore.nn import FlopCountAnalysis
+
+__all__ = ["FlopReport", "PartRules", "count_flops", "count_macs_fast", "smooth_image"]
+
+TOLERANCE = 0.005
+PARTS = ("patch_embed", "attention", "mlp", "head", "reducer")
+
+
+@dataclass(frozen=True)
+class PartRules:
+    """Which part of the cost a module belongs to: patterns on its dotted name within the model.
+
+    A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
+    """
+
+    patch_embed: str = r"patch_embed(\.|$)"
+    block: str = r"blocks\.(\d+)(\.|$)"
+    mlp: str = r"blocks\.\d+\.mlp(\.|$)"
+
+
+@dataclass(frozen=True)
+class FlopReport:
+    """Cost of one image in MACs.
+
+    total: fvcore with our handles. reducer: what the reducer itself computes (part of the total).
+    by_part: patch_embed, attention, mlp, head, reducer; they add up to the total.
+    by_block: cost of every block, a reducer's work in it included.
+    formula: closed form of the cost without the reducer's own, from observed token counts; None where unknown.
+    torch: torch.utils.flop_counter / 2. disputed, why: the three differ by more than 0.5 %.
+    uncounted: operators that may cost something and have no handle, with how often they ran.
+    per_image: totals of the images that were counted, more than one for input-dependent reducers only.
+    """
+
+    total: int
+    reducer: int
+    by_part: dict[str, int]
+    by_block: list[int]
+    formula: int | None
+    torch: int
+    disputed: bool
+    why: str
+    uncounted: dict[str, int]
+    per_image: list[int] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count_flops(
+    model: nn.Module,
+    image_size: int | tuple[int, int] = 224,
+    *,
+    images: Tensor | None = None,
+    rules: PartRules | None = None,
+) -> FlopReport:
+    """Count the MACs of one forward at batch 1, in eval mode, of a model with or without a reducer attached.
+
+    Args:
+        model: takes (1, 3, H, W); its mode, hooks and device are left as they were.
+        image_size: H = W, or (H, W), of the smooth synthetic image that is used when `images` is None.
+        images: (B, 3, H, W) preprocessed images. The first is counted; all of them, and the mean reported, when the
+            attached reducer's token counts depend on the input.
+        rules: where the parts are; default the family's own `part_rules`, or timm's names.
+
+    Raises:
+        RequestError: `images` is not of that shape. CellError: the model cannot be traced.
+    """
+    if images is None:
+        images = smooth_image(image_size)
+    if images.dim() != 4 or len(images) == 0:
+        raise RequestError(f"images of shape {tuple(images.shape)}: FLOPs are counted on (B, 3, H, W), B at least 1")
+    handle = handle_of(model)
+    fixed = handle is None or handle.planned_counts is not None
+    rules = rules or getattr(getattr(handle, "family", None), "part_rules", None) or PartRules()
+    reports = [_count_image(model, image[None], rules) for image in (images[:1] if fixed else images)]
+    return reports[0] if len(reports) == 1 else _mean(reports)
+
+
+def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
+    """(1, 3, H, W) deterministic picture of soft blobs, mean 0 and deviation 1: neighbours alike, as in photographs.
+
+    Reducers that look at the input make other decisions on white noise than on images.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    generator = torch.Generator().manual_seed(seed)
+    field = F.avg_pool2d(torch.randn(1, 3, 16, 16, generator=generator), 3, stride=1)
+    image = F.interpolate(field, (height, width), mode="bilinear", align_corners=False)
+    image = (image - image.mean()) / image.std() + 0.05 * torch.randn(image.shape, generator=generator)
+    return image
+
+
+def _count_image(model: nn.Module, image: Tensor, rules: PartRules) -> FlopReport:
+    with quiet_forward(model, image) as image:
+        handle = handle_of(model)
+        ops, uncounted = _traced_ops(model, None if handle is None else handle.reducer, image)
+        # after the trace, so that an attached model is left with real counts instead of traced ones
+        dispatched = dispatched_macs(model, image)
+    by_part, by_block = _attribute(ops, rules)
+    total = sum(by_part.values())
+    base = _closed_form(model, image)
+    why = _disputes(total, by_part["reducer"], dispatched, base)
+    return FlopReport(
+        total=total,
+        reducer=by_part["reducer"],
+        by_part=by_part,
+        by_block=by_block,
+        formula=None if base is None else base.total,
+        torch=dispatched,
+        disputed=bool(why),
+        why="; ".join(why),
+        uncounted=uncounted | _hidden_products(ops, total),
+        per_image=[total],
+    )
+
+
+def _hidden_products(ops: Sequence[Op], total: int) -> dict[str, int]:
+    """Elementwise operators over all pairs, where together they would be more than 0.1 % of the total."""
+    hidden = [op for op in ops if op.pairs]
+    if sum(op.pairs for op in hidden) <= 0.001 * total:
+        return {}
+    return dict(Counter(f"aten::{op.name} (all pairs)" for op in hidden))
+
+
+class _Counted(nn.Module):
+    """Model and reducer side by side, so that fvcore gives the reducer's work a scope of its own."""
+
+    def __init__(self, model: nn.Module, reducer: nn.Module | None) -> None:
+        super().__init__()
+        self.reducer = reducer
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(leaf for leaf in tree_leaves(self.model(image)) if isinstance(leaf, Tensor))
+
+
+def _traced_ops(model: nn.Module, reducer: nn.Module | None, image: Tensor) -> tuple[list[Op], dict[str, int]]:
+    """Every operator that fvcore met, in order, and how often those without a handle."""
+    analysis, recorder = FlopCountAnalysis(_Counted(model, reducer), image), Recorder()
+    # cleared first: a default handle stays in force when it is set to None
+    analysis.clear_op_handles().set_op_handle(**recorder.handles())
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    hooks = [(hooks, dict(hooks)) for m in model.modules() for hooks in (m._forward_pre_hooks, m._forward_hooks)]
+    try:
+        analysis.total()
+        return recorder.ops, dict(analysis.unsupported_ops())
+    except (RuntimeError, TypeError, ValueError) as error:
+        for now, before in hooks:  # fvcore leaves its hooks behind when the trace fails
+            now.clear()
+            now.update(before)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CellError(f"FLOPs of {type(model).__name__}: the forward cannot be traced: {reason}") from error
+
+
+def _attribute(ops: Sequence[Op], rules: PartRules) -> tuple[dict[str, int], list[int]]:
+    by_part = dict.fromkeys(PARTS, 0)
+    by_block: dict[int, int] = {}
+    running: int | None = None  # the block that ran last
+    for op in ops:
+        names = [name.removeprefix("model.") for name in op.scope if name != "model"]
+        block = next((int(match[1]) for name in names if (match := re.match(rules.block, name))), None)
+        if block is None and (not names or names[0] == "reducer"):
+            block = running  # called between modules, such as attention on merged tokens
+        elif block is not None:
+            running = block
+        by_part[_part(names, block, rules)] += op.macs
+        if block is not None:
+            by_block[block] = by_block.get(block, 0) + op.macs
+    return by_part, [by_block.get(index, 0) for index in range(max(by_block, default=-1) + 1)]
+
+
+def _part(names: Sequence[str], block: int | None, rules: PartRules) -> str:
+    if "reducer" in names:
+        return "reducer"
+    if block is not None:
+        return "mlp" if any(re.match(rules.mlp, name) for name in names) else "attention"
+    return "patch_embed" if any(re.match(rules.patch_embed, name) for name in names) else "head"
+
+
+def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
+    """From the token counts of the last forward; None for a model of no family that we know."""
+    handle, size = handle_of(model), tuple(image.shape[-2:])
+    if handle is not None:
+        trace = handle.trace
+        return base_macs(handle.family.layout(model, size), [b.attended for b in trace], [b.leaving for b in trace])
+    try:
+        layout = family_of(model).layout(model, size)
+    except RequestError:
+        return None
+    counts = [layout.tokens] * layout.depth
+    return base_macs(layout, counts, counts)
+
+
+def _disputes(total: int, overhead: int, dispatched: int, base: BaseCost | None) -> list[str]:
+    why = []
+    if _differ(total, dispatched):
+        why.append(f"fvcore counts {total:,} MACs, torch.utils.flop_counter {dispatched:,}")
+    if base is not None and _differ(total - overhead, base.total):
+        why.append(f"without the reducer's own work {total - overhead:,} MACs; the closed form is {base.total:,}")
+    return why
+
+
+def _differ(counted: int, expected: int) -> bool:
+    return abs(counted - expected) > TOLERANCE * max(counted, expected)
+
+
+def _mean(reports: Sequence[FlopReport]) -> FlopReport:
+    """The mean image's cost; a dispute on one image is a dispute."""
+
+    def mean(values: Sequence[int]) -> int:
+        return round(sum(values) / len(values))
+
+    by_part = {part: mean([r.by_part[part] for r in reports]) for part in PARTS}
+    forms = [r.formula for r in reports if r.formula is not None]
+    return FlopReport(
+        total=sum(by_part.values()),
+        reducer=by_part["reducer"],
+        by_part=by_part,
+        by_block=[mean(blocks) for blocks in zip(*(r.by_block for r in reports))],
+        formula=mean(forms) if len(forms) == len(reports) else None,
+        torch=mean([r.torch for r in reports]),
+        disputed=any(r.disputed for r in reports),
+        why=next((r.why for r in reports if r.why), ""),
+        uncounted={op: n for r in reports for op, n in r.uncounted.items()},
+        per_image=[r.total for r in reports],
+    )

@@ -1,0 +1,135 @@
+"""The clock: blocks of forwards, warm-up until the pace is steady, and what a few rounds say about a pace."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+Forward = Callable[[Tensor], Any]
+
+STEADY = 0.01
+"""Warm-up ends when two successive medians differ by less than this."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Median of the rounds, and the 95 % interval around it; low and high are None for a single round."""
+
+    median: float
+    low: float | None
+    high: float | None
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """Median with Student's 95 % interval of the mean logarithm, stretched to hold the median where it does not.
+
+    Rounds are few and their noise multiplies, so logarithms; five rounds with 1 % spread give ±1.2 %. A
+    bootstrap of five values would promise more than five values can know.
+    """
+    centre = median(values)
+    if len(values) < 2:
+        return Interval(centre, None, None)
+    logs = [math.log(value) for value in values]
+    mean = sum(logs) / len(logs)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in logs) / (len(logs) - 1))
+    half = float(stats.t.ppf(0.975, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    return Interval(centre, min(math.exp(mean - half), centre), max(math.exp(mean + half), centre))
+
+
+def time_block(forward: Forward, images: Tensor, iterations: int) -> tuple[float, Any]:
+    """(seconds per iteration, output of the last one): CUDA events around all of them, or the CPU's counter."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()  # a collection inside a block is not the model's time
+    try:
+        with torch.inference_mode():
+            if images.device.type == "cuda":
+                return _time_on_cuda(forward, images, iterations)
+            start = time.perf_counter()
+            for _ in range(iterations):
+                out = forward(images)
+            synchronize(images.device)
+            return (time.perf_counter() - start) / iterations, out
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _time_on_cuda(forward: Forward, images: Tensor, iterations: int) -> tuple[float, Any]:
+    with torch.cuda.device(images.device):
+        # the clocks fall while the GPU waits for us between blocks
+        forward(images)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(iterations):
+            out = forward(images)
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / iterations, out
+
+
+def warm_up(forward: Forward, images: Tensor, seconds: float) -> float:
+    """Run until `seconds` have passed and the pace is steady, at most four times that; seconds per iteration.
+
+    Steady: two successive medians (of 10 iterations on a GPU, 3 on a CPU) within 1 %. At least two iterations.
+    """
+    window = 10 if images.device.type == "cuda" else 3
+    times: list[float] = []
+    start = time.perf_counter()
+    with torch.inference_mode():
+        while True:
+            before = time.perf_counter()
+            forward(images)
+            synchronize(images.device)
+            now = time.perf_counter()
+            times.append(now - before)
+            long_enough = now - start >= seconds and len(times) >= 2
+            if long_enough and (now - start >= 4 * seconds or _steady(times, window)):
+                return median(times[-window:]) if len(times) > window else min(times)
+
+
+def _steady(times: Sequence[float], window: int) -> bool:
+    if len(times) < 2 * window:
+        return False
+    earlier, later = median(times[-2 * window : -window]), median(times[-window:])
+    return abs(later / earlier - 1) <= STEADY
+
+
+def host_share(forward: Forward, images: Tensor, repeats: int = 5) -> float | None:
+    """Share of one forward's time that the CPU needs to launch it; near 1 the GPU waits. None on a CPU."""
+    if images.device.type == "cpu":
+        return None
+    shares = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            synchronize(images.device)
+            start = time.perf_counter()
+            forward(images)
+            launched = time.perf_counter()
+            synchronize(images.device)
+            shares.append((launched - start) / (time.perf_counter() - start))
+    return median(shares)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device; a CPU has nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA says so by type, a CPU by the words of its RuntimeError."""
+    text = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in words))

@@ -1,0 +1,218 @@
+"""From a spec to cells: names, wildcards, rates and FLOPs targets resolved before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from suite.attach import Handle, attach
+from suite.backbones import family_of
+from suite.checkpoint import WeightsInfo, load_model
+from suite.errors import RequestError, unknown
+from suite.reducers import list_reducers, make_reducer, reducer_class
+from suite.schedule import check_form, parse_rate
+from suite.solve import solve_rate
+from suite.spec import RunSpec
+from suite.store.folder import RunFolder
+from suite.task import Task
+from tasks import task_class
+
+VERSIONS = ("torch", "timm")
+BASELINE = "none"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One method at one rate, as asked. `named`: the user wrote the method's name, not a wildcard."""
+
+    reducer: str
+    rate: str
+    options: dict[str, Any]
+    named: bool
+
+    @property
+    def slot(self) -> str:
+        return json.dumps([self.reducer, self.options, self.rate], sort_keys=True)
+
+
+@dataclass
+class Plan:
+    """What a spec comes to. `skipped`: pairs that were left out, and why."""
+
+    spec: RunSpec
+    task: Task
+    model: nn.Module
+    weights: WeightsInfo
+    identity: dict[str, Any]
+    asks: dict[str, Ask] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    def describe(self, key: str) -> dict[str, Any]:
+        """The content of the cell's cell.json before its rate is resolved."""
+        ask, spec, layout = self.asks[key], self.spec, family_of(self.model).layout(self.model)
+        return {
+            "key": key,
+            "task": spec.task,
+            "model": spec.model,
+            "weights": self.weights.source,
+            "weights_kind": self.weights.kind,
+            "reducer": ask.reducer,
+            "options": ask.options,
+            "rate": ask.rate,
+            "resolved_rate": None,
+            "solved_reduction": None,
+            "neighbours": [],
+            "precision": spec.precision,
+            "batch_size": spec.batch_size,
+            "image_size": spec.image_size,
+            "depth": layout.depth,
+            "tokens_in": layout.tokens,
+            "planned_counts": None,
+        }
+
+    def resolve(self, key: str) -> dict[str, Any]:
+        """What cell.json says once the rate is resolved. RequestError if a FLOPs target cannot be reached."""
+        ask = self.asks[key]
+        found: dict[str, Any] = {"resolved_rate": ask.rate}
+        if ask.rate.startswith("flops"):
+            reducer = make_reducer(ask.reducer, **ask.options)
+            solved = solve_rate(self.model, reducer, flops=parse_rate(ask.rate).values[0])
+            found = {
+                "resolved_rate": solved.rate,
+                "solved_reduction": solved.reduction,
+                "neighbours": [list(pair) for pair in solved.neighbours],
+            }
+        return {**found, "planned_counts": self.handle(ask, found["resolved_rate"]).planned_counts}
+
+    def handle(self, ask: Ask, rate: str) -> Handle:
+        """A detached handle of the plan's model."""
+        handle = attach(self.model, ask.reducer, rate or None, **ask.options)
+        handle.detach()
+        return handle
+
+    def open_folder(self) -> RunFolder:
+        """The run's folder, made or continued, with its manifest. RequestError if it holds another run."""
+        folder = RunFolder(self.spec.out)
+        slots = {key: ask.slot for key, ask in self.asks.items()}
+        folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots)
+        folder.write_manifest([s.id for s in self.task.samples], [s.label for s in self.task.samples])
+        return folder
+
+
+def make_plan(spec: RunSpec) -> Plan:
+    """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
+    asks, skipped = expand(spec)
+    task = make_task(spec)
+    model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
+    family_of(model)
+    task.check_model(model)
+    identity = {
+        "task": spec.task,
+        "task_options": spec.task_options,
+        "samples": digest([[s.id, s.label] for s in task.samples]),
+        "model": spec.model,
+        "weights": weights.sha256,
+        "image_size": spec.image_size,
+        "precision": spec.precision,
+        "batch_size": spec.batch_size,
+        "device": resolve_device(spec.device).type,
+        "compile": spec.compile,
+        **{name: version(name) for name in VERSIONS},
+    }
+    plan = Plan(spec, task, model, weights, identity, skipped=[*skipped, *task.notes])
+    for ask in asks:
+        if not ask.rate.startswith("flops"):  # a rate that the model cannot do is a bad request, said before the run
+            plan.handle(ask, ask.rate)
+        key = digest([identity, ask.slot, source_of(ask.reducer)])[:16]
+        plan.asks[key] = ask
+    return plan
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda', 'cuda:1', ... RequestError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RequestError(f"device {name!r} cannot be used here; use cpu, cuda or auto") from error
+    return device
+
+
+def make_task(spec: RunSpec) -> Task:
+    """The spec's task on the spec's data. RequestError for unknown options and unusable data."""
+    cls = task_class(spec.task)
+    known = set(inspect.signature(cls).parameters) - {"data", "limit"}
+    for option in spec.task_options:
+        if option not in known:
+            raise unknown(f"option of task {spec.task!r}:", option, known or {"none"})
+    return cls(spec.data, spec.limit, **spec.task_options)
+
+
+def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
+    """Every (method, rate) that is asked for, the unreduced model first, and a line for each pair that is left out.
+
+    A method that is not defined for a rate is left out of that rate; RequestError if it is thereby left out of all
+    rates and was named, or if no method at all takes a rate.
+    """
+    rates = [*spec.rates, *(f"flops={target}" for target in spec.flops)]
+    parsed = {rate: parse_rate(rate) for rate in rates}
+    asks, skipped, refused = [Ask(BASELINE, "", {}, named=False)], [], {}
+    taken = dict.fromkeys(rates, False)
+    names = expand_names(spec.reducers)
+    for name in spec.reducer_options:
+        if name not in names:
+            raise unknown("reducer in reducer_options", name, names)
+    for name, named in names.items():
+        options = spec.reducer_options.get(name, {})
+        reducer, used = make_reducer(name, **options), False
+        for rate, value in parsed.items():
+            try:
+                check_form(value, reducer)
+            except RequestError as error:
+                refused[name], _ = error, skipped.append(str(error))
+                continue
+            asks.append(Ask(name, rate, options, named))
+            used = taken[rate] = True
+        if named and not used and name in refused:
+            raise refused[name]
+    for rate, used in taken.items():
+        if not used and refused:
+            raise RequestError(f"rate {rate}: none of the reducers {', '.join(names)} is defined for it")
+    return list({ask.slot: ask for ask in asks}.values()), skipped
+
+
+def expand_names(patterns: tuple[str, ...]) -> dict[str, bool]:
+    """Reducer names -> whether they were named outright. The unreduced model is not among them. RequestError: unknown."""
+    names: dict[str, bool] = {}
+    for pattern in patterns:
+        if any(mark in pattern for mark in "*?["):
+            matching = [name for name in list_reducers() if fnmatchcase(name, pattern)]
+            if not matching:
+                raise RequestError(f"no reducer matches {pattern!r}; known: {', '.join(list_reducers())}")
+            for name in matching:
+                names.setdefault(name, False)
+        else:
+            reducer_class(pattern)
+            names[pattern] = True
+    names.pop(BASELINE, None)
+    return names
+
+
+def source_of(reducer: str) -> str:
+    """Hash of the file that a method is written in: a changed method is another cell."""
+    return digest(Path(inspect.getfile(reducer_class(reducer))).read_text())
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""What a run says while it runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+Item = TypeVar("Item")
+PLAIN_INTERVAL = 10.0  # seconds between plain lines
+
+
+class Progress:
+    """Reports to `console`; silent with quiet=True, except for failures."""
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True)
+        self.quiet = quiet
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def failed(self, cell: str, reason: str) -> None:
+        self.console.print(f"failed: {cell}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+    def steps(self, label: str, items: Sequence[Item], name: Callable[[Item], str] = lambda item: "") -> Iterator[Item]:
+        """The items, one by one, counted."""
+        with self._counter(label, len(items), unit="") as advance:
+            for item in items:
+                yield item
+                advance(name(item), 1)
+
+    @contextmanager
+    def images(self, total: int, cells: int) -> Iterator[Callable[[str, int], None]]:
+        """A counter of forwards (images x cells), with images/s and time left."""
+        with self._counter(f"evaluating {cells} cells", total, unit="images") as advance:
+            yield advance
+
+    @contextmanager
+    def timing(self, cells: int, total: int = 0) -> Iterator[Callable[[str, int, int], None]]:
+        """A counter of timed blocks; its callback takes (what, blocks done, blocks in all)."""
+        with self._counter(f"timing {cells} cells", total, unit="blocks", settable=True) as update:
+            yield update
+
+    @contextmanager
+    def _counter(self, label: str, total: int, unit: str, settable: bool = False) -> Iterator[Callable[..., None]]:
+        if self.quiet or (total == 0 and not settable):
+            yield lambda *_: None
+        elif self.console.is_terminal:
+            yield from self._bar(label, total, unit, settable)
+        else:
+            yield from self._lines(label, total, unit, settable)
+
+    def _bar(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
+        rate = TextColumn("{task.fields[rate]}")
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate)
+        with Bar(
+            *columns,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}"),
+            console=self.console,
+        ) as bar:
+            task = bar.add_task(label, total=total or None, rate="", what="")
+            start = time.monotonic()
+
+            def advance(what: str, done: int, of: int | None = None) -> None:
+                counted = done if settable else bar.tasks[0].completed + done
+                speed = f"{counted / max(time.monotonic() - start, 1e-9):.0f} {unit}/s" if unit == "images" else ""
+                bar.update(task, completed=counted, total=of or total, rate=speed, what=what)
+
+            yield advance
+
+    def _lines(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
+        start, said, count = time.monotonic(), time.monotonic(), 0
+        self.note(f"{label} ...")
+
+        def advance(what: str, done: int, of: int | None = None) -> None:
+            nonlocal said, count
+            count = done if settable else count + done
+            now, whole = time.monotonic(), of or total
+            if now - said >= PLAIN_INTERVAL and count:
+                said, spent = now, now - start
+                speed = f", {count / spent:.0f} {unit}/s" if unit == "images" else ""
+                self.note(f"{label}: {count} of {whole}{speed}, about {spent * (whole - count) / count:.0f} s left")
+
+        yield advance
+        self.note(f"{label}: done in {time.monotonic() - start:.1f} s")

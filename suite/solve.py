@@ -1,0 +1,117 @@
+"""The rate at which a method reaches a FLOPs target, found from what the model truly costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from suite.attach import attach
+from suite.backbones import family_of
+from suite.errors import RequestError
+from suite.measure.flops import count_macs_fast, smooth_image
+from suite.reducers import make_reducer
+from suite.reducers.base import Reducer
+from suite.schedule import Schedule, check_form, parse_rate, resolve
+
+KEEP_STEPS = 10_000  # kept fractions are solved to 1e-4
+TOLERANCE = 0.01  # a target is met when the achieved reduction is within one percentage point of it
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solved rate. `reduction`: achieved change of total FLOPs (-0.35 = 35 % less); `macs` per image.
+
+    `neighbours`: the rates on both sides of the target with their reductions, when none comes within one point.
+    """
+
+    rate: str
+    reduction: float
+    macs: int
+    baseline_macs: int
+    target: float
+    neighbours: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        return self.rate
+
+
+def solve_rate(model: nn.Module, reducer: str | Reducer, *, flops: float | str, **options: object) -> Solved:
+    """The rate of `reducer` on `model` whose true cost, overhead included, is closest to a change of `flops`.
+
+    The cost is that of one image of the model's own size.
+
+    flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4.
+    RequestError if the method takes no rate, or its strongest rate is still too expensive.
+    """
+    target = parse_rate(f"flops={flops}").values[0]
+    family_of(model)  # refused before anything is measured
+    made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
+    check_form(parse_rate(f"flops={flops}"), made)
+    search = Search(model, made)
+    strongest = search.strongest()
+    if search.reduction(strongest) > target + TOLERANCE:
+        raise RequestError(
+            f"flops={target:+.1%} cannot be reached by {made.name!r} on this model: its strongest rate "
+            f"{search.rate(strongest)} gives {search.reduction(strongest):+.1%}"
+        )
+    low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if search.reduction(middle) <= target else (middle, high)
+    best = min((low, high), key=lambda step: (abs(search.reduction(step) - target), step))
+    missed = abs(search.reduction(best) - target) > TOLERANCE
+    return Solved(
+        rate=search.rate(best),
+        reduction=search.reduction(best),
+        macs=search.macs(best),
+        baseline_macs=search.macs(0),
+        target=target,
+        neighbours=tuple((search.rate(s), search.reduction(s)) for s in (low, high)) if missed else (),
+    )
+
+
+class Search:
+    """Cost over a method's steps: step 0 reduces nothing and every further step reduces more.
+
+    A step is one token per block for r, and 1e-4 of the patches for keep.
+    """
+
+    def __init__(self, model: nn.Module, reducer: Reducer) -> None:
+        self.model, self.reducer, self.form = model, reducer, reducer.rates[0]
+        family = family_of(model)
+        self.image = smooth_image(family.image_size(model))
+        self.layout = family.layout(model)
+        self._macs: dict[Schedule, int] = {}
+
+    def rate(self, step: int) -> str:
+        return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"
+
+    def schedule(self, step: int) -> Schedule:
+        layout = self.layout
+        rate = parse_rate(self.rate(step))
+        return resolve(rate, self.reducer, depth=layout.depth, tokens=layout.tokens, num_prefix=layout.num_prefix)
+
+    def macs(self, step: int) -> int:
+        """Multiply-accumulates per image, counted once per distinct schedule."""
+        schedule = self.schedule(step)
+        if schedule not in self._macs:
+            with attach(self.model, self.reducer, self.rate(step)), torch.no_grad():
+                self._macs[schedule] = count_macs_fast(self.model, self.image)
+        return self._macs[schedule]
+
+    def reduction(self, step: int) -> float:
+        return self.macs(step) / self.macs(0) - 1
+
+    def strongest(self) -> int:
+        """The last step that the model allows."""
+        low, high = 0, self.layout.tokens if self.form == "r" else KEEP_STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self.schedule(middle)
+                low = middle
+            except RequestError:
+                high = middle
+        return low

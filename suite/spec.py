@@ -1,0 +1,103 @@
+"""What a run is asked to do: validated, frozen, written into the results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from suite.errors import RequestError, unknown
+
+DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
+DEFAULT_MODELS = {"scenes": "scenes_vit"}
+EMBEDDED_MODELS = ("scenes_vit",)
+
+
+class RunSpec(BaseModel):
+    """One sweep. The same keys are the flags of `run` and the keys of its YAML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = "scenes"
+    data: str | None = None
+    """Folder or archive of the task's data; None for embedded data."""
+    model: str = ""
+    """timm name, with or without a tag; empty: the task's default."""
+    checkpoint: str = ""
+    """'pretrained', 'none' (random weights), a local file, or 'embedded'; empty: what the model comes with."""
+    reducers: tuple[str, ...] = ("*",)
+    """Names, wildcards, or path/to/file.py:ClassName. The unreduced model is always measured beside them."""
+    rates: tuple[str, ...] = ()
+    flops: tuple[str, ...] = ()
+    """Changes of total FLOPs, such as -35%. Without rates and flops: -20, -35, -50 and -60 %."""
+    reducer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+    """Samples, evenly spaced over the data; None: all."""
+    batch_size: int = Field(default=64, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    device: str = "auto"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that decode images; None: chosen from the cores."""
+    allow_missing: int = Field(default=0, ge=0)
+    """Unreadable images that are tolerated; every table then says 'n of N'."""
+    speed: bool = True
+    speed_rounds: int = Field(default=5, ge=2)
+    compile: bool = False
+    """Time torch.compile'd models instead of eager ones."""
+    out: str = ""
+
+    @field_validator("reducers", "rates", "flops", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return split_list(value) if isinstance(value, str) else value
+
+    def completed(self) -> RunSpec:
+        """With every default spelled out, so that what is stored says what was run."""
+        model = self.model or DEFAULT_MODELS.get(self.task, "deit_small_patch16_224")
+        embedded = model in EMBEDDED_MODELS
+        return self.model_copy(
+            update={
+                "model": model,
+                "checkpoint": self.checkpoint or ("embedded" if embedded else "pretrained"),
+                "flops": self.flops or (() if self.rates else DEFAULT_FLOPS),
+                "out": self.out or str(Path("results") / f"{self.task}-{model}"),
+            }
+        )
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """'r=8,keep=0.7@3,6,9,r=[8,4]' -> its rates: a comma parts two items only where a name or a sign follows."""
+    return tuple(part.strip() for part in re.split(r",(?=\s*[^\d\s])", text) if part.strip())
+
+
+def make_spec(values: dict[str, Any]) -> RunSpec:
+    """A completed spec from keys and values. RequestError, in one line, for a wrong key or value."""
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in values:
+        if key not in RunSpec.model_fields:
+            raise unknown("key", key, RunSpec.model_fields)
+    try:
+        return RunSpec(**values).completed()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{where}={first['input']!r} is not valid: {first['msg'].lower()}") from error
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Keys and values of a YAML file. RequestError if it is missing or is no mapping."""
+    file = Path(path)
+    if not file.is_file():
+        raise RequestError(f"configuration file {path!r} does not exist")
+    try:
+        values = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path!r} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RequestError(f"{path!r} holds no keys; write for example 'task: imagenet'")
+    return {str(key): value for key, value in values.items()}

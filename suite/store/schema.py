@@ -1,0 +1,58 @@
+"""Every file of a run's folder, and every field in it.
+
+run.json           schema; spec: the RunSpec that was run last; identity: what all cells share and a later command may not
+                   change (data, weights, versions, precision, ...); cells: keys of the cells that belong to the run
+environment.json   packages, machine and git state of the process that wrote the run first
+manifest.parquet   id, label of the expected samples, in order
+missing.jsonl      id, path, reason of each sample that could not be read
+cells/<key>/       one cell: (task, model, reducer, rate, precision), see below
+report/            tables and plots, made from the rest and safe to delete
+
+A cell's folder:
+cell.json          what the cell is; written before it runs (CELL)
+flops.json         multiply-accumulates per image, as `FlopReport` names them, with baseline_total of the unreduced model
+samples/batch-*.parquet   outcomes of one batch (SAMPLES), written atomically as soon as it is scored
+samples.parquet    the same, all batches, once the cell is complete
+accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
+speed.json         rates, ratios and raw rounds, as `SpeedResult` names them
+failed.json        reason; present while the last attempt failed
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA = 1
+
+CELL = {
+    "key": "hash of everything that can change the cell's numbers; names its folder",
+    "task": "task name",
+    "model": "model name",
+    "weights": "where the weights came from",
+    "weights_kind": "'trained' or 'random'",
+    "reducer": "registered name or path/to/file.py:ClassName",
+    "options": "the method's options that were set",
+    "rate": "as asked, e.g. 'flops=-35%'; '' for the unreduced model",
+    "resolved_rate": "what it came to, e.g. 'r=11'; equal to rate unless that was a FLOPs target; null: unresolved",
+    "solved_reduction": "change of FLOPs that solving promised; null if nothing was solved",
+    "neighbours": "[rate, reduction] on both sides of a FLOPs target that no rate meets within one point",
+    "precision": "fp32, fp16 or bf16",
+    "batch_size": "samples in a batch",
+    "image_size": "side in pixels; null: the model's own",
+    "depth": "blocks",
+    "tokens_in": "tokens that enter the first block, prefix included",
+    "planned_counts": "tokens leaving each block",
+}
+
+SAMPLES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.int32()),
+        ("prediction", pa.int32()),
+        ("correct", pa.bool_()),
+        ("correct5", pa.bool_()),
+        ("top5", pa.list_(pa.int32())),
+        ("confidence", pa.float32()),
+    ]
+)
+"""Outcome of one sample: top-1 prediction, whether it and the best five hold the label, softmax of the prediction."""

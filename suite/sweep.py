@@ -1,0 +1,63 @@
+"""Run a sweep from Python: plan, execute, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite.engine import execute
+from suite.measure.machine import describe_machine
+from suite.plan import make_plan
+from suite.progress import Progress
+from suite.spec import RunSpec, make_spec
+from suite.store.files import once
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run's folder holds. `skipped`: methods left out of rates that they are not defined for."""
+
+    out: Path
+    skipped: tuple[str, ...] = ()
+
+    def frame(self) -> pd.DataFrame:
+        """One row per cell, as `reports.frame.load_frame` describes it."""
+        from reports.frame import load_frame
+
+        return load_frame(self.out)
+
+    @property
+    def failed(self) -> list[str]:
+        """Reasons of the cells that failed."""
+        frame = self.frame()
+        return [f"{row.reducer} {row.rate}: {row.reason}" for row in frame[frame.status == "failed"].itertuples()]
+
+
+def run(spec: RunSpec | dict[str, Any] | None = None, *, progress: Progress | None = None, **values: Any) -> Results:
+    """Execute a sweep and write its tables and plots; what is stored already is not run again.
+
+    `run(task="imagenet", data=DIR, model="deit_small_patch16_224", rates=["r=13"])`; the keys are those of RunSpec.
+    RequestError for what cannot be done; cells that fail are named by `Results.failed`.
+    """
+    spec = spec if isinstance(spec, RunSpec) else make_spec({**(spec or {}), **values})
+    progress = progress or Progress()
+    plan = make_plan(spec.completed())
+    for line in plan.skipped:
+        progress.note(f"left out: {line}")
+    folder = plan.open_folder()
+    once(folder.path / "environment.json", describe_machine)
+    execute(plan, progress)
+    results = Results(folder.path, tuple(plan.skipped))
+    report(results.out)
+    return results
+
+
+def report(out: str | Path) -> list[Path]:
+    """Write tables and plots of the run in `out` from its store alone; returns the files."""
+    from reports.write import write_report
+
+    return write_report(Path(out))

@@ -1,0 +1,76 @@
+"""ImageNet classification, and any data set of the same form, read strictly from a folder, a zip or a tar."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.task import ReadError, Sample, evenly_spaced
+from tasks.classification import ClassificationTask
+from tasks.file_tree import open_tree
+from tasks.imagenet_index import Options, build_index
+from tasks.images import TimmPreprocessing, UnreadableImage, decode
+
+GROUND_TRUTH_IDS = ("devkit", "sorted")
+
+
+class ImageNet(ClassificationTask):
+    """Top-1 and top-5 on labelled image files.
+
+    `data`: class folders (`<synset>/*`, also under `val/`), or a flat folder with a label file (a CSV
+    `name,label`, or ILSVRC2012_validation_ground_truth.txt with the devkit's meta.mat), or a zip or tar of
+    either. `limit`: so many images, evenly spaced over their sorted ids. Task options: `labels`: the label
+    file, where it is not found by itself. `ground_truth_ids`: 'devkit' (default: ILSVRC2012_IDs, needs
+    meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets). `num_classes`: for data whose
+    classes are not ImageNet's 1000: folders are labelled by the rank of their names, numbers in a CSV go up
+    to num_classes-1.
+    """
+
+    name = "imagenet"
+
+    def __init__(
+        self,
+        data: str | None = None,
+        limit: int | None = None,
+        *,
+        labels: str | None = None,
+        ground_truth_ids: str | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(data, limit)
+        if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
+            raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
+        num_classes = _positive(num_classes)
+        self._tree = open_tree(data)
+        index = build_index(self._tree, Options(labels, ground_truth_ids, num_classes))
+        self._root = f"{index.root}/" if index.root else ""
+        self.num_classes, self.notes = index.num_classes, index.notes
+        samples = [Sample(id, label, self._tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
+        self.samples = evenly_spaced(samples, limit)
+
+    def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
+        """timm's own evaluation preprocessing for the model."""
+        return TimmPreprocessing.of(model, image_size)
+
+    def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
+        """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
+        name = self._root + sample.id
+        if name not in self._tree:
+            raise ReadError(sample.id, sample.path, "the file is listed and does not exist")
+        try:
+            return preprocessing(decode(self._tree.read(name)))
+        except UnreadableImage as error:
+            raise ReadError(sample.id, sample.path, str(error)) from error
+        # Disks, network file systems and archives fail in ways of their own; the reason is kept with the
+        # sample.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ReadError(sample.id, sample.path, reason) from error
+
+
+def _positive(num_classes: int | str | None) -> int | None:
+    if num_classes is None:
+        return None
+    if not str(num_classes).isdigit() or int(num_classes) < 1:
+        raise RequestError(f"num_classes '{num_classes}' is not a number of classes; use an integer of 1 or more")
+    return int(num_classes)

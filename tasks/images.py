@@ -1,0 +1,129 @@
+"""Strict decoding of image files, and timm's own preprocessing as a value that cells can share.
+
+Decoding follows timm and torchvision: `convert("RGB")`, so greyscale is repeated, CMYK converted,
+transparency and EXIF orientation ignored. It departs from them in one thing: what cannot be decoded
+completely and faithfully is an error. That includes greyscale of 16 or 32 bits a pixel, which
+`convert("RGB")` would clip to white.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+
+# Formats that Pillow decodes itself. Others are not tried: decoding EPS, for one, would run a program.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000")
+SUFFIXES = (".jpeg", ".jpg", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
+FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB"})
+MAX_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb
+
+
+class UnreadableImage(Exception):
+    """The bytes are not one complete image that 8-bit RGB can show faithfully. The text is the reason."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """The RGB image in `data`, fully decoded. Raises UnreadableImage for anything less."""
+    if not data:
+        raise UnreadableImage("the file is empty (0 bytes)")
+    # The flag is global: a library that turns it on would make truncated images grey instead of errors.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            # Remarks on metadata (several ImageNet files have odd EXIF) say nothing about the pixels.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                image.verify()  # checksums where the format has them; leaves the image unusable
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_header(image)
+                image.load()
+                return image.convert("RGB")
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not an image ({len(data)} bytes that start with {data[:12]!r})") from None
+    # On bad bytes Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error, ...
+    except Exception as error:
+        raise UnreadableImage(_one_line(error)) from error
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width}x{height} pixels exceed the limit of {MAX_PIXELS}")
+    if image.mode not in FAITHFUL_MODES:
+        raise UnreadableImage(
+            f"pixels of mode '{image.mode}' would be clipped in 8-bit RGB; save the image with 8 bits"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if text else type(error).__name__
+
+
+@dataclass(frozen=True)
+class TimmPreprocessing:
+    """timm's evaluation preprocessing of one model. Equal values give equal tensors: cells can share them."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+
+    @classmethod
+    def of(cls, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
+        """What timm resolves for `model`; `image_size` (pixels) overrides the size and nothing else.
+
+        Without it the size is the one that the model was built for, which timm's own resolution does not see
+        when `img_size` was given at creation. Raises RequestError for a model that does not take 3 channels.
+        """
+        config = resolve_model_data_config(model)
+        size = (image_size, image_size) if image_size else _built_size(model) or config["input_size"][1:]
+        channels = config["input_size"][0]
+        if channels != 3:
+            raise RequestError(f"the model takes {channels} channels; only models of 3-channel images are supported")
+        return cls(
+            input_size=(channels, *size),
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+        )
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, H, W) float32 from an RGB image. Raises UnreadableImage for an absurd aspect ratio."""
+        _check_aspect(image, self)
+        return _transform(self)(image)
+
+
+def _built_size(model: nn.Module) -> tuple[int, int] | None:
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) else None
+
+
+def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
+    # timm resizes the shorter side, so a sliver of a picture becomes enormous before its centre is cropped.
+    if preprocessing.crop_mode != "center":
+        return
+    short, long = sorted(image.size)
+    target = max(preprocessing.input_size[1:]) / preprocessing.crop_pct
+    if target * target * long / short > MAX_PIXELS:
+        raise UnreadableImage(f"aspect ratio {long}:{short} cannot be resized to a shorter side of {target:.0f} pixels")
+
+
+@lru_cache(maxsize=32)
+def _transform(preprocessing: TimmPreprocessing) -> Callable[[Image.Image], Tensor]:
+    return create_transform(**asdict(preprocessing), is_training=False)
