@@ -46,7 +46,7 @@ def notes(group: Group) -> list[str]:
     meaningless = f"Warning: {RANDOM_WEIGHTS} and not shown; agreement is the share of images on which the top-1 "
     said = [meaningless + "is that of the unreduced model."] if group.random_weights else []
     said.append(
-        "± half of the 95 % Wilson interval (accuracy) or of the 95 % interval over rounds (speed); "
+        "± half of the 95 % interval, or [the interval]: Wilson's for accuracy, over the rounds for speed. "
         "1 FLOP = 1 multiply-add; overhead: share of the FLOPs that the reducer itself adds."
     )
     if group.frame.missing.any():

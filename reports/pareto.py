@@ -10,14 +10,14 @@ import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from reports.captions import RANDOM_WEIGHTS, circumstances, images
 from reports.frame import Group, groups
 from reports.style import BASELINE_COLOUR, FRONTIER_COLOUR, Style, styles_for
-from reports.text import reducer_label, row_label
+from reports.text import reducer_label, row_label, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ RC = {
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 8,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
-    "svg.hashsalt": "reducerbench", "pdf.fonttype": 42,
+    "svg.hashsalt": "reducerbench", "pdf.fonttype": 42, "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
 
     points, left_off = valid_points(group, plot)
     series = _series(points)
-    styles = styles_for(sorted({_label(row) for row in group.frame.itertuples()} - {"none"}))
+    styles = styles_for(list(_series(group.frame)))
     narrow, many = width < 5, len(series) > 8
     figure = Figure(figsize=(width, (2.9 if many else 2.4) if narrow else 3.4), layout="constrained")
     axes = figure.subplots()
@@ -117,13 +117,13 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     axes.set_axisbelow(True)
     _draw_frontier(axes, points, group, plot)
     for name, rows in series.items():
-        _draw_series(axes, rows, name, styles[name], group, plot, many)
+        _draw_series(axes, rows, styles[name], group, plot, many)
     _draw_unreduced(axes, points[points.reducer == "none"], group, plot)
     axes.set_xlabel(plot.label)
-    axes.set_ylabel("Agreement with unreduced model (%)" if group.random_weights else "Top-1 accuracy (%)")
+    axes.set_ylabel(_score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
     room = width - (0.6 if narrow else 2.0)
-    axes.set_title(_heading(group, plot, left_off, int(room * 72 / 4.2)), loc="left")
+    axes.set_title(_heading(group, plot, left_off, int(room * 72 / 3.9)), loc="left")
     _place_legend(figure, axes, narrow)
     return figure
 
@@ -142,7 +142,7 @@ def _render(group: Group, plot: Plot, width: float) -> dict[str, bytes]:
     return files
 
 
-def _draw_series(axes: Axes, rows: pd.DataFrame, name: str, style: Style, group: Group, plot: Plot, many: bool) -> None:
+def _draw_series(axes: Axes, rows: pd.DataFrame, style: Style, group: Group, plot: Plot, many: bool) -> None:
     """One reducer: line, markers and thin accuracy intervals, fainter where there are many reducers."""
     x, y, low, high = _coordinates(rows, group, plot)
     axes.errorbar(
@@ -153,7 +153,7 @@ def _draw_series(axes: Axes, rows: pd.DataFrame, name: str, style: Style, group:
         x, y, color=style.colour, linestyle=style.line, linewidth=0.8 if many else 1.0, marker=style.marker,
         markersize=(3.6 if many else 4.4) * style.size, markerfacecolor=style.colour if style.filled else "white",
         markeredgecolor=style.colour if not style.filled else "white", markeredgewidth=0.8 if not style.filled else 0.4,
-        label=name, zorder=4,
+        label=shorten(reducer_label(rows.reducer.iloc[0], rows.options.iloc[0]), 28), zorder=4,
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def _place_legend(figure: Figure, axes: Axes, narrow: bool) -> None:
         figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.145 * len(labels)))
         figure.legend(*entries, loc="outside right upper", **shared)
         return
-    narrower = shared | {"handlelength": 2.3, "columnspacing": 0.8, "borderaxespad": 0, "borderpad": 0.1}
+    narrower = shared | {"handlelength": 2.3, "columnspacing": 0.8, "borderaxespad": 0.3, "borderpad": 0.3}
     for columns in (4, 3, 2, 1):
         legend = figure.legend(*entries, loc="outside lower left", ncols=columns, **narrower)
         box = legend.get_window_extent()
@@ -222,25 +222,27 @@ def _wrap(line: str, characters: int) -> str:
     return "\n".join(lines)
 
 
-def _series(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each reducer's rows (one with other options is another reducer), from left to right of the x-axis."""
-    labels = [_label(row) for row in points.itertuples()]
-    names = sorted(set(labels) - {"none"})
-    return {name: points[[label == name for label in labels]] for name in names}
+def _series(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of each (reducer, options) by name: one with other options is another curve."""
+    reduced = rows[rows.reducer != "none"]
+    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options"])))
 
 
 def _coordinates(rows: pd.DataFrame, group: Group, plot: Plot) -> tuple[pd.Series, ...]:
     """(x, score, low, high) of the rows by ascending x, scores in percent."""
     rows, score = rows.sort_values(plot.x, kind="stable"), _score(group)
-    return (rows[plot.x], *(100 * rows[f"{score}{end}"] for end in ("", "_low", "_high")))
-
-
-def _label(row: Any) -> str:
-    return reducer_label(row.reducer, row.options)
+    x, y, low, high = (rows[name] for name in (plot.x, score, f"{score}_low", f"{score}_high"))
+    return x, 100 * y, 100 * low.clip(upper=y), 100 * high.clip(lower=y)  # rounding must not turn a bar over
 
 
 def _score(group: Group) -> str:
     return "agreement" if group.random_weights else "top1"
+
+
+def _score_label(group: Group, narrow: bool) -> str:
+    if not group.random_weights:
+        return "Top-1 accuracy (%)"
+    return "Agreement with" + ("\n" if narrow else " ") + "unreduced model (%)"
 
 
 def _slug(group: Group) -> str:

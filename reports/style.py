@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 # Okabe and Ito, "Color Universal Design", 2008, without its yellow (unreadable as a thin line on white) and black
@@ -28,7 +29,7 @@ class Style:
     line: str | tuple
 
 
-def styles_for(names: list[str]) -> dict[str, Style]:
+def styles_for(names: list[Hashable]) -> dict[Hashable, Style]:
     """One style per name, by its place in the list: no two alike for 77 names, and the first 11 markers differ."""
     return {name: _style(i) for i, name in enumerate(names)}
 

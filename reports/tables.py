@@ -30,7 +30,7 @@ from reports.text import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-REASON_WIDTH = 44
+REASON_WIDTH = 60
 NARROW_GOES_WITHOUT = ("Memory (MiB)", "Tokens left", "Overhead (%)", "Top-5 (%)", "Speed-up interval")
 TEX_HEAD = r"% needs \usepackage{booktabs}"
 TEX_SIGNS = {
@@ -75,7 +75,7 @@ RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate
 IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
 SHORT_SPEEDUP = Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))
 MEASURES = (
-    Column("Top-5 (%)", lambda row: proportion(row.top5, row.top5_low, row.top5_high, half_width=False)),
+    Column("Top-5 (%)", lambda row: proportion(row.top5, row.top5_low, row.top5_high, interval=False)),
     Column("GFLOPs", _gflops),
     Column("FLOPs (%)", lambda row: percent(row.reduction, signed=True)),
     Column("Overhead (%)", lambda row: percent(row.overhead_gmacs / row.gmacs, 2)),

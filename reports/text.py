@@ -45,13 +45,23 @@ def percent(fraction: float, decimals: int = 1, signed: bool = False) -> str:
     return _minus(f"{100 * fraction:{'+' if signed else ''}.{decimals}f}".replace("+0.0", "0.0"))
 
 
-def proportion(value: float, low: float, high: float, half_width: bool = True) -> str:
-    """A fraction as a percentage ± half its interval: two decimals where that is below 0.5 points, else one."""
+def proportion(value: float, low: float, high: float, interval: bool = True) -> str:
+    """A fraction in percent ± half its interval: two decimals where that is below 0.5 points, else one.
+
+    Near 0 % and 100 %, where value ± half would leave the scale, the interval itself: '95.0 [83.5, 98.6]'.
+    """
     if not known(value):
         return NO_DATA
-    half = 50 * (high - low)
+    value, low, high = 100 * value, 100 * low, 100 * high
+    half = (high - low) / 2
+    if half == 0:  # not sampled: equal by definition
+        return f"{value:g}"
     decimals = 2 if half < 0.5 else 1
-    return f"{100 * value:.{decimals}f}" + (f" ± {half:.{decimals}f}" if half_width and half > 0 else "")
+    if not interval:
+        return f"{value:.{decimals}f}"
+    if value - half < 0 or value + half > 100:
+        return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def speed(value: float, low: float, high: float) -> str:
@@ -70,10 +80,11 @@ def ratio(value: float, low: float, high: float) -> str:
 
 
 def reducer_label(reducer: str, options: str) -> str:
-    """A reducer's name, with its options where it was given some: 'tome (metric=x)'."""
+    """A reducer's name, with its options where it was given some: 'tome (metric=x)'; of a file, without folders."""
+    name = reducer.rsplit("/", 1)[-1]
     if not options:
-        return reducer
-    return f"{reducer} ({', '.join(f'{name}={value}' for name, value in json.loads(options).items())})"
+        return name
+    return f"{name} ({', '.join(f'{name}={value}' for name, value in json.loads(options).items())})"
 
 
 def rate_label(rate: str, resolved: str) -> str:

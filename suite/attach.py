@@ -29,9 +29,9 @@ def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = N
 
     Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
     """
-    family = family_of(model)
     if handle_of(model) is not None:
         raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
+    family = family_of(model)
     if isinstance(reducer, Reducer) and options:
         raise RequestError(
             f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
@@ -42,8 +42,7 @@ def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = N
         from suite.solve import solve_rate  # solving attaches in turn
 
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
-    handle = Handle(model, family, made.to(next(model.parameters()).device), asked)
-    return handle.attach()
+    return Handle(model, family, made, asked).attach()
 
 
 def handle_of(model: nn.Module) -> Handle | None:
@@ -52,7 +51,7 @@ def handle_of(model: nn.Module) -> Handle | None:
 
 
 class Handle:
-    """A reducer at a rate on a model. Attach and detach as often as you like: nothing is copied, nothing left behind."""
+    """A reducer at a rate on a model. Attach and detach as you like: nothing is copied, nothing left behind."""
 
     def __init__(self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None) -> None:
         self.model, self.family, self.reducer, self.rate = model, family, reducer, rate
@@ -60,6 +59,9 @@ class Handle:
         self._schedules: dict[int, Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self.schedule(self.layout.tokens)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_last": None}  # features may hold a graph, which cannot be copied
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -80,6 +82,7 @@ class Handle:
                 raise RequestError(
                     f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
                 )
+            self.reducer.to(next(self.model.parameters()).device).train(self.model.training)
             self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
@@ -100,7 +103,7 @@ class Handle:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
         x = self.family.embed(model, x)
         tokens = Tokens.start(x, self.layout.num_prefix)
-        amounts = self.schedule(int(tokens.count)).amounts  # int(): under a tracer, sizes are tensors
+        amounts = self.schedule(tokens.count).amounts
         traces = []
         for parts, amount in zip(self.family.blocks(model), amounts, strict=True):
             tokens, trace = reducible_block(parts, tokens, self.reducer, amount, len(amounts))
@@ -125,8 +128,9 @@ class Handle:
 
     @property
     def planned_counts(self) -> list[int]:
-        """What `token_counts` has to be at the model's own image size."""
-        return list(self.schedule(self.layout.tokens).counts)
+        """What `token_counts` has to be: of the last forward, or at the model's own image size before the first."""
+        entering = self.trace[0].entering if self.trace else self.layout.tokens
+        return list(self.schedule(entering).counts)
 
 
 @cache

@@ -170,7 +170,7 @@ def doctor_command() -> None:
 @listing.command("reducers")
 def list_reducers_command() -> None:
     """Registered reducers, the rates they take and their options."""
-    from suite.reducers import list_reducers, reducer_options, reducer_class
+    from suite.reducers import list_reducers, reducer_class, reducer_options
 
     table = Table("reducer", "rates", "options", "what it does")
     for name in list_reducers():

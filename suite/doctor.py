@@ -10,8 +10,10 @@ from importlib.resources import files
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib", "pycocoevalcap",
-            "mmsegmentation", "mmcv-lite", "scipy", "safetensors")  # fmt: skip
+PACKAGES = (
+    *("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib"),
+    *("pycocoevalcap", "mmsegmentation", "mmcv-lite", "scipy", "safetensors"),
+)
 
 
 def diagnose() -> Iterator[tuple[str, str, str]]:

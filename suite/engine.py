@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 from suite.attach import Handle
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops
-from suite.plan import Plan, resolve_device
+from suite.measure.speed import measure_speed
+from suite.plan import BASELINE, Plan, resolve_device
 from suite.progress import Progress
 from suite.store.folder import CellFolder, RunFolder
-from suite.task import Batch, ReadError, Reader, Sample, collate
+from suite.task import Batch, Reader, ReadError, Sample, collate
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -77,7 +78,7 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
 
 
 def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progress) -> list[Cell]:
-    """flops.json of every cell, on one real image, in float32 on the model as it is; cells that cannot be counted fail."""
+    """flops.json of every cell, on one real image, in float32; cells that cannot be counted fail."""
     todo = [cell for cell in cells if cell.folder.read("flops") is None]
     if not todo:
         return cells
@@ -189,7 +190,7 @@ def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
 
 
 def check_counts(handle: Handle) -> None:
-    """CellError unless every block passed on as many tokens as planned: a method that reduces nothing looks excellent."""
+    """CellError unless every block passed on as many tokens as planned: one that reduces nothing looks excellent."""
     planned, observed = handle.planned_counts, handle.token_counts
     if planned is not None and planned != observed:
         block = next(i for i, (p, o) in enumerate(zip(planned, observed, strict=True)) if p != o)
@@ -232,24 +233,28 @@ def time_cells(plan: Plan, cells: list[Cell], device: torch.device, progress: Pr
     todo = [cell for cell in cells if cell.folder.read("speed") is None]
     if not todo:
         return
-    from suite.measure.memory import peak_memory_bytes
-    from suite.measure.speed import measure_speed
-
     spec = plan.spec
-    images = timing_batch(plan).to(device, PRECISIONS[spec.precision])
+    names = {cell.key: cell.name for cell in todo}
+    images = timing_batch(plan).to(device)
+    reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
     with progress.timing(len(todo)) as advance:
         results = measure_speed(
             plan.model,
             images,
-            {cell.key: cell.handle for cell in todo},
+            reducing,
+            precision=spec.precision,
             compile=spec.compile,
             rounds=spec.speed_rounds,
-            progress=advance,
+            progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),
         )
     for cell in todo:
-        with cell.handle:
-            memory = peak_memory_bytes(plan.model, images, plan.model)
-        cell.folder.write("speed", {**results[cell.key].as_dict(), "peak_memory_bytes": memory})
+        cell.folder.write("speed", results[cell.key if cell.key in reducing else BASELINE].as_dict())
+
+
+def named(what: str, names: dict[str, str]) -> str:
+    """A message of the clock's, with the names of cells in place of their keys."""
+    *before, key = what.split(" ")
+    return " ".join([*before, names.get(key, key)])
 
 
 def timing_batch(plan: Plan) -> Tensor:

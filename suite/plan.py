@@ -118,7 +118,7 @@ def make_plan(spec: RunSpec) -> Plan:
     identity = {
         "task": spec.task,
         "task_options": spec.task_options,
-        "samples": digest([[s.id, s.label] for s in task.samples]),
+        "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.samples])[:12]})",
         "model": spec.model,
         "weights": weights.sha256,
         "image_size": spec.image_size,
@@ -193,7 +193,7 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
 
 
 def expand_names(patterns: tuple[str, ...]) -> dict[str, bool]:
-    """Reducer names -> whether they were named outright. The unreduced model is not among them. RequestError: unknown."""
+    """Reducer names -> whether they were named outright. RequestError for an unknown one."""
     names: dict[str, bool] = {}
     for pattern in patterns:
         if any(mark in pattern for mark in "*?["):

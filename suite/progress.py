@@ -50,20 +50,23 @@ class Progress:
             yield advance
 
     @contextmanager
-    def timing(self, cells: int, total: int = 0) -> Iterator[Callable[[str, int, int], None]]:
-        """A counter of timed blocks; its callback takes (what, blocks done, blocks in all)."""
-        with self._counter(f"timing {cells} cells", total, unit="blocks", settable=True) as update:
-            yield update
+    def timing(self, cells: int) -> Iterator[Callable[[int, int, str], None]]:
+        """A counter of timed blocks; its callback takes (blocks done, blocks in all, what)."""
+        with self._counter(f"timing {cells} cells", 0, unit="blocks", settable=True) as update:
+            yield lambda done, blocks, what: update(what, done, blocks)
 
     @contextmanager
     def _counter(self, label: str, total: int, unit: str, settable: bool = False) -> Iterator[Callable[..., None]]:
         if self.quiet or (total == 0 and not settable):
             yield lambda *_: None
         elif self.console.is_terminal:
-            yield from self._bar(label, total, unit, settable)
+            with self._bar(label, total, unit, settable) as advance:
+                yield advance
         else:
-            yield from self._lines(label, total, unit, settable)
+            with self._lines(label, total, unit, settable) as advance:
+                yield advance
 
+    @contextmanager
     def _bar(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
         rate = TextColumn("{task.fields[rate]}")
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate)
@@ -84,6 +87,7 @@ class Progress:
 
             yield advance
 
+    @contextmanager
     def _lines(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
         start, said, count = time.monotonic(), time.monotonic(), 0
         self.note(f"{label} ...")

@@ -42,11 +42,11 @@ class Schedule:
 
 def parse_rate(text: str) -> Rate:
     """'r=13', 'r=16:-1', 'r=[16,16,8]', 'keep=0.7', '...@3,6,9', 'flops=-35%'. RequestError for anything else."""
-    compact = re.sub(r"\s", "", text)
-    body, _, at = compact.partition("@")
+    compact = re.sub(r"\s*([=:,@%[\]])\s*", r"\1", text.strip())  # 'r=1 3' stays what it is, and is refused
+    body, staged, at = compact.partition("@")
     kind, _, value = body.partition("=")
     try:
-        blocks = tuple(int(block) for block in at.split(",")) if at else None
+        blocks = tuple(int(block) for block in at.split(",")) if staged else None
         if kind == "r":
             return _parse_r(compact, value, blocks)
         if kind == "keep" and re.fullmatch(NUMBER, value):
@@ -54,7 +54,7 @@ def parse_rate(text: str) -> Rate:
             if not 0 < keep <= 1:
                 raise RequestError(f"rate {text!r}: the kept fraction must lie in (0, 1], not {keep:g}")
             return Rate(compact, kind, (keep,), blocks=blocks)
-        if kind == "flops" and not at:
+        if kind == "flops" and not staged:
             return _parse_flops(compact, value)
     except ValueError:
         pass

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from reports.frame import load_frame
+from reports.write import write_report
 from suite.engine import execute
 from suite.measure.machine import describe_machine
 from suite.plan import make_plan
 from suite.progress import Progress
 from suite.spec import RunSpec, make_spec
 from suite.store.files import once
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,14 @@ class Results:
 
     def frame(self) -> pd.DataFrame:
         """One row per cell, as `reports.frame.load_frame` describes it."""
-        from reports.frame import load_frame
-
         return load_frame(self.out)
 
     @property
     def failed(self) -> list[str]:
         """Reasons of the cells that failed."""
         frame = self.frame()
-        return [f"{row.reducer} {row.rate}: {row.reason}" for row in frame[frame.status == "failed"].itertuples()]
+        failed = frame[frame.status == "failed"]
+        return [f"{' '.join(filter(None, (row.reducer, row.rate)))}: {row.reason}" for row in failed.itertuples()]
 
 
 def run(spec: RunSpec | dict[str, Any] | None = None, *, progress: Progress | None = None, **values: Any) -> Results:
@@ -52,12 +52,7 @@ def run(spec: RunSpec | dict[str, Any] | None = None, *, progress: Progress | No
     once(folder.path / "environment.json", describe_machine)
     execute(plan, progress)
     results = Results(folder.path, tuple(plan.skipped))
-    report(results.out)
+    _, notes = write_report(results.out)
+    for line in notes:
+        progress.note(line)
     return results
-
-
-def report(out: str | Path) -> list[Path]:
-    """Write tables and plots of the run in `out` from its store alone; returns the files."""
-    from reports.write import write_report
-
-    return write_report(Path(out))

@@ -88,7 +88,7 @@ class Tokens:
     @property
     def count(self) -> int:
         """N, prefix tokens included."""
-        return self.x.shape[1]
+        return int(self.x.shape[1])  # a tracer hands out sizes as tensors
 
     @property
     def num_patches(self) -> int:
@@ -151,8 +151,9 @@ class Tokens:
         size = before.scatter_add(1, target, moved)
         rows = full_precision(take(self.x, kept))
         # a share of exactly 1 leaves a lone token bit for bit what it was
-        rows = rows * (before / size).to(rows.dtype)[..., None]
-        share = (moved / size.gather(1, target)).to(rows.dtype)[..., None]
+        whole = size.to(rows.dtype)
+        rows = rows * (before / whole)[..., None]
+        share = (moved / whole.gather(1, target))[..., None]
         flat = rows.flatten(0, 1)
         flat.index_add_(
             0, flat_index(target, kept.shape[1]), (take(self.x, source).to(rows.dtype) * share).flatten(0, 1)

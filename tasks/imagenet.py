@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+
 from torch import Tensor, nn
 
 from suite.errors import RequestError
@@ -42,7 +45,10 @@ class ImageNet(ClassificationTask):
             raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
         num_classes = _positive(num_classes)
         self._tree = open_tree(data)
-        index = build_index(self._tree, Options(labels, ground_truth_ids, num_classes))
+        try:
+            index = build_index(self._tree, Options(labels, ground_truth_ids, num_classes))
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
         self.num_classes, self.notes = index.num_classes, index.notes
         samples = [Sample(id, label, self._tree.where(self._root + id)) for id, label in sorted(index.labels.items())]

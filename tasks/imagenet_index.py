@@ -54,7 +54,7 @@ def build_index(tree: FileTree, options: Options) -> Index:
     """Raises RequestError when the tree does not hold images that are all labelled in one of the layouts."""
     if not any(is_image(name) for name in tree.files):
         raise RequestError(f"data '{tree.location}' holds no image; expected val/<synset>/*.JPEG or flat images")
-    root = find_root(tree)
+    root = find_root(tree, labelled=bool(options.labels or _beside(tree)))
     flat = [name for name in _inside(tree.files, root) if "/" not in name and is_image(name)]
     found = find_labels(tree, root, options) if flat or options.labels else None
     if found:
@@ -64,36 +64,52 @@ def build_index(tree: FileTree, options: Options) -> Index:
             f"image '{tree.where(_join(root, flat[0]))}' has no label: it lies outside class folders, and there is "
             f"no {GROUND_TRUTH} or CSV of name,label beside it; add one, or name it with --task-option labels=FILE"
         )
-    return _from_folders(tree, root, options)
+    index = _from_folders(tree, root, options)
+    ignored = [name for name in _inside(tree.files, root) if _is_label_file(name)]
+    index.notes += _note(ignored, "are not used, because class folders say the labels")
+    return index
 
 
 def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def find_root(tree: FileTree) -> str:
-    """The folder ('' for the top) that holds the class folders or the flat images."""
+def find_root(tree: FileTree, labelled: bool) -> str:
+    """The folder ('' for the top) that holds the class folders or the flat images.
+
+    `labelled`: a label file outside the tree says that an only folder of images is not a class.
+    """
     here = ""
     while True:
         folders = [name for name in _inside(tree.folders, here) if "/" not in name]
         val = next((name for name in VAL_FOLDERS if name in folders), None)
-        if val is None and len(folders) == 1 and _is_wrapper(tree, here, folders[0]):
+        if val is None and len(folders) == 1 and _is_wrapper(tree, here, folders[0], labelled):
             val = folders[0]
         if val is None:
             return here
         here = _join(here, val)
 
 
-def _is_wrapper(tree: FileTree, here: str, folder: str) -> bool:
+def _is_wrapper(tree: FileTree, here: str, folder: str, labelled: bool) -> bool:
     """Whether the only folder at `here` wraps the data set, rather than being its only class."""
     if folder in synset_index() or any(is_image(name) and "/" not in name for name in _inside(tree.files, here)):
         return False
     below = _join(here, folder)
     has_images = any(is_image(name) and "/" not in name for name in _inside(tree.files, below))
-    if not has_images:
+    if not has_images or labelled:
         return True
     names = [*_inside(tree.files, here), *_inside(tree.files, below)]
-    return any("/" not in name and (name == GROUND_TRUTH or name.lower().endswith(".csv")) for name in names)
+    return any(_is_label_file(name) for name in names)
+
+
+def _is_label_file(name: str) -> bool:
+    return "/" not in name and (name == GROUND_TRUTH or name.lower().endswith(".csv"))
+
+
+def _beside(tree: FileTree) -> Path | None:
+    """The CSV that lies beside an archive and has its name."""
+    path = tree.location.absolute().parent / f"{_stem(tree.location)}.csv"
+    return path if not tree.location.is_dir() and path.is_file() else None
 
 
 def find_labels(tree: FileTree, root: str, options: Options) -> LabelFile | None:
@@ -114,8 +130,8 @@ def find_labels(tree: FileTree, root: str, options: Options) -> LabelFile | None
         if isinstance(place, str):
             names = [n for n in _inside(tree.files, place) if "/" not in n and n.lower().endswith(".csv")]
             found += [(tree.where(_join(place, name)), tree.read(_join(place, name))) for name in names]
-        elif not tree.location.is_dir() and (beside := place / f"{_stem(tree.location)}.csv").is_file():
-            found.append((str(beside), beside.read_bytes()))
+        elif csv := _beside(tree):
+            found.append((str(csv), csv.read_bytes()))
         if found:
             break
     if len(found) > 1:

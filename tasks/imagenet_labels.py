@@ -53,7 +53,10 @@ def read_csv(file: LabelFile, num_classes: int, images: frozenset[str]) -> dict[
     the first counts). The first line may be a header. Raises RequestError naming the line that is wrong.
     """
     labels: dict[str, int] = {}
-    rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(file.text)), 1) if any(row)]
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(file.text)), 1) if any(row)]
+    except csv.Error as error:
+        raise RequestError(f"label file '{file.address}' is no CSV ({error}); write lines 'name,label'") from error
     for position, (number, row) in enumerate(rows):
         name, label = row[0].strip(), (row[1].split() or [""])[0] if len(row) > 1 else ""
         index = _class_index(label, num_classes)
@@ -65,7 +68,7 @@ def read_csv(file: LabelFile, num_classes: int, images: frozenset[str]) -> dict[
                 f"write 'name,label' with a label 0..{num_classes - 1} or an ImageNet-1k synset"
             )
         if name in labels:
-            raise RequestError(f"line {number} of '{file.address}' lists '{name}' again; list every image once")
+            raise RequestError(f"line {number} of '{file.address}' lists {name!r} again; list every image once")
         labels[name] = index
     return labels
 

@@ -12,7 +12,7 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 from timm.data import create_transform, resolve_model_data_config
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from suite.errors import RequestError
 
 # Formats that Pillow decodes itself. Others are not tried: decoding EPS, for one, would run a program.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000")
 SUFFIXES = (".jpeg", ".jpg", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
 FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB"})
 MAX_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb
@@ -41,10 +41,12 @@ def decode(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             # Remarks on metadata (several ImageNet files have odd EXIF) say nothing about the pixels.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 image.verify()  # checksums where the format has them; leaves the image unusable
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_header(image)
+                if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
+                    raise UnreadableImage("image file is truncated (its end marker is missing)")
                 image.load()
                 return image.convert("RGB")
     except UnreadableImage:
@@ -54,6 +56,23 @@ def decode(data: bytes) -> Image.Image:
     # On bad bytes Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error, ...
     except Exception as error:
         raise UnreadableImage(_one_line(error)) from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow can be built without some
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+    """Whether an end-of-image marker follows the start of the scan.
+
+    Pillow notices most files that were cut, but not all whose end was overwritten: zeros decode to grey pixels.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1] != 0xDA:  # walk the segments: a thumbnail has an end, too
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) >= 0
 
 
 def _check_header(image: Image.Image) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from tasks.scene_drawing import SIDE
 
 _NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six"}
-_LARGE = 900  # visible pixels: more is called large, less than a third of it small
+_LARGE = 1000  # visible pixels: more is called large, less than a third of it small
 _OPPOSITE = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
 
 

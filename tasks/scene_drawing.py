@@ -58,14 +58,14 @@ def _box(u: np.ndarray, v: np.ndarray, half_u: float, half_v: float) -> np.ndarr
 
 
 def _polygon(u: np.ndarray, v: np.ndarray, corners: int) -> np.ndarray:
-    angles = (np.arange(corners) + 0.5) * 2 * np.pi / corners
+    angles = (np.arange(corners) + 0.5) * 2 * np.pi / corners - np.pi / 2  # a corner points up
     inner = np.cos(np.pi / corners)
     return np.max([u * np.cos(a) + v * np.sin(a) for a in angles], axis=0) - inner
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     radius, sector, dent = np.hypot(u, v), np.pi / 5, 0.42
-    angle = np.abs(np.mod(np.arctan2(v, u) + sector, 2 * sector) - sector)
+    angle = np.abs(np.mod(np.arctan2(u, -v) + sector, 2 * sector) - sector)
     edge_u, edge_v = dent * np.cos(sector) - 1.0, dent * np.sin(sector)
     length = np.hypot(edge_u, edge_v)
     return ((radius * np.cos(angle) - 1.0) * edge_v - radius * np.sin(angle) * edge_u) / length

@@ -1,10 +1,10 @@
 """The embedded data: small synthetic pictures with a class, captions and a mask, drawn by a seeded generator.
 
-A scene is 112 x 112 pixels (patch 8 gives the 14 x 14 grid of DeiT) with three to six overlapping objects on a
-textured ground. **The main object is the one with the largest visible area**: its visible pixels outnumber those of
-any other object by a factor of at least 1 / `MARGIN`, and at least `MAIN_SHOWN` of it can be seen, so the class (shape
-x colour of the main object) can always be decided from the picture. Other objects share its shape or its colour, never
-both, and none is in a fixed place: a model has to find, outline and compare objects.
+A scene is 112 x 112 pixels (patch 8 gives the 14 x 14 grid of DeiT) with three to six overlapping, tilted objects on a
+textured ground. **The main object is the one with the largest visible area**: any other object shows at most `MARGIN`
+of its visible pixels, and at least `MAIN_SHOWN` of it can be seen, so the class (shape x colour of the main object) can
+always be decided from the picture. Other objects share its shape or its colour, never both, and none is in a fixed
+place: a model has to find, outline and compare objects.
 
 Scene `i` of split `S` depends on (`VERSION`, `S`, `i`) alone.
 """
@@ -46,7 +46,8 @@ NUM_CLASSES = len(CLASS_NAMES)
 MARGIN = 0.75  # the second-largest visible area is at most this fraction of the main object's
 MAIN_SHOWN = 0.75  # visible fraction of the main object
 OTHERS_SHOWN = 0.4  # visible fraction of every other object: what a caption or a mask names can be seen
-MAIN_AREA = (430.0, 1500.0)  # pixels: about 2.6 to 4.8 patches across
+MAIN_AREA = (600.0, 2000.0)  # pixels: about 3 to 5.6 patches across
+TILT = np.pi / 6  # most that an object is turned from upright, either way
 OTHERS_AREA = (0.25, 0.72)  # of the main object's
 
 
@@ -130,7 +131,7 @@ def _place(dice: Dice, kinds: list[tuple[str, str]]) -> list[_Placed]:
         radius = (area / unit_area(shape)) ** 0.5
         margin = min(radius * 0.9, SIDE / 2 - 1)
         cx, cy = dice.uniform(margin, SIDE - margin), dice.uniform(margin, SIDE - margin)
-        placed.append(_Placed(shape, colour, cx, cy, radius, dice.uniform(0, 2 * np.pi), number == 0))
+        placed.append(_Placed(shape, colour, cx, cy, radius, dice.uniform(-TILT, TILT), number == 0))
     return dice.shuffled(placed)
 
 
@@ -155,7 +156,7 @@ def _is_decidable(placed: list[_Placed], visible: list[int], full: list[int]) ->
 
 
 def _arrange(dice: Dice, label: int) -> tuple[list[_Placed], np.ndarray, list[int]]:
-    """Draw arrangements until one is decidable: about three of five are, so the limit is never reached."""
+    """Draw arrangements until one is decidable: about every other one is, so the limit is never reached."""
     for _ in range(1000):
         placed = _place(dice, _choose_kinds(dice, label))
         owner, visible, full = _see(placed)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,23 @@ class BlockParts(ABC):
         return 0.0
 
 
+class lazy:
+    """A property computed when it is first asked for. `functools.cached_property` takes a lock on Python 3.11, at which
+    `torch.compile` breaks the graph; signals belong to one forward, so no lock is needed."""
+
+    def __init__(self, compute: Callable[[Signals], Any]) -> None:
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, signals: Signals | None, owner: type | None = None) -> Any:
+        if signals is None:
+            return self
+        value = signals.__dict__[self.name] = self.compute(signals)
+        return value
+
+
 class Signals:
     """What a block can tell a reducer about the tokens it attends to; each is computed when it is first asked for.
 
@@ -92,12 +109,12 @@ class Signals:
         self._parts, self._tokens, self._bias = parts, tokens, bias
         self.block, self.depth = parts.index, depth
 
-    @cached_property
+    @lazy
     def normed(self) -> Tensor:
         """(B, N, C) the block's first norm of the residual stream: what queries, keys and values are made of."""
         return self._parts.norm1(self._tokens.x)
 
-    @cached_property
+    @lazy
     def heads(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, H, N, d)."""
         return self._parts.qkv(self.normed)
@@ -107,7 +124,7 @@ class Signals:
         """(B, N, d) keys averaged over heads, after k-norm where the model has one (ToMe's metric)."""
         return self.heads[1].mean(1)
 
-    @cached_property
+    @lazy
     def class_attention(self) -> Tensor:
         """(B, N) float32 softmax attention that the class token pays, averaged over heads.
 
@@ -117,13 +134,15 @@ class Signals:
         queries, keys, _ = self.heads
         rows = self._parts.num_class
         if rows == 0:
-            raise ValueError("this model has no class token, so there is no class attention to select tokens by")
+            raise ValueError(
+                "this model has no class token, so there is no class attention to select by; use a method without it"
+            )
         logits = (queries[:, :, :rows] * self._parts.scale) @ keys.transpose(-2, -1)
         if self._bias is not None:
             logits = logits + self._bias
         return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(dim=(1, 2))
 
-    @cached_property
+    @lazy
     def attention_map(self) -> Tensor:
         """(B, H, N, N) softmax attention. Asked for before attention runs, it is the map that attention uses."""
         queries, keys, _ = self.heads
@@ -131,7 +150,7 @@ class Signals:
         return (logits if self._bias is None else logits + self._bias).softmax(dim=-1)
 
     def attend(self) -> Tensor:
-        """(B, H, N, d) attention output, through the fused kernel unless the map was asked for or the model is not fused."""
+        """(B, H, N, d) attention output; by the fused kernel unless the map was asked for or the model is not fused."""
         parts, (queries, keys, values) = self._parts, self.heads
         if parts.fused and "attention_map" not in self.__dict__:
             return F.scaled_dot_product_attention(

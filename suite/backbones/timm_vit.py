@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.block import BlockParts, Layout
 from suite.errors import RequestError
+from suite.tokens import full_precision
 
 SUPPORTED = (
     "timm VisionTransformer models with standard pre-norm blocks are supported "
@@ -81,6 +82,10 @@ BLOCKS = {timm_vit.Block: TimmBlock, timm_vit.ResPostBlock: TimmPostNormBlock}
 class ReducedViT:
     """Mixed into the class of a VisionTransformer while a reducer is attached to it."""
 
+    def train(self, mode: bool = True) -> nn.Module:
+        self._reducerbench.reducer.train(mode)
+        return super().train(mode)
+
     def forward_features(self, x: Tensor) -> Tensor:
         return self.norm(self._reducerbench.encode(self, x).x)
 
@@ -94,15 +99,18 @@ class ReducedViT:
         tokens = self._reducerbench.encode(self, x)
         return self._head(self.norm(tokens.x), tokens.size)
 
+    def forward_intermediates(self, *args: object, **options: object) -> None:
+        raise RuntimeError("forward_intermediates would run the blocks unreduced; detach the reducer first")
+
     def _head(self, x: Tensor, size: Tensor | None, pre_logits: bool = False) -> Tensor:
         pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax")
         if size is None or not pools or not self._reducerbench.reducer.weighted_pooling:
             return super().forward_head(x, pre_logits)
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
-        weight, patches = size[:, first:, None].to(x.dtype), x[:, first:]
-        pooled = (weight * patches).sum(1) / weight.sum(1)
+        weight, patches = size[:, first:, None], full_precision(x[:, first:])
+        pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
         if self.global_pool == "avgmax":
-            pooled = 0.5 * (patches.amax(dim=1) + pooled)
+            pooled = 0.5 * (x[:, first:].amax(dim=1) + pooled)
         x = self.head_drop(self.fc_norm(pooled))
         return x if pre_logits else self.head(x)
 
@@ -117,9 +125,11 @@ class TimmViT:
         """RequestError, in one line, for a model that is not of this family."""
         base = timm_vit.VisionTransformer
         kind = type(model).__name__
+        if isinstance(model, ReducedViT):
+            raise RequestError("the model has a reducer attached; detach it first")
         if not isinstance(model, base):
             raise RequestError(f"model {kind!r} is not supported; {SUPPORTED}")
-        if type(model).forward_features is not base.forward_features:
+        if any(getattr(type(model), name) is not getattr(base, name) for name in ("forward", "forward_features")):
             raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
         for block in model.blocks:
             attention = getattr(block, "attn", None)
@@ -176,7 +186,7 @@ def linear_macs(module: nn.Module) -> int:
 
 
 def embed_macs(model: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates that turn one image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
+    """Multiply-accumulates that turn an image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
     embed = model.patch_embed
     if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
         return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import nn
 
 
@@ -21,7 +20,16 @@ def compiled_copy(model: nn.Module) -> Callable[..., Any]:
 @contextmanager
 def recompile_limit(variants: int) -> Iterator[None]:
     """All variants run the same Python code; past torch's limit of 8 the ninth would silently run uncompiled."""
+    import torch._dynamo  # takes seconds, and eager runs do without
+
     names = ("recompile_limit", "cache_size_limit")  # the second before torch 2.6
     name = next(name for name in names if hasattr(torch._dynamo.config, name))
     with torch._dynamo.config.patch({name: max(8, 2 * variants)}):
         yield
+
+
+def graph_breaks() -> int:
+    """How often torch.compile has given up on a stretch of code so far in this process."""
+    from torch._dynamo.utils import counters
+
+    return sum(counters["graph_break"].values())

@@ -96,7 +96,8 @@ def _missing_formulas() -> dict[Any, Any]:
 def attention_kernels(model: nn.Module, image: Tensor) -> str | None:
     """Which attention ran in one forward of (B, 3, H, W), with the calls: 'flash x 12', 'explicit x 3 + flash x 9'.
 
-    Explicit is a softmax that torch does not fuse, `scaled_dot_product_attention`'s own fallback included.
+    Explicit is the softmax of a whole map (B, H, N, N), `scaled_dot_product_attention`'s own fallback included; a
+    class token's row alone is not.
     """
     kernels = _Kernels()
     with quiet_forward(model, image) as image, kernels:
@@ -111,7 +112,7 @@ class _Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name == "_softmax":
+        if name == "_softmax" and args[0].dim() == 4 and args[0].shape[-2] == args[0].shape[-1]:
             self.calls["explicit"] += 1
         elif name.startswith("_scaled_dot_product_"):
             kind = name.removeprefix("_scaled_dot_product_").removesuffix("_for_cpu")

@@ -23,9 +23,9 @@ GPU_FIELDS = {
     "temperature_c": "temperature.gpu",
     "power_w": "power.draw",
     "power_limit_w": "power.limit",
-    "throttle": "clocks_throttle_reasons.active",
+    "throttle": "clocks_event_reasons.active",
 }
-# bits of clocks_throttle_reasons.active: thermal and hardware slow-down. The power cap (0x04) is normal at full load.
+# bits of clocks_event_reasons.active: thermal and hardware slow-down. The power cap (0x04) is normal at full load.
 SLOWED = {0x08: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)", 0x80: "power brake"}
 
 
@@ -68,8 +68,12 @@ def device_name(device: torch.device) -> str:
 
 def gpu_state(index: int | None = None) -> dict[str, Any]:
     """Clocks, temperature, power and throttle bits of a CUDA device now. Values that nobody tells are None."""
-    fields = ",".join(GPU_FIELDS.values())
-    line = _output("nvidia-smi", f"--id={_smi_id(index)}", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+    fields, line = ",".join(GPU_FIELDS.values()), None
+    for reasons in ("clocks_event_reasons", "clocks_throttle_reasons"):  # the name before driver 535
+        query = fields.replace("clocks_event_reasons", reasons)
+        line = line or _output(
+            "nvidia-smi", f"--id={_smi_id(index)}", f"--query-gpu={query}", "--format=csv,noheader,nounits"
+        )
     return parse_gpu_state(line)
 
 
@@ -84,7 +88,7 @@ def parse_gpu_state(line: str | None) -> dict[str, Any]:
 def slowdowns(state: dict[str, Any]) -> list[str]:
     """Why the GPU was slowing itself down beyond its power cap; empty when it was not, or when nobody tells."""
     bits = state.get("throttle")
-    return [reason for bit, reason in SLOWED.items() if isinstance(bit, int) and bits & bit]
+    return [reason for bit, reason in SLOWED.items() if isinstance(bits, int) and bits & bit]
 
 
 def gpu_processes(index: int | None = None) -> int | None:

@@ -8,25 +8,23 @@ nothing at all looks like on this machine.
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from math import ceil
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from suite.attach import Handle, attach, handle_of
 from suite.errors import RequestError
 from suite.measure import machine
-from suite.measure.compiled import compiled_copy, recompile_limit
-from suite.measure.dispatch import attention_kernels
+from suite.measure.compiled import recompile_limit
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import dtype_of, in_precision
-from suite.measure.timing import Interval, host_share, interval_of, is_out_of_memory, time_block, warm_up
+from suite.measure.timing import Interval, interval_of, time_block
+from suite.measure.variant import Variant, attempt, classes_of, prepare
 
 BASELINE = "none"
 HOST_BOUND = 0.95
@@ -75,29 +73,6 @@ class SpeedResult:
         return asdict(self)
 
 
-@dataclass
-class _Variant:
-    """The unreduced model, or one cell, ready to be timed."""
-
-    name: str
-    model: nn.Module
-    handle: Handle | None
-    forward: Callable[[Tensor], Any]
-    iterations: int = 1
-    seconds: list[float] = field(default_factory=list)
-    expected: Tensor | None = None
-    output: Any = None
-    attention: str | None = None
-    compile_s: float | None = None
-    host_share: float | None = None
-    failed: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def running(self) -> Any:
-        """Context in which `model` is this variant. A compiled copy always is."""
-        return nullcontext() if self.handle is None or self.forward is not self.model else self.handle
-
-
 def measure_speed(
     model: nn.Module,
     images: Tensor,
@@ -119,7 +94,7 @@ def measure_speed(
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
         precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
         compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
-        min_block_s: seconds a block lasts at least; default 3 on a GPU, 1 on a CPU.
+        min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.5 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.5 on a CPU.
         progress: called with (blocks done, blocks in all, what is running).
 
@@ -128,13 +103,11 @@ def measure_speed(
     """
     dtype_of(precision)
     if rounds < 1:
-        raise RequestError(
-            f"rounds={rounds}: at least one round is needed, and five for an interval worth printing"
-        )
+        raise RequestError(f"rounds={rounds}: at least one round is needed, and five for an interval worth printing")
     cells = _handles(model, handles)
     device = next(model.parameters(), images).device
     on_gpu = device.type == "cuda"
-    block_s = (3.0 if on_gpu else 1.0) if min_block_s is None else min_block_s
+    block_s = (3.0 if on_gpu else 0.5) if min_block_s is None else min_block_s
     settle_s = (3.0 if on_gpu else 0.5) if warmup_s is None else warmup_s
     shared = {
         "device": machine.device_name(device),
@@ -144,15 +117,18 @@ def measure_speed(
         "threads": None if on_gpu else torch.get_num_threads(),
     }
     modules = [model, *(handle.reducer for handle in cells.values())]
-    with _detached_in_eval(model), in_precision(modules, precision), recompile_limit(len(cells) + 1):
+    many = recompile_limit(len(cells) + 1) if compile else nullcontext()
+    with _detached_in_eval(model), in_precision(modules, precision), many:
         images = images.to(device=device, dtype=dtype_of(precision))
-        variants = [_Variant(BASELINE, model, None, model)]
-        variants += [_Variant(name, model, handle, model) for name, handle in cells.items()]
+        variants = [Variant(BASELINE, model, None, model)]
+        variants += [Variant(name, model, handle, model) for name, handle in cells.items()]
+        report = progress or (lambda *_: None)
         for variant in variants:
-            _prepare(variant, images, compile, settle_s, block_s)
+            report(0, rounds * (len(variants) + 1), f"warming up {variant.name}")
+            prepare(variant, images, compile, settle_s, block_s)
         baseline, ready = variants[0], [v for v in variants[1:] if v.failed is None]
         if baseline.failed is None:
-            _run_rounds(baseline, ready, images, rounds, random.Random(seed), progress)
+            _run_rounds(baseline, ready, images, rounds, random.Random(seed), report)
         shared |= {"load_average": machine.load_average(), "gpu": machine.gpu_state(device.index) if on_gpu else None}
         notes = _gpu_company(device)
         return {v.name: _result(v, baseline, images, shared, notes) for v in variants}
@@ -179,7 +155,7 @@ def _handles(model: nn.Module, handles: Mapping[str, Handle] | Sequence[str]) ->
 
 
 @contextmanager
-def _detached_in_eval(model: nn.Module):
+def _detached_in_eval(model: nn.Module) -> Iterator[None]:
     """The bare model in eval mode; what was attached and every module's mode come back at the end."""
     attached = handle_of(model)
     modes = [(module, module.training) for module in model.modules()]
@@ -195,83 +171,36 @@ def _detached_in_eval(model: nn.Module):
             attached.attach()
 
 
-def _prepare(variant: _Variant, images: Tensor, compile: bool, settle_s: float, block_s: float) -> None:
-    """Untimed forward, compilation, warm-up and the number of iterations a block needs."""
-    try:
-        with variant.running(), torch.no_grad():
-            variant.expected = _classes(variant.model(images))
-            variant.attention = attention_kernels(variant.model, images[:1])
-            if compile:
-                variant.forward = compiled_copy(variant.model)
-        if compile:
-            start = time.perf_counter()
-            with torch.inference_mode():
-                variant.forward(images)
-            variant.compile_s = time.perf_counter() - start
-        with variant.running():
-            pace = warm_up(variant.forward, images, settle_s)
-            variant.host_share = host_share(variant.forward, images)
-        variant.iterations = max(1, ceil(block_s / pace))
-    except Exception as error:
-        if is_out_of_memory(error):
-            variant.failed = _out_of_memory(variant, images)
-        elif compile and variant.forward is not variant.model:
-            reason = next(iter(str(error).strip().splitlines()), "")
-            variant.failed = f"torch.compile failed: {type(error).__name__}: {reason}"
-        else:
-            raise
-
-
-def _out_of_memory(variant: _Variant, images: Tensor) -> str:
-    """What ran instead. A smaller batch is named and never timed: its images/s would not compare."""
-    batch = len(images) // 2
-    while batch:
-        try:
-            with variant.running(), torch.inference_mode():
-                variant.forward(images[:batch])
-            return f"OOM at batch {len(images)}; largest that ran: {batch}"
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        batch //= 2
-    return f"OOM at batch {len(images)}, and at every smaller one"
-
-
 def _run_rounds(
-    baseline: _Variant,
-    cells: list[_Variant],
-    images: Tensor,
-    rounds: int,
-    order: random.Random,
-    progress: Progress | None,
+    baseline: Variant, cells: list[Variant], images: Tensor, rounds: int, order: random.Random, progress: Progress
 ) -> None:
     done, blocks = 0, rounds * (len(cells) + 2)
     for _ in range(rounds):
         shuffled = order.sample(cells, len(cells))
         for variant in (baseline, *shuffled, baseline):
-            if progress is not None:
-                progress(done, blocks, variant.name)
-            _run_block(variant, images)
+            progress(done, blocks, variant.name)
+            if variant.failed is None:
+                attempt(variant, images, partial(_run_block, variant, images))
             done += 1
-    if progress is not None:
-        progress(done, blocks, "")
+    progress(done, blocks, "")
 
 
-def _run_block(variant: _Variant, images: Tensor) -> None:
+def _run_block(variant: Variant, images: Tensor) -> None:
     """One block; on a GPU that slowed itself down in it, again."""
-    for attempt in range(RETRIES + 1):
+    for tries_left in reversed(range(RETRIES + 1)):
         with variant.running():
-            seconds, variant.output = time_block(variant.forward, images, variant.iterations)
+            seconds, output = time_block(variant.forward, images, variant.iterations)
         slowed = machine.slowdowns(machine.gpu_state(images.device.index)) if images.is_cuda else []
-        if not slowed or attempt == RETRIES:
+        if not slowed or not tries_left:
             break
     variant.seconds.append(seconds)
+    variant.output = classes_of(output)
     if slowed:
         variant.notes.append(f"the GPU slowed itself down: {', '.join(slowed)}")
 
 
 def _result(
-    variant: _Variant, baseline: _Variant, images: Tensor, shared: dict[str, Any], notes: list[str]
+    variant: Variant, baseline: Variant, images: Tensor, shared: dict[str, Any], notes: list[str]
 ) -> SpeedResult:
     failed = variant.failed
     if failed is None and baseline.failed is not None:
@@ -305,7 +234,7 @@ def _result(
         aa_high=aa.high,
         noisy=_noisy(aa, 0.01 if images.is_cuda else 0.02),
         peak_memory_bytes=peak,
-        top1_agreement=_agreement(variant.expected, _classes(variant.output)),
+        top1_agreement=_agreement(variant.expected, variant.output),
         iterations_per_block=variant.iterations,
         note="; ".join(dict.fromkeys([*notes, *variant.notes])) or None,
     )
@@ -313,12 +242,6 @@ def _result(
 
 def _noisy(aa: Interval, tolerance: float) -> bool:
     return aa.low is None or aa.high is None or aa.low < 1 - tolerance or aa.high > 1 + tolerance
-
-
-def _classes(output: Any) -> Tensor | None:
-    """(B,) class of the highest logit; None when the model does not give (B, K) logits."""
-    logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-    return logits.argmax(-1) if logits is not None and logits.dim() == 2 else None
 
 
 def _agreement(expected: Tensor | None, timed: Tensor | None) -> float | None:

@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 Forward = Callable[[Tensor], Any]
@@ -35,20 +34,21 @@ def interval_of(values: Sequence[float]) -> Interval:
     Rounds are few and their noise multiplies, so logarithms; five rounds with 1 % spread give ±1.2 %. A
     bootstrap of five values would promise more than five values can know.
     """
+    from scipy.stats import t  # a second to import, which a run without timing need not wait for
+
     centre = median(values)
     if len(values) < 2:
         return Interval(centre, None, None)
     logs = [math.log(value) for value in values]
     mean = sum(logs) / len(logs)
     deviation = math.sqrt(sum((x - mean) ** 2 for x in logs) / (len(logs) - 1))
-    half = float(stats.t.ppf(0.975, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    half = float(t.ppf(0.975, len(logs) - 1)) * deviation / math.sqrt(len(logs))
     return Interval(centre, min(math.exp(mean - half), centre), max(math.exp(mean + half), centre))
 
 
 def time_block(forward: Forward, images: Tensor, iterations: int) -> tuple[float, Any]:
     """(seconds per iteration, output of the last one): CUDA events around all of them, or the CPU's counter."""
     collecting = gc.isenabled()
-    gc.collect()
     gc.disable()  # a collection inside a block is not the model's time
     try:
         with torch.inference_mode():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -74,10 +76,12 @@ def class_from_file(path: str, class_name: str) -> type[Reducer]:
 
 @cache
 def module_from_file(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"reducer_file_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
+    name = f"reducer_file_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # `inspect` finds a class's source through this
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises is reported against the file
+        del sys.modules[name]
         raise RequestError(f"reducer file {str(file)!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

@@ -20,7 +20,7 @@ def register(name: str) -> Callable[[type[Reducer]], type[Reducer]]:
 
     def add(cls: type[Reducer]) -> type[Reducer]:
         known = REGISTERED.get(name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"reducer {name!r} is registered twice: {known.__module__} and {cls.__module__}")
         cls.name = name
         REGISTERED[name] = cls

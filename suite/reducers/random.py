@@ -34,7 +34,7 @@ class Random(Reducer):
         prefix, patches = tokens.num_prefix, tokens.num_patches
         # coarse steps on a few averaged channels: float noise between batch sizes does not reach the fingerprint
         content = (8 * signals.normed[:, prefix:, :8].float().mean(1)).floor().long()
-        key = torch.full_like(content[:, 0], self.seed * PRIME + signals.block) & MASK
+        key = torch.full_like(content[:, 0], (self.seed * PRIME + signals.block) & MASK)
         for channel in content.unbind(1):
             key = scramble((key ^ channel) & MASK)
         position = torch.arange(patches, device=key.device)

@@ -15,7 +15,7 @@ from suite.errors import RequestError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path to write to; on success its file takes `path`'s name in one step, data first, so a kill leaves no torn file."""
+    """A path to write to; on success its file takes `path`'s name in one step, so a kill leaves no torn file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -1,7 +1,8 @@
 """Every file of a run's folder, and every field in it.
 
-run.json           schema; spec: the RunSpec that was run last; identity: what all cells share and a later command may not
-                   change (data, weights, versions, precision, ...); cells: keys of the cells that belong to the run
+run.json           schema; spec: the RunSpec that was run last; identity: what all cells share and no later command may
+                   change (data, weights, versions, precision, ...); cells: keys of the cells that belong to the run;
+                   slots: what each of them measures
 environment.json   packages, machine and git state of the process that wrote the run first
 manifest.parquet   id, label of the expected samples, in order
 missing.jsonl      id, path, reason of each sample that could not be read
@@ -10,7 +11,7 @@ report/            tables and plots, made from the rest and safe to delete
 
 A cell's folder:
 cell.json          what the cell is; written before it runs (CELL)
-flops.json         multiply-accumulates per image, as `FlopReport` names them, with baseline_total of the unreduced model
+flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model
 samples/batch-*.parquet   outcomes of one batch (SAMPLES), written atomically as soon as it is scored
 samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)

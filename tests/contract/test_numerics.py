@@ -1,0 +1,218 @@
+"""Every method in every precision, in training, compiled, and at another image size."""
+
+import pytest
+import torch
+from tiny_models import PAIRS, REDUCERS, make_images, make_model, rates, reducer_id
+
+from suite import RequestError, attach
+from suite.backbones.block import reducible_block
+from suite.backbones.timm_vit import TimmViT
+from suite.reducers.base import Reducer
+from suite.schedule import resolve
+from suite.tokens import Tokens
+
+reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
+pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
+HEADS = ["class token", "explicit attention", "average pool", "q/k norm"]
+
+
+@reducers
+@pytest.mark.parametrize("kind", HEADS)
+@torch.no_grad()
+def test_half_precision_stays_finite_with_exact_sizes(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    with attach(model, name, rates(name)[0]) as handle:
+        exact = model(images)
+        logits = model.bfloat16()(images.bfloat16())
+    assert logits.dtype == torch.bfloat16
+    assert handle.tokens.x.dtype == torch.bfloat16
+    assert handle.tokens.sizes.dtype == torch.float32
+    assert (handle.tokens.sizes == handle.tokens.sizes.round()).all()
+    assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
+
+
+@reducers
+@pytest.mark.parametrize("kind", HEADS)
+@torch.no_grad()
+def test_autocast_stays_finite_with_exact_sizes(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    with attach(model, name, rates(name)[0]) as handle:
+        exact = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(images)
+    assert handle.tokens.sizes.dtype == torch.float32
+    assert (handle.tokens.sizes == handle.tokens.sizes.round()).all()
+    assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
+
+
+@reducers
+@pytest.mark.parametrize("kind", HEADS)
+@torch.no_grad()
+def test_double_precision_agrees_with_single_precision(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    with attach(model, name, rates(name)[0]) as handle:
+        single, owner = model(images), handle.tokens.owner
+        double = model.double()(images.double())
+    assert double.dtype == torch.float64
+    assert torch.equal(handle.tokens.owner, owner)
+    torch.testing.assert_close(double.float(), single, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_half_precision_pools_many_tokens_by_their_exact_sizes():
+    class Lump(Reducer):
+        weighted_pooling = True
+
+        def after_attention(self, tokens, signals, amount):
+            sizes = torch.ones(tokens.x.shape[:2])
+            sizes[:, -1] = 577 - tokens.count  # bfloat16 holds integers up to 256, the sum would be rounded to 576
+            return Tokens(torch.ones_like(tokens.x), tokens.num_prefix, tokens.origin, sizes)
+
+        def leaving(self, count, amount):
+            return count
+
+    model = make_model("average pool", depth=1).bfloat16()
+    model.blocks[0].mlp.fc2.weight.zero_()
+    model.blocks[0].mlp.fc2.bias.zero_()
+    model.fc_norm = torch.nn.Identity()
+    with attach(model, Lump(), "r=1"):
+        assert (model.forward_head(model.forward_features(make_images(model).bfloat16()), pre_logits=True) == 1).all()
+
+
+@pairs
+def test_gradients_reach_the_patch_embedding_and_every_block(name, kind):
+    model = make_model(kind)
+    with attach(model, name, rates(name)[0]):
+        model(make_images(model)).square().sum().backward()
+    weights = [model.patch_embed.proj.weight, *(block.attn.qkv.weight for block in model.blocks)]
+    for weight in weights:
+        assert weight.grad.isfinite().all()
+        assert weight.grad.abs().sum() > 0
+
+
+@reducers
+@pytest.mark.parametrize("kind", ["class token", "explicit attention"])
+def test_training_with_dropout_and_drop_path_runs(name, kind):
+    model = make_model(kind, drop_path_rate=0.3, proj_drop_rate=0.1, attn_drop_rate=0.1, pos_drop_rate=0.1).train()
+    with attach(model, name, rates(name)[0]) as handle:
+        assert handle.reducer.training
+        logits = model(make_images(model))
+        logits.sum().backward()
+        assert handle.token_counts == handle.planned_counts
+        assert logits.isfinite().all()
+        assert not torch.equal(model(make_images(model)), logits)
+
+
+def test_a_reducer_trains_and_evaluates_with_its_model():
+    model = make_model()
+    with attach(model, "tome", "r=6") as handle:
+        assert not handle.reducer.training
+        model.train()
+        assert handle.reducer.training
+        model.eval()
+        assert not handle.reducer.training
+        handle.reducer.train()  # on its own, with a frozen backbone
+        assert not model.training
+    handle.detach()
+    model.train()
+    with handle:
+        assert handle.reducer.training
+
+
+def test_patches_dropped_in_training_are_planned_for():
+    model = make_model(patch_drop_rate=0.25).train()
+    with attach(model, "tome", "r=6") as handle, torch.no_grad():
+        model(make_images(model))
+        assert handle.trace[0].entering == 49
+        assert handle.token_counts == handle.planned_counts == [43, 37, 31, 25]
+
+
+@reducers
+@torch.no_grad()
+def test_another_image_size_resolves_the_rate_anew(name):
+    model = make_model("dynamic image size")
+    for rate in rates(name):
+        with attach(model, name, rate) as handle:
+            for side in (32, 44, 24):
+                images = make_images(model)[..., :side, :side] if side < 32 else torch.randn(2, 3, side, side)
+                tokens = (side // 4) ** 2 + 1
+                try:
+                    plan = resolve(handle.rate, handle.reducer, depth=4, tokens=tokens, num_prefix=1)
+                except RequestError as refused:
+                    with pytest.raises(RequestError, match=str(tokens)):
+                        model(images)
+                    assert str(tokens) in str(refused)
+                    continue
+                model(images)
+                assert handle.token_counts == list(plan.counts) == handle.planned_counts
+                assert handle.tokens.owner.shape == (2, tokens)
+
+
+@reducers
+@torch.no_grad()
+def test_the_compiled_model_is_one_graph_and_gives_the_same_result(name):
+    torch._dynamo.reset()
+    model = make_model(depth=2)
+    images = make_images(model)
+    with attach(model, name, rates(name)[0]) as handle:
+        eager = model(images)
+        handle._last = None
+        # the backend leaves every kernel as it is: what is proved is that nothing breaks the graph
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(images), eager)
+        assert handle.token_counts == handle.planned_counts
+
+
+@pytest.mark.parametrize("kind", ["class token", "explicit attention", "q/k norm", "post-norm"])
+@torch.no_grad()
+def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(kind):
+    model, torch_rows = make_model(kind), torch.tensor([0, 1, 1, 2, 3, 3, 3])
+    parts = TimmViT.blocks(model)[0]
+    x = torch.randn(2, 4, 32)
+    size = torch.bincount(torch_rows).float().expand(2, -1)
+
+    class Proportional(Reducer):
+        proportional_attention = True
+
+    merged, _ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), 0, 4)
+    apart = parts.original(x[:, torch_rows])
+    torch.testing.assert_close(merged.x[:, torch_rows], apart, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["class token", "distilled", "registers", "q/k norm", "explicit attention"])
+@torch.no_grad()
+def test_class_attention_is_the_class_rows_of_the_attention_map(kind):
+    class Watch(Reducer):
+        proportional_attention = True
+        seen = ()
+
+        def after_attention(self, tokens, signals, amount):
+            rows = signals.attention_map[:, :, : 2 if kind == "distilled" else 1].mean((1, 2))
+            self.seen += ((signals.class_attention, rows, signals.keys.shape),)
+            index = torch.arange(tokens.num_prefix, tokens.count - 1).expand(2, -1)
+            return tokens.keep(index, fused=tokens.x[:, -1:])
+
+        def leaving(self, count, amount):
+            return count
+
+    model, watch = make_model(kind), Watch()
+    with attach(model, watch, "r=1"):
+        model(make_images(model))
+    assert len(watch.seen) == 4
+    for attention, rows, keys in watch.seen:
+        assert keys == (2, attention.shape[1], 16)
+        torch.testing.assert_close(attention, rows)
+        torch.testing.assert_close(attention.sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["average pool", "average pool with prefix", "average and maximum pool"])
+@torch.no_grad()
+def test_weighted_pooling_is_the_pool_of_every_token_that_is_stood_for(kind):
+    model = make_model(kind)
+    with attach(model, "tome", "r=20") as handle:
+        features = model.forward_features(make_images(model))
+        reduced = model.forward_head(features)
+    torch.testing.assert_close(reduced, model.forward_head(handle.tokens.expand(features)), atol=1e-5, rtol=1e-4)

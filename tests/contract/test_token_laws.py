@@ -1,0 +1,153 @@
+"""What every method owes on every kind of model: planned counts, a protected prefix, sizes, owners, separate samples."""
+
+import pytest
+import torch
+from tiny_models import IMPOSSIBLE, PAIRS, REDUCERS, make_images, make_model, rates, reducer_id, zero_rates
+
+from suite import attach
+from suite.tokens import take
+
+pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
+reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
+
+
+@pairs
+@torch.no_grad()
+def test_every_block_passes_on_as_many_tokens_as_planned(name, kind):
+    model = make_model(kind)
+    images = make_images(model, batch=1)
+    for rate in rates(name):
+        with attach(model, name, rate) as handle:
+            assert handle.token_counts == []
+            model(images)
+            observed = handle.token_counts
+            assert len(observed) == len(model.blocks)
+            assert handle.planned_counts is None or observed == handle.planned_counts
+            assert observed[-1] == handle.tokens.count == handle.tokens.x.shape[1]
+            assert [t.entering for t in handle.trace] == [handle.layout.tokens, *observed[:-1]]
+            assert rate is None or observed[-1] < handle.layout.tokens
+
+
+@pairs
+@torch.no_grad()
+def test_prefix_tokens_stay_first_alone_and_of_size_one(name, kind):
+    model = make_model(kind)
+    with attach(model, name, rates(name)[0]) as handle:
+        model(make_images(model))
+    tokens, prefix = handle.tokens, model.num_prefix_tokens
+    assert tokens.num_prefix == prefix
+    assert (tokens.sizes[:, :prefix] == 1).all()
+    assert (tokens.owner[:, :prefix] == torch.arange(prefix)).all()
+    assert not ((tokens.owner[:, prefix:] >= 0) & (tokens.owner[:, prefix:] < prefix)).any()
+
+
+@pairs
+@torch.no_grad()
+def test_owners_account_for_every_original_token_and_sizes_count_them(name, kind):
+    model = make_model(kind)
+    for rate in rates(name)[:3]:
+        with attach(model, name, rate) as handle:
+            model(make_images(model))
+        tokens, owner = handle.tokens, handle.tokens.owner
+        assert owner.dtype == torch.int64
+        assert owner.shape == (2, handle.layout.tokens)
+        assert owner.min() >= -1
+        assert owner.max() < tokens.count
+        assert tokens.size is None or tokens.size.dtype == torch.float32
+        for owners, sizes in zip(owner, tokens.sizes, strict=True):
+            counted = torch.bincount(owners[owners >= 0], minlength=tokens.count)
+            assert (counted > 0).all(), "a token that stands for nothing"
+            assert torch.equal(counted.float(), sizes)
+
+
+@pytest.mark.parametrize("rate", ["r=6", "r=8:-1", "r=20"])
+@torch.no_grad()
+def test_merging_loses_no_token(rate):
+    model = make_model()
+    with attach(model, "tome", rate) as handle:
+        model(make_images(model))
+    assert (handle.tokens.sizes.sum(1) == handle.layout.tokens).all()
+    assert (handle.tokens.owner >= 0).all()
+    assert handle.tokens.expand().shape == (2, handle.layout.tokens, handle.layout.width)
+
+
+@pairs
+@torch.no_grad()
+def test_a_sample_does_not_see_its_neighbours(name, kind):
+    model = make_model(kind)
+    images = make_images(model, batch=3)
+    with attach(model, name, rates(name)[0]) as handle:
+        together, owners = model(images), handle.tokens.owner
+        for sample, (logits, owner) in enumerate(zip(together, owners, strict=True)):
+            alone = model(images[sample : sample + 1])
+            torch.testing.assert_close(alone[0], logits, atol=2e-5, rtol=1e-4)
+            assert torch.equal(handle.tokens.owner[0], owner)
+
+
+@pairs
+@torch.no_grad()
+def test_two_forwards_are_equal(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    with attach(model, name, rates(name)[0]):
+        first = model(images)
+        model(images.flip(0) * 2)
+        assert torch.equal(model(images), first)
+
+
+@pairs
+@torch.no_grad()
+def test_reduction_changes_the_output(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    whole = model(images)
+    for rate in filter(None, rates(name)[:2]):
+        with attach(model, name, rate):
+            reduced = model(images)
+        assert reduced.shape == whole.shape
+        assert reduced.isfinite().all()
+        assert not torch.equal(reduced, whole)
+
+
+@pytest.mark.parametrize(("name", "kind"), IMPOSSIBLE, ids=[f"{reducer_id(n)}-{kind}" for n, kind in IMPOSSIBLE])
+@torch.no_grad()
+def test_class_attention_without_a_class_token_is_one_clear_line_and_zero_reduction_still_works(name, kind):
+    model = make_model(kind)
+    images = make_images(model)
+    whole = model(images)
+    with attach(model, name, rates(name)[0]), pytest.raises(ValueError, match="no class token") as caught:
+        model(images)
+    assert "\n" not in str(caught.value)
+    for rate in zero_rates(name):
+        with attach(model, name, rate):
+            assert torch.equal(model(images), whole)
+    assert torch.equal(model(images), whole)
+
+
+@reducers
+@pytest.mark.parametrize("kind", ["class token", "distilled", "average pool"])
+@torch.no_grad()
+def test_lone_tokens_are_copied_and_averages_lie_in_the_hull_of_their_group(name, kind):
+    model = make_model(kind)
+    handle = attach(model, name, rates(name)[0])
+    changes = []
+    hook = handle.reducer.register_forward_hook(lambda _, given, result: changes.append((given[1], result)))
+    with handle:
+        model(make_images(model))
+    hook.remove()
+    assert bool(changes) == (rates(name) != [None])
+    for before, after in changes:
+        step = after.steps[-1]
+        owner, places = step.index_map(), torch.arange(after.count)
+        members = owner[:, None, :] == places[:, None]
+        lone = members.sum(-1) == 1
+        copies = take(before.x, members.int().argmax(-1))
+        if step.rest >= 0:  # the fused token of a pruner is made, not copied
+            lone[:, step.rest] = False
+        assert torch.equal(after.x[lone], copies[lone])
+        if step.source is not None:
+            spread = members[..., None]
+            low = before.x[:, None].masked_fill(~spread, torch.inf).amin(2)
+            high = before.x[:, None].masked_fill(~spread, -torch.inf).amax(2)
+            assert (after.x >= low - 1e-6).all()
+            assert (after.x <= high + 1e-6).all()

@@ -1,0 +1,162 @@
+"""Tiny real Vision Transformers of every kind that timm builds, and reducers with the rates they are proved at."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import Attention, SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from torch import Tensor, nn
+
+from suite.reducers import list_reducers, reducer_class
+
+SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
+ATTENTION_OPTIONS = inspect.signature(Attention).parameters
+HAS_SCALE_NORM = "scale_attn_norm" in inspect.signature(VisionTransformer).parameters
+
+
+def unfused(**options: Any) -> nn.Module:
+    model = VisionTransformer(**options)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    return model
+
+
+def with_attention(attention: dict[str, Any], **options: Any) -> nn.Module:
+    model = VisionTransformer(**options)
+    for block in model.blocks:
+        block.attn = Attention(options["embed_dim"], num_heads=options["num_heads"], qkv_bias=True, **attention)
+    return model
+
+
+VIT = VisionTransformer
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "class token": VIT,
+    "even number of tokens": partial(VIT, img_size=28, patch_size=4),
+    "distilled": VisionTransformerDistilled,
+    "LayerScale, positions without class token": partial(VIT, init_values=0.5, no_embed_class=True),
+    "average pool": partial(VIT, global_pool="avg"),
+    "average pool with prefix": partial(VIT, global_pool="avg", pool_include_prefix=True),
+    "average pool, no class token": partial(VIT, global_pool="avg", class_token=False),
+    "average pool, no class token, norm before": partial(VIT, global_pool="avg", class_token=False, fc_norm=False),
+    "average and maximum pool": partial(VIT, global_pool="avgmax"),
+    "maximum pool": partial(VIT, global_pool="max"),
+    "attention pool": partial(VIT, global_pool="map", class_token=False),
+    "registers": partial(VIT, reg_tokens=4, no_embed_class=True, init_values=0.5),
+    "three registers, average pool": partial(VIT, reg_tokens=3, global_pool="avg"),
+    "registers, no class token": partial(VIT, reg_tokens=4, global_pool="avg", class_token=False),
+    "q/k norm": partial(VIT, qk_norm=True),
+    "pre-norm, no final norm": partial(VIT, pre_norm=True, final_norm=False),
+    "post-norm": partial(VIT, block_fn=ResPostBlock, init_values=0.5),
+    "no qkv bias, no projection bias": partial(VIT, qkv_bias=False, proj_bias=False),
+    "SwiGLU": partial(VIT, mlp_layer=SwiGLUPacked, mlp_ratio=2.0),
+    "dynamic image size": partial(VIT, dynamic_img_size=True),
+    "image that is not square": partial(VIT, img_size=(32, 24)),
+    "explicit attention": unfused,
+    "no position embedding, no head": partial(VIT, pos_embed="none", num_classes=0),
+}
+if "attn_head_dim" in ATTENTION_OPTIONS:  # the newer the installed timm, the more there is to prove
+    MODELS["wide heads"] = partial(with_attention, {"attn_head_dim": 24})
+if "gated" in ATTENTION_OPTIONS:
+    MODELS["gated attention"] = partial(with_attention, {"gated": True})
+if HAS_SCALE_NORM:
+    MODELS["norms inside attention and MLP"] = partial(VIT, scale_attn_norm=True, scale_mlp_norm=True)
+
+NO_CLASS_TOKEN = [name for name in MODELS if "no class token" in name or name == "attention pool"]
+
+
+def make_model(kind: str = "class token", seed: int = 0, **options: Any) -> nn.Module:
+    """A model of a kind, in eval mode, with weights strong enough that its tokens differ."""
+    torch.manual_seed(seed)
+    make = MODELS[kind]
+    given = make.keywords if isinstance(make, partial) else {}
+    model = make(**{**SHAPE, **given, **options}).eval()
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn_like(parameter)
+            gain = parameter.dim() == 1 and not name.endswith("bias")
+            parameter.copy_(1 + 0.1 * noise if gain and "ls" not in name else 0.2 * noise)
+    return model
+
+
+def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
+    """(B, 3, H, W) noise over a gradient, another one for every sample."""
+    height, width = model.patch_embed.img_size
+    generator = torch.Generator().manual_seed(seed)
+    slope = torch.linspace(-1, 1, width) * torch.randn(batch, 3, height, 1, generator=generator)
+    return slope + 0.5 * torch.randn(batch, 3, height, width, generator=generator)
+
+
+TOYS = """
+import torch
+from suite.reducers.base import Reducer
+from suite.tokens import Matching
+
+
+class DropLast(Reducer):
+    def after_attention(self, tokens, signals, amount):
+        index = torch.arange(tokens.num_prefix, tokens.count - amount).expand(len(tokens.x), -1)
+        return tokens.keep(index)
+
+
+class MergeLast(Reducer):
+    proportional_attention = weighted_pooling = True
+
+    def before_block(self, tokens, signals, amount):
+        position = torch.arange(tokens.count).expand(len(tokens.x), -1)
+        kept, source = position[:, :-amount], position[:, -amount:]
+        return tokens.merge(Matching(kept, source, torch.full_like(source, kept.shape[1] - 1)))
+"""
+
+
+@cache
+def toy_file() -> Path:
+    """A file of two methods outside the project."""
+    folder = Path(tempfile.mkdtemp(prefix="toy-reducers-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "toys.py"
+    file.write_text(TOYS)
+    return file
+
+
+REDUCERS = [*list_reducers(), f"{toy_file()}:DropLast", f"{toy_file()}:MergeLast"]
+
+
+def reducer_id(name: str) -> str:
+    return name.rsplit(":", 1)[-1]
+
+
+def rates(name: str) -> list[str | None]:
+    """Rates that a method is proved at, the first of them first: constant, changing, listed, beyond what is left."""
+    every = {
+        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20"],
+        "keep": ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
+    }
+    return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
+
+
+def zero_rates(name: str) -> list[str | None]:
+    every = {"r": ["r=0", "r=[0]", "r=0:-1", "r=0@2"], "keep": ["keep=1", "keep=1@0,3"]}
+    return [None, *(rate for form in reducer_class(name).rates for rate in every[form])]
+
+
+def reads_class_attention(name: str) -> bool:
+    return "class_attention" in inspect.getsource(reducer_class(name))
+
+
+def works_on(name: str, kind: str) -> bool:
+    """Whether a method can reduce a kind of model: selection by class attention needs a class token."""
+    return not (kind in NO_CLASS_TOKEN and reads_class_attention(name))
+
+
+PAIRS = [(name, kind) for name in REDUCERS for kind in MODELS if works_on(name, kind)]
+IMPOSSIBLE = [(name, kind) for name in REDUCERS for kind in MODELS if not works_on(name, kind)]

@@ -1,0 +1,212 @@
+"""A run that is hit by a fault says so, keeps what it has, and can be continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.engine import Cell, predict
+from suite.errors import RequestError
+from suite.progress import Progress
+from suite.spec import make_spec
+from suite.store.folder import CellFolder
+from suite.sweep import run
+
+ROOT = Path(__file__).parents[2]
+QUIET = Progress(quiet=True)
+
+
+def report_bytes(out: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((Path(out) / "report").iterdir())}
+
+
+def first_photo(photos: Path) -> Path:
+    return min(photos.rglob("*.JPEG"))
+
+
+def write_reducer(path: Path, body: str) -> str:
+    """A reducer file outside the repository; returns how a run names it."""
+    path.write_text(
+        "import torch\nfrom suite.reducers.base import Reducer\n\n\nclass Broken(Reducer):\n"
+        f"    def after_attention(self, tokens, signals, amount):\n        {body}\n"
+    )
+    return f"{path}:Broken"
+
+
+def test_the_same_command_again_runs_nothing_and_gives_the_same_report(tiny_run):
+    run(tiny_run, progress=QUIET)
+    before = report_bytes(tiny_run["out"])
+    stored = {path: path.stat().st_mtime_ns for path in Path(tiny_run["out"]).rglob("samples.parquet")}
+    run(tiny_run, progress=QUIET)
+    assert report_bytes(tiny_run["out"]) == before
+    assert stored == {path: path.stat().st_mtime_ns for path in stored}
+
+
+def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrupted_one(tiny_run, tmp_path):
+    whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
+    spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "killed")}
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
+    command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not list(Path(spec["out"]).glob("cells/*/samples/batch-00003.parquet")):
+        assert time.monotonic() < deadline, "no batch was stored"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(Path(spec["out"]).glob("report/*")), "it ended before it was killed; nothing was proved"
+    run(spec, progress=QUIET)
+    assert report_bytes(spec["out"]) == report_bytes(whole.out)
+
+
+def test_two_processes_on_one_folder_do_not_spoil_each_others_work(tiny_run, tmp_path):
+    whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
+    spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared")}
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
+    command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
+    both = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert report_bytes(spec["out"]) == report_bytes(whole.out)
+
+
+def test_a_torn_shard_is_run_again(tiny_run, tmp_path):
+    whole = run(tiny_run, progress=QUIET)
+    spec = {**tiny_run, "out": str(tmp_path / "torn")}
+    run(spec, progress=QUIET)
+    cell = next(Path(spec["out"]).glob("cells/*/samples.parquet"))
+    cell.write_bytes(cell.read_bytes()[:100])
+    run(spec, progress=QUIET)
+    assert report_bytes(spec["out"]) == report_bytes(whole.out)
+
+
+def test_a_truncated_image_fails_the_cells_by_path_and_a_repaired_one_completes_them(tiny_run, photos):
+    photo = first_photo(photos)
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[: len(whole) // 2])
+    failed = run(tiny_run, progress=QUIET).failed
+    assert len(failed) == 3
+    assert all(str(photo) in reason for reason in failed)
+    photo.write_bytes(whole)
+    results = run(tiny_run, progress=QUIET)
+    assert results.failed == []
+    assert set(results.frame().samples) == {12}
+
+
+def test_allowed_missing_images_are_stamped_on_every_table(tiny_run, photos):
+    first_photo(photos).write_text("not a picture")
+    results = run({**tiny_run, "allow_missing": 1}, progress=QUIET)
+    assert results.failed == []
+    assert set(results.frame().samples) == {11}
+    for name in ("table.md", "table.tex"):
+        assert "11 of 12" in (results.out / "report" / name).read_text()
+
+
+def test_nan_logits_fail_their_cell_by_batch_and_sample_and_no_other(tiny_run, tmp_path):
+    bad = write_reducer(tmp_path / "nan.py", "return tokens.keep(torch.arange(1, tokens.count - amount).expand("
+                        "len(tokens.x), -1)).with_features(tokens.x[:, amount:] * float('nan'))")  # fmt: skip
+    results = run({**tiny_run, "reducers": ["tome", bad]}, progress=QUIET)
+    assert len(results.failed) == 1
+    assert "batch 0" in results.failed[0]
+    assert "NaN" in results.failed[0]
+    assert "n01440764_0.JPEG" in results.failed[0]
+    frame = results.frame().set_index("reducer")
+    assert frame.status["tome"] == "done"
+    assert frame.top1.isna()[bad]
+
+
+def test_a_reducer_that_does_not_reduce_is_caught(tiny_run, tmp_path):
+    lazy = write_reducer(tmp_path / "lazy.py", "return tokens")
+    (reason,) = run({**tiny_run, "reducers": ["tome", lazy]}, progress=QUIET).failed
+    assert "17 tokens" in reason
+    assert "plans 16" in reason
+
+
+def test_a_reducer_that_raises_fails_its_cell_and_not_the_sweep(tiny_run, tmp_path):
+    broken = write_reducer(tmp_path / "raises.py", "raise ValueError('no idea what to drop')")
+    results = run({**tiny_run, "reducers": ["tome", broken]}, progress=QUIET)
+    (reason,) = results.failed
+    assert "no idea what to drop" in reason
+    assert list(results.frame().set_index("reducer").status[["none", "tome"]]) == ["done", "done"]
+
+
+def test_a_run_never_continues_in_the_folder_of_another_one(tiny_run):
+    run(tiny_run, progress=QUIET)
+    with pytest.raises(RequestError, match=r"batch_size=5, not 6; give another --out"):
+        run({**tiny_run, "batch_size": 6}, progress=QUIET)
+
+
+def test_more_rates_extend_a_run(tiny_run):
+    run(tiny_run, progress=QUIET)
+    results = run({**tiny_run, "rates": ["r=2"]}, progress=QUIET)
+    assert sorted(results.frame().rate) == ["", "r=1", "r=1", "r=2", "r=2"]
+
+
+def test_a_changed_reducer_is_measured_again_and_replaces_its_old_cell(tiny_run, tmp_path):
+    name = write_reducer(tmp_path / "mine.py", "return tokens.keep(torch.arange(1, tokens.count - amount).expand("
+                         "len(tokens.x), -1))")  # fmt: skip
+    spec = {**tiny_run, "reducers": [name]}
+    before = run(spec, progress=QUIET).frame()
+    source = Path(name.rsplit(":", 1)[0])
+    source.write_text(source.read_text() + "# changed\n")
+    after = run(spec, progress=QUIET).frame()
+    assert len(before) == len(after) == 2
+    assert set(before.index) != set(after.index)
+
+
+def test_a_folder_that_holds_something_else_is_not_written_to(tiny_run):
+    out = Path(tiny_run["out"])
+    out.mkdir()
+    (out / "thesis.tex").write_text("x")
+    with pytest.raises(RequestError, match="not empty"):
+        run(tiny_run, progress=QUIET)
+
+
+def test_damaged_json_in_the_store_is_named_with_the_remedy(tiny_run):
+    run(tiny_run, progress=QUIET)
+    path = next(Path(tiny_run["out"]).glob("cells/*/flops.json"))
+    path.write_text("{")
+    with pytest.raises(RequestError, match=r"flops\.json is damaged .*; delete it"):
+        run(tiny_run, progress=QUIET)
+
+
+class MemoryOf(torch.nn.Module):
+    """A real forward that has room for `room` images."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def forward(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.mean(dim=(2, 3))
+
+
+def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
+    class Free:
+        planned_counts = token_counts = None
+
+    images = torch.randn(11, 3, 4, 4)
+    cell = Cell("key", CellFolder(tmp_path), {}, Free(), batch_size=11)
+    assert torch.equal(predict(cell, MemoryOf(3), images), images.mean(dim=(2, 3)))
+    assert cell.batch_size == 3
+
+
+def test_out_of_memory_with_one_image_is_an_error(tmp_path):
+    cell = Cell("key", CellFolder(tmp_path), {}, None, batch_size=4)
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(cell, MemoryOf(0), torch.randn(4, 3, 4, 4))
+
+
+def test_a_spec_is_stored_with_every_default_spelled_out(tiny_run):
+    run(tiny_run, progress=QUIET)
+    spec = json.loads((Path(tiny_run["out"]) / "run.json").read_text())["spec"]
+    assert make_spec(spec) == make_spec(tiny_run)

@@ -1,0 +1,87 @@
+"""Deterministic weights and images behind the reference outputs; numpy only.
+
+Every draw comes from PCG64(SEED + offset) in float64 and is cast to float32 at the end. Weights (offset 0) are drawn
+from one generator in plain string order of their timm names. Images: offset 1 (noise), offset 3 (smooth).
+"""
+
+import hashlib
+
+import numpy as np
+
+SEED = 20260
+QKV_STD = 0.08
+OTHER_STD = 0.02
+WIDTH = {"deit_tiny_patch16_224": 192, "deit_small_patch16_224": 384}
+
+
+def rng(offset):
+    return np.random.Generator(np.random.PCG64(SEED + offset))
+
+
+def shapes(model):
+    d = WIDTH[model]
+    out = {
+        "cls_token": (1, 1, d), "pos_embed": (1, 197, d),
+        "patch_embed.proj.weight": (d, 3, 16, 16), "patch_embed.proj.bias": (d,),
+        "norm.weight": (d,), "norm.bias": (d,), "head.weight": (1000, d), "head.bias": (1000,),
+    }  # fmt: skip
+    per_block = {
+        "norm1.weight": (d,), "norm1.bias": (d,), "norm2.weight": (d,), "norm2.bias": (d,),
+        "attn.qkv.weight": (3 * d, d), "attn.qkv.bias": (3 * d,), "attn.proj.weight": (d, d), "attn.proj.bias": (d,),
+        "mlp.fc1.weight": (4 * d, d), "mlp.fc1.bias": (4 * d,), "mlp.fc2.weight": (d, 4 * d), "mlp.fc2.bias": (d,),
+    }  # fmt: skip
+    return out | {f"blocks.{block}.{name}": shape for block in range(12) for name, shape in per_block.items()}
+
+
+def weights(model):
+    """{timm name: float32 array}; loads into timm's model with strict=True."""
+    generator, out = rng(0), {}
+    wanted = shapes(model)
+    for name in sorted(wanted):  # blocks.1. < blocks.10. < blocks.2.
+        z = generator.standard_normal(size=wanted[name])
+        if name.endswith(".weight") and z.ndim == 1:  # LayerNorm gain
+            out[name] = (1.0 + 0.1 * z).astype(np.float32)
+        else:
+            out[name] = ((QKV_STD if name.endswith("attn.qkv.weight") else OTHER_STD) * z).astype(np.float32)
+    return out
+
+
+def noise():
+    return rng(1).standard_normal((2, 3, 224, 224)).astype(np.float32)
+
+
+def smooth():
+    generator = rng(3)
+    field = generator.standard_normal((2, 3, 14, 14))
+    for axis in (2, 3):
+        for _ in range(2):  # binomial blur, periodic
+            field = 0.25 * np.roll(field, 1, axis) + 0.5 * field + 0.25 * np.roll(field, -1, axis)
+    field = field - field.mean(axis=(2, 3), keepdims=True)
+    field = field / field.std(axis=(2, 3), keepdims=True)
+    place = (np.arange(224) + 0.5) / 16.0 - 0.5  # bilinear, half-pixel centres, clamped border
+    low = np.clip(np.floor(place).astype(int), 0, 13)
+    high = np.clip(low + 1, 0, 13)
+    t = np.clip(place - low, 0.0, 1.0)
+    rows = field[:, :, low, :] * (1 - t)[None, None, :, None] + field[:, :, high, :] * t[None, None, :, None]
+    image = rows[:, :, :, low] * (1 - t)[None, None, None, :] + rows[:, :, :, high] * t[None, None, None, :]
+    return (image + 0.05 * generator.standard_normal(image.shape)).astype(np.float32)
+
+
+def digest(arrays):
+    """sha256 over sorted names: name bytes, then little-endian float32 bytes."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return total.hexdigest()
+
+
+def canonical_partition(owner):
+    """(B, N0) owner map with labels numbered by first appearance (-1 = dropped): equal for equal groupings."""
+    out = np.full(owner.shape, -1, dtype=np.int64)
+    for sample, row in enumerate(owner):
+        seen = {}
+        for token, place in enumerate(row):
+            if place >= 0:
+                out[sample, token] = seen.setdefault(int(place), len(seen))
+    return out

@@ -1,0 +1,206 @@
+"""Imports run one way: cli -> engine -> {tasks, reducers, backbones, schedule, measure, store}; reports -> {store, stats}.
+
+Imports inside functions count like those at the top of a file. Those under `if TYPE_CHECKING` do not: nothing runs.
+"""
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOPS = ("run_bench", "suite", "tasks", "reports")
+
+# Highest first: a module imports from its own layer or from lower ones. A name stands for its submodules too, "suite"
+# for the public API in suite/__init__.py alone.
+LAYERS = (
+    ("run_bench",),
+    ("suite.cli",),
+    ("suite",),
+    ("suite.sweep", "suite.estimate", "suite.doctor"),
+    ("suite.engine",),
+    ("suite.plan",),
+    ("reports",),
+    ("suite.train",),
+    ("suite.solve",),
+    ("suite.measure",),
+    ("suite.attach",),
+    ("suite.backbones",),
+    ("suite.schedule",),
+    ("suite.reducers",),
+    ("suite.matching",),
+    ("tasks",),
+    (
+        "suite.task",
+        "suite.spec",
+        "suite.checkpoint",
+        "suite.weights_file",
+        "suite.store",
+        "suite.stats",
+        "suite.progress",
+    ),
+    ("suite.tokens",),
+    ("suite.errors",),
+)
+
+# What these may import of ours, whatever their layer.
+FENCES = {
+    "a method": (
+        lambda name: name.startswith("suite.reducers.") and name != "suite.reducers.base",
+        ("suite.tokens", "suite.matching", "suite.reducers.base"),
+    ),
+    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens",)),
+    "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.task", "suite.errors", "suite.stats")),
+    "a report": (lambda name: within(name, "reports"), ("reports", "suite.store", "suite.stats", "suite.errors")),
+    "a measurement": (
+        lambda name: within(name, "suite.measure"),
+        ("suite.measure", "suite.attach", "suite.backbones", "suite.errors", "suite.stats"),
+    ),
+}
+
+# Edges that run backwards on purpose, and why.
+EXCEPTIONS = {
+    (
+        "suite.attach",
+        "suite.solve",
+    ): "attach(model, ..., 'flops=-35%') solves for the rate, and solving attaches in turn",
+}
+
+
+def within(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+def module_names():
+    """Module name -> file, of everything of ours."""
+    files = [ROOT / "run_bench.py", *(file for top in TOPS[1:] for file in (ROOT / top).rglob("*.py"))]
+    names = {}
+    for file in files:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return names
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING"
+
+
+def running_nodes(tree):
+    """All nodes but those that only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            for other in node.orelse:
+                yield other
+                yield from running_nodes(other)
+            continue
+        yield node
+        yield from running_nodes(node)
+
+
+def imported(source, module, is_package, known):
+    """Full names of the modules that `source` imports, ours and others."""
+    found = set()
+    for node in running_nodes(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in known else base)
+    return found
+
+
+def graph():
+    """Module -> everything that it imports."""
+    known = module_names()
+    return {
+        name: imported(file.read_text(), name, file.name == "__init__.py", known) - {name}
+        for name, file in known.items()
+    }
+
+
+def ours(names):
+    return {name for name in names if name.partition(".")[0] in TOPS}
+
+
+def layer_of(name):
+    for height, layer in enumerate(LAYERS):
+        if any(name == entry if entry == "suite" else within(name, entry) for entry in layer):
+            return height
+    pytest.fail(f"{name} stands in no layer; give it its place in {Path(__file__).name}")
+
+
+IMPORTS = graph()
+EDGES = sorted((importer, target) for importer, targets in IMPORTS.items() for target in ours(targets))
+
+
+def test_no_import_runs_backwards():
+    backwards = [
+        f"{importer} imports {target}"
+        for importer, target in EDGES
+        if layer_of(importer) > layer_of(target) and (importer, target) not in EXCEPTIONS
+    ]
+    assert not backwards, "\n".join(backwards)
+
+
+def test_no_import_runs_in_a_circle():
+    sorter = TopologicalSorter()
+    for importer, target in EDGES:
+        if (importer, target) not in EXCEPTIONS:
+            sorter.add(importer, target)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("who", FENCES)
+def test_what_is_fenced_imports_nothing_else_of_ours(who):
+    inside, allowed = FENCES[who]
+    members = [name for name in IMPORTS if inside(name)]
+    assert members
+    strays = [
+        f"{importer} imports {target}"
+        for importer, target in EDGES
+        if inside(importer) and not any(within(target, entry) for entry in allowed)
+    ]
+    assert not strays, "\n".join(strays)
+
+
+def test_a_method_needs_nothing_but_torch():
+    inside, _ = FENCES["a method"]
+    for name in filter(inside, IMPORTS):
+        others = {target.partition(".")[0] for target in IMPORTS[name] - ours(IMPORTS[name])}
+        assert others - sys.stdlib_module_names <= {"torch"}, name
+
+
+def test_every_module_that_is_imported_exists():
+    missing = [f"{importer} imports {target}" for importer, target in EDGES if target not in IMPORTS]
+    assert not missing, "\n".join(missing)
+
+
+def test_every_exception_is_still_needed():
+    assert set(EXCEPTIONS) <= set(EDGES)
+
+
+def test_an_import_is_seen_wherever_it_stands():
+    source = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from suite.engine import execute
+else:
+    import suite.spec
+def later():
+    from suite import attach, list_reducers
+    from . import tome
+    from ..schedule import resolve
+"""
+    known = {"suite.attach", "suite.reducers.tome"}
+    assert ours(imported(source, "suite.reducers.mine", False, known)) == {
+        "suite.spec", "suite.attach", "suite", "suite.reducers.tome", "suite.schedule",
+    }  # fmt: skip

@@ -1,0 +1,106 @@
+"""Run folders written to disk as a sweep leaves them, with made-up outcomes: what the tests of reports read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+N = 400
+METHODS = {"tome": 4.0, "evit": 7.0, "topk": 9.0, "uniform": 16.0, "random": 24.0}
+BASE_GMACS, BASE_IM_S = 1.25, 210.0
+
+
+def sample_ids(n: int) -> list[str]:
+    return [f"val/{i:05d}" for i in range(n)]
+
+
+def outcomes(ids: list[str], right: int, seed: int) -> pa.Table:
+    """`right` of the ids are predicted as their label (here 3), the others as one of ten wrong classes."""
+    n = len(ids)
+    wrong = np.random.default_rng(seed).integers(10, 20, n)
+    correct = np.arange(n) < right
+    prediction = np.where(correct, 3, wrong).astype(np.int32)
+    top5 = [[int(p), 3, 21, 22, 23] if i % 5 else [int(p), 21, 22, 23, 24] for i, p in enumerate(prediction)]
+    return pa.table(
+        {
+            "id": ids,
+            "label": np.full(n, 3, np.int32),
+            "prediction": prediction,
+            "correct": correct,
+            "correct5": [3 in five for five in top5],
+            "top5": pa.array(top5, pa.list_(pa.int32())),
+            "confidence": np.full(n, 0.5, np.float32),
+        }
+    )
+
+
+def write_json(path: Path, value: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_samples(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def write_cell(out: Path, reducer: str, rate: str = "", *, accuracy: float = 0.9, cut: float = 0.0, **changes) -> str:
+    """One finished cell; `cut` is the share of FLOPs saved. Keyword `about`, `flops`, `speed` overwrite fields."""
+    key = f"{reducer}-{rate or 'full'}".replace("=", "-").replace("%", "")
+    folder = out / "cells" / key
+    ids = sample_ids(N)
+    about = {
+        "key": key, "task": "scenes", "model": "vit_scenes", "weights": "embedded", "weights_kind": "trained",
+        "reducer": reducer, "options": {}, "rate": rate, "resolved_rate": f"r={round(cut * 30)}" if rate else "",
+        "precision": "fp32", "batch_size": 32, "image_size": 112, "depth": 12, "tokens_in": 197,
+        "planned_counts": [197 - round(cut * 14) * (i + 1) for i in range(12)],
+    }  # fmt: skip
+    total, overhead = int(BASE_GMACS * 1e9 * (1 - cut)), int(4e6 * (reducer != "none"))
+    flops = {
+        "total": total, "reducer": overhead, "by_part": {}, "by_block": [], "formula": total, "torch": total,
+        "disputed": False, "uncounted": {}, "baseline_total": int(BASE_GMACS * 1e9),
+    }  # fmt: skip
+    ratio = 1 / (1 - 0.9 * cut)
+    speed = {
+        "device": "Test CPU", "batch_size": 32, "precision": "fp32", "compile": False, "attention": "sdpa",
+        "rounds": [], "im_s": BASE_IM_S * ratio, "im_s_low": BASE_IM_S * ratio * 0.99,
+        "im_s_high": BASE_IM_S * ratio * 1.01, "speedup": ratio, "speedup_low": ratio * 0.99,
+        "speedup_high": ratio * 1.01, "aa_low": 0.992, "aa_high": 1.006, "noisy": False,
+        "peak_memory_bytes": None, "note": None,
+    }  # fmt: skip
+    write_json(folder / "cell.json", about | changes.get("about", {}))
+    write_json(folder / "flops.json", flops | changes.get("flops", {}))
+    write_json(folder / "speed.json", speed | changes.get("speed", {}))
+    write_samples(folder / "samples.parquet", outcomes(ids, round(accuracy * N), seed=len(key)))
+    return key
+
+
+def start_run(out: Path, n: int = N) -> Path:
+    write_json(out / "run.json", {"schema": 1, "spec": {}})
+    write_samples(out / "manifest.parquet", pa.table({"id": sample_ids(n), "label": np.full(n, 3, np.int32)}))
+    (out / "cells").mkdir()
+    return out
+
+
+def write_run(out: Path, methods: dict[str, float] = METHODS, **changes) -> Path:
+    """A sweep over `methods` (name -> percentage points lost at 50 % of the FLOPs) at four rates each."""
+    start_run(out)
+    write_cell(out, "none", accuracy=0.93, **changes)
+    for name, loss in methods.items():
+        for cut in (0.15, 0.28, 0.4, 0.5):
+            accuracy = 0.93 - loss / 100 * (cut / 0.5) ** 2
+            write_cell(out, name, f"flops=-{cut:.0%}", accuracy=accuracy, cut=cut + 0.003 * len(name) % 0.02, **changes)
+    return out
+
+
+def rewrite(path: Path, **changes) -> None:
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def change_all(out: Path, file: str, **changes) -> None:
+    for path in out.glob(f"cells/*/{file}.json"):
+        rewrite(path, **changes)

@@ -1,0 +1,227 @@
+"""Promises of reports.frame: one honest row per cell, whatever a sweep has left on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from run_folder import (
+    BASE_GMACS,
+    N,
+    change_all,
+    outcomes,
+    rewrite,
+    sample_ids,
+    start_run,
+    write_cell,
+    write_json,
+    write_run,
+    write_samples,
+)
+
+from reports.frame import COLUMNS, groups, load_frame, load_samples
+from suite.errors import RequestError
+from suite.stats import wilson_interval
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished sweep: the unreduced model, tome and random at four rates each."""
+    return write_run(tmp_path / "run", {"tome": 4.0, "random": 24.0})
+
+
+def only(frame: pd.DataFrame, **values: str) -> pd.Series:
+    rows = frame[np.logical_and.reduce([frame[name] == value for name, value in values.items()])]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def test_the_frame_has_one_row_per_cell_and_the_agreed_columns(run):
+    frame = load_frame(run)
+    assert len(frame) == 9
+    assert " ".join(frame.columns) == (
+        "task model weights weights_kind reducer options rate resolved_rate precision batch_size samples "
+        "expected missing top1 top1_low top1_high top5 top5_low top5_high agreement agreement_low agreement_high "
+        "gmacs reduction overhead_gmacs disputed uncounted tokens_left im_s im_s_low im_s_high "
+        "speedup speedup_low speedup_high peak_memory_mib speed_note status reason"
+    )
+
+
+def test_the_unreduced_model_comes_first_then_reducers_by_name_each_from_its_highest_cost_down(run):
+    frame = load_frame(run)
+    assert list(dict.fromkeys(frame.reducer)) == ["none", "random", "tome"]
+    assert all(part.gmacs.is_monotonic_decreasing for _, part in frame.groupby("reducer"))
+
+
+def test_a_row_says_what_was_measured(run):
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    right = round(0.89 * N)
+    assert (row.samples, row.expected, row.missing, row.status, row.reason) == (N, N, 0, "done", "")
+    assert row.top1 == right / N
+    assert (row.top1_low, row.top1_high) == wilson_interval(right, N)
+    assert row.reduction == pytest.approx(-0.512)
+    assert row.gmacs == pytest.approx(BASE_GMACS * 0.488)
+    assert row.overhead_gmacs == 0.004
+    assert row.tokens_left == 197 - 12 * 7
+    assert row.speedup_low < row.speedup < row.speedup_high
+
+
+def test_agreement_is_paired_with_the_unreduced_model_on_the_same_ids(run):
+    folder = run / "cells" / "tome-flops--50"
+    baseline = pq.read_table(run / "cells" / "none-full" / "samples.parquet")["prediction"].to_pylist()
+    mine = pq.read_table(folder / "samples.parquet")
+    write_samples(folder / "samples.parquet", mine.take(list(reversed(range(N)))))  # the order must not matter
+    expected = sum(a == b for a, b in zip(baseline, mine["prediction"].to_pylist(), strict=True))
+    frame = load_frame(run)
+    assert only(frame, reducer="tome", rate="flops=-50%").agreement == expected / N
+    assert only(frame, reducer="none").agreement == 1.0
+
+
+def test_without_a_finished_unreduced_model_there_is_no_agreement(run):
+    write_json(run / "cells" / "none-full" / "failed.json", {"reason": "out of memory"})
+    assert load_frame(run).agreement.isna().all()
+
+
+def test_random_weights_have_an_agreement_and_no_accuracy(run):
+    change_all(run, "cell", weights_kind="random")
+    frame = load_frame(run)
+    assert frame[["top1", "top1_low", "top5", "top5_high"]].isna().all(axis=None)
+    assert frame.agreement.notna().all()
+
+
+def test_a_cell_with_no_sample_yet_is_running_and_has_no_accuracy(run):
+    (run / "cells" / "tome-flops--50" / "samples.parquet").unlink()
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert (row.status, row.samples) == ("running", 0)
+    assert row[["top1", "top5", "agreement"]].isna().all()
+
+
+def test_a_cell_in_the_middle_of_its_batches_is_running(run):
+    folder = run / "cells" / "tome-flops--50"
+    whole = pq.read_table(folder / "samples.parquet")
+    (folder / "samples.parquet").unlink()
+    write_samples(folder / "samples" / "batch-00000.parquet", whole.slice(0, 100))
+    write_samples(folder / "samples" / "batch-00001.parquet", whole.slice(100, 100))
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert (row.status, row.samples) == ("running", 200)
+    assert np.isnan(row.top1)
+
+
+def test_batches_and_the_compacted_file_give_the_same_row(run):
+    before, folder = load_frame(run), run / "cells" / "tome-flops--50"
+    whole = pq.read_table(folder / "samples.parquet")
+    (folder / "samples.parquet").unlink()
+    for i in range(4):
+        write_samples(folder / "samples" / f"batch-{i:05d}.parquet", whole.slice(100 * i, 100))
+    pd.testing.assert_frame_equal(load_frame(run), before)
+
+
+def test_left_over_shards_repeated_ids_and_unknown_ids_change_nothing(run):
+    before, folder = load_frame(run), run / "cells" / "tome-flops--50"
+    other = outcomes(["stranger", *sample_ids(60)], right=0, seed=9)
+    write_samples(folder / "samples" / "batch-00000.parquet", other)
+    pd.testing.assert_frame_equal(load_frame(run), before)
+    assert len(load_samples(run, "tome-flops--50")) == N
+
+
+def test_a_torn_shard_leaves_its_samples_unscored_and_is_named(run):
+    folder = run / "cells" / "tome-flops--50"
+    whole = pq.read_table(folder / "samples.parquet")
+    (folder / "samples.parquet").unlink()
+    write_samples(folder / "samples" / "batch-00000.parquet", whole.slice(0, 300))
+    write_samples(folder / "samples" / "batch-00001.parquet", whole.slice(300))
+    path = folder / "samples" / "batch-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert (row.status, row.samples, row.reason) == ("running", 300, "unreadable: batch-00001.parquet")
+
+
+def test_a_failed_cell_stays_a_row_with_its_reason_and_without_accuracy(run):
+    write_json(run / "cells" / "tome-flops--50" / "failed.json", {"reason": "NaN logits in batch 3"})
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert (row.status, row.reason) == ("failed", "NaN logits in batch 3")
+    assert row[["top1", "top5", "agreement"]].isna().all()
+
+
+def test_missing_images_are_counted_and_the_rest_is_scored(run):
+    lost = [{"id": i, "path": i, "reason": "truncated"} for i in ("val/00001", "val/00005", "not-of-this-run")]
+    torn = json.dumps(lost[0])[:20]
+    (run / "missing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost) + torn)
+    for folder in (run / "cells").iterdir():
+        table = pq.read_table(folder / "samples.parquet")
+        keep = [i for i in range(N) if i not in (1, 5)]
+        write_samples(folder / "samples.parquet", table.take(keep))
+    frame = load_frame(run)
+    assert set(zip(frame.samples, frame.missing, frame.expected)) == {(N - 2, 2, N)}
+    assert set(frame.status) == {"done"}
+    assert only(frame, reducer="none").top1 == (round(0.93 * N) - 2) / (N - 2)
+
+
+def test_cost_and_speed_that_were_not_measured_are_no_data(run):
+    for name in ("flops.json", "speed.json"):
+        (run / "cells" / "tome-flops--50" / name).unlink()
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert row[["gmacs", "reduction", "overhead_gmacs", "im_s", "speedup", "disputed"]].isna().all()
+    assert row.status == "done"
+
+
+def test_a_speed_taken_at_another_batch_size_says_so(run):
+    rewrite(run / "cells" / "tome-flops--50" / "speed.json", batch_size=16, note="out of memory at 32")
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert row.speed_note == "out of memory at 32; timed at batch size 16"
+
+
+def test_cells_that_the_run_no_longer_lists_are_left_out(run):
+    keys = [path.name for path in (run / "cells").iterdir() if path.name != "tome-flops--50"]
+    write_json(run / "run.json", {"schema": 1, "spec": {}, "cells": keys})
+    assert sorted(load_frame(run).index) == sorted(keys)
+
+
+def test_a_run_without_cells_gives_an_empty_frame_with_all_columns(tmp_path):
+    frame = load_frame(start_run(tmp_path / "run"))
+    assert frame.empty
+    assert list(frame.columns) == list(COLUMNS)
+
+
+def test_a_run_that_has_not_listed_its_samples_has_no_finished_cell(run):
+    (run / "manifest.parquet").unlink()
+    assert set(load_frame(run).status) == {"running"}
+
+
+def test_what_is_no_run_is_refused_in_one_line(tmp_path):
+    with pytest.raises(RequestError, match="not the folder of a run"):
+        load_frame(tmp_path)
+
+
+def test_another_schema_is_refused_by_name(run):
+    write_json(run / "run.json", {"schema": 99, "spec": {}})
+    with pytest.raises(RequestError, match="schema 99"):
+        load_frame(run)
+
+
+def test_damaged_json_is_refused_with_its_path(run):
+    (run / "cells" / "tome-flops--50" / "flops.json").write_text('{"total": 1')
+    with pytest.raises(RequestError, match=r"tome-flops--50/flops\.json"):
+        load_frame(run)
+
+
+def test_samples_come_in_the_order_of_the_manifest(run):
+    samples = load_samples(run, "none-full")
+    assert list(samples.id) == sample_ids(N)
+    assert list(samples.columns) == ["id", "label", "prediction", "correct", "correct5", "top5", "confidence"]
+
+
+def test_samples_of_an_unknown_cell_are_refused(run):
+    with pytest.raises(RequestError, match="cell 'nonsense'"):
+        load_samples(run, "nonsense")
+
+
+def test_cells_of_different_precision_do_not_share_a_table_or_a_baseline(run):
+    write_cell(run, "tome", "r=5", cut=0.2, about={"precision": "fp16"})
+    frame = load_frame(run)
+    assert [len(group.frame) for group in groups(frame)] == [1, 9]
+    assert np.isnan(only(frame, precision="fp16").agreement)

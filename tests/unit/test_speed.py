@@ -1,0 +1,280 @@
+"""Speed: interleaved with the unreduced model, honest about its noise, and the model comes out as it went in."""
+
+import json
+
+import pytest
+import torch
+from timm.layers import set_fused_attn
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from suite.attach import attach, handle_of
+from suite.errors import RequestError
+from suite.measure import speed
+from suite.measure.compiled import compiled_copy, recompile_limit
+from suite.measure.dispatch import attention_kernels
+from suite.measure.flops import smooth_image
+from suite.measure.memory import peak_memory_bytes
+from suite.measure.precision import in_precision
+from suite.measure.speed import measure_speed
+from suite.measure.timing import Interval, interval_of, time_block, warm_up
+from suite.reducers.base import Reducer
+
+QUICK = {"min_block_s": 0.0, "warmup_s": 0.0, "rounds": 2}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2, num_classes=10).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.cat([smooth_image(32, seed) for seed in range(4)])
+
+
+def test_every_round_has_the_cell_beside_the_unreduced_model(model, images):
+    results = measure_speed(model, images, ["tome r=3", "evit keep=0.7"], **QUICK | {"rounds": 5})
+    assert list(results) == ["none", "tome r=3", "evit keep=0.7"]
+    for result in results.values():
+        assert len(result.rounds) == 5
+        ratios = sorted(r["im_s"] / r["baseline_im_s"] for r in result.rounds)
+        assert result.speedup == pytest.approx(ratios[2])
+        assert result.im_s == sorted(r["im_s"] for r in result.rounds)[2]
+        assert result.im_s_low <= result.im_s <= result.im_s_high
+        assert result.speedup_low <= result.speedup <= result.speedup_high
+        assert result.aa_low <= result.aa_high
+        assert result.top1_agreement == 1.0
+        assert result.batch_size == 4
+        assert result.note is None
+        assert json.loads(json.dumps(result.as_dict()))["im_s"] == result.im_s
+    assert results["none"].speedup == results["none"].speedup_low == results["none"].speedup_high == 1.0
+
+
+def blocks_of(model, images, seed):
+    seen = []
+    cells = ["tome r=3", "tome r=2", "tome r=1", "random r=1"]
+    options = QUICK | {"rounds": 3, "seed": seed}
+    measure_speed(
+        model, images, cells, progress=lambda done, blocks, name: seen.append((done, blocks, name)), **options
+    )
+    assert [done for done, *_ in seen[5:]] == list(range(19))
+    assert {blocks for _, blocks, _ in seen} == {18}
+    return [name for *_, name in seen[5:-1]]
+
+
+def test_the_unreduced_model_runs_first_and_last_and_the_cells_in_a_seeded_random_order(model, images):
+    order = blocks_of(model, images, seed=1)
+    rounds = [order[i : i + 6] for i in (0, 6, 12)]
+    assert all(r[0] == r[-1] == "none" for r in rounds)
+    assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
+    assert len({tuple(r) for r in rounds}) > 1
+    assert order == blocks_of(model, images, seed=1)
+
+
+def test_the_model_comes_out_as_it_went_in(model, images):
+    attached = attach(model, "tome", "r=3")
+    model.train()
+    model.blocks[1].eval()
+    measure_speed(model, images, {"mine": attached}, **QUICK)
+    assert handle_of(model) is attached
+    assert model.training
+    assert not model.blocks[1].training
+    attached.detach()
+    measure_speed(model, images, ["tome r=3"], **QUICK)
+    assert handle_of(model) is None
+    assert type(model) is VisionTransformer
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_gives_the_weights_back_to_the_bit(model, images, precision):
+    handle = attach(model, "tome", "r=3")
+    handle.detach()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = measure_speed(model, images, {"tome": handle}, precision=precision, **QUICK)["tome"]
+    assert result.precision == precision
+    assert result.im_s > 0
+    assert handle.tokens.x.dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    assert handle.tokens.size.dtype == torch.float32
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_precision_keeps_modules_shared_weights_and_integer_buffers():
+    shared = nn.Linear(2, 2)
+    model = nn.Sequential(shared, nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[2].weight = shared.weight
+    before, counter = shared.weight.detach().clone(), model[1].num_batches_tracked
+    with in_precision([model], "bf16"):
+        assert model[2].weight is shared.weight
+        assert shared.weight.dtype == model[1].running_mean.dtype == torch.bfloat16
+        assert model[1].num_batches_tracked is counter
+    assert torch.equal(shared.weight, before)
+    assert model[1].running_mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        (["tome r=3", "tome r=3"], {}, "named twice"),
+        (["tomme r=3"], {}, "tomme"),
+        (["tome r=3"], {"precision": "fp8"}, "fp32, fp16, bf16"),
+        (["tome r=3"], {"rounds": 0}, "at least one round"),
+        (["none"], {}, "always timed"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(model, images, cells, options, message):
+    with pytest.raises(RequestError, match=message):
+        measure_speed(model, images, cells, **options)
+
+
+def test_a_handle_of_another_model_is_refused(model, images):
+    other = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2)
+    with pytest.raises(RequestError, match="another model"):
+        measure_speed(model, images, {"tome": attach(other, "tome", "r=3")}, **QUICK)
+
+
+def test_out_of_memory_names_the_largest_batch_that_ran_and_gives_no_speed(model, images):
+    def refuse(module, args):
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.patch_embed.register_forward_pre_hook(refuse)
+    results = measure_speed(model, images, ["tome r=3"], **QUICK)
+    assert results["none"].note == "OOM at batch 4; largest that ran: 2"
+    assert results["none"].im_s is results["tome r=3"].im_s is None
+    assert results["none"].rounds == []
+    assert handle_of(model) is None
+
+
+class Hungry(Reducer):
+    """Runs out of memory from its n-th forward on."""
+
+    name = "hungry"
+    after = 0
+    calls = 0
+    error = torch.OutOfMemoryError("CUDA out of memory")
+
+    def after_attention(self, tokens, signals, amount):
+        self.calls += 1
+        if self.calls > self.after:
+            raise self.error
+        return tokens.keep(torch.arange(1, tokens.count - amount).expand(len(tokens.x), -1))
+
+
+@pytest.mark.parametrize("after", [0, 12])
+def test_a_cell_that_runs_out_of_memory_spoils_no_other(model, images, after):
+    hungry = Hungry()
+    hungry.after = after  # 0: in its first forward; 12: within a timed block
+    handles = {"hungry": attach(model, hungry, "r=1@0")}
+    handles["hungry"].detach()
+    handles["tome"] = attach(model, "tome", "r=3")
+    results = measure_speed(model, images, handles, **QUICK | {"rounds": 12})
+    assert results["hungry"].note == "OOM at batch 4, and at every smaller one"
+    assert results["hungry"].im_s is None
+    assert len(results["tome"].rounds) == 12
+
+
+def test_a_cell_that_breaks_is_named_and_spoils_no_other(model, images):
+    broken = Hungry()
+    broken.error = IndexError("index 17 is out of range")
+    handles = {"broken": attach(model, broken, "r=1")}
+    results = measure_speed(model, images, handles, **QUICK)
+    assert results["broken"].note == "the forward failed: IndexError: index 17 is out of range"
+    assert results["none"].im_s > 0
+
+
+def test_a_failing_compiler_is_a_note_and_no_speed(model, images, monkeypatch):
+    def refuse(*args, **options):
+        raise RuntimeError("no C++ compiler found\nlong story")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    results = measure_speed(model, images, ["tome r=3"], compile=True, **QUICK)
+    assert results["tome r=3"].note == "torch.compile failed: RuntimeError: no C++ compiler found"
+    assert results["none"].im_s is None
+    assert handle_of(model) is None
+
+
+def test_a_copy_to_compile_reduces_by_itself_and_shares_the_weights(model, images):
+    handle = attach(model, "tome", "r=3")
+    with torch.no_grad():
+        expected = model(images)
+        copied = compiled_copy(model)._orig_mod
+        handle.detach()
+        assert torch.equal(copied(images), expected)
+    assert handle_of(copied) is not handle
+    assert copied.head.weight is model.head.weight
+
+
+def test_more_than_eight_cells_may_be_compiled():
+    with recompile_limit(20):
+        config = torch._dynamo.config
+        assert getattr(config, "recompile_limit", getattr(config, "cache_size_limit", 0)) >= 20
+
+
+def test_the_attention_kernel_is_named(model, images):
+    assert "x 4" in attention_kernels(model, images)
+    assert "explicit" not in attention_kernels(model, images)
+    set_fused_attn(False)
+    try:
+        explicit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2)
+    finally:
+        set_fused_attn(True)
+    assert attention_kernels(explicit, images) == "explicit x 3"
+    with attach(model, "evit", "r=2"):  # one class row a block is not an attention map
+        assert "explicit" not in attention_kernels(model, images)
+
+
+def test_an_interval_holds_its_median_and_widens_with_the_spread():
+    assert interval_of([2.0]) == Interval(2.0, None, None)
+    assert interval_of([3.0, 3.0, 3.0]) == Interval(3.0, pytest.approx(3.0), pytest.approx(3.0))
+    five = interval_of([0.99, 1.0, 1.0, 1.0, 1.01])
+    assert five.median == 1.0
+    assert (five.low, five.high) == (pytest.approx(0.9912, abs=1e-4), pytest.approx(1.0088, abs=1e-4))
+    skewed = interval_of([1.0] * 30 + [10.0] * 2)
+    assert skewed.low <= skewed.median <= skewed.high
+
+
+def test_a_result_is_noisy_when_nothing_at_all_looks_like_a_difference():
+    assert not speed._noisy(Interval(1.0, 0.995, 1.004), 0.01)
+    assert speed._noisy(Interval(1.0, 0.98, 1.004), 0.01)
+    assert speed._noisy(Interval(1.0, None, None), 0.01)
+
+
+def test_a_single_round_has_no_interval(model, images):
+    result = measure_speed(model, images, ["tome r=3"], **QUICK | {"rounds": 1})["tome r=3"]
+    assert result.im_s > 0
+    assert result.im_s_low is result.speedup_high is result.aa_low is None
+    assert result.noisy
+
+
+def test_a_block_runs_as_often_as_asked_and_keeps_the_last_output(images):
+    calls = []
+    seconds, output = time_block(lambda x: calls.append(len(x)) or len(calls), images, 7)
+    assert len(calls) == output == 7
+    assert seconds > 0
+
+
+def test_warm_up_runs_at_least_twice(images):
+    calls = []
+    assert warm_up(lambda x: calls.append(1), images, seconds=0.0) > 0
+    assert len(calls) >= 2
+
+
+def test_peak_memory_is_what_lives_at_once(images):
+    x, nothing = torch.ones(1000, 1000), nn.Identity()
+    assert peak_memory_bytes(lambda x: (x + 1).view(-1), x, nothing) == 8_000_000
+    assert peak_memory_bytes(lambda x: ((x + 1) * 2).sum(), x, nothing) == pytest.approx(12_000_000, abs=8)
+
+    def chain(x):
+        for _ in range(10):
+            x = x + 1
+        return x
+
+    assert peak_memory_bytes(chain, x, nothing) == 12_000_000
+
+
+def test_peak_memory_is_the_same_every_time_and_counts_the_weights(model, images):
+    peaks = {peak_memory_bytes(model, images, model) for _ in range(3)}
+    assert len(peaks) == 1
+    assert peaks.pop() > sum(p.numel() * 4 for p in model.parameters()) + images.numel() * 4
