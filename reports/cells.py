@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from suite.errors import RequestError
+from suite.store.folder import CellFolder, RunFolder
+from suite.store.schema import SAMPLES
+from suite.store.shards import read_rows
 
-SCHEMA = 1
-SAMPLE_COLUMNS = ("id", "label", "prediction", "correct", "correct5", "top5", "confidence")
+SAMPLE_COLUMNS = tuple(SAMPLES.names)
 
 
 @dataclass(frozen=True)
@@ -65,32 +64,16 @@ def read_cells(out: Path) -> list[Cell]:
     Raises:
         RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
     """
-    manifest, missing, listed = read_manifest(out), _read_missing(out), read_run(out).get("cells")
-    folders = sorted(path.parent for path in (out / "cells").glob("*/cell.json"))
-    return [_read_cell(folder, manifest, missing) for folder in folders if listed is None or folder.name in listed]
-
-
-def read_run(out: Path) -> dict[str, Any]:
-    """run.json of the run in folder `out`.
-
-    Raises:
-        RequestError: `out` is not the folder of a run, or was written with another schema.
-    """
-    run = _read_json(out / "run.json")
-    if run is None:
-        raise RequestError(f"{str(out)!r} is not the folder of a run: it has no run.json; give what --out named")
-    if run.get("schema") != SCHEMA:
-        raise RequestError(f"{out / 'run.json'} has schema {run.get('schema')}, this version reads {SCHEMA}")
-    return run
+    run = RunFolder(out)
+    listed, manifest = run.read_run()["cells"], read_manifest(out)
+    missing = {record["id"] for record in run.read_missing()}
+    cells = [run.cell(key) for key in sorted(listed)]
+    return [_read_cell(cell, manifest, missing) for cell in cells if cell.read("cell") is not None]
 
 
 def read_manifest(out: Path) -> pd.Index:
     """The ids of the expected samples, in order; empty while the sweep has not listed them."""
-    read_run(out)
-    path = out / "manifest.parquet"
-    if not path.is_file():
-        return pd.Index([], dtype="str")
-    return pd.Index(pq.ParquetFile(path).read(columns=["id"]).column("id").to_pylist(), dtype="str")
+    return pd.Index(RunFolder(out).read_ids(), dtype="str")
 
 
 def read_samples(folder: Path, manifest: pd.Index, columns: tuple[str, ...]) -> tuple[pd.DataFrame, list[str]]:
@@ -104,8 +87,7 @@ def read_samples(folder: Path, manifest: pd.Index, columns: tuple[str, ...]) -> 
         if complete or not path.is_file():
             continue
         try:
-            # ParquetFile, because read_table would take a folder named "a=b" for a partition column
-            part = pq.ParquetFile(path).read().select(list(columns)).to_pandas()
+            part = read_rows(path, columns).select(list(columns)).to_pandas()
         except (pa.ArrowException, OSError, KeyError):
             unreadable.append(path.name)
             continue
@@ -118,36 +100,17 @@ def read_samples(folder: Path, manifest: pd.Index, columns: tuple[str, ...]) -> 
     return samples[~samples.index.duplicated()].sort_index(), unreadable
 
 
-def _read_cell(folder: Path, manifest: pd.Index, missing: set[str]) -> Cell:
-    samples, unreadable = read_samples(folder, manifest, ("id", "prediction", "correct", "correct5"))
+def _read_cell(cell: CellFolder, manifest: pd.Index, missing: set[str]) -> Cell:
+    samples, unreadable = read_samples(cell.path, manifest, ("id", "prediction", "correct", "correct5"))
     unscored = manifest.delete(samples.index.to_numpy())
     return Cell(
-        key=folder.name,
-        about=_read_json(folder / "cell.json") or {},
-        flops=_read_json(folder / "flops.json"),
-        speed=_read_json(folder / "speed.json"),
-        failed=_read_json(folder / "failed.json"),
+        key=cell.path.name,
+        about=cell.read("cell"),
+        flops=cell.read("flops"),
+        speed=cell.read("speed"),
+        failed=cell.read("failed"),
         samples=samples,
         unreadable=unreadable,
         missing=int(unscored.isin(missing).sum()),
         expected=len(manifest),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RequestError(f"{path}: not valid JSON ({error}); delete it and run the sweep again") from error
-
-
-def _read_missing(out: Path) -> set[str]:
-    path, ids = out / "missing.jsonl", set()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            ids.add(json.loads(line)["id"])
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a kill: the sample then counts as not scored yet, and its cells as not done
-    return ids

@@ -91,7 +91,8 @@ def columns_for(frame: pd.DataFrame) -> list[Column]:
     random = tuple(set(frame.weights_kind == "random"))
     header = {(True,): "Agreement (%)", (False,): "Top-1 (%)"}.get(random, "Top-1 or agreement (%)")
     images = [IMAGES] if frame.missing.any() else []
-    return [REDUCER, RATE, Column(header, _score), *images, *MEASURES]
+    measures = MEASURES[1:] if random == (True,) else MEASURES  # with random weights, top-5 means nothing either
+    return [REDUCER, RATE, Column(header, _score), *images, *measures]
 
 
 def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:

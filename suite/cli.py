@@ -213,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         code = BAD_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         code = INTERRUPTED
+    if code == INTERRUPTED:  # recent releases of typer return it
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
     sys.exit(code or DONE)

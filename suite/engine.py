@@ -45,9 +45,9 @@ class Cell:
 def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
     """Run the cells `keys` (default: all) of a plan to the end. Cells that fail are recorded and do not stop others."""
     folder = plan.open_folder()
-    cells = prepare(plan, folder, keys or list(plan.asks), progress)
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
+    cells = prepare(plan, folder, keys or list(plan.asks), progress)
     cells = count_cost(plan, folder, cells, progress)
     model.to(PRECISIONS[plan.spec.precision])
     evaluate(plan, folder, cells, device, progress)

@@ -1,4 +1,4 @@
-"""Imports run one way: cli -> engine -> {tasks, reducers, backbones, schedule, measure, store}; reports -> {store, stats}.
+"""Imports run one way: cli -> engine -> {tasks, reducers, backbones, schedule, measure, store}; reports -> the store.
 
 Imports inside functions count like those at the top of a file. Those under `if TYPE_CHECKING` do not: nothing runs.
 """

@@ -78,7 +78,7 @@ class FlopReport:
 
 def count_flops(
     model: nn.Module,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | None = None,
     *,
     images: Tensor | None = None,
     rules: PartRules | None = None,
@@ -87,7 +87,8 @@ def count_flops(
 
     Args:
         model: takes (1, 3, H, W); its mode, hooks and device are left as they were.
-        image_size: H = W, or (H, W), of the smooth synthetic image that is used when `images` is None.
+        image_size: H = W, or (H, W), of the smooth synthetic image that is used when `images` is None; default the
+            size that the model was built for, 224 where it does not say.
         images: (B, 3, H, W) preprocessed images. The first is counted; all of them, and the mean reported, when the
             attached reducer's token counts depend on the input.
         rules: where the parts are; default the family's own `part_rules`, or timm's names.
@@ -96,7 +97,8 @@ def count_flops(
         RequestError: `images` is not of that shape. CellError: the model cannot be traced.
     """
     if images is None:
-        images = smooth_image(image_size)
+        built_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+        images = smooth_image(image_size or built_for or 224)
     if images.dim() != 4 or len(images) == 0:
         raise RequestError(f"images of shape {tuple(images.shape)}: FLOPs are counted on (B, 3, H, W), B at least 1")
     handle = handle_of(model)

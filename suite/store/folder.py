@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from suite.errors import RequestError
 from suite.store.files import atomic_path, read_json, write_json
 from suite.store.schema import SCHEMA
-from suite.store.shards import Shards, write_rows
+from suite.store.shards import Shards, read_rows, write_rows
 
 
 class CellFolder:
@@ -89,8 +88,10 @@ class RunFolder:
         if not path.exists():
             write_rows(path, pa.table({"id": list(ids), "label": pa.array(labels, pa.int32())}))
 
-    def read_manifest(self) -> pa.Table:
-        return pq.read_table(self.path / "manifest.parquet")
+    def read_ids(self) -> list[str]:
+        """The expected samples, in order; none while the sweep has not listed them."""
+        path = self.path / "manifest.parquet"
+        return read_rows(path, ["id"])["id"].to_pylist() if path.exists() else []
 
     def write_missing(self, records: Sequence[dict[str, str]]) -> None:
         """Replace the list of unreadable samples; none: the file goes."""

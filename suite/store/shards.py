@@ -47,12 +47,12 @@ class Shards:
         tables = []
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                tables.append(pq.read_table(path, schema=SAMPLES))
+                tables.append(read_rows(path))
         if not tables:
             return
         table = pa.concat_tables(tables)
         if read_ids(self.whole):  # batches that were run again after a repair join those of the earlier run
-            table = merged(pq.read_table(self.whole, schema=SAMPLES), table, batches)
+            table = merged(read_rows(self.whole), table, batches)
         write_rows(self.whole, table)
         for path in paths:
             path.unlink(missing_ok=True)
@@ -69,9 +69,15 @@ def write_rows(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A shard. ParquetFile, because read_table takes a folder above it named 'r=13' for a partition column."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
 def read_ids(path: Path) -> list[str]:
     """The ids in a shard; none if the file cannot be read, so that its batch is run again."""
     try:
-        return pq.read_table(path, columns=["id"])["id"].to_pylist()
-    except (OSError, pa.ArrowInvalid):
+        return read_rows(path, ["id"])["id"].to_pylist()
+    except (OSError, pa.ArrowException):
         return []

@@ -33,10 +33,10 @@ class Recipe:
     """Everything that decides what is learned."""
 
     scenes: int = 30_000
-    window_steps: int = 2_500
+    window_steps: int = 1_500
     window_batch_size: int = 128
     window_lr: float = 2.0e-3
-    full_steps: int = 4_000
+    full_steps: int = 2_600
     full_batch_size: int = 64
     full_lr: float = 1.0e-3
     weight_decay: float = 0.05

@@ -128,7 +128,9 @@ def toy_file() -> Path:
     return file
 
 
-REDUCERS = [*list_reducers(), f"{toy_file()}:DropLast", f"{toy_file()}:MergeLast"]
+TOY = [f"{toy_file()}:DropLast", f"{toy_file()}:MergeLast"]
+TOY_MODELS = ["class token", "distilled", "registers", "average pool, no class token", "attention pool"]
+REDUCERS = [*list_reducers(), *TOY]
 
 
 def reducer_id(name: str) -> str:
@@ -158,5 +160,6 @@ def works_on(name: str, kind: str) -> bool:
     return not (kind in NO_CLASS_TOKEN and reads_class_attention(name))
 
 
-PAIRS = [(name, kind) for name in REDUCERS for kind in MODELS if works_on(name, kind)]
-IMPOSSIBLE = [(name, kind) for name in REDUCERS for kind in MODELS if not works_on(name, kind)]
+EVERY_PAIR = [(name, kind) for name in REDUCERS for kind in (TOY_MODELS if name in TOY else MODELS)]
+PAIRS = [pair for pair in EVERY_PAIR if works_on(*pair) and pair[0] != "none"]
+IMPOSSIBLE = [pair for pair in EVERY_PAIR if not works_on(*pair)]

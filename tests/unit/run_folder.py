@@ -76,11 +76,13 @@ def write_cell(out: Path, reducer: str, rate: str = "", *, accuracy: float = 0.9
     write_json(folder / "flops.json", flops | changes.get("flops", {}))
     write_json(folder / "speed.json", speed | changes.get("speed", {}))
     write_samples(folder / "samples.parquet", outcomes(ids, round(accuracy * N), seed=len(key)))
+    run = json.loads((out / "run.json").read_text())
+    write_json(out / "run.json", run | {"cells": sorted({*run["cells"], key})})
     return key
 
 
 def start_run(out: Path, n: int = N) -> Path:
-    write_json(out / "run.json", {"schema": 1, "spec": {}})
+    write_json(out / "run.json", {"schema": 1, "spec": {}, "cells": []})
     write_samples(out / "manifest.parquet", pa.table({"id": sample_ids(n), "label": np.full(n, 3, np.int32)}))
     (out / "cells").mkdir()
     return out

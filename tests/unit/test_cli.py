@@ -1,0 +1,144 @@
+"""The command line: every bad request is one line and exit code 2, and a good one prints its table."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from suite.cli import main
+
+RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def one_error_line(capsys, *arguments: str) -> str:
+    """What a refused request prints."""
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    return said[0]
+
+
+@pytest.fixture
+def yaml_file(tiny_run, tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(tiny_run))
+    return path
+
+
+def test_a_yaml_file_runs_and_prints_a_table_and_where_the_files_are(yaml_file, tiny_run, capsys):
+    assert exit_code("run", yaml_file) == 0
+    printed = capsys.readouterr().out
+    assert "tome" in printed
+    assert "evit" in printed
+    assert f"{tiny_run['out']}/report" in printed
+
+
+def test_flags_override_the_yaml_file(yaml_file, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert exit_code("run", yaml_file, "--reducers", "uniform", "--out", other) == 0
+    assert "uniform" in capsys.readouterr().out
+    assert (other / "report" / "table.csv").is_file()
+
+
+def test_report_makes_the_same_files_from_the_store_alone(yaml_file, tiny_run, tmp_path):
+    exit_code("run", yaml_file)
+    folder = tmp_path / "run" / "report"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    assert exit_code("report", tiny_run["out"]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_failed_cells_are_named_and_the_exit_code_is_1(yaml_file, capsys):
+    assert exit_code("run", yaml_file, "--reducers", "tome", "--rates", "r=1", "--flops=-97%") == 1
+    assert "flops=-97.0% cannot be reached by 'tome'" in capsys.readouterr().err
+
+
+def test_plan_shows_what_is_to_do_and_then_what_is_done(yaml_file, capsys):
+    assert exit_code("plan", yaml_file) == 0
+    assert "to do" in capsys.readouterr().out
+    exit_code("run", yaml_file)
+    capsys.readouterr()
+    assert exit_code("plan", yaml_file) == 0
+    printed = capsys.readouterr().out
+    assert "done" in printed
+    assert "to do" not in printed.splitlines()[3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--reducers", "tomme"], "did you mean 'tome'"),
+        (["--reducers", "x*"], "no reducer matches 'x*'"),
+        (["--rates", "r=500"], "can take out at most"),
+        (["--rates", "keep=0.7", "--reducers", "tome"], "'tome' is not defined for rate keep=0.7"),
+        (["--rates", "sideways"], "rate 'sideways' cannot be read"),
+        (["--flops=35%"], "between 0 and -100 %"),
+        (["--task", "imagnet"], "did you mean 'imagenet'"),
+        (["--model", "deit_smal_patch16_224"], "deit_small_patch16_224"),
+        (["--model", "resnet18"], "is not supported"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--checkpoint", "nowhere.pth"], "nowhere.pth"),
+        (["--precision", "fp8"], "'fp32', 'fp16' or 'bf16'"),
+        (["--batch-size", "0"], "batch_size=0"),
+        (["--device", "tpu9"], "device 'tpu9'"),
+        (["--reducer-option", "tome.speed=9"], "unknown option of reducer 'tome'"),
+        (["--reducer-option", "tome"], "write NAME.OPTION=VALUE"),
+        (["--task-option", "colour=red"], "unknown option of task 'imagenet'"),
+        (["--bach-size", "3"], "--batch-size"),
+        (["--batch-size", "many"], "batch-size"),
+    ],
+)
+def test_a_bad_flag_is_one_line_that_says_what_to_do(flags, said, photos, tmp_path, capsys):
+    base = [*RUN, "--data", photos, "--out", tmp_path / "run"]
+    assert said in one_error_line(capsys, *base, *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_key_in_a_yaml_file_is_answered_with_the_right_one(tmp_path, capsys):
+    path = tmp_path / "typo.yaml"
+    path.write_text("reducer: tome\n")
+    assert "unknown key 'reducer'; did you mean 'reducers'" in one_error_line(capsys, "run", path)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", ""])
+def test_a_file_that_is_no_yaml_mapping_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    assert "bad.yaml" in one_error_line(capsys, "run", path)
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest(capsys):
+    assert "report" in one_error_line(capsys, "reprot")
+
+
+def test_a_report_of_a_folder_that_holds_no_run_is_refused(tmp_path, capsys):
+    assert "run.json" in one_error_line(capsys, "report", tmp_path)
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert exit_code("run", "--task", "imagnet", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_lists_name_what_there_is(capsys):
+    for kind, name in (("reducers", "tome"), ("tasks", "imagenet"), ("models", "deit_small_patch16_224")):
+        assert exit_code("list", kind) == 0
+        assert name in capsys.readouterr().out
+
+
+def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yaml_file, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("suite.engine.evaluate", interrupted)
+    assert exit_code("run", yaml_file) == 130
+    assert "continues" in capsys.readouterr().err
