@@ -6,33 +6,24 @@ with attach(model, "tome", "r=13") as handle:
     handle.token_counts
 """
 
-from suite.attach import Handle, attach
-from suite.errors import CellError, RequestError
-from suite.measure.flops import count_flops
-from suite.reducers import list_reducers
-from suite.solve import solve_rate
+from importlib import import_module
 
-__all__ = [
-    "CellError",
-    "Handle",
-    "RequestError",
-    "attach",
-    "count_flops",
-    "list_reducers",
-    "measure_speed",
-    "run",
-    "solve_rate",
-]
+PUBLIC = {
+    "CellError": "suite.errors",
+    "Handle": "suite.handle",
+    "RequestError": "suite.errors",
+    "attach": "suite.handle",
+    "count_flops": "suite.measure.flops",
+    "list_reducers": "suite.reducers",
+    "measure_speed": "suite.measure.speed",
+    "run": "suite.sweep",
+    "solve_rate": "suite.solve",
+}
+__all__ = list(PUBLIC)
 
 
 def __getattr__(name: str):
-    # a sweep's machinery (pandas, pyarrow, ...) is imported only by those who run one
-    if name == "measure_speed":
-        from suite.measure.speed import measure_speed
-
-        return measure_speed
-    if name == "run":
-        from suite.sweep import run
-
-        return run
-    raise AttributeError(f"module 'suite' has no attribute {name!r}")
+    # imported when first used: a report or --help should not wait for torch
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'suite' has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from suite.attach import Handle
 from suite.errors import CellError, RequestError
+from suite.handle import Handle
 from suite.measure.flops import count_flops
 from suite.measure.speed import measure_speed
 from suite.plan import BASELINE, Plan, resolve_device
@@ -173,7 +174,7 @@ def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
     """Logits (B, K); out of memory halves the batch and goes on. CellError if tokens were not reduced as planned."""
     parts: list[Tensor] = []
     done = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), repeatable(images.device):
         while done < len(images):
             try:
                 parts.append(model(images[done : done + cell.batch_size]))
@@ -187,6 +188,21 @@ def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
             check_counts(cell.handle)
             done += cell.batch_size
     return torch.cat(parts)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a GPU, sums in a fixed order, so that a resumed run scores what an uninterrupted one does; not for timing."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
 
 
 def check_counts(handle: Handle) -> None:

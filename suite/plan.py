@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from suite.attach import Handle, attach
 from suite.backbones import family_of
 from suite.checkpoint import WeightsInfo, load_model
 from suite.errors import RequestError, unknown
+from suite.handle import Handle, attach, check_class_token
 from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.schedule import check_form, parse_rate
 from suite.solve import solve_rate
@@ -130,10 +130,20 @@ def make_plan(spec: RunSpec) -> Plan:
     }
     plan = Plan(spec, task, model, weights, identity, skipped=[*skipped, *task.notes])
     for ask in asks:
-        if not ask.rate.startswith("flops"):  # a rate that the model cannot do is a bad request, said before the run
-            plan.handle(ask, ask.rate)
+        try:  # what the model cannot do is a bad request, said before the run
+            if ask.rate.startswith("flops"):
+                check_class_token(make_reducer(ask.reducer, **ask.options), family_of(model).layout(model))
+            else:
+                plan.handle(ask, ask.rate)
+        except RequestError as error:
+            if ask.named:
+                raise
+            plan.skipped.append(str(error))
+            continue
         key = digest([identity, ask.slot, source_of(ask.reducer)])[:16]
         plan.asks[key] = ask
+    if len(plan.asks) == 1 and len(asks) > 1:
+        raise RequestError(plan.skipped[-1])
     return plan
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from suite.attach import attach
 from suite.backbones import family_of
 from suite.errors import RequestError
+from suite.handle import attach
 from suite.measure.flops import count_macs_fast, smooth_image
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer

@@ -26,7 +26,7 @@ LAYERS = (
     ("suite.train",),
     ("suite.solve",),
     ("suite.measure",),
-    ("suite.attach",),
+    ("suite.handle",),
     ("suite.backbones",),
     ("suite.schedule",),
     ("suite.reducers",),
@@ -56,14 +56,14 @@ FENCES = {
     "a report": (lambda name: within(name, "reports"), ("reports", "suite.store", "suite.stats", "suite.errors")),
     "a measurement": (
         lambda name: within(name, "suite.measure"),
-        ("suite.measure", "suite.attach", "suite.backbones", "suite.errors", "suite.stats"),
+        ("suite.measure", "suite.handle", "suite.backbones", "suite.errors", "suite.stats"),
     ),
 }
 
 # Edges that run backwards on purpose, and why.
 EXCEPTIONS = {
     (
-        "suite.attach",
+        "suite.handle",
         "suite.solve",
     ): "attach(model, ..., 'flops=-35%') solves for the rate, and solving attaches in turn",
 }
@@ -196,11 +196,11 @@ if TYPE_CHECKING:
 else:
     import suite.spec
 def later():
-    from suite import attach, list_reducers
+    from suite import handle, list_reducers
     from . import tome
     from ..schedule import resolve
 """
-    known = {"suite.attach", "suite.reducers.tome"}
+    known = {"suite.handle", "suite.reducers.tome"}
     assert ours(imported(source, "suite.reducers.mine", False, known)) == {
-        "suite.spec", "suite.attach", "suite", "suite.reducers.tome", "suite.schedule",
+        "suite.spec", "suite.handle", "suite", "suite.reducers.tome", "suite.schedule",
     }  # fmt: skip

@@ -19,12 +19,15 @@ from suite.tokens import Tokens
 class Layout:
     """A backbone's shape, as schedules and the closed form of its cost see it.
 
+    `num_prefix` tokens are protected; the first `num_class` of them are read by a head (class, distillation).
+
     Cost in multiply-accumulates: `qkv_macs`, `proj_macs`, `mlp_macs` per token and block; `patch_macs` and `head_macs`
     per image; `head_token_macs` per token that reaches the head (attention pooling; 0 elsewhere).
     """
 
     depth: int
     num_prefix: int
+    num_class: int
     num_patches: int
     width: int
     heads: int

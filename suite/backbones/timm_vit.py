@@ -162,6 +162,7 @@ class TimmViT:
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,
+            num_class=class_tokens(model),
             num_patches=math.prod(model.patch_embed.dynamic_feat_size(size)),
             width=model.embed_dim,
             heads=attention.num_heads,

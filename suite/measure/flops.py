@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from suite.attach import handle_of
 from suite.backbones import family_of
 from suite.errors import CellError, RequestError
+from suite.handle import handle_of
 from suite.measure.dispatch import count_macs_fast, dispatched_macs, quiet_forward
 from suite.measure.formula import BaseCost, base_macs
 from suite.measure.op_handles import Op, Recorder

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.attach import Handle, attach, handle_of
 from suite.errors import RequestError
+from suite.handle import Handle, attach, handle_of
 from suite.measure import machine
 from suite.measure.compiled import recompile_limit
 from suite.measure.memory import peak_memory_bytes
@@ -94,8 +94,8 @@ def measure_speed(
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
         precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
         compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
-        min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.5 on a CPU.
-        warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.5 on a CPU.
+        min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
+        warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
         progress: called with (blocks done, blocks in all, what is running).
 
     Returns one result per name, and the unreduced model's own under 'none'.
@@ -108,7 +108,7 @@ def measure_speed(
     device = next(model.parameters(), images).device
     on_gpu = device.type == "cuda"
     block_s = (3.0 if on_gpu else 0.5) if min_block_s is None else min_block_s
-    settle_s = (3.0 if on_gpu else 0.5) if warmup_s is None else warmup_s
+    settle_s = (3.0 if on_gpu else 0.25) if warmup_s is None else warmup_s
     shared = {
         "device": machine.device_name(device),
         "batch_size": len(images),

@@ -18,6 +18,7 @@ class EViT(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    needs_class_token = True
 
     def __init__(self, fuse: bool = True) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ class TopK(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    needs_class_token = True
 
     def after_attention(self, tokens, signals, amount):
         order = rank(signals.class_attention, tokens.num_prefix)

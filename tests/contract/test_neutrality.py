@@ -22,7 +22,7 @@ from tiny_models import (
 from torch import nn
 
 from suite import RequestError, attach, list_reducers
-from suite.attach import handle_of
+from suite.handle import handle_of
 from suite.reducers.base import Reducer
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)

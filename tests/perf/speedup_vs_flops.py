@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from suite.attach import attach
+from suite.handle import attach
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.speed import measure_speed
 

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import suite
 from suite import RequestError, attach, list_reducers
-from suite.attach import handle_of
+from suite.handle import handle_of
 from suite.reducers import make_reducer, reducer_class
 from suite.reducers.base import REGISTERED, Reducer, register
 from suite.schedule import parse_rate

@@ -11,9 +11,9 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from suite.attach import attach, handle_of
 from suite.backbones.block import Layout
 from suite.errors import CellError, RequestError
+from suite.handle import attach, handle_of
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
@@ -316,7 +316,7 @@ def test_images_of_a_wrong_shape_are_refused():
 
 
 def test_the_closed_form_wants_one_count_a_block():
-    layout = Layout(2, 1, 16, 32, 2, 16, 3072, 1024, 8192, 98304, 320)
+    layout = Layout(2, 1, 1, 16, 32, 2, 16, 3072, 1024, 8192, 98304, 320)
     with pytest.raises(ValueError, match="3 entries for 2 blocks"):
         base_macs(layout, [17, 17, 17], [17, 17])
     cost = base_macs(layout, [17, 14], [14, 14])

@@ -149,8 +149,7 @@ def test_a_failed_cell_stays_a_row_with_its_reason_and_without_accuracy(run):
 
 def test_missing_images_are_counted_and_the_rest_is_scored(run):
     lost = [{"id": i, "path": i, "reason": "truncated"} for i in ("val/00001", "val/00005", "not-of-this-run")]
-    torn = json.dumps(lost[0])[:20]
-    (run / "missing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost) + torn)
+    (run / "missing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
     for folder in (run / "cells").iterdir():
         table = pq.read_table(folder / "samples.parquet")
         keep = [i for i in range(N) if i not in (1, 5)]

@@ -8,8 +8,8 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from suite.attach import attach, handle_of
 from suite.errors import RequestError
+from suite.handle import attach, handle_of
 from suite.measure import speed
 from suite.measure.compiled import compiled_copy, recompile_limit
 from suite.measure.dispatch import attention_kernels

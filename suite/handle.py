@@ -58,7 +58,8 @@ class Handle:
         self.layout: Layout = family.layout(model)
         self._schedules: dict[int, Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
-        self.schedule(self.layout.tokens)
+        if any(self.schedule(self.layout.tokens).amounts):
+            check_class_token(reducer, self.layout)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_last": None}  # features may hold a graph, which cannot be copied
@@ -131,6 +132,15 @@ class Handle:
         """What `token_counts` has to be: of the last forward, or at the model's own image size before the first."""
         entering = self.trace[0].entering if self.trace else self.layout.tokens
         return list(self.schedule(entering).counts)
+
+
+def check_class_token(reducer: Reducer, layout: Layout) -> None:
+    """RequestError for a method that selects by class attention on a model without a class token."""
+    if reducer.needs_class_token and not layout.num_class:
+        raise RequestError(
+            f"reducer {reducer.name!r} selects by class attention, but the model has no class token; "
+            "use a method that needs none"
+        )
 
 
 @cache
