@@ -150,14 +150,11 @@ class Tokens:
         before, moved = take(sizes, kept), take(sizes, source)
         size = before.scatter_add(1, target, moved)
         rows = full_precision(take(self.x, kept))
-        # a share of exactly 1 leaves a lone token bit for bit what it was
-        whole = size.to(rows.dtype)
-        rows = rows * (before / whole)[..., None]
-        share = (moved / whole.gather(1, target))[..., None]
+        # only targets change, by their sources' shares: a lone token stays bit for bit, and no time is spent on it
+        share = (moved / size.to(rows.dtype).gather(1, target))[..., None]
+        moves = (full_precision(take(self.x, source)) - take(rows, target)) * share
         flat = rows.flatten(0, 1)
-        flat.index_add_(
-            0, flat_index(target, kept.shape[1]), (take(self.x, source).to(rows.dtype) * share).flatten(0, 1)
-        )
+        flat.index_add_(0, flat_index(target, kept.shape[1]), moves.flatten(0, 1))
         x = flat.unflatten(0, kept.shape).to(self.x.dtype)
         return replace(self, x=x, size=size, steps=(*self.steps, Step(self.count, kept, source, target)))
 
