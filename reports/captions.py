@@ -49,7 +49,7 @@ def notes(group: Group) -> list[str]:
         "± half of the 95 % interval, or [the interval]: Wilson's for accuracy, over the rounds for speed. "
         "1 FLOP = 1 multiply-add; overhead: share of the FLOPs that the reducer itself adds."
     )
-    if group.frame.missing.any():
+    if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
     disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
     if disputed:

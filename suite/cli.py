@@ -16,7 +16,7 @@ from suite.errors import RequestError
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-DONE, FAILED_CELLS, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 listing = typer.Typer(help="What there is: reducers, models, tasks.", no_args_is_help=True)
@@ -56,7 +56,8 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in flags.items() if value is not None}
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
-            put_option(values.setdefault(key, {}), text, depth, flag)
+            values[key] = values.get(key) or {}
+            put_option(values[key], text, depth, flag)
     return {**values, **given}
 
 
@@ -68,8 +69,12 @@ def put_option(into: dict[str, Any], text: str, depth: int, flag: str) -> None:
         wanted = "NAME.OPTION=VALUE" if depth == 2 else "OPTION=VALUE"
         raise RequestError(f"--{flag.replace('_', '-')} {text!r} cannot be read; write {wanted}")
     for part in path:
-        into = into.setdefault(part, {})
-    into[last] = yaml.safe_load(value)
+        into[part] = into.get(part) or {}
+        into = into[part]
+    try:
+        into[last] = yaml.safe_load(value)
+    except (yaml.YAMLError, TypeError) as error:
+        raise RequestError(f"--{flag.replace('_', '-')} {text!r}: the value cannot be read") from error
 
 
 def with_flags(command: Any) -> Any:
@@ -200,7 +205,9 @@ def list_tasks_command() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 finished with failed cells, 2 bad request, 130 interrupted and resumable."""
+    """Entry point. Exit codes: 0 done, 1 finished with failed cells, 2 bad request, 70 a defect of the program,
+    130 interrupted and resumable.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -214,6 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = BAD_REQUEST
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"defect: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+        code = DEFECT
     if code == INTERRUPTED:  # recent releases of typer return it
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
     sys.exit(code or DONE)

@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader
 from suite.errors import CellError, RequestError
 from suite.handle import Handle
 from suite.measure.flops import count_flops
+from suite.measure.precision import dtype_of
 from suite.measure.speed import measure_speed
+from suite.measure.timing import is_out_of_memory
 from suite.plan import BASELINE, Plan, resolve_device
 from suite.progress import Progress
 from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -50,7 +50,8 @@ def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -
     model = plan.model.to(device)
     cells = prepare(plan, folder, keys or list(plan.asks), progress)
     cells = count_cost(plan, folder, cells, progress)
-    model.to(PRECISIONS[plan.spec.precision])
+    for module in (model, *(cell.handle.reducer for cell in cells)):
+        module.to(dtype_of(plan.spec.precision))
     evaluate(plan, folder, cells, device, progress)
     cells = [cell for cell in cells if cell.folder.read("failed") is None]
     if plan.spec.speed:
@@ -69,12 +70,13 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
                 about |= plan.resolve(key)
             cell.write("cell", about)
             handle = plan.handle(ask, about["resolved_rate"])
-        except RequestError as error:
+        except Exception as error:  # also what a method's own code raises while its cost is counted
             cell.write("cell", about)
-            cell.fail(str(error))
-            progress.failed(f"{ask.reducer} {ask.rate}", str(error))
+            cell.fail(said(error))
+            progress.failed(f"{ask.reducer} {ask.rate}", said(error))
             continue
-        cells.append(Cell(key, cell, about, handle, plan.spec.batch_size))
+        ran = cell.read("accuracy") or {"batch_size": plan.spec.batch_size}
+        cells.append(Cell(key, cell, about, handle, ran["batch_size"]))
     return cells
 
 
@@ -90,9 +92,9 @@ def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progr
             with cell.handle:
                 report = count_flops(plan.model, images=image)
             cell.folder.write("flops", {**report.as_dict(), "baseline_total": baseline})
-        except CellError as error:
-            cell.folder.fail(str(error))
-            progress.failed(cell.name, str(error))
+        except Exception as error:  # a method that breaks fails its cell, not the sweep
+            cell.folder.fail(said(error))
+            progress.failed(cell.name, said(error))
     return [cell for cell in cells if cell.folder.read("failed") is None]
 
 
@@ -126,7 +128,9 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
                 missing[error.id] = {"id": error.id, "path": error.path, "reason": error.reason}
             if batch.errors:
                 folder.write_missing([missing[id] for id in sorted(missing)])
-            images = batch.images.to(device, PRECISIONS[spec.precision], non_blocking=True)
+            if not alive:
+                break
+            images = batch.images.to(device, dtype_of(spec.precision), non_blocking=True)
             for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
                 try:
                     rows = outcomes(plan, cell, images, batch.samples, number)
@@ -165,9 +169,16 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], numb
         return plan.task.score(logits, samples)
     except CellError as error:
         raise CellError(f"batch {number}: {error}") from error
-    except (RuntimeError, ValueError) as error:  # a method that breaks on this model fails its cell, not the sweep
-        text = " ".join(str(error).split())
-        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {type(error).__name__}: {text}") from error
+    except Exception as error:  # a method that breaks on this model fails its cell, not the sweep
+        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {said(error)}") from error
+    finally:
+        cell.handle.forget()
+
+
+def said(error: Exception) -> str:
+    """One line; with the type of an error that is not ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"
 
 
 def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
@@ -213,10 +224,6 @@ def check_counts(handle: Handle) -> None:
         raise CellError(f"block {block} passed on {observed[block]} tokens, but the rate plans {planned[block]}")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def still_unreadable(plan: Plan, records: list[dict[str, str]]) -> list[dict[str, str]]:
     """The records whose samples cannot be read today either; a repaired image is scored with the rest."""
     samples = {sample.id: sample for sample in plan.task.samples}
@@ -251,12 +258,14 @@ def time_cells(plan: Plan, cells: list[Cell], device: torch.device, progress: Pr
         return
     spec = plan.spec
     names = {cell.key: cell.name for cell in todo}
-    images = timing_batch(plan).to(device)
+    images = timing_batch(plan)
+    if images is None:
+        return
     reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
     with progress.timing(len(todo)) as advance:
         results = measure_speed(
             plan.model,
-            images,
+            images.to(device),
             reducing,
             precision=spec.precision,
             compile=spec.compile,
@@ -273,8 +282,8 @@ def named(what: str, names: dict[str, str]) -> str:
     return " ".join([*before, names.get(key, key)])
 
 
-def timing_batch(plan: Plan) -> Tensor:
-    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer."""
+def timing_batch(plan: Plan) -> Tensor | None:
+    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer; None if none can be read."""
     preprocessing, images = plan.task.preprocessing(plan.model, plan.spec.image_size), []
     for sample in plan.task.samples:
         if len(images) == plan.spec.batch_size:
@@ -283,4 +292,4 @@ def timing_batch(plan: Plan) -> Tensor:
             images.append(plan.task.load(sample, preprocessing))
         except ReadError:
             continue  # recorded by the evaluation, which reads every sample
-    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)])
+    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)]) if images else None

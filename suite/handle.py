@@ -112,6 +112,10 @@ class Handle:
         self._last = (tokens, traces)
         return tokens
 
+    def forget(self) -> None:
+        """Let go of the last forward's features; in a sweep, those of all cells would fill the memory."""
+        self._last = None
+
     @property
     def tokens(self) -> Tokens | None:
         """State after the last block of the last forward: x (B, N, C), size (B, N) or None, owner (B, N0)."""

@@ -19,6 +19,7 @@ from suite.checkpoint import WeightsInfo, load_model
 from suite.errors import RequestError, unknown
 from suite.handle import Handle, attach, check_class_token
 from suite.reducers import list_reducers, make_reducer, reducer_class
+from suite.reducers.base import Reducer
 from suite.schedule import check_form, parse_rate
 from suite.solve import solve_rate
 from suite.spec import RunSpec
@@ -28,6 +29,7 @@ from tasks import task_class
 
 VERSIONS = ("torch", "timm")
 BASELINE = "none"
+SHARED = ("tokens.py", "matching.py", "schedule.py", "handle.py", "backbones/block.py", "backbones/timm_vit.py")
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class Ask:
 
 @dataclass
 class Plan:
-    """What a spec comes to. `skipped`: pairs that were left out, and why."""
+    """What a spec comes to. `skipped`: pairs that were left out, and why; `notes`: what the task says."""
 
     spec: RunSpec
     task: Task
     model: nn.Module
     weights: WeightsInfo
     identity: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
     asks: dict[str, Ask] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
@@ -118,6 +121,7 @@ def make_plan(spec: RunSpec) -> Plan:
     identity = {
         "task": spec.task,
         "task_options": spec.task_options,
+        "data": str(Path(spec.data).resolve()) if spec.data else None,
         "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.samples])[:12]})",
         "model": spec.model,
         "weights": weights.sha256,
@@ -128,7 +132,7 @@ def make_plan(spec: RunSpec) -> Plan:
         "compile": spec.compile,
         **{name: version(name) for name in VERSIONS},
     }
-    plan = Plan(spec, task, model, weights, identity, skipped=[*skipped, *task.notes])
+    plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
     for ask in asks:
         try:  # what the model cannot do is a bad request, said before the run
             if ask.rate.startswith("flops"):
@@ -153,7 +157,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RequestError(f"device {name!r} cannot be used here; use cpu, cuda or auto") from error
     return device
@@ -220,8 +224,14 @@ def expand_names(patterns: tuple[str, ...]) -> dict[str, bool]:
 
 
 def source_of(reducer: str) -> str:
-    """Hash of the file that a method is written in: a changed method is another cell."""
-    return digest(Path(inspect.getfile(reducer_class(reducer))).read_text())
+    """Hash of the code that decides a method's numbers: its own classes' files and what all methods share.
+
+    A method that has changed since is another cell.
+    """
+    own = {inspect.getfile(cls) for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)}
+    return digest(
+        [Path(file).read_text() for file in [*sorted(own), *(Path(__file__).parent / name for name in SHARED)]]
+    )
 
 
 def digest(value: Any) -> str:

@@ -54,7 +54,7 @@ def solve_rate(model: nn.Module, reducer: str | Reducer, *, flops: float | str, 
     if search.reduction(strongest) > target + TOLERANCE:
         raise RequestError(
             f"flops={target:+.1%} cannot be reached by {made.name!r} on this model: its strongest rate "
-            f"{search.rate(strongest)} gives {search.reduction(strongest):+.1%}"
+            f"{search.rate(strongest)} gives {search.reduction(strongest):+.1%}; ask for less"
         )
     low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
     while high - low > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +10,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from suite.checkpoint import default_checkpoint
 from suite.errors import RequestError, unknown
 
 DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
 DEFAULT_MODELS = {"scenes": "scenes_vit"}
-EMBEDDED_MODELS = ("scenes_vit",)
 
 
 class RunSpec(BaseModel):
@@ -54,16 +55,21 @@ class RunSpec(BaseModel):
     @field_validator("reducers", "rates", "flops", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return split_list(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = split_list(value)
+            if not value:
+                raise ValueError("names nothing; leave it out for the default")
+        if isinstance(value, list | tuple):
+            return tuple(str(item) if isinstance(item, int | float) else item for item in value)
+        return str(value) if isinstance(value, int | float) else value
 
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""
         model = self.model or DEFAULT_MODELS.get(self.task, "deit_small_patch16_224")
-        embedded = model in EMBEDDED_MODELS
         return self.model_copy(
             update={
                 "model": model,
-                "checkpoint": self.checkpoint or ("embedded" if embedded else "pretrained"),
+                "checkpoint": self.checkpoint or default_checkpoint(model),
                 "flops": self.flops or (() if self.rates else DEFAULT_FLOPS),
                 "out": self.out or str(Path("results") / f"{self.task}-{model}"),
             }
@@ -77,12 +83,16 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def make_spec(values: dict[str, Any]) -> RunSpec:
     """A completed spec from keys and values. RequestError, in one line, for a wrong key or value."""
-    values = {key.replace("-", "_"): value for key, value in values.items()}
+    values = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
     for key in values:
         if key not in RunSpec.model_fields:
             raise unknown("key", key, RunSpec.model_fields)
     try:
-        return RunSpec(**values).completed()
+        spec = RunSpec(**values).completed()
+        json.dumps([spec.reducer_options, spec.task_options])
+        return spec
+    except TypeError as error:
+        raise RequestError(f"an option has a value that is no text, number or truth value: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

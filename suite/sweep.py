@@ -20,9 +20,14 @@ from suite.store.files import once
 
 @dataclass(frozen=True)
 class Results:
-    """What a run's folder holds. `skipped`: methods left out of rates that they are not defined for."""
+    """What a run's folder holds.
+
+    cells: keys of the cells that were asked for; the folder may hold more, of earlier requests. skipped: methods left
+    out of rates that they are not defined for.
+    """
 
     out: Path
+    cells: tuple[str, ...]
     skipped: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
@@ -31,9 +36,9 @@ class Results:
 
     @property
     def failed(self) -> list[str]:
-        """Reasons of the cells that failed."""
+        """Reasons of the cells that were asked for and failed."""
         frame = self.frame()
-        failed = frame[frame.status == "failed"]
+        failed = frame[(frame.status == "failed") & frame.index.isin(self.cells)]
         return [f"{' '.join(filter(None, (row.reducer, row.rate)))}: {row.reason}" for row in failed.itertuples()]
 
 
@@ -43,15 +48,18 @@ def run(spec: RunSpec | dict[str, Any] | None = None, *, progress: Progress | No
     `run(task="imagenet", data=DIR, model="deit_small_patch16_224", rates=["r=13"])`; the keys are those of RunSpec.
     RequestError for what cannot be done; cells that fail are named by `Results.failed`.
     """
-    spec = spec if isinstance(spec, RunSpec) else make_spec({**(spec or {}), **values})
+    given = spec.model_dump(exclude_unset=True) if isinstance(spec, RunSpec) else spec or {}
+    spec = make_spec({**given, **values})
     progress = progress or Progress()
-    plan = make_plan(spec.completed())
+    plan = make_plan(spec)
+    for line in plan.notes:
+        progress.note(line)
     for line in plan.skipped:
         progress.note(f"left out: {line}")
     folder = plan.open_folder()
     once(folder.path / "environment.json", describe_machine)
     execute(plan, progress)
-    results = Results(folder.path, tuple(plan.skipped))
+    results = Results(folder.path, tuple(plan.asks), tuple(plan.skipped))
     _, notes = write_report(results.out)
     for line in notes:
         progress.note(line)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -41,9 +41,14 @@ class Variant:
     failed: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    def running(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def running(self) -> Iterator[None]:
         """Context in which `model` is this variant. A compiled copy always is."""
-        return nullcontext() if self.handle is None or self.forward is not self.model else self.handle
+        handle = nullcontext() if self.handle is None or self.forward is not self.model else self.handle
+        with handle:
+            yield
+        if self.handle is not None:
+            self.handle.forget()
 
 
 def prepare(variant: Variant, images: Tensor, compile: bool, settle_s: float, block_s: float) -> None:

@@ -52,13 +52,23 @@ def reducer_options(name: str) -> dict[str, object]:
 def make_reducer(name: str, **options: object) -> Reducer:
     """A reducer with its options. RequestError for an unknown name, option, or a value that the method refuses."""
     cls, known = reducer_class(name), reducer_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
+        default = known[option]
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if default is not None and default is not inspect.Parameter.empty and not isinstance(value, wanted):
+            kind = type(default).__name__
+            raise RequestError(
+                f"option {option}={value!r} of reducer {name!r} is not of type {kind}; default {default!r}"
+            )
     try:
-        return cls(**options)
+        made = cls(**options)
     except (TypeError, ValueError) as error:
         raise RequestError(f"reducer {name!r} refuses {options}: {error}") from error
+    if made.rates and made.site is None:
+        raise RequestError(f"reducer {name!r} overrides no hook; write before_block or after_attention")
+    return made
 
 
 def class_from_file(path: str, class_name: str) -> type[Reducer]:

@@ -37,8 +37,10 @@ def read_json(path: Path) -> Any | None:
     """The value, or None where there is no file. RequestError for a file that is not JSON."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 

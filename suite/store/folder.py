@@ -54,27 +54,34 @@ class RunFolder:
             raise RequestError(f"{self.path / 'run.json'} has schema {run.get('schema')}, this version reads {SCHEMA}")
         return run
 
+    def check(self, identity: dict[str, Any]) -> dict[str, Any] | None:
+        """run.json of the run with this identity, None if the folder is free. RequestError if it is not."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
+        if not (self.path / "run.json").exists():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise RequestError(f"--out {str(self.path)!r} is not empty and holds no run; give a new folder")
+            return None
+        old = self.read_run()
+        for name, value in identity.items():
+            if old["identity"].get(name) != value:
+                raise RequestError(
+                    f"{str(self.path)!r} holds a run with {name}={old['identity'].get(name)!r}, not {value!r}; "
+                    "give another --out"
+                )
+        return old
+
     def open(self, spec: dict[str, Any], identity: dict[str, Any], cells: Sequence[str], slots: dict[str, str]) -> None:
         """Make the folder this run's, or continue it. RequestError if it holds another run: results never mix.
 
         slots: cell key -> what it measures (method and rate). A new cell takes the place of an old one with the same
         slot, which a changed reducer source leaves behind.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
-        if (self.path / "run.json").exists():
-            old = self.read_run()
-            for name, value in identity.items():
-                if old["identity"].get(name) != value:
-                    raise RequestError(
-                        f"{str(self.path)!r} holds a run with {name}={old['identity'].get(name)!r}, not {value!r}; "
-                        "give another --out"
-                    )
+        old = self.check(identity)
+        if old is not None:
             taken = set(slots.values())
             slots = {key: slot for key, slot in old["slots"].items() if slot not in taken} | slots
             cells = [*[key for key in old["cells"] if key in slots and key not in cells], *cells]
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise RequestError(f"--out {str(self.path)!r} is not empty and holds no run; give a new folder")
         try:
             write_json(
                 self.path / "run.json",

@@ -130,7 +130,7 @@ def test_a_reducer_that_does_not_reduce_is_caught(tiny_run, tmp_path):
 
 
 def test_a_reducer_that_raises_fails_its_cell_and_not_the_sweep(tiny_run, tmp_path):
-    broken = write_reducer(tmp_path / "raises.py", "raise ValueError('no idea what to drop')")
+    broken = write_reducer(tmp_path / "raises.py", "raise AttributeError('no idea what to drop')")
     results = run({**tiny_run, "reducers": ["tome", broken]}, progress=QUIET)
     (reason,) = results.failed
     assert "no idea what to drop" in reason
@@ -141,6 +141,26 @@ def test_a_run_never_continues_in_the_folder_of_another_one(tiny_run):
     run(tiny_run, progress=QUIET)
     with pytest.raises(RequestError, match=r"batch_size=5, not 6; give another --out"):
         run({**tiny_run, "batch_size": 6}, progress=QUIET)
+
+
+def test_other_data_under_the_same_names_is_another_run(tiny_run, photos, tmp_path):
+    run(tiny_run, progress=QUIET)
+    moved = photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="holds a run with data="):
+        run({**tiny_run, "data": str(moved)}, progress=QUIET)
+
+
+def test_a_failure_of_an_earlier_request_is_not_one_of_the_next(tiny_run):
+    assert run({**tiny_run, "rates": [], "flops": ["-97%"], "reducers": ["tome"]}, progress=QUIET).failed
+    assert run(tiny_run, progress=QUIET).failed == []
+
+
+def test_the_batch_that_fitted_in_memory_is_remembered(tiny_run):
+    run(tiny_run, progress=QUIET)
+    path = next(Path(tiny_run["out"]).glob("cells/*/accuracy.json"))
+    path.write_text('{"batch_size": 2}')
+    run(tiny_run, progress=QUIET)
+    assert json.loads(path.read_text()) == {"batch_size": 2}
 
 
 def test_more_rates_extend_a_run(tiny_run):

@@ -95,8 +95,7 @@ def test_half_precision_gives_the_weights_back_to_the_bit(model, images, precisi
     result = measure_speed(model, images, {"tome": handle}, precision=precision, **QUICK)["tome"]
     assert result.precision == precision
     assert result.im_s > 0
-    assert handle.tokens.x.dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    assert handle.tokens.size.dtype == torch.float32
+    assert handle.tokens is None  # features of timed cells do not stay in memory
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
