@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
-import torch
-
 PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib"),
     *("pycocoevalcap", "mmsegmentation", "mmcv-lite", "scipy", "safetensors"),
@@ -23,11 +21,7 @@ def diagnose() -> Iterator[tuple[str, str, str]]:
             yield name, "ok", version(name)
         except PackageNotFoundError:
             yield name, "missing", f"pip install {name}"
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            yield f"cuda:{index}", "ok", torch.cuda.get_device_name(index)
-    else:
-        yield "GPU", "n/a", f"no CUDA device; runs on the CPU with {torch.get_num_threads()} threads"
+    yield from devices()
     weights = files("suite") / "weights" / "scenes_vit.safetensors"
     yield "embedded weights", *(("ok", "scenes_vit") if weights.is_file() else ("missing", "reinstall the package"))
     yield "Java (METEOR, PTB tokenizer)", *java()
@@ -43,3 +37,17 @@ def java() -> tuple[str, str]:
     if said.returncode:
         return "missing", (said.stderr or said.stdout).strip().splitlines()[0]
     return "ok", said.stderr.splitlines()[0]
+
+
+def devices() -> Iterator[tuple[str, str, str]]:
+    """The GPUs, or that there is none."""
+    try:
+        import torch
+    except ImportError as error:
+        yield "torch", "missing", f"cannot be imported: {error}"
+        return
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield f"cuda:{index}", "ok", torch.cuda.get_device_name(index)
+    else:
+        yield "GPU", "n/a", f"no CUDA device; runs on the CPU with {torch.get_num_threads()} threads"

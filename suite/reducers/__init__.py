@@ -25,7 +25,10 @@ def load_all() -> None:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     for point in entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:  # a plug-in's fault is reported against the plug-in
+            raise RequestError(f"reducer plug-in {point.name!r} ({point.value}) cannot be loaded: {error}") from error
 
 
 def list_reducers() -> list[str]:
