@@ -38,7 +38,7 @@ def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = N
         )
     made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
     asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
-    if asked is not None and asked.kind == "flops":
+    if asked is not None and asked.kind == "flops" and not asked.is_zero:
         from suite.solve import solve_rate  # solving attaches in turn
 
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)

@@ -31,6 +31,11 @@ class Rate:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def is_zero(self) -> bool:
+        """Asks for no reduction at all (r=0, keep=1, flops=0%), which every method can do."""
+        return self.values == (1.0,) if self.kind == "keep" else not any(self.values)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -115,7 +120,7 @@ def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
 
 def check_form(rate: Rate, reducer: Reducer) -> None:
     """RequestError if the method is not defined for this form of rate."""
-    if rate.kind in reducer.rates or (rate.kind == "flops" and reducer.rates):
+    if rate.is_zero or rate.kind in reducer.rates or (rate.kind == "flops" and reducer.rates):
         return
     if not reducer.rates:
         raise RequestError(f"reducer {reducer.name!r} takes no rate, but {rate} was asked")
@@ -129,11 +134,14 @@ def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num
     The first block that is asked for more than it can give raises RequestError; later blocks give what they have, as
     the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last block).
     """
+    untouched = Schedule((0,) * depth, (tokens,) * depth)
     if rate is None:
-        return Schedule((0,) * depth, (tokens,) * depth)
+        return untouched
     check_form(rate, reducer)
     blocks = active_blocks(rate, reducer, depth)
     asked = r_per_block(rate, depth) if rate.kind == "r" else None
+    if rate.is_zero:
+        return untouched
     amounts, counts, count = [], [], tokens
     for block in range(depth):
         amount = 0

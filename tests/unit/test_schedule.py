@@ -3,7 +3,7 @@
 import pytest
 
 from suite import RequestError
-from suite.reducers import make_reducer
+from suite.reducers import list_reducers, make_reducer
 from suite.reducers.base import Reducer
 from suite.schedule import parse_rate, r_per_block, resolve
 
@@ -205,3 +205,11 @@ def test_a_method_may_change_what_leaves_a_block():
             return count - 2 * amount
 
     assert resolve(parse_rate("r=3"), Doubling(), depth=2, tokens=20, num_prefix=1).counts == (14, 8)
+
+
+@pytest.mark.parametrize("rate", ["r=0", "r=[0,0]", "r=0:-1", "keep=1", "keep=1@0,1", "flops=0%"])
+@pytest.mark.parametrize("name", list_reducers())
+def test_every_method_accepts_every_way_to_ask_for_no_reduction(name, rate):
+    schedule = resolve(parse_rate(rate), make_reducer(name), depth=4, tokens=17, num_prefix=1)
+    assert schedule.amounts == (0, 0, 0, 0)
+    assert schedule.counts == (17, 17, 17, 17)
