@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader
 from suite.errors import CellError, RequestError
 from suite.handle import Handle
 from suite.measure.flops import count_flops
+from suite.measure.machine import describe_machine
 from suite.measure.precision import dtype_of
 from suite.measure.speed import measure_speed
 from suite.measure.timing import is_out_of_memory
 from suite.plan import BASELINE, Plan, resolve_device
 from suite.progress import Progress
+from suite.store.files import once
 from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
 
@@ -46,6 +48,7 @@ class Cell:
 def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
     """Run the cells `keys` (default: all) of a plan to the end. Cells that fail are recorded and do not stop others."""
     folder = plan.open_folder()
+    once(folder.path / "environment.json", describe_machine)
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
     cells = prepare(plan, folder, keys or list(plan.asks), progress)

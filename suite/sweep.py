@@ -11,11 +11,9 @@ import pandas as pd
 from reports.frame import load_frame
 from reports.write import write_report
 from suite.engine import execute
-from suite.measure.machine import describe_machine
 from suite.plan import make_plan
 from suite.progress import Progress
 from suite.spec import RunSpec, make_spec
-from suite.store.files import once
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,8 @@ def run(spec: RunSpec | dict[str, Any] | None = None, *, progress: Progress | No
         progress.note(line)
     for line in plan.skipped:
         progress.note(f"left out: {line}")
-    folder = plan.open_folder()
-    once(folder.path / "environment.json", describe_machine)
     execute(plan, progress)
-    results = Results(folder.path, tuple(plan.asks), tuple(plan.skipped))
+    results = Results(Path(plan.spec.out), tuple(plan.asks), tuple(plan.skipped))
     _, notes = write_report(results.out)
     for line in notes:
         progress.note(line)
