@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reports.frame import Group
-from reports.text import NO_DATA, known, row_label
+from reports.text import NO_DATA, is_untrained, known, percent, reducer_label, row_label
 
 RANDOM_WEIGHTS = "random weights: accuracy is meaningless"
 DISPUTED, UNCOUNTED, REMARK = "†", "‡", "§"
@@ -51,6 +51,7 @@ def notes(group: Group) -> list[str]:
     )
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
+    said += _method_notes(rows, group.context)
     disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
@@ -64,6 +65,32 @@ def notes(group: Group) -> list[str]:
     ]
     said += [f"{row_label(row)} failed: {' '.join(row.reason.split())}" for row in rows if row.status == "failed"]
     return said
+
+
+def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
+    """What was learned, formulated or averaged for some of the rows, and targets that no rate meets."""
+    said = []
+    untrained = [f"{_name(row)} ({row.training.split(' ', 1)[1]})" for row in rows if is_untrained(row.training)]
+    if untrained:
+        listed = ", ".join(dict.fromkeys(untrained))
+        said.append(f"Untrained, so only their cost and speed are the method's (give --reducer-weights): {listed}.")
+    trained = [f"{_name(row)} {row.training}" for row in rows if row.training.startswith("trained: ")]
+    said += [f"{name}." for name in dict.fromkeys(trained)]
+    said += dict.fromkeys(f"Attention of {_name(row)} as run: {row.formulation}." for row in rows if row.formulation)
+    paired = list(zip(rows, context, strict=True))
+    depends = [(_name(row), about.get("flops_images")) for row, about in paired if known(row.gmacs_p5)]
+    said += [
+        f"FLOPs and tokens left of {name} depend on the image: mean [5th, 95th percentile] of {count or NO_DATA} images."
+        for name, count in dict.fromkeys(depends)
+    ]
+    for row, about in paired:
+        gives = [f"{rate} gives {percent(reduction)} %" for rate, reduction in about.get("neighbours", ())]
+        said += [f"{row_label(row)} cannot be met: {', '.join(gives)}."] if gives else []
+    return said
+
+
+def _name(row: Any) -> str:
+    return reducer_label(row.reducer, row.options)
 
 
 def _uncounted(rows: Iterable[Any]) -> list[tuple[str, str]]:

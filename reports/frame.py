@@ -24,21 +24,27 @@ from suite.stats import paired_agreement, wilson_interval
 
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
-    ("task model weights weights_kind reducer options rate resolved_rate precision", TEXT),
+    # training: "", "untrained embedding" (or what else the method learns), or "trained: <file of the reducer's weights>"
+    ("task model weights weights_kind reducer training options rate resolved_rate precision", TEXT),
     ("batch_size samples expected missing", WHOLE),
     # fractions 0..1, 95 % Wilson intervals; agreement: same top-1 as the unreduced model, on the same ids
     ("top1 top1_low top1_high top5 top5_low top5_high agreement agreement_low agreement_high", NUMBER),
     # 10^9 multiply-accumulates per image; reduction -0.35 = 35 % fewer than the unreduced model
     ("gmacs reduction overhead_gmacs", NUMBER),
+    # 5th and 95th percentile over images, where the cost depends on the image; gmacs is then their mean
+    ("gmacs_p5 gmacs_p95", NUMBER),
     ("disputed", TRUTH),
-    ("uncounted", TEXT),
-    # tokens leaving the last block, prefix included; images per second; mebibytes
-    ("tokens_left im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
+    # operations that no counter knows; which of several formulations of attention was run, if the method has them
+    ("uncounted formulation", TEXT),
+    # tokens leaving the last block, prefix included (mean, percentiles: see gmacs); images per second; mebibytes
+    ("tokens_left tokens_p5 tokens_p95 im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
     ("speed_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
 SHARED = ("task", "model", "weights", "weights_kind", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
+# flops_images: over how many images an input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a
+# FLOPs target that no rate meets.
 SPEED_CONTEXT = ("device", "compile", "attention", "aa_low", "aa_high", "noisy")
 
 
@@ -69,7 +75,7 @@ class Group:
 def load_frame(out: str | Path) -> pd.DataFrame:
     """One row per cell of the run in folder `out`, with the columns of `COLUMNS`, indexed by the cell's key.
 
-    `frame.attrs["context"]` maps a key to the cell's image size and the circumstances of its speed.
+    `frame.attrs["context"]` maps a key to the cell's image size and other circumstances of its cost and speed.
 
     Raises:
         RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
@@ -119,7 +125,9 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
+        "training": _training(about),
         "options": json.dumps(options, sort_keys=True) if options else "",
+        "formulation": about.get("formulation") or "",
         "samples": len(cell.samples),
         "expected": cell.expected,
         "missing": cell.missing,
@@ -130,6 +138,13 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
         "status": cell.status,
         "reason": cell.reason,
     }
+
+
+def _training(about: dict[str, Any]) -> str:
+    learned, weights = about.get("learned"), about.get("reducer_weights")
+    if learned is None:
+        return ""
+    return f"trained: {Path(weights['source']).name}" if weights else f"untrained {learned}"
 
 
 def _accuracy(cell: Cell, baseline: Cell | None) -> dict[str, float]:
@@ -159,7 +174,11 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
     if flops is None:
         return {}
     baseline = flops.get("baseline_total")
-    return {
+    row = {f"gmacs_{end}": flops[f"total_{end}"] / 1e9 for end in ("p5", "p95") if flops.get(f"total_{end}") is not None}
+    row |= {f"tokens_{end}": flops.get(f"tokens_{end}") for end in ("p5", "p95")}
+    if flops.get("tokens_mean") is not None:
+        row["tokens_left"] = flops["tokens_mean"]
+    return row | {
         "gmacs": flops["total"] / 1e9,
         "reduction": flops["total"] / baseline - 1 if baseline else None,
         "overhead_gmacs": flops["reducer"] / 1e9,
@@ -190,6 +209,8 @@ def _context(cell: Cell) -> dict[str, Any]:
     speed = cell.speed or {}
     return {
         "image_size": cell.about.get("image_size"),
+        "neighbours": cell.about.get("neighbours") or [],
+        "flops_images": (cell.flops or {}).get("images"),
         "timed_batch_size": speed.get("batch_size"),
         **{name: speed.get(name) for name in SPEED_CONTEXT},
     }

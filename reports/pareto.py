@@ -7,7 +7,7 @@ changes and no display is needed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,16 @@ import pandas as pd
 
 from reports.captions import RANDOM_WEIGHTS, circumstances, images
 from reports.frame import Group, groups
-from reports.style import BASELINE_COLOUR, FRONTIER_COLOUR, Style, styles_for
-from reports.text import reducer_label, row_label, shorten
+from reports.labels import End, label_ends, marker_of
+from reports.style import BASELINE_COLOUR, FAMILIES, FRONTIER_COLOUR, OTHERS, UNTRAINED_LINE, Style, styles_for
+from reports.text import reducer_label, row_label, shorten, training_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 UNREDUCED, FRONTIER = "unreduced", "frontier"
+MANY = 8  # curves, beyond which intervals would hide the points
 FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text and one of its two columns
 # No date, no version, and ids from a fixed salt: the same frame gives the same bytes.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
@@ -104,27 +106,38 @@ def frontier(points: list[tuple[float, float]], fewer_is_better: bool) -> list[t
 
 
 def draw(group: Group, plot: Plot, width: float) -> Figure:
-    """The plot as a figure of `width` inches; the legend is beside the axes, or below them in a narrow one."""
+    """The plot as a figure of `width` inches: curves named at the ends where reduction is strongest, key below.
+
+    Reducers with a point on the frontier are drawn stronger than the rest.
+    """
     from matplotlib.figure import Figure
 
     points, left_off = valid_points(group, plot)
-    series = _series(points)
-    styles = styles_for(list(_series(group.frame)))
-    narrow, many = width < 5, len(series) > 8
-    figure = Figure(figsize=(width, (2.9 if many else 2.4) if narrow else 3.4), layout="constrained")
+    series = series_of(points)
+    styles = styles_for(list(series_of(group.frame)))
+    narrow, many = width < 5, len(series) > MANY
+    figure = Figure(figsize=(width, 2.4 if narrow else 3.4), layout="constrained")
     axes = figure.subplots()
     axes.grid(True, color="#EDEDED", linewidth=0.5)
     axes.set_axisbelow(True)
-    _draw_frontier(axes, points, group, plot)
-    for name, rows in series.items():
-        _draw_series(axes, rows, styles[name], group, plot, many)
+    best = _draw_frontier(axes, points, group, plot)
+    ends = []
+    for key, rows in series.items():
+        x, y, *_ = coordinates = _coordinates(rows, group, plot)
+        strong = not best.isdisjoint(zip(x, y, strict=True))
+        _draw_series(axes, coordinates, styles[key], strong, bars=not many)
+        last = 0 if plot.fewer_is_better else -1
+        ends.append(End(_curve_name(key, narrow), x.iloc[last], y.iloc[last], styles[key], strong))
     _draw_unreduced(axes, points[points.reducer == "none"], group, plot)
     axes.set_xlabel(plot.label)
     axes.set_ylabel(_score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
-    room = width - (0.6 if narrow else 2.0)
-    axes.set_title(_heading(group, plot, left_off, int(room * 72 / 3.9)), loc="left")
-    _place_legend(figure, axes, narrow)
+    remarks = [f"{len(rows)} left off: {why}" for why, rows in left_off.items()]
+    remarks += _intervals(points, group) if many else []
+    remarks += _look_closer(axes, points, group)
+    axes.set_title(_heading(group, plot, remarks, int((width - 0.6) * 72 / 3.9)), loc="left")
+    _draw_key(figure, axes, [styles[key] for key in series])
+    label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 
 
@@ -142,18 +155,16 @@ def _render(group: Group, plot: Plot, width: float) -> dict[str, bytes]:
     return files
 
 
-def _draw_series(axes: Axes, rows: pd.DataFrame, style: Style, group: Group, plot: Plot, many: bool) -> None:
-    """One reducer: line, markers and thin accuracy intervals, fainter where there are many reducers."""
-    x, y, low, high = _coordinates(rows, group, plot)
-    axes.errorbar(
-        x, y, yerr=[y - low, high - y], fmt="none", ecolor=style.colour, elinewidth=0.6, alpha=0.3 if many else 0.6,
-        zorder=3,
-    )  # fmt: skip
+def _draw_series(axes: Axes, coordinates: tuple[pd.Series, ...], style: Style, strong: bool, bars: bool) -> None:
+    """One reducer's line and markers, paler if others beat it everywhere, and thin accuracy intervals."""
+    x, y, low, high = coordinates
+    alpha, order = (1.0, 4) if strong else (0.6, 3)
+    if bars:
+        bar = {"ecolor": style.colour, "elinewidth": 0.6, "alpha": 0.6 * alpha}
+        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="none", zorder=order, **bar)
     axes.plot(
-        x, y, color=style.colour, linestyle=style.line, linewidth=0.8 if many else 1.0, marker=style.marker,
-        markersize=(3.6 if many else 4.4) * style.size, markerfacecolor=style.colour if style.filled else "white",
-        markeredgecolor=style.colour if not style.filled else "white", markeredgewidth=0.8 if not style.filled else 0.4,
-        label=shorten(reducer_label(rows.reducer.iloc[0], rows.options.iloc[0]), 28), zorder=4,
+        x, y, color=style.colour, linestyle=style.line, linewidth=(1.1 if strong else 0.7) * (1 if style.filled else 0.8),
+        **marker_of(style, 4.2 if strong else 3.4), alpha=alpha, label="_curve", zorder=order,
     )  # fmt: skip
 
 
@@ -169,29 +180,48 @@ def _draw_unreduced(axes: Axes, rows: pd.DataFrame, group: Group, plot: Plot) ->
         )  # fmt: skip
 
 
-def _draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -> None:
-    """A wide, pale line under the points that no other point beats."""
+def _draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -> set[tuple[float, float]]:
+    """A wide, pale line under the points that no other point beats; returns these points."""
     x, y, *_ = _coordinates(points, group, plot)
     best = frontier(list(zip(x, y, strict=True)), plot.fewer_is_better)
     axes.plot(
         *zip(*best, strict=True), color=FRONTIER_COLOUR, linewidth=5, alpha=0.6, solid_joinstyle="round",
         solid_capstyle="round", label=FRONTIER, zorder=1,
     )  # fmt: skip
+    return set(best)
 
 
-def _place_legend(figure: Figure, axes: Axes, narrow: bool) -> None:
-    """Outside the data: beside the axes, or below them in as many columns as fit; the figure grows for it."""
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: {UNREDUCED: 0, FRONTIER: 2}.get(labels[i], 1))
-    entries = [handles[i] for i in order], [labels[i] for i in order]
-    shared = {"frameon": False, "handlelength": 2.6, "handletextpad": 0.5, "labelspacing": 0.35}
-    if not narrow:
-        figure.set_figheight(max(figure.get_figheight(), 0.6 + 0.145 * len(labels)))
-        figure.legend(*entries, loc="outside right upper", **shared)
-        return
-    narrower = shared | {"handlelength": 2.3, "columnspacing": 0.8, "borderaxespad": 0.3, "borderpad": 0.3}
-    for columns in (4, 3, 2, 1):
-        legend = figure.legend(*entries, loc="outside lower left", ncols=columns, **narrower)
+def _intervals(points: pd.DataFrame, group: Group) -> list[str]:
+    """In words what bars around many curves' points would hide: how wide the widest interval of a score is."""
+    score = _score(group)
+    return [f"95 % interval at most ± {50 * (points[f'{score}_high'] - points[f'{score}_low']).max():.1f}"]
+
+
+def _look_closer(axes: Axes, points: pd.DataFrame, group: Group) -> list[str]:
+    """Cut off what lies far below the rest, so that the rest can be told apart, and say so."""
+    scores = 100 * points[_score(group)]
+    foot = scores.max() - 3 * max(scores.max() - scores.median(), 1.0)
+    if scores.min() >= foot:
+        return []
+    axes.set_ylim(bottom=foot)
+    return ["↓ ends below the axis"]
+
+
+def _draw_key(figure: Figure, axes: Axes, styles: list[Style]) -> None:
+    """What stars, hues and hollow markers mean, below the axes in as many columns as fit."""
+    from matplotlib.lines import Line2D
+
+    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    entries = {name: named[name] for name in (UNREDUCED, FRONTIER) if name in named}
+    hues = {style.family for style in styles}
+    order = [family for family in (*FAMILIES, OTHERS) if family.name in hues]
+    entries |= {family.name: Line2D([], [], color=family.shades[0], linewidth=2.2) for family in order}
+    if not all(style.filled for style in styles):
+        grey = replace(styles[0], colour="#555555", marker="o", size=1.0, filled=False)
+        entries["untrained"] = Line2D([], [], color="#555555", linestyle=UNTRAINED_LINE, linewidth=0.8, **marker_of(grey, 3.6))
+    shape = {"frameon": False, "handlelength": 1.9, "handletextpad": 0.5, "labelspacing": 0.3, "columnspacing": 1.2}
+    for columns in range(len(entries), 0, -1):
+        legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, **shape)
         box = legend.get_window_extent()
         if box.width <= figure.bbox.width or columns == 1:
             figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
@@ -199,14 +229,14 @@ def _place_legend(figure: Figure, axes: Axes, narrow: bool) -> None:
         legend.remove()
 
 
-def _heading(group: Group, plot: Plot, left_off: dict[str, list[str]], characters: int) -> str:
+def _heading(group: Group, plot: Plot, remarks: list[str], characters: int) -> str:
     lines = [f"{group.task} · {group.model} · {images(group)}"]
     if plot is SPEED:
         lines.append(circumstances(group))
     else:
         lines[0] += f" · {group.precision}"
-    lines += [f"{len(rows)} left off: {why}" for why, rows in left_off.items()]
     lines += [RANDOM_WEIGHTS] if group.random_weights else []
+    lines += [" · ".join(remarks)] if remarks else []
     return "\n".join(_wrap(line, characters) for line in lines)
 
 
@@ -222,10 +252,15 @@ def _wrap(line: str, characters: int) -> str:
     return "\n".join(lines)
 
 
-def _series(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """The rows of each (reducer, options) by name: one with other options is another curve."""
+def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """The rows of each (reducer, options, training), sorted: one with other options or weights is another curve."""
     reduced = rows[rows.reducer != "none"]
-    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options"])))
+    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options", "training"])))
+
+
+def _curve_name(key: tuple[str, str, str], narrow: bool) -> str:
+    reducer, options, training = key
+    return shorten(reducer_label(reducer, options, training_mark(training, short=True)), 26 if narrow else 36)
 
 
 def _coordinates(rows: pd.DataFrame, group: Group, plot: Plot) -> tuple[pd.Series, ...]:

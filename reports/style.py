@@ -1,27 +1,53 @@
-"""How reducers look in plots: told apart in colour, by colour-blind readers, and in a grey print."""
+"""How reducers look in plots: one hue a family, one shade and marker a member, the same in every plot.
+
+A look depends on the reducer's name alone and on nothing else in the run; only reducers that no family lists, as users
+write them, share what is left in the order of their names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-# Okabe and Ito, "Color Universal Design", 2008, without its yellow (unreadable as a thin line on white) and black
-# (kept for the unreduced model). Ordered so that neighbours differ in lightness, too.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#6A3D9A")
+from reports.text import is_untrained
+
 # (marker, relative size): the sizes make their areas look alike
 MARKERS = (
     ("o", 1.0), ("s", 0.9), ("^", 1.1), ("D", 0.8), ("v", 1.1), ("P", 1.1), ("X", 1.1), ("<", 1.1), ("p", 1.15),
     (">", 1.1), ("h", 1.15),
 )  # fmt: skip
-LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+LINES = ("-", (0, (6, 1.2, 1.5, 1.2)), (0, (1.2, 1.2)), (0, (8, 2)))
+UNTRAINED_LINE = (0, (2.5, 1.8))
 BASELINE_COLOUR = "#000000"
 FRONTIER_COLOUR = "#B8B8B8"
 
 
 @dataclass(frozen=True)
-class Style:
-    """Colour, marker (with its relative size and whether it is filled) and line pattern of one reducer."""
+class Family:
+    """Reducers that treat tokens alike, and the shades of their common hue."""
 
+    name: str
+    shades: tuple[str, ...]
+    members: tuple[str, ...] = ()
+
+
+# Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the shades
+# of one hue differ in lightness, so they survive a grey print. Within a family, new members go last.
+FAMILIES = (
+    Family("merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random")),
+    Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids")),
+    Family("prune, then fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps")),
+    Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit")),
+    Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit")),
+    Family("no content", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic")),
+)
+OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"))
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker (with its relative size and whether it is filled) and line pattern of one curve."""
+
+    family: str
     colour: str
     marker: str
     size: float
@@ -29,12 +55,23 @@ class Style:
     line: str | tuple
 
 
-def styles_for(names: list[Hashable]) -> dict[Hashable, Style]:
-    """One style per name, by its place in the list: no two alike for 77 names, and the first 11 markers differ."""
-    return {name: _style(i) for i, name in enumerate(names)}
+def styles_for(series: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], Style]:
+    """One style per (reducer, options, training).
+
+    A reducer's further curves (other options, other weights) keep its colour and differ in marker and line; those
+    without the trained weights that they need are dashed with hollow markers.
+    """
+    strangers = sorted({reducer for reducer, *_ in series} - {name for family in FAMILIES for name in family.members})
+    families = (*FAMILIES, replace(OTHERS, members=tuple(strangers)))
+    home = {name: (family, place) for family in families for place, name in enumerate(family.members)}
+    curves: dict[str, list[tuple[str, str, str]]] = {}
+    for key in sorted(series):
+        curves.setdefault(key[0], []).append(key)
+    return {key: _style(*home[name], i, key[2]) for name, keys in curves.items() for i, key in enumerate(keys)}
 
 
-def _style(i: int) -> Style:
-    marker, size = MARKERS[i % len(MARKERS)]
-    filled = (i // len(MARKERS)) % 2 == 0
-    return Style(COLOURS[i % len(COLOURS)], marker, size, filled, LINES[i % len(LINES)])
+def _style(family: Family, place: int, curve: int, training: str) -> Style:
+    marker, size = MARKERS[(place + 5 * curve) % len(MARKERS)]
+    untrained = is_untrained(training)
+    line = UNTRAINED_LINE if untrained else LINES[curve % len(LINES)]
+    return Style(family.name, family.shades[place % len(family.shades)], marker, size, not untrained, line)

@@ -24,14 +24,15 @@ from reports.text import (
     reducer_label,
     shorten,
     speed,
+    spread,
+    training_mark,
     whole,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-REASON_WIDTH = 60
-NARROW_GOES_WITHOUT = ("Memory (MiB)", "Tokens left", "Overhead (%)", "Top-5 (%)", "Speed-up interval")
+REASON_WIDTH, LABEL_WIDTH = 60, 40
 TEX_HEAD = r"% needs \usepackage{booktabs}"
 TEX_SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -66,23 +67,42 @@ def _gflops(row: Any) -> str:
     return gflops(row.gmacs) + disputed + uncounted
 
 
+def _reducer(row: Any, short: bool = False) -> str:
+    return shorten(reducer_label(row.reducer, row.options, training_mark(row.training, short)), LABEL_WIDTH)
+
+
+def _gflops_spread(row: Any) -> str:
+    return spread(_gflops(row), gflops(row.gmacs_p5), gflops(row.gmacs_p95))
+
+
 def _speed(row: Any) -> str:
     return speed(row.im_s, row.im_s_low, row.im_s_high) + (REMARK if row.speed_note else "")
 
 
-REDUCER = Column("Reducer", lambda row: shorten(reducer_label(row.reducer, row.options), 32), numeric=False)
-RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), 40), numeric=False)
+REDUCER = Column("Reducer", _reducer, numeric=False)
+RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), LABEL_WIDTH), numeric=False)
 IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
-SHORT_SPEEDUP = Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))
 MEASURES = (
     Column("Top-5 (%)", lambda row: proportion(row.top5, row.top5_low, row.top5_high, interval=False)),
-    Column("GFLOPs", _gflops),
+    Column("GFLOPs", _gflops_spread),
     Column("FLOPs (%)", lambda row: percent(row.reduction, signed=True)),
     Column("Overhead (%)", lambda row: percent(row.overhead_gmacs / row.gmacs, 2)),
     Column("im/s", _speed),
     Column("Speed-up", lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
-    Column("Tokens left", lambda row: whole(row.tokens_left)),
+    Column("Tokens left", lambda row: spread(whole(row.tokens_left), whole(row.tokens_p5), whole(row.tokens_p95))),
     Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
+)
+# What a narrow terminal goes without, in this order until the rest fits, and what stands there instead.
+SHORTER: tuple[tuple[str, Column | None], ...] = (
+    ("Memory (MiB)", None),
+    ("Tokens left", None),
+    ("Overhead (%)", None),
+    ("Top-5 (%)", None),
+    ("Speed-up interval", Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))),
+    ("GFLOPs interval", Column("GFLOPs", _gflops)),
+    ("Reducer, what it lacks", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
+    ("Rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
+    ("GFLOPs", None),
 )
 
 
@@ -151,13 +171,15 @@ def _fitting(frame: pd.DataFrame, width: int) -> tuple[list[Column], list[str]]:
     def needed(column: Column) -> int:
         return 2 + max(map(len, [*(column.show(row) for row in rows), *_two_lines(column)]))
 
-    for name in NARROW_GOES_WITHOUT:
-        if sum(map(needed, columns)) <= width:
+    for name, instead in SHORTER:
+        room = sum(map(needed, columns))
+        if room <= width:
             break
-        if name == "Speed-up interval":
-            columns = [SHORT_SPEEDUP if column.header == SHORT_SPEEDUP.header else column for column in columns]
-        columns = [column for column in columns if column.header != name]
-        left_out.append(name)
+        header = instead.header if instead else name
+        shorter = [instead if column.header == header else column for column in columns]
+        shorter = [column for column in shorter if column]
+        if sum(map(needed, shorter)) < room:
+            columns, left_out = shorter, [*left_out, name]
     return columns, left_out
 
 

@@ -79,12 +79,23 @@ def ratio(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def reducer_label(reducer: str, options: str) -> str:
-    """A reducer's name, with its options where it was given some: 'tome (metric=x)'; of a file, without folders."""
-    name = reducer.rsplit("/", 1)[-1]
-    if not options:
-        return name
-    return f"{name} ({', '.join(f'{name}={value}' for name, value in json.loads(options).items())})"
+def reducer_label(reducer: str, options: str, mark: str = "") -> str:
+    """A reducer's name, with a mark and its options if any: 'tome (untrained, metric=x)'; of a file, without folders."""
+    said = [mark] if mark else []
+    said += [f"{name}={value}" for name, value in (json.loads(options) if options else {}).items()]
+    return reducer.rsplit("/", 1)[-1] + (f" ({', '.join(said)})" if said else "")
+
+
+def is_untrained(training: str) -> bool:
+    """Whether a frame's `training` says that the method lacks what it has to learn."""
+    return training.startswith("untrained")
+
+
+def training_mark(training: str, short: bool = False) -> str:
+    """What a reducer's label says about its training: 'untrained embedding', 'untrained', or nothing."""
+    if not is_untrained(training):
+        return ""
+    return training.split()[0] if short else training
 
 
 def rate_label(rate: str, resolved: str) -> str:
@@ -93,6 +104,11 @@ def rate_label(rate: str, resolved: str) -> str:
     if not rate:
         return "–"
     return rate if resolved in ("", rate) else f"{rate} → {resolved}"
+
+
+def spread(value: str, low: str, high: str) -> str:
+    """A value with what it is between, where that is known: '2.756 [2.610, 2.903]'."""
+    return value if NO_DATA in (low, high) else f"{value} [{low}, {high}]"
 
 
 def row_label(row: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from suite.backbones import family_of
-from suite.backbones.block import BlockTrace, Layout, reducible_block
+from suite.backbones.block import BlockTrace, Layout, Visit, reducible_block
+from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
+from suite.reducer_weights import load_reducer_weights
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.schedule import Rate, Schedule, parse_rate, resolve
@@ -17,14 +20,22 @@ from suite.tokens import Tokens
 SLOT = "_reducerbench"
 
 
-def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = None, **options: object) -> Handle:
+def attach(
+    model: nn.Module,
+    reducer: str | Reducer,
+    rate: str | Rate | None = None,
+    *,
+    weights: str | Path | None = None,
+    **options: object,
+) -> Handle:
     """Make `model` reduce its tokens from now on, in place and without copying weights.
 
     Args:
         model: a supported backbone; its state dict stays what it is.
         reducer: a registered name, 'path/to/file.py:ClassName', or a Reducer.
-        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'keep=0.7', 'keep=0.7@3,6,9' or 'flops=-35%' (solved from the true
-            cost); None reduces nothing.
+        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'r=0.35@3,6,9' (fraction taken out), 'keep=0.7', 'keep=0.7@3,6,9' or
+            'flops=-35%' (solved from the true cost); None reduces nothing, unless the method has a plan of its own.
+        weights: file of what the method has learned, for methods that learn something.
         options: the method's own options.
 
     Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
@@ -42,7 +53,10 @@ def attach(model: nn.Module, reducer: str | Reducer, rate: str | Rate | None = N
         from suite.solve import solve_rate  # solving attaches in turn
 
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
-    return Handle(model, family, made, asked).attach()
+    handle = Handle(model, family, made, asked)
+    if weights is not None:
+        load_reducer_weights(made, Path(weights))
+    return handle.attach()
 
 
 def handle_of(model: nn.Module) -> Handle | None:
@@ -58,11 +72,15 @@ class Handle:
         self.layout: Layout = family.layout(model)
         self._schedules: dict[int, Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
-        if any(self.schedule(self.layout.tokens).amounts):
+        self._fused = FusedProjections()
+        schedule = self.schedule(self.layout.tokens)
+        if any(schedule.amounts):
             check_class_token(reducer, self.layout)
+            reducer.build(self.layout, schedule.num_stages)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_last": None}  # features may hold a graph, which cannot be copied
+        # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of
+        return {**self.__dict__, "_last": None, "_fused": FusedProjections()}
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -83,7 +101,8 @@ class Handle:
                 raise RequestError(
                     f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
                 )
-            self.reducer.to(next(self.model.parameters()).device).train(self.model.training)
+            like = next(self.model.parameters())
+            self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
@@ -103,11 +122,19 @@ class Handle:
     def encode(self, model: nn.Module, x: Tensor) -> Tokens:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
         x = self.family.embed(model, x)
-        tokens = Tokens.start(x, self.layout.num_prefix)
-        amounts = self.schedule(tokens.count).amounts
-        traces = []
-        for parts, amount in zip(self.family.blocks(model), amounts, strict=True):
-            tokens, trace = reducible_block(parts, tokens, self.reducer, amount, len(amounts))
+        tokens, reducer = Tokens.start(x, self.layout.num_prefix), self.reducer
+        amounts, stages = (schedule := self.schedule(tokens.count)).amounts, schedule.stages
+        depth, traces, received = len(amounts), [], None
+        for block, parts in enumerate(self.family.blocks(model)):
+            visit = Visit(
+                amount=amounts[block],
+                depth=depth,
+                stage=stages[block],
+                fused=self._fused.of(parts, reducer) if amounts[block] else None,
+                received=received,
+                watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
+            )
+            tokens, trace, received = reducible_block(parts, tokens, reducer, visit)
             traces.append(trace)
         self._last = (tokens, traces)
         return tokens
@@ -123,7 +150,7 @@ class Handle:
 
     @property
     def trace(self) -> list[BlockTrace]:
-        """Token counts of the last forward, per block: entering, attended, leaving."""
+        """Token counts of the last forward, per block; what parts of the block ran on them."""
         return self._last[1] if self._last else []
 
     @property
@@ -132,10 +159,17 @@ class Handle:
         return [trace.leaving for trace in self.trace]
 
     @property
-    def planned_counts(self) -> list[int]:
-        """What `token_counts` has to be: of the last forward, or at the model's own image size before the first."""
+    def planned_counts(self) -> list[int] | None:
+        """What `token_counts` has to be: of the last forward, or at the model's own image size before the first.
+
+        None where that depends on the image. Soft merging (training) keeps all tokens.
+        """
         entering = self.trace[0].entering if self.trace else self.layout.tokens
-        return list(self.schedule(entering).counts)
+        schedule = self.schedule(entering)
+        if self.reducer.input_dependent and any(schedule.amounts):
+            return None
+        soft = self._last[0].active is not None if self._last else self.reducer.soft
+        return [entering] * self.layout.depth if soft else list(schedule.counts)
 
 
 def check_class_token(reducer: Reducer, layout: Layout) -> None:

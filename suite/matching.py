@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.tokens import Matching, full_precision
+from suite.pooling import Matching, full_precision
 
 
 def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
 
-FORMS = "r=13, r=16:-1, r=[16,16,8], keep=0.7, keep=0.7@3,6,9 or flops=-35%"
+FORMS = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9 or flops=-35%"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 
 
@@ -17,8 +17,10 @@ class Rate:
     """What is asked of a reducer.
 
     kind 'r': `values` holds one number of tokens per block (constant), or one per block if `per_block`; with
-    `inflection` the numbers change linearly (ToMe's parse_r). kind 'keep': one kept fraction. kind 'flops': the
-    change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it applies to, None for the method's own.
+    `inflection` the numbers change linearly (ToMe's parse_r); a number below 1 is the fraction of a block's patches
+    that is taken out (MCTF). kind 'keep': one kept fraction, or with `per_block` one of the original patches per
+    active block (dTPS). kind 'flops': the change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it
+    applies to, None for the method's own.
     """
 
     text: str
@@ -34,15 +36,28 @@ class Rate:
     @property
     def is_zero(self) -> bool:
         """Asks for no reduction at all (r=0, keep=1, flops=0%), which every method can do."""
-        return self.values == (1.0,) if self.kind == "keep" else not any(self.values)
+        return set(self.values) == {1.0} if self.kind == "keep" else not any(self.values)
+
+    @property
+    def is_fraction(self) -> bool:
+        return self.kind == "r" and 0 < self.values[0] < 1
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A rate resolved for one backbone. amounts[l]: tokens taken out in block l; counts[l]: tokens that leave it."""
+    """A rate resolved for one backbone.
+
+    amounts[l]: tokens taken out in block l; counts[l]: tokens that leave it; stages[l]: its place among the blocks that
+    the rate acts in, None for the others.
+    """
 
     amounts: tuple[int, ...]
     counts: tuple[int, ...]
+    stages: tuple[int | None, ...]
+
+    @property
+    def num_stages(self) -> int:
+        return sum(stage is not None for stage in self.stages)
 
 
 def parse_rate(text: str) -> Rate:
@@ -54,16 +69,27 @@ def parse_rate(text: str) -> Rate:
         blocks = tuple(int(block) for block in at.split(",")) if staged else None
         if kind == "r":
             return _parse_r(compact, value, blocks)
-        if kind == "keep" and re.fullmatch(NUMBER, value):
-            keep = float(value)
-            if not 0 < keep <= 1:
-                raise RequestError(f"rate {text!r}: the kept fraction must lie in (0, 1], not {keep:g}")
-            return Rate(compact, kind, (keep,), blocks=blocks)
+        if kind == "keep":
+            return _parse_keep(compact, value, blocks)
         if kind == "flops" and not staged:
             return _parse_flops(compact, value)
     except ValueError:
         pass
     raise RequestError(f"rate {text!r} cannot be read; write for example {FORMS}")
+
+
+def _parse_keep(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
+    listed = value.startswith("[") and value.endswith("]")
+    parts = value[1:-1].rstrip(",").split(",") if listed else [value]
+    if not all(re.fullmatch(NUMBER, part) for part in parts):
+        raise ValueError
+    keeps = tuple(map(float, parts))
+    for keep in keeps:
+        if not 0 < keep <= 1:
+            raise RequestError(f"rate {text!r}: the kept fraction must lie in (0, 1], not {keep:g}")
+    if listed and any(later > earlier for earlier, later in zip(keeps, keeps[1:])):
+        raise RequestError(f"rate {text!r}: kept fractions are of the original patches, so they cannot grow")
+    return Rate(text, "keep", keeps, per_block=listed, blocks=blocks)
 
 
 def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
@@ -75,6 +101,8 @@ def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
         values, inflection = (int(r),), float(t)
         if not -1 <= inflection <= 1:
             raise RequestError(f"rate {text!r}: the inflection must lie in [-1, 1], not {inflection:g}")
+    elif re.fullmatch(r"0?\.\d+", value) and float(value) > 0:
+        values = (float(value),)
     else:
         values = (int(value),)
     if min(values) < 0:
@@ -113,9 +141,9 @@ def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
             wrong = f"block {beyond[0]}" if beyond else "a block twice"
             raise RequestError(f"rate {rate} names {wrong}; the model has blocks 0 to {depth - 1}")
         return tuple(sorted(rate.blocks))
-    if rate.kind == "keep" and reducer.staged:
-        return tuple(sorted({depth * quarter // 4 for quarter in (1, 2, 3)}))
-    return tuple(range(depth))
+    if rate.per_block and rate.kind == "r":
+        return tuple(range(depth))
+    return reducer.active_blocks(rate.kind, depth)
 
 
 def check_form(rate: Rate, reducer: Reducer) -> None:
@@ -134,18 +162,22 @@ def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num
     The first block that is asked for more than it can give raises RequestError; later blocks give what they have, as
     the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last block).
     """
-    untouched = Schedule((0,) * depth, (tokens,) * depth)
+    if reducer.planned:
+        return _resolve_own_plan(rate, reducer, depth, tokens, num_prefix)
     if rate is None:
-        return untouched
+        return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
     check_form(rate, reducer)
     blocks = active_blocks(rate, reducer, depth)
-    asked = r_per_block(rate, depth) if rate.kind == "r" else None
+    places = {block: stage for stage, block in enumerate(blocks)}
+    asked = r_per_block(rate, depth) if rate.kind == "r" and not rate.is_fraction else None
     if rate.is_zero:
-        return untouched
+        return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
+    if rate.kind == "keep" and rate.per_block and len(rate.values) != len(blocks):
+        raise RequestError(f"rate {rate} lists {len(rate.values)} fractions for {len(blocks)} active blocks")
     amounts, counts, count = [], [], tokens
     for block in range(depth):
         amount = 0
-        if block in blocks and asked is not None:
+        if block in places and asked is not None:
             limit = reducer.capacity(tokens, num_prefix)
             if asked[block] > limit:
                 raise RequestError(
@@ -153,12 +185,37 @@ def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num
                     f"out at most {limit} of {tokens}; use r<={limit}"
                 )
             amount = reducer.amount_for_r(max(0, min(asked[block], reducer.capacity(count, num_prefix))))
-        elif block in blocks:
-            patches, origin = count - num_prefix, tokens - num_prefix
-            amount = reducer.amount_for_keep(rate.values[0], blocks.index(block), patches, origin)
-            if amount >= patches:
+        elif block in places:
+            amount = _amount_for_part(rate, reducer, places[block], count, tokens, num_prefix)
+            if amount >= count - num_prefix:
                 raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
+            limit, fewer = reducer.capacity(count, num_prefix), count - reducer.leaving(count, amount)
+            if fewer > limit:
+                raise RequestError(
+                    f"rate {rate} asks block {block} to take out {fewer} tokens, but {reducer.name!r} can take out at "
+                    f"most {limit} of {count}; keep more"
+                )
         amounts.append(amount)
         count = reducer.leaving(count, amount)
         counts.append(count)
-    return Schedule(tuple(amounts), tuple(counts))
+    return Schedule(tuple(amounts), tuple(counts), tuple(map(places.get, range(depth))))
+
+
+def _amount_for_part(rate: Rate, reducer: Reducer, stage: int, count: int, tokens: int, num_prefix: int) -> int:
+    """What a rate that is a fraction takes out of `count` tokens in its block number `stage`."""
+    if rate.is_fraction:
+        return reducer.amount_for_fraction(rate.values[0], count, num_prefix)
+    patches, origin = count - num_prefix, tokens - num_prefix
+    if rate.per_block:  # absolute: of the original patches
+        return max(0, patches - int(origin * rate.values[stage]))
+    return reducer.amount_for_keep(rate.values[0], stage, patches, origin)
+
+
+def _resolve_own_plan(rate: Rate | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int) -> Schedule:
+    if rate is not None:
+        raise RequestError(f"reducer {reducer.name!r} was given a plan of its own; leave the rate {rate} out")
+    amounts, counts, count = reducer.own_plan(depth, tokens, num_prefix), [], tokens
+    for amount in amounts:
+        count = reducer.leaving(count, amount)
+        counts.append(count)
+    return Schedule(tuple(amounts), tuple(counts), tuple(range(depth)))

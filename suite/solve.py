@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suite.backbones import family_of
 from suite.errors import RequestError
@@ -37,11 +37,18 @@ class Solved:
         return self.rate
 
 
-def solve_rate(model: nn.Module, reducer: str | Reducer, *, flops: float | str, **options: object) -> Solved:
+def solve_rate(
+    model: nn.Module,
+    reducer: str | Reducer,
+    *,
+    flops: float | str,
+    images: Tensor | None = None,
+    **options: object,
+) -> Solved:
     """The rate of `reducer` on `model` whose true cost, overhead included, is closest to a change of `flops`.
 
-    The cost is that of one image of the model's own size.
-
+    images: (B, 3, H, W) preprocessed images whose mean cost it is, where that depends on the image; default one
+    synthetic image of the model's own size.
     flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4.
     RequestError if the method takes no rate, or its strongest rate is still too expensive.
     """
@@ -49,7 +56,9 @@ def solve_rate(model: nn.Module, reducer: str | Reducer, *, flops: float | str, 
     family_of(model)  # refused before anything is measured
     made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
     check_form(parse_rate(f"flops={flops}"), made)
-    search = Search(model, made)
+    if made.planned:
+        raise RequestError(f"reducer {made.name!r} was given a plan of its own; leave flops={flops} out")
+    search = Search(model, made, images)
     strongest = search.strongest()
     if search.reduction(strongest) > target + TOLERANCE:
         raise RequestError(
@@ -78,10 +87,12 @@ class Search:
     A step is one token per block for r, and 1e-4 of the patches for keep.
     """
 
-    def __init__(self, model: nn.Module, reducer: Reducer) -> None:
+    def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
         self.model, self.reducer, self.form = model, reducer, reducer.rates[0]
         family = family_of(model)
-        self.image = smooth_image(family.image_size(model))
+        self.images = smooth_image(family.image_size(model)) if images is None else images
+        if not reducer.input_dependent:
+            self.images = self.images[:1]
         self.layout = family.layout(model)
         self._macs: dict[Schedule, int] = {}
 
@@ -98,7 +109,8 @@ class Search:
         schedule = self.schedule(step)
         if schedule not in self._macs:
             with attach(self.model, self.reducer, self.rate(step)), torch.no_grad():
-                self._macs[schedule] = count_macs_fast(self.model, self.image)
+                counted = [count_macs_fast(self.model, image[None]) for image in self.images]
+            self._macs[schedule] = round(sum(counted) / len(counted))
         return self._macs[schedule]
 
     def reduction(self, step: int) -> float:

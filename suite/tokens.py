@@ -7,62 +7,38 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from suite.pooling import Matching, flat_index, full_precision, group_mean, group_sum, rank, take
 
-def full_precision(x: Tensor) -> Tensor:
-    """Half precision as float32, anything else as it is: sums of tokens are never taken in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+__all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
 
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` (B, M) of `x` (B, N, C) or (B, N); rows are copied whole, several times faster than `gather`."""
-    if x.dim() == 2:
-        return x.gather(1, index)
-    return x.flatten(0, 1).index_select(0, flat_index(index, x.shape[1])).unflatten(0, index.shape)
-
-
-def flat_index(index: Tensor, length: int) -> Tensor:
-    """Positions (B, M) in rows of `length` tokens as positions (B*M,) in the flattened batch."""
-    return (index + length * torch.arange(index.shape[0], device=index.device)[:, None]).flatten()
-
-
-def rank(score: Tensor, num_prefix: int) -> Tensor:
-    """(B, N) scores -> (B, N - num_prefix) positions of the patch tokens, best first; ties keep their order."""
-    return num_prefix + score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Which tokens survive a merge and where the others go. int64 positions, the same counts for every sample.
-
-    kept: (B, M) positions before, in the order they have afterwards, prefix tokens first.
-    source: (B, S) positions before of the tokens that are merged away.
-    target: (B, S) position *afterwards* that each source is merged into.
-    """
-
-    kept: Tensor
-    source: Tensor
-    target: Tensor
+SMALLEST_SIZE = 1e-20  # soft merging lets sizes fall to exactly 0, whose logarithm has no gradient
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change of the token set, kept so that owner maps are composed only when somebody asks for them."""
+    """One change of the token set, kept so that owner maps are composed only when somebody asks for them.
+
+    `kept` holds `count` where a place afterwards is padding. `assigned` (B, count), where given, says it all.
+    """
 
     count: int
     kept: Tensor
     source: Tensor | None = None
     target: Tensor | None = None
     rest: int = -1
+    assigned: Tensor | None = None
 
     def index_map(self) -> Tensor:
         """(B, count) int64: position before -> position after, -1 = dropped."""
+        if self.assigned is not None:
+            return self.assigned
         batch, survivors = self.kept.shape
-        out = self.kept.new_full((batch, self.count), self.rest)
+        out = self.kept.new_full((batch, self.count + 1), self.rest)
         places = torch.arange(survivors, device=out.device).expand(batch, -1)
         out.scatter_(1, self.kept, places)
         if self.source is not None:
             out.scatter_(1, self.source, self.target)
-        return out
+        return out[:, :-1]
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,9 @@ class Tokens:
     x: (B, N, C) features, prefix tokens (class, distillation, register) first.
     num_prefix: how many prefix tokens there are; no operation removes or merges them.
     origin: N0, the number of tokens that entered the first block.
-    size: (B, N) float32, original tokens that each token stands for; None while all are 1.
+    size: (B, N) float32 (float64 in a float64 model), original tokens that each token stands for; None while all are 1.
+    valid: (B, N) bool, False where a place is padding that nobody attends to; None while there is none.
+    active: tokens, from the first, that soft merging still matches; None unless tokens are merged softly.
     """
 
     x: Tensor
@@ -80,6 +58,8 @@ class Tokens:
     origin: int
     size: Tensor | None = None
     steps: tuple[Step, ...] = ()
+    valid: Tensor | None = None
+    active: int | None = None
 
     @classmethod
     def start(cls, x: Tensor, num_prefix: int) -> Tokens:
@@ -87,7 +67,7 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """N, prefix tokens included."""
+        """N, prefix tokens and padding included."""
         return int(self.x.shape[1])  # a tracer hands out sizes as tensors
 
     @property
@@ -96,14 +76,24 @@ class Tokens:
 
     @property
     def sizes(self) -> Tensor:
-        """(B, N) float32, ones where no merge has happened yet."""
+        """(B, N) float32 at least, ones where no merge has happened yet."""
         if self.size is not None:
             return self.size
-        return torch.ones(self.x.shape[:2], device=self.x.device)
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        return torch.ones(self.x.shape[:2], device=self.x.device, dtype=dtype)
 
     @property
-    def owner(self) -> Tensor:
-        """(B, N0) int64: the token that each original token ended in, -1 = dropped."""
+    def counts(self) -> Tensor:
+        """(B,) int64: tokens of each sample, padding left out."""
+        if self.valid is not None:
+            return self.valid.sum(1)
+        return torch.full((self.x.shape[0],), self.count, device=self.x.device)
+
+    @property
+    def owner(self) -> Tensor | None:
+        """(B, N0) int64: the token that each original token ended in, -1 = dropped; None after soft merging."""
+        if self.active is not None:
+            return None
         owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
         for step in self.steps:
             moved = step.index_map().gather(1, owner.clamp(min=0))
@@ -112,18 +102,34 @@ class Tokens:
 
     @property
     def log_size(self) -> Tensor | None:
-        """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1."""
+        """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1.
+
+        Sizes below `SMALLEST_SIZE` count as that; after soft merging the gradient passes as if they had not (its value
+        is that of the floor), so that tokens which were merged away completely still learn.
+        """
         if self.size is None:
             return None
-        return self.size.to(torch.promote_types(self.x.dtype, torch.float32)).log().to(self.x.dtype)[:, None, None]
+        size = self.size.clamp(min=SMALLEST_SIZE)
+        if self.active is not None:
+            size = self.size + (size - self.size).detach()
+        return size.log().to(self.x.dtype)[:, None, None]
+
+    def attention_bias(self, proportional: bool) -> Tensor | None:
+        """(B, 1, 1, N) what is added to attention logits: log size if `proportional`, -inf on padding; or None."""
+        bias = self.log_size if proportional else None
+        if self.valid is None:
+            return bias
+        closed = torch.zeros_like(self.valid, dtype=self.x.dtype).masked_fill(~self.valid, -torch.inf)[:, None, None]
+        return closed if bias is None else bias + closed
 
     def with_features(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
 
-    def keep(self, index: Tensor, fused: Tensor | None = None) -> Tokens:
+    def keep(self, index: Tensor, fused: Tensor | None = None, valid: Tensor | None = None) -> Tokens:
         """Keep the prefix tokens and `index` (B, K: positions, in their new order), drop the others.
 
-        `fused` (B, 1, C) is appended as a last token that stands for all that is dropped and owns it.
+        `fused` (B, 1, C) is appended as a last token that stands for all that is dropped and owns it. `valid` (B, K)
+        bool marks with False what only pads a sample to K tokens; its position may be any.
         """
         prefix = torch.arange(self.num_prefix, device=index.device).expand(index.shape[0], -1)
         kept = torch.cat([prefix, index], dim=1)
@@ -136,34 +142,54 @@ class Tokens:
             survived = take(self.sizes, kept)
             gone = self.sizes.sum(1, keepdim=True) - survived.sum(1, keepdim=True)
             size = torch.cat([survived, gone], dim=1)
-        return replace(self, x=x, size=size, steps=(*self.steps, Step(self.count, kept, rest=rest)))
+        if valid is not None:
+            valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
+            size = take(self.sizes, kept) * valid
+            kept = kept.masked_fill(~valid, self.count)
+        return replace(self, x=x, size=size, valid=valid, steps=(*self.steps, Step(self.count, kept, rest=rest)))
 
-    def merge(self, matching: Matching) -> Tokens:
-        """Average every source into its target, weighted by size; a token alone in its group is copied exactly.
+    def merge(
+        self, matching: Matching, weight: Tensor | None = None, mass: Tensor | None = None, x: Tensor | None = None
+    ) -> Tokens:
+        """Make one token of every group, by default ToMe's average: x' = sum(s x) / sum(s), s' = sum(s) (section 3).
 
-        x' = sum(s x) / sum(s), s' = sum(s) over the group, in float32 (ToMe, section 3).
+        weight: (B, N) what features are averaged by; default the sizes. mass: (B, N) what adds up to the new sizes;
+        default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A token alone in its
+        group is copied bit for bit.
         """
-        kept, source, target = matching.kept, matching.source, matching.target
-        if source.shape[1] == 0:
+        if matching.source.shape[1] == 0:
             return self
-        sizes = self.sizes
-        before, moved = take(sizes, kept), take(sizes, source)
-        size = before.scatter_add(1, target, moved)
-        rows = full_precision(take(self.x, kept))
-        # only targets change, by their sources' shares: a lone token stays bit for bit, and no time is spent on it
-        share = (moved / size.to(rows.dtype).gather(1, target))[..., None]
-        moves = (full_precision(take(self.x, source)) - take(rows, target)) * share
-        flat = rows.flatten(0, 1)
-        flat.index_add_(0, flat_index(target, kept.shape[1]), moves.flatten(0, 1))
-        x = flat.unflatten(0, kept.shape).to(self.x.dtype)
-        return replace(self, x=x, size=size, steps=(*self.steps, Step(self.count, kept, source, target)))
+        if x is None:
+            x = group_mean(self.x, matching, self.sizes if weight is None else weight)
+        size = group_sum(self.sizes if mass is None else mass, matching)
+        step = Step(self.count, matching.kept, matching.source, matching.target)
+        return replace(self, x=x, size=size, steps=(*self.steps, step))
+
+    def assign(self, x: Tensor, target: Tensor) -> Tokens:
+        """Replace all patch tokens by new ones.
+
+        x: (B, M, C) the new patch tokens. target: (B, N - num_prefix) in [0, M), which of them every patch token
+        counts as part of; methods that mix all tokens into all name the one that takes the largest share.
+        """
+        prefix, batch = self.num_prefix, x.shape[0]
+        fixed = torch.arange(prefix, device=target.device).expand(batch, -1)
+        assigned = torch.cat([fixed, prefix + target], dim=1)
+        x = torch.cat([self.x[:, :prefix], x.to(self.x.dtype)], dim=1)
+        size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
+        return replace(self, x=x, size=size, steps=(*self.steps, Step(self.count, fixed, assigned=assigned)))
+
+    def soften(self, x: Tensor, size: Tensor, active: int) -> Tokens:
+        """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything."""
+        return replace(self, x=x, size=size, active=active)
 
     def expand(self, x: Tensor | None = None) -> Tensor:
         """Give every original token the features (B, N0, C) of the token that owns it.
 
-        Raises ValueError where a token was dropped and nobody owns it.
+        Raises ValueError where a token was dropped and nobody owns it, and after soft merging.
         """
         owner = self.owner
+        if owner is None:
+            raise ValueError("tokens were merged softly (training); they cannot be restored")
         if bool((owner < 0).any()):
             raise ValueError("some tokens were dropped without an owner; they cannot be restored")
         return take(self.x if x is None else x, owner)

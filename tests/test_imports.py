@@ -27,6 +27,7 @@ LAYERS = (
     ("suite.solve",),
     ("suite.measure",),
     ("suite.handle",),
+    ("suite.reducer_weights",),
     ("suite.backbones",),
     ("suite.schedule",),
     ("suite.reducers",),
@@ -42,6 +43,7 @@ LAYERS = (
         "suite.progress",
     ),
     ("suite.tokens",),
+    ("suite.pooling",),
     ("suite.errors",),
 )
 
@@ -49,9 +51,9 @@ LAYERS = (
 FENCES = {
     "a method": (
         lambda name: name.startswith("suite.reducers.") and name != "suite.reducers.base",
-        ("suite.tokens", "suite.matching", "suite.reducers.base"),
+        ("suite.tokens", "suite.pooling", "suite.matching", "suite.reducers.base"),
     ),
-    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens",)),
+    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens", "suite.pooling")),
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.task", "suite.errors", "suite.stats")),
     "a report": (lambda name: within(name, "reports"), ("reports", "suite.store", "suite.stats", "suite.errors")),
     "a measurement": (

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from suite.reducers.base import Reducer
+from suite.pooling import group_mean, take
+from suite.reducers.base import Reducer, SelectedQueries
 from suite.tokens import Tokens
 
 
@@ -21,8 +22,9 @@ class Layout:
 
     `num_prefix` tokens are protected; the first `num_class` of them are read by a head (class, distillation).
 
-    Cost in multiply-accumulates: `qkv_macs`, `proj_macs`, `mlp_macs` per token and block; `patch_macs` and `head_macs`
-    per image; `head_token_macs` per token that reaches the head (attention pooling; 0 elsewhere).
+    Cost in multiply-accumulates: `qkv_macs` (a third of it values), `proj_macs` (with a gate, where there is one) and
+    `mlp_macs` per token and block; `patch_macs` and `head_macs` per image; `head_token_macs` per token that reaches
+    the head (attention pooling; 0 elsewhere).
     """
 
     depth: int
@@ -46,11 +48,42 @@ class Layout:
 
 
 class BlockTrace(NamedTuple):
-    """Tokens that enter a block, that its attention runs on, and that leave it (its MLP's)."""
+    """Tokens that the parts of a block run on, prefix and padding included; the cost of the block follows from them.
+
+    entering: tokens that enter the block. attended: queries and keys are made of them. values: values are. queries:
+    rows of the attention map. projected: rows of the output projection. mlp: tokens of the MLP. leaving: of the result.
+    """
 
     entering: int
     attended: int
+    values: int
+    queries: int
+    projected: int
+    mlp: int
     leaving: int
+
+    @classmethod
+    def plain(cls, attended: int, leaving: int | None = None, entering: int | None = None) -> BlockTrace:
+        """An ordinary block: all of `attended` in attention, `leaving` in the MLP."""
+        leaving = attended if leaving is None else leaving
+        entering = attended if entering is None else entering
+        return cls(entering, attended, attended, attended, attended, leaving, leaving)
+
+
+class Visit(NamedTuple):
+    """What one forward is to do in one block.
+
+    amount: tokens that the reducer takes out, 0: it is not called. stage: place of this block among those the rate acts
+    in. fused: weight and bias of qkv with the reducer's extra rows below. received: see `Signals.received_before`.
+    watch: the next block's reducer wants to know what attention every token received here.
+    """
+
+    amount: int
+    depth: int
+    stage: int | None = None
+    fused: tuple[Tensor, Tensor | None] | None = None
+    received: Tensor | None = None
+    watch: bool = False
 
 
 class BlockParts(ABC):
@@ -71,6 +104,23 @@ class BlockParts(ABC):
     @abstractmethod
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed tokens (B, N, C) -> queries, keys, values, each (B, H, N, d), after q/k norm where there is one."""
+
+    @abstractmethod
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries and keys of `qkv` alone."""
+
+    @abstractmethod
+    def values(self, x: Tensor) -> Tensor:
+        """The values of `qkv` alone, (B, H, N, d)."""
+
+    @property
+    def qkv_linear(self) -> nn.Linear | None:
+        """The one linear layer that `qkv` consists of, where it is one; see `split_heads`."""
+        return None
+
+    def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Output (B, N, 3·H·d) of `qkv_linear` -> what `qkv` returns."""
+        raise NotImplementedError
 
     @abstractmethod
     def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
@@ -108,9 +158,11 @@ class Signals:
     Signals describe the tokens before attention: positions agree with the tokens that the hook receives.
     """
 
-    def __init__(self, parts: BlockParts, tokens: Tokens, depth: int, bias: Tensor | None = None) -> None:
-        self._parts, self._tokens, self._bias = parts, tokens, bias
-        self.block, self.depth = parts.index, depth
+    def __init__(
+        self, parts: BlockParts, tokens: Tokens, reducer: Reducer, visit: Visit, bias: Tensor | None = None
+    ) -> None:
+        self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
+        self.block, self.depth, self.stage = parts.index, visit.depth, visit.stage
 
     @lazy
     def normed(self) -> Tensor:
@@ -120,12 +172,27 @@ class Signals:
     @lazy
     def heads(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, H, N, d)."""
-        return self._parts.qkv(self.normed)
+        if self._visit.fused is None:
+            return self._parts.qkv(self.normed)
+        width = self._parts.qkv_linear.out_features
+        projected = F.linear(self.normed, *self._visit.fused)
+        self.__dict__["extra"] = projected[..., width:]
+        return self._parts.split_heads(projected[..., :width])
+
+    @lazy
+    def queries_keys(self) -> tuple[Tensor, Tensor]:
+        """Queries and keys, each (B, H, N, d), without the values unless those are there already."""
+        return self.heads[:2] if "heads" in self.__dict__ else self._parts.queries_keys(self.normed)
+
+    @lazy
+    def extra(self) -> Tensor:
+        """(B, N, D) the reducer's `extra_projection` of `normed`."""
+        return F.linear(self.normed, *self._reducer.extra_projection(self.block))
 
     @property
     def keys(self) -> Tensor:
         """(B, N, d) keys averaged over heads, after k-norm where the model has one (ToMe's metric)."""
-        return self.heads[1].mean(1)
+        return self.queries_keys[1].mean(1)
 
     @lazy
     def class_attention(self) -> Tensor:
@@ -134,7 +201,12 @@ class Signals:
         One extra query row, not the whole map; a distilled model's two rows are averaged. Raises ValueError for a
         model without a class token.
         """
-        queries, keys, _ = self.heads
+        return self.class_rows.mean(dim=(1, 2))
+
+    @lazy
+    def class_rows(self) -> Tensor:
+        """(B, H, R, N) float32 softmax attention of the R = 1 or 2 tokens that a head reads, head by head."""
+        queries, keys = self.queries_keys
         rows = self._parts.num_class
         if rows == 0:
             raise ValueError(
@@ -143,19 +215,34 @@ class Signals:
         logits = (queries[:, :, :rows] * self._parts.scale) @ keys.transpose(-2, -1)
         if self._bias is not None:
             logits = logits + self._bias
-        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(dim=(1, 2))
+        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     @lazy
     def attention_map(self) -> Tensor:
         """(B, H, N, N) softmax attention. Asked for before attention runs, it is the map that attention uses."""
-        queries, keys, _ = self.heads
-        logits = (queries * self._parts.scale) @ keys.transpose(-2, -1)
-        return (logits if self._bias is None else logits + self._bias).softmax(dim=-1)
+        return self._softmax(self.queries_keys[0])
 
-    def attend(self) -> Tensor:
-        """(B, H, N, d) attention output; by the fused kernel unless the map was asked for or the model is not fused."""
-        parts, (queries, keys, values) = self._parts, self.heads
+    @lazy
+    def received(self) -> Tensor:
+        """(B, N) float32 attention that every token receives, averaged over heads and queries; sums to 1."""
+        dtype = torch.promote_types(self.attention_map.dtype, torch.float32)
+        return self.attention_map.sum(dim=2, dtype=dtype).mean(1) / self.attention_map.shape[2]
+
+    @property
+    def received_before(self) -> Tensor | None:
+        """(B, N) float32 what `received` was in the block before; None in the first block."""
+        return self._visit.received
+
+    def attend(self, values: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """(B, H, M, d) attention output; by the fused kernel unless the map was asked for or the model is not fused.
+
+        values: (B, H, N, d) in place of the tokens' own. rows: (B, M) the queries that are answered, default all.
+        """
+        parts = self._parts
+        queries, keys = self.queries_keys
+        values = self.heads[2] if values is None else values
         if parts.fused and "attention_map" not in self.__dict__:
+            queries = queries if rows is None else queries.take_along_dim(rows[:, None, :, None], 2)
             return F.scaled_dot_product_attention(
                 queries,
                 keys,
@@ -164,27 +251,91 @@ class Signals:
                 dropout_p=parts.attention_dropout,
                 scale=parts.scale,
             )
-        return F.dropout(self.attention_map, parts.attention_dropout) @ values
+        if rows is None:
+            attention = self.attention_map
+        elif "attention_map" in self.__dict__:
+            attention = self.attention_map.take_along_dim(rows[:, None, :, None], 2)
+        else:
+            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2))
+        return F.dropout(attention, parts.attention_dropout) @ values
+
+    def _softmax(self, queries: Tensor) -> Tensor:
+        """Attention (B, H, M, N) that queries (B, H, M, d) pay to all keys."""
+        logits = (queries * self._parts.scale) @ self.queries_keys[1].transpose(-2, -1)
+        return (logits if self._bias is None else logits + self._bias).softmax(dim=-1)
 
 
 def reducible_block(
-    parts: BlockParts, tokens: Tokens, reducer: Reducer, amount: int, depth: int
-) -> tuple[Tokens, BlockTrace]:
-    """One block on `tokens`, with `amount` tokens taken out by `reducer` (0: its hook is not called).
+    parts: BlockParts, tokens: Tokens, reducer: Reducer, visit: Visit
+) -> tuple[Tokens, BlockTrace, Tensor | None]:
+    """One block on `tokens`: what leaves it, the counts that its cost follows from, and `Signals.received` if watched.
 
     While nothing was merged and nothing is asked for, this is the original block: the same kernels on the same
     values, so that zero reduction is the unmodified model bit for bit.
     """
-    entering = tokens.count
-    if amount and reducer.site == "before_block":
-        tokens = reducer("before_block", tokens, Signals(parts, tokens, depth), amount)
-    attended = tokens.count
-    bias = tokens.log_size if reducer.proportional_attention else None
-    if bias is None and not (amount and reducer.site == "after_attention"):
-        return tokens.with_features(parts.original(tokens.x)), BlockTrace(entering, attended, attended)
-    signals = Signals(parts, tokens, depth, bias)
-    tokens = tokens.with_features(tokens.x + parts.attention_branch(signals.attend(), signals.normed))
-    if amount and reducer.site == "after_attention":
+    entering, amount = tokens.count, visit.amount
+    site = reducer.site if amount else None
+    if site == "before_block":
+        signals = Signals(parts, tokens, reducer, visit, _bias(tokens, reducer))
+        tokens = reducer("before_block", tokens, signals, amount)
+    bias, attended = _bias(tokens, reducer), tokens.count
+    if bias is None and site in (None, "before_block") and not visit.watch:
+        return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
+    signals = Signals(parts, tokens, reducer, visit, bias)
+    if visit.watch or (reducer.reads_map and site not in (None, "before_block")):
+        signals.attention_map  # noqa: B018  the model's own work, before the reducer's begins
+    if site == "inside_attention":
+        tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
+    else:
+        _ = signals.heads  # queries, keys and values in one product
+        tokens = tokens.with_features(tokens.x + parts.attention_branch(signals.attend(), signals.normed))
+        trace = BlockTrace.plain(attended)
+    if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)
+    mlp = tokens.count
     tokens = tokens.with_features(tokens.x + parts.mlp_branch(tokens.x))
-    return tokens, BlockTrace(entering, attended, tokens.count)
+    if site == "after_block":
+        tokens = reducer("after_block", tokens, signals, amount)
+    received = signals.received if visit.watch else None
+    return tokens, trace._replace(entering=entering, mlp=mlp, leaving=tokens.count), received
+
+
+def _bias(tokens: Tokens, reducer: Reducer) -> Tensor | None:
+    return tokens.attention_bias(reducer.proportional_attention)
+
+
+def _attention_with(
+    parts: BlockParts, tokens: Tokens, signals: Signals, reducer: Reducer, amount: int
+) -> tuple[Tokens, BlockTrace]:
+    """Attention and its branch, with what the reducer declares about them.
+
+    Groups: the columns of a group's keys are to be added up and its queries' rows averaged. Attention is linear in the
+    values, so giving every key its group's value is the same as adding columns up, and averaging the rows of the output
+    is the same as averaging those of the map: no map is ever reshuffled.
+    """
+    if not reducer.reads_map:
+        signals.heads  # noqa: B018  the model's own work, before the reducer's begins
+    change = reducer("inside_attention", tokens, signals, amount)
+    count, after = tokens.count, change.tokens
+    if isinstance(change, SelectedQueries):
+        normed = take(signals.normed, change.rows)
+        attended = signals.attend(rows=change.rows)
+        trace = BlockTrace.plain(count)._replace(queries=after.count, projected=after.count)
+    else:
+        normed = parts.norm1(after.x)
+        values = parts.values(normed)
+        spread = take(_flat(values), after.steps[-1].index_map())
+        rows = _flat(signals.attend(values=_in_heads(spread, values)))
+        attended = _in_heads(group_mean(rows, change.matching, change.weight), values)
+        trace = BlockTrace.plain(count)._replace(values=after.count, projected=after.count)
+    return after.with_features(after.x + parts.attention_branch(attended, normed)), trace
+
+
+def _flat(heads: Tensor) -> Tensor:
+    """(B, H, N, d) -> (B, N, H·d)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def _in_heads(rows: Tensor, like: Tensor) -> Tensor:
+    """(B, N, H·d) -> (B, H, N, d) with the heads of `like`."""
+    return rows.unflatten(2, (like.shape[1], like.shape[3])).transpose(1, 2)

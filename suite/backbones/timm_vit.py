@@ -9,13 +9,15 @@ from fnmatch import fnmatchcase
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.block import BlockParts, Layout
 from suite.errors import RequestError
-from suite.tokens import full_precision
+from suite.pooling import full_precision
+from suite.tokens import Tokens
 
 SUPPORTED = (
     "timm VisionTransformer models with standard pre-norm blocks are supported "
@@ -37,10 +39,37 @@ class TimmBlock(BlockParts):
         return self.block.norm1(x)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.split_heads(self.block.attn.qkv(x))
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         attention = self.block.attn
-        batch, count, _ = x.shape
-        q, k, v = attention.qkv(x).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.in_heads(self._rows_of_qkv(x, 0, 2), 2)
+        return attention.q_norm(q), attention.k_norm(k)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.in_heads(self._rows_of_qkv(x, 2, 3), 1)[0]
+
+    def _rows_of_qkv(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Thirds `first` to `last` of the qkv product alone."""
+        linear = self.block.attn.qkv
+        third = linear.out_features // 3
+        bias = None if linear.bias is None else linear.bias[first * third : last * third]
+        return F.linear(x, linear.weight[first * third : last * third], bias)
+
+    @property
+    def qkv_linear(self) -> nn.Linear | None:
+        return self.block.attn.qkv
+
+    def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attention = self.block.attn
+        q, k, v = self.in_heads(projected, 3)
         return attention.q_norm(q), attention.k_norm(k), v
+
+    def in_heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, N, parts·H·d) -> `parts` tensors (B, H, N, d)."""
+        batch, count, _ = projected.shape
+        heads = projected.reshape(batch, count, parts, self.block.attn.num_heads, -1)
+        return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:
         """What the attention module returns for heads (B, H, N, d)."""
@@ -86,6 +115,11 @@ class ReducedViT:
         self._reducerbench.reducer.train(mode)
         return super().train(mode)
 
+    def _apply(self, *args: object, **options: object) -> nn.Module:
+        """`to`, `half`, `cuda` and the like move the reducer's weights with the model's."""
+        self._reducerbench.reducer._apply(*args, **options)
+        return super()._apply(*args, **options)
+
     def forward_features(self, x: Tensor) -> Tensor:
         return self.norm(self._reducerbench.encode(self, x).x)
 
@@ -93,24 +127,31 @@ class ReducedViT:
         tokens = self._reducerbench.tokens
         if tokens is None or tokens.x.shape[:2] != x.shape[:2]:
             raise RuntimeError("forward_head needs the features of the last forward_features of this model")
-        return self._head(x, tokens.size, pre_logits)
+        return self._head(x, tokens, pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self._reducerbench.encode(self, x)
-        return self._head(self.norm(tokens.x), tokens.size)
+        return self._head(self.norm(tokens.x), tokens)
 
     def forward_intermediates(self, *args: object, **options: object) -> None:
         raise RuntimeError("forward_intermediates would run the blocks unreduced; detach the reducer first")
 
-    def _head(self, x: Tensor, size: Tensor | None, pre_logits: bool = False) -> Tensor:
-        pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax")
-        if size is None or not pools or not self._reducerbench.reducer.weighted_pooling:
+    def _head(self, x: Tensor, tokens: Tokens, pre_logits: bool = False) -> Tensor:
+        """The head on normed features; where it pools over patches, by sizes if the method says so, never padding."""
+        weight = tokens.size if self._reducerbench.reducer.weighted_pooling else None
+        if tokens.valid is not None:
+            weight = tokens.valid.to(tokens.sizes.dtype) * (1 if weight is None else weight)
+        pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax", "max")
+        if weight is None or not pools:
+            if tokens.valid is not None and self.attn_pool is not None:
+                raise RuntimeError("attention pooling over samples of different token counts is not supported")
             return super().forward_head(x, pre_logits)
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
-        weight, patches = size[:, first:, None], full_precision(x[:, first:])
+        weight, patches = weight[:, first:, None], full_precision(x[:, first:])
         pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
-        if self.global_pool == "avgmax":
-            pooled = 0.5 * (x[:, first:].amax(dim=1) + pooled)
+        if self.global_pool != "avg":
+            largest = x[:, first:].masked_fill(weight == 0, -torch.inf).amax(dim=1)
+            pooled = largest if self.global_pool == "max" else 0.5 * (largest + pooled)
         x = self.head_drop(self.fc_norm(pooled))
         return x if pre_logits else self.head(x)
 
@@ -167,8 +208,8 @@ class TimmViT:
             width=model.embed_dim,
             heads=attention.num_heads,
             head_dim=attention.qkv.out_features // (3 * attention.num_heads),
-            qkv_macs=linear_macs(attention.qkv) + gate,
-            proj_macs=linear_macs(attention.proj),
+            qkv_macs=linear_macs(attention.qkv),
+            proj_macs=linear_macs(attention.proj) + gate,
             mlp_macs=linear_macs(block.mlp),
             patch_macs=embed_macs(model, size),
             head_macs=head,

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from suite.handle import handle_of
 from suite.measure.op_handles import attention_macs, broadcast
 
 
@@ -40,13 +41,17 @@ def quiet_forward(model: nn.Module, image: Tensor) -> Iterator[Tensor]:
 
     torch's fused encoder layer (a kernel of eval mode alone) is switched off meanwhile: no counter sees inside it.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    handle = handle_of(model)
+    modules = [*model.modules(), *(handle.reducer.modules() if handle else ())]
+    modes = [(module, module.training) for module in modules]
     # torch's counter stumbles over a parameter that is handed to a module, even without gradients
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learning = [p for module in modules for p in module.parameters(recurse=False) if p.requires_grad]
     fused_encoder = torch.backends.mha.get_fastpath_enabled()
     weight = next(model.parameters(), image)
     try:
-        model.eval().requires_grad_(False)
+        model.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)
         torch.backends.mha.set_fastpath_enabled(False)
         with torch.no_grad():
             yield image.to(device=weight.device, dtype=weight.dtype)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from suite.backbones import family_of
+from suite.backbones.block import BlockTrace
 from suite.errors import CellError, RequestError
 from suite.handle import handle_of
 from suite.measure.dispatch import count_macs_fast, dispatched_macs, quiet_forward
@@ -212,14 +213,12 @@ def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
     """From the token counts of the last forward; None for a model of no family that we know."""
     handle, size = handle_of(model), tuple(image.shape[-2:])
     if handle is not None:
-        trace = handle.trace
-        return base_macs(handle.family.layout(model, size), [b.attended for b in trace], [b.leaving for b in trace])
+        return base_macs(handle.family.layout(model, size), handle.trace)
     try:
         layout = family_of(model).layout(model, size)
     except RequestError:
         return None
-    counts = [layout.tokens] * layout.depth
-    return base_macs(layout, counts, counts)
+    return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
 
 
 def _disputes(total: int, overhead: int, dispatched: int, base: BaseCost | None) -> list[str]:

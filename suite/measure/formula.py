@@ -1,9 +1,10 @@
 """Closed form of a ViT's cost from the token counts of its blocks: what the counters are checked against.
 
-A block whose attention runs on N tokens of width C and whose MLP runs on N' costs, in multiply-accumulates,
+A plain block whose attention runs on N tokens of width C and whose MLP runs on N' costs, in multiply-accumulates,
     N·(qkv + proj) + 2·N²·C_attention + N'·mlp
-with qkv = 3C², proj = C², mlp = 2ρC² for a plain block of MLP ratio ρ. Normalisations, softmax, activations,
-sorting and moving tokens are free by convention; what a reducer itself computes comes on top.
+with qkv = 3C², proj = C², mlp = 2ρC² for MLP ratio ρ. Where a method acts inside attention, queries and keys, values,
+rows of the map and rows of the projection are counted apart. Normalisations, softmax, activations, sorting and moving
+tokens are free by convention; what a reducer itself computes comes on top.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from suite.backbones.block import Layout
+    from suite.backbones.block import BlockTrace, Layout
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,27 @@ class BaseCost:
     by_block: list[int]
 
 
-def base_macs(layout: Layout, attended: Sequence[int], mlp_tokens: Sequence[int]) -> BaseCost:
-    """Cost of a backbone whose block l attends on attended[l] tokens and runs its MLP on mlp_tokens[l].
+def base_macs(layout: Layout, blocks: Sequence[BlockTrace]) -> BaseCost:
+    """Cost of a backbone whose blocks ran on the token counts of `blocks`.
 
-    Token counts include prefix tokens. Raises ValueError where a list does not have one entry a block.
+    Raises ValueError where there is not one entry a block.
     """
-    for name, counts in (("attended", attended), ("mlp_tokens", mlp_tokens)):
-        if len(counts) != layout.depth:
-            raise ValueError(f"{name} has {len(counts)} entries for {layout.depth} blocks; give one a block")
-    products = 2 * layout.heads * layout.head_dim
-    attention = [n * (layout.qkv_macs + layout.proj_macs) + n * n * products for n in attended]
-    mlp = [n * layout.mlp_macs for n in mlp_tokens]
+    if len(blocks) != layout.depth:
+        raise ValueError(f"blocks has {len(blocks)} entries for {layout.depth} blocks; give one a block")
+    attention = [attention_macs(layout, block) for block in blocks]
+    mlp = [block.mlp * layout.mlp_macs for block in blocks]
     by_part = {
         "patch_embed": layout.patch_macs,
         "attention": sum(attention),
         "mlp": sum(mlp),
-        "head": layout.head_macs + layout.head_token_macs * mlp_tokens[-1],
+        "head": layout.head_macs + layout.head_token_macs * blocks[-1].leaving,
     }
     by_block = [a + m for a, m in zip(attention, mlp)]
     return BaseCost(sum(by_part.values()), by_part, by_block)
+
+
+def attention_macs(layout: Layout, block: BlockTrace) -> int:
+    value_macs = layout.qkv_macs // 3
+    projections = block.attended * (layout.qkv_macs - value_macs) + block.values * value_macs
+    products = 2 * block.queries * block.attended * layout.heads * layout.head_dim
+    return projections + products + block.projected * layout.proj_macs

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from suite.pooling import Matching
 from suite.tokens import Tokens
 
 if TYPE_CHECKING:
-    from suite.backbones.block import Signals
+    from suite.backbones.block import Layout, Signals
 
 REGISTERED: dict[str, type[Reducer]] = {}
+HOOKS = ("before_block", "inside_attention", "after_attention", "after_block")
 
 
 def register(name: str) -> Callable[[type[Reducer]], type[Reducer]]:
@@ -29,12 +33,36 @@ def register(name: str) -> Callable[[type[Reducer]], type[Reducer]]:
     return add
 
 
+@dataclass(frozen=True)
+class GroupedAttention:
+    """Attention goes on with groups: keys of a group act as one (their attention adds up), queries are averaged.
+
+    tokens: the merged tokens (their residual stream; values are made of them). matching: the groups. weight: (B, N)
+    what the queries' rows are averaged by.
+    """
+
+    tokens: Tokens
+    matching: Matching
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class SelectedQueries:
+    """Only some queries are answered; keys and values stay those of all tokens.
+
+    tokens: the tokens that stay, prefix first. rows: (B, M) their positions before.
+    """
+
+    tokens: Tokens
+    rows: Tensor
+
+
 class Reducer(nn.Module):
     """A method that shrinks the set of tokens while the backbone runs.
 
-    A subclass overrides one hook and returns new `Tokens`. `amount` is the number of tokens that the block is to take
-    out; it was resolved from the rate before the run, and a hook is never called with 0. The class attributes say
-    what the method is; constructor arguments are its options.
+    A subclass overrides one hook and returns new `Tokens` (`inside_attention`: what attention is to do). `amount` is
+    the number of tokens that the block is to take out; it was resolved from the rate before the run, and a hook is
+    never called with 0. The class attributes say what the method is; constructor arguments are its options.
     """
 
     name: ClassVar[str]
@@ -44,31 +72,94 @@ class Reducer(nn.Module):
     """True: a keep rate applies at 1/4, 1/2 and 3/4 of the depth (blocks 3, 6, 9 of 12), not in every block."""
     needs_class_token: ClassVar[bool] = False
     """Selects by class attention, so a model without a class token is refused."""
+    learned: ClassVar[str | None] = None
+    """What has to be trained before the method means anything ('embedding', ...); None: training-free."""
+    checkpoint_keys: ClassVar[dict[str, str]] = {}
+    """Regular expressions of keys in its authors' checkpoints (backbone and method in one file) -> our names."""
+    input_dependent: ClassVar[bool] = False
+    """How many tokens stay depends on the image; the rate is an upper bound."""
+    exact_groups: ClassVar[bool] = True
+    """Sizes count the original tokens that the owner map assigns, at least one each (not so for soft assignments)."""
     proportional_attention: bool = False
     """Attention is biased by log size (ToMe, eq. 1)."""
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
+    reads_map: bool = False
+    """The hook reads the attention map, so the block computes it, once, and attends with it."""
+    reads_previous: bool = False
+    """The hook reads `signals.received_before`, so the block before computes its attention map."""
+    formulation: str | None = None
+    """Which of several equivalent ways to compute it is run, where that changes what is counted."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._trained = False
+        self.register_load_state_dict_post_hook(lambda module, _: module.mark_trained())
 
     @property
     def site(self) -> str | None:
-        """The hook that this method overrides: 'before_block', 'after_attention', or None."""
-        for hook in ("before_block", "after_attention"):
-            if getattr(type(self), hook) is not getattr(Reducer, hook):
-                return hook
-        return None
+        """The hook that this method overrides, or None."""
+        return next((hook for hook in HOOKS if getattr(type(self), hook) is not getattr(Reducer, hook)), None)
 
-    def forward(self, hook: str, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
+    @property
+    def trained(self) -> bool:
+        """Nothing is to be learned, or it was: its weights were loaded or `mark_trained` was called."""
+        return self.learned is None or self._trained
+
+    @property
+    def soft(self) -> bool:
+        """Merges softly at present and so keeps all tokens (DTEM in training)."""
+        return False
+
+    def mark_trained(self) -> None:
+        self._trained = True
+
+    def forward(
+        self, hook: str, tokens: Tokens, signals: Signals, amount: int
+    ) -> Tokens | GroupedAttention | SelectedQueries:
         """Calls a hook. Through the module call, so that profilers and FLOP counters see the method's own work."""
         return getattr(self, hook)(tokens, signals, amount)
 
     def before_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError
 
+    def inside_attention(self, tokens: Tokens, signals: Signals, amount: int) -> GroupedAttention | SelectedQueries:
+        raise NotImplementedError
+
     def after_attention(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError
+
+    def after_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
+        raise NotImplementedError
+
+    def build(self, layout: Layout, stages: int) -> None:
+        """Make what is learned for a backbone of `layout` and `stages` active blocks; called again, add what lacks."""
+
+    def grow(self, modules: nn.ModuleList, count: int, make: Callable[[], nn.Module]) -> None:
+        """Append modules until there are `count`, each with its own seeded random weights: untrained runs repeat."""
+        for index in range(len(modules), count):
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(index)
+                modules.append(make())
+
+    def extra_projection(self, block: int) -> tuple[Tensor, Tensor] | None:
+        """Weight (D, C) and bias (D,) of what the hook reads as `signals.extra`; at eval one product with qkv."""
+        return None
+
+    def own_plan(self, depth: int, tokens: int, num_prefix: int) -> list[int] | None:
+        """Amounts per block that the method brings itself, without a rate; None for methods that follow a rate."""
+        return None
+
+    @property
+    def planned(self) -> bool:
+        """The method brings its own plan as an option, so that a rate has nothing to say."""
+        return False
+
+    def active_blocks(self, kind: str, depth: int) -> tuple[int, ...]:
+        """Blocks in which a rate of form `kind` ('r', 'keep') acts where the user names none."""
+        if kind == "keep" and self.staged:
+            return tuple(sorted({depth * quarter // 4 for quarter in (1, 2, 3)}))
+        return tuple(range(depth))
 
     def capacity(self, count: int, num_prefix: int) -> int:
         """The largest reduction r of a block that `count` tokens enter. A pruner leaves one patch token."""
@@ -77,6 +168,10 @@ class Reducer(nn.Module):
     def amount_for_r(self, r: int) -> int:
         """What to take out so that the sequence becomes r tokens shorter."""
         return r
+
+    def amount_for_fraction(self, fraction: float, count: int, num_prefix: int) -> int:
+        """What to take out of `count` tokens at a rate such as r=0.35: that fraction of the patches, rounded down."""
+        return self.amount_for_r(max(0, min(int((count - num_prefix) * fraction), self.capacity(count, num_prefix))))
 
     def amount_for_keep(self, keep: float, stage: int, patches: int, origin: int) -> int:
         """What stage `stage` (from 0) takes out of `patches` tokens, of `origin` at first.

@@ -3,7 +3,7 @@
 import math
 
 from suite.reducers.base import Reducer, register
-from suite.tokens import full_precision, rank, take
+from suite.pooling import full_precision, rank, take
 
 
 @register("evit")

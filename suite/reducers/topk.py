@@ -1,7 +1,7 @@
 """Top-K pruning by class attention."""
 
 from suite.reducers.base import Reducer, register
-from suite.tokens import rank
+from suite.pooling import rank
 
 
 @register("topk")

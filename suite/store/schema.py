@@ -11,7 +11,9 @@ report/            tables and plots, made from the rest and safe to delete
 
 A cell's folder:
 cell.json          what the cell is; written before it runs (CELL)
-flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model
+flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model;
+                   images: how many were counted; total_p5, total_p95: percentiles over them (total is their mean) and
+                   tokens_mean, tokens_p5, tokens_p95: tokens leaving the last block, all null unless they depend on it
 samples/batch-*.parquet   outcomes of one batch (SAMPLES), written atomically as soon as it is scored
 samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
@@ -33,6 +35,9 @@ CELL = {
     "weights_kind": "'trained' or 'random'",
     "reducer": "registered name or path/to/file.py:ClassName",
     "options": "the method's options that were set",
+    "learned": "what the method has to learn, e.g. 'embedding'; null: training-free",
+    "reducer_weights": "{source, sha256} of the trained weights that the method was given; null: none",
+    "formulation": "which of several formulations of attention was run; null: the method has one",
     "rate": "as asked, e.g. 'flops=-35%'; '' for the unreduced model",
     "resolved_rate": "what it came to, e.g. 'r=11'; equal to rate unless that was a FLOPs target; null: unresolved",
     "solved_reduction": "change of FLOPs that solving promised; null if nothing was solved",
@@ -42,7 +47,7 @@ CELL = {
     "image_size": "side in pixels; null: the model's own",
     "depth": "blocks",
     "tokens_in": "tokens that enter the first block, prefix included",
-    "planned_counts": "tokens leaving each block",
+    "planned_counts": "tokens leaving each block; null where they depend on the image",
 }
 
 SAMPLES = pa.schema(

@@ -5,7 +5,7 @@ import torch
 from tiny_models import PAIRS, REDUCERS, make_images, make_model, rates, reducer_id
 
 from suite import RequestError, attach
-from suite.backbones.block import reducible_block
+from suite.backbones.block import Visit, reducible_block
 from suite.backbones.timm_vit import TimmViT
 from suite.reducers.base import Reducer
 from suite.schedule import resolve
@@ -179,7 +179,7 @@ def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(ki
     class Proportional(Reducer):
         proportional_attention = True
 
-    merged, _ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), 0, 4)
+    merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), Visit(0, 4))
     apart = parts.original(x[:, torch_rows])
     torch.testing.assert_close(merged.x[:, torch_rows], apart, atol=1e-5, rtol=1e-5)
 

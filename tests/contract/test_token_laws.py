@@ -6,7 +6,7 @@ from tiny_models import IMPOSSIBLE, PAIRS, REDUCERS, make_images, make_model, ra
 
 from suite import attach
 from suite.errors import RequestError
-from suite.tokens import take
+from suite.pooling import take
 
 pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)

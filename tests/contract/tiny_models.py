@@ -99,7 +99,7 @@ def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
 TOYS = """
 import torch
 from suite.reducers.base import Reducer
-from suite.tokens import Matching
+from suite.pooling import Matching
 
 
 class DropLast(Reducer):

@@ -12,6 +12,10 @@ import pyarrow.parquet as pq
 N = 400
 METHODS = {"tome": 4.0, "evit": 7.0, "topk": 9.0, "uniform": 16.0, "random": 24.0}
 BASE_GMACS, BASE_IM_S = 1.25, 210.0
+LEARNED = {
+    "dtem": "embedding", "dynamicvit": "predictor", "dtps": "predictor", "patchmerger": "queries", "sinkhorn": "centres",
+    "sit": "weights", "diffrate": "rates",
+}  # fmt: skip
 
 
 def sample_ids(n: int) -> list[str]:
@@ -57,6 +61,7 @@ def write_cell(out: Path, reducer: str, rate: str = "", *, accuracy: float = 0.9
         "key": key, "task": "scenes", "model": "vit_scenes", "weights": "embedded", "weights_kind": "trained",
         "reducer": reducer, "options": {}, "rate": rate, "resolved_rate": f"r={round(cut * 30)}" if rate else "",
         "precision": "fp32", "batch_size": 32, "image_size": 112, "depth": 12, "tokens_in": 197,
+        "neighbours": [], "learned": LEARNED.get(reducer), "reducer_weights": None, "formulation": None,
         "planned_counts": [197 - round(cut * 14) * (i + 1) for i in range(12)],
     }  # fmt: skip
     total, overhead = int(BASE_GMACS * 1e9 * (1 - cut)), int(4e6 * (reducer != "none"))

@@ -69,7 +69,9 @@ def test_a_handle_tells_what_happened(model):
         assert handle.tokens.x.shape == (2, 41, 32)
         assert handle.tokens.size.shape == (2, 41)
         assert handle.tokens.owner.shape == (2, 65)
-        assert [tuple(step) for step in handle.trace] == [(65, 65, 59), (59, 59, 53), (53, 53, 47), (47, 47, 41)]
+        assert [(t.entering, t.attended, t.mlp, t.leaving) for t in handle.trace] == [
+            (n, n, n - 6, n - 6) for n in (65, 59, 53, 47)
+        ]
         assert handle.layout.tokens == 65
         assert isinstance(handle.reducer, torch.nn.Module)
     assert not handle.attached

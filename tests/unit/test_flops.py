@@ -15,6 +15,7 @@ from suite.backbones.block import Layout
 from suite.errors import CellError, RequestError
 from suite.handle import attach, handle_of
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
+from suite.backbones.block import BlockTrace
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
 from suite.reducers.base import Reducer
@@ -160,7 +161,7 @@ def test_attention_on_merged_tokens_stays_in_its_block():
     model = tiny()
     attach(model, "tome", "r=3@0")
     report = count_flops(model, 32)
-    base = base_macs(handle_of(model).layout, [17, 14, 14, 14], [14] * 4)
+    base = base_macs(handle_of(model).layout, [BlockTrace.plain(17, 14), *[BlockTrace.plain(14)] * 3])
     assert report.by_part["attention"] == base.by_part["attention"]
     assert report.by_part["head"] == 32 * 10
     assert report.by_block == [base.by_block[0] + report.reducer, *base.by_block[1:]]
@@ -318,8 +319,8 @@ def test_images_of_a_wrong_shape_are_refused():
 def test_the_closed_form_wants_one_count_a_block():
     layout = Layout(2, 1, 1, 16, 32, 2, 16, 3072, 1024, 8192, 98304, 320)
     with pytest.raises(ValueError, match="3 entries for 2 blocks"):
-        base_macs(layout, [17, 17, 17], [17, 17])
-    cost = base_macs(layout, [17, 14], [14, 14])
+        base_macs(layout, [BlockTrace.plain(17)] * 3)
+    cost = base_macs(layout, [BlockTrace.plain(17, 14), BlockTrace.plain(14)])
     assert cost.by_block[0] == 17 * 4096 + 2 * 17 * 17 * 32 + 14 * 8192
     assert cost.total == sum(cost.by_block) + 98304 + 320
 

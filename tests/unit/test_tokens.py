@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.matching import bipartite_soft_matching
-from suite.tokens import Matching, Tokens, flat_index, full_precision, rank, take
+from suite.pooling import Matching, flat_index, full_precision, rank, take
+from suite.tokens import Tokens
 
 
 def tokens_of(*rows, num_prefix=1, dtype=torch.float32):
