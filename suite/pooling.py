@@ -56,14 +56,19 @@ def group_mean(x: Tensor, matching: Matching, weight: Tensor) -> Tensor:
 
     A lone row is copied bit for bit.
     """
-    rows, target = full_precision(take(x, matching.kept)), matching.target
+    return group_mean_of(take(x, matching.kept), take(x, matching.source), matching, weight)
+
+
+def group_mean_of(kept: Tensor, source: Tensor, matching: Matching, weight: Tensor) -> Tensor:
+    """`group_mean` of rows (B, M, C) and (B, S, C) that were taken from their places already; `kept` may be changed."""
+    rows, target = full_precision(kept), matching.target
     weight = weight.to(rows.dtype)
     # only targets change, by their sources' shares: a lone token stays what it is, and no time is spent on it
     share = take(weight, matching.source) / group_sum(weight, matching).gather(1, target)
-    moves = (full_precision(take(x, matching.source)) - take(rows, target)) * share[..., None]
+    moves = (full_precision(source) - take(rows, target)) * share[..., None]
     flat = rows.flatten(0, 1)
     flat.index_add_(0, flat_index(target, rows.shape[1]), moves.flatten(0, 1))
-    return flat.unflatten(0, rows.shape[:2]).to(x.dtype)
+    return flat.unflatten(0, rows.shape[:2]).to(kept.dtype)
 
 
 def group_max(x: Tensor, matching: Matching) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from suite.pooling import group_mean, take
+from suite.pooling import Matching, flat_index, group_mean_of, take
 from suite.reducers.base import Reducer, SelectedQueries
 from suite.tokens import Tokens
 
@@ -262,7 +262,9 @@ class Signals:
     def _softmax(self, queries: Tensor) -> Tensor:
         """Attention (B, H, M, N) that queries (B, H, M, d) pay to all keys."""
         logits = (queries * self._parts.scale) @ self.queries_keys[1].transpose(-2, -1)
-        return (logits if self._bias is None else logits + self._bias).softmax(dim=-1)
+        if self._bias is not None:  # in place where nobody differentiates: a map is large, and a fresh one is slow
+            logits = logits + self._bias if logits.requires_grad or self._bias.requires_grad else logits.add_(self._bias)
+        return logits.softmax(dim=-1)
 
 
 def reducible_block(
@@ -282,12 +284,14 @@ def reducible_block(
     if bias is None and site in (None, "before_block") and not visit.watch:
         return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
     signals = Signals(parts, tokens, reducer, visit, bias)
+    # the model's own work comes first: what a reducer makes the block compute within its hook is counted as the reducer's
+    if not (site == "inside_attention" and reducer.reads_map):
+        _ = signals.heads
     if visit.watch or (reducer.reads_map and site not in (None, "before_block")):
-        signals.attention_map  # noqa: B018  the model's own work, before the reducer's begins
+        _ = signals.attention_map
     if site == "inside_attention":
         tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
     else:
-        _ = signals.heads  # queries, keys and values in one product
         tokens = tokens.with_features(tokens.x + parts.attention_branch(signals.attend(), signals.normed))
         trace = BlockTrace.plain(attended)
     if site == "after_attention":
@@ -313,8 +317,6 @@ def _attention_with(
     values, so giving every key its group's value is the same as adding columns up, and averaging the rows of the output
     is the same as averaging those of the map: no map is ever reshuffled.
     """
-    if not reducer.reads_map:
-        signals.heads  # noqa: B018  the model's own work, before the reducer's begins
     change = reducer("inside_attention", tokens, signals, amount)
     count, after = tokens.count, change.tokens
     if isinstance(change, SelectedQueries):
@@ -323,19 +325,30 @@ def _attention_with(
         trace = BlockTrace.plain(count)._replace(queries=after.count, projected=after.count)
     else:
         normed = parts.norm1(after.x)
-        values = parts.values(normed)
-        spread = take(_flat(values), after.steps[-1].index_map())
-        rows = _flat(signals.attend(values=_in_heads(spread, values)))
-        attended = _in_heads(group_mean(rows, change.matching, change.weight), values)
+        values = spread_rows(parts.values(normed), after.steps[-1].index_map())
+        attended = merge_rows(signals.attend(values=values), change.matching, change.weight)
         trace = BlockTrace.plain(count)._replace(values=after.count, projected=after.count)
     return after.with_features(after.x + parts.attention_branch(attended, normed)), trace
 
 
-def _flat(heads: Tensor) -> Tensor:
-    """(B, H, N, d) -> (B, N, H·d)."""
-    return heads.transpose(1, 2).flatten(2)
+def spread_rows(values: Tensor, owner: Tensor) -> Tensor:
+    """(B, H, M, d) values and (B, N) owners -> (B, H, N, d), every place with its owner's value, in one copy."""
+    batch, heads, count, _ = values.shape
+    rows = values.transpose(1, 2).flatten(0, 2)  # (B·M·H, d), a view of a linear layer's output
+    first = (owner + count * torch.arange(batch, device=owner.device)[:, None]) * heads
+    index = first[:, None] + torch.arange(heads, device=owner.device)[:, None]
+    return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
-def _in_heads(rows: Tensor, like: Tensor) -> Tensor:
-    """(B, N, H·d) -> (B, H, N, d) with the heads of `like`."""
-    return rows.unflatten(2, (like.shape[1], like.shape[3])).transpose(1, 2)
+def merge_rows(attended: Tensor, matching: Matching, weight: Tensor) -> Tensor:
+    """(B, H, N, d) rows of attention -> (B, H, M, d) their averages over groups by `weight` (B, N)."""
+    batch, heads, count, width = attended.shape
+
+    def rows(index: Tensor) -> Tensor:
+        """(B, K) places -> (B, K, H·d) from all heads, in one copy."""
+        first = index[..., None] + count * torch.arange(heads, device=index.device)
+        flat = attended.flatten(0, 2).index_select(0, flat_index(first.flatten(1), heads * count))
+        return flat.view(batch, index.shape[1], heads * width)
+
+    merged = group_mean_of(rows(matching.kept), rows(matching.source), matching, weight)
+    return merged.unflatten(2, (heads, width)).transpose(1, 2)
