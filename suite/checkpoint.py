@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import constants as hub_constants
 from torch import nn
 
+from suite.backbones.published import PUBLISHED
 from suite.errors import RequestError
 from suite.weights_file import file_sha256, load_into, one_line, read_state_dict, state_dict_sha256
 
@@ -51,7 +52,7 @@ def load_model(
 ) -> tuple[nn.Module, WeightsInfo]:
     """A model in eval mode, in float32 on the CPU, and what its weights are.
 
-    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), or a key of EMBEDDED.
+    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), or a key of EMBEDDED or PUBLISHED.
     `checkpoint`: 'pretrained', 'embedded', 'none' (random weights, the same in every process) or a local file.
     Position embeddings of a file are resampled to `image_size` (pixels) as timm does.
     Raises RequestError, one line, for whatever cannot be had or does not fit.
@@ -68,21 +69,22 @@ def load_model(
     else:
         # The file is read first: a refused file should not cost the building of a large model.
         path = Path(checkpoint)
-        state, wrapper = read_state_dict(path)
+        own = PUBLISHED.get(name)
+        state, wrapper = read_state_dict(path, own.wrapper if own else "")
         model = _build(name, image_size, num_classes)
-        note = load_into(model, state, path)
+        note = load_into(model, state, path, own.renamed if own else dict)
         source = (f"{path}[{wrapper}]" if wrapper else str(path)) + note
         info = WeightsInfo("trained", source, file_sha256(path))
     return model.eval(), info
 
 
 def check_model_name(name: str) -> None:
-    """Raises RequestError, with the closest names, unless `name` is a timm model or an embedded one."""
+    """Raises RequestError, with the closest names, unless `name` is a timm model, an embedded or a published one."""
     architecture, _, tag = name.partition(".")
-    if name in EMBEDDED:
+    if name in EMBEDDED or name in PUBLISHED:
         return
     if not timm.is_model(architecture):
-        known = [*EMBEDDED, *timm.list_models()]
+        known = [*EMBEDDED, *PUBLISHED, *timm.list_models()]
         close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`list models` shows what there is"
         raise RequestError(f"model '{name}' is unknown; {hint}")
@@ -103,6 +105,8 @@ def _build(name: str, image_size: int | None, num_classes: int | None, **timm_op
             if name in EMBEDDED:
                 module, _, function = EMBEDDED[name][0].partition(":")
                 model = getattr(importlib.import_module(module), function)(**options)
+            elif name in PUBLISHED:
+                model = PUBLISHED[name].build(**options)
             else:
                 model = timm.create_model(name, **options, **timm_options)
         except TypeError as error:
@@ -126,6 +130,11 @@ def _check_image_size(name: str, model: nn.Module, image_size: int | None) -> No
 def _pretrained(name: str, image_size: int | None, num_classes: int | None) -> tuple[nn.Module, WeightsInfo]:
     if name in EMBEDDED:
         raise RequestError(f"model '{name}' has no pretrained weights to download; use checkpoint embedded or none")
+    if name in PUBLISHED:
+        raise RequestError(
+            f"model '{name}' has no pretrained weights that could be downloaded; give its authors' file "
+            f"({PUBLISHED[name].home}) as the checkpoint, or none for random weights"
+        )
     remedy = "give a local weights file (.safetensors, .pth) as the checkpoint, or none for random weights"
     trained = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "num_classes", None)
     if num_classes is not None and num_classes != trained:
@@ -163,8 +172,9 @@ def _no_waiting_for_an_unreachable_hub() -> Iterator[None]:
 
 def _embedded(name: str, image_size: int | None, num_classes: int | None) -> tuple[nn.Module, WeightsInfo]:
     if name not in EMBEDDED:
+        download = "" if name in PUBLISHED else "pretrained, "
         raise RequestError(
-            f"model '{name}' has no embedded weights; use checkpoint pretrained, none or a file "
+            f"model '{name}' has no embedded weights; use checkpoint {download}none or a file "
             f"(embedded: {', '.join(EMBEDDED)})"
         )
     path = Path(__file__).parent / EMBEDDED[name][1]

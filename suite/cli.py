@@ -32,6 +32,8 @@ FLAGS: dict[str, Any] = {
     "reducers": Annotated[str | None, typer.Option(help="Names or wildcards: tome,evit or 'to*'. [*]")],
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
+    "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
+    "reducer_weights": Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")],
     "reducer_option": Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")],
     "task_option": Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")],
     "limit": Annotated[int | None, typer.Option(help="Samples, evenly spaced over the data. [all]")],
@@ -50,7 +52,7 @@ FLAGS: dict[str, Any] = {
 
 def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
-    from suite.spec import read_yaml
+    from suite.spec import read_yaml, split_list
 
     values = read_yaml(str(config)) if config else {}
     given = {key: value for key, value in flags.items() if value is not None}
@@ -58,6 +60,12 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         for text in given.pop(flag, None) or []:
             values[key] = values.get(key) or {}
             put_option(values[key], text, depth, flag)
+    for text in given.pop("reducer_weights", None) or []:
+        name, _, file = text.rpartition("=")
+        values["reducer_weights"] = {**(values.get("reducer_weights") or {}), name: file}
+    if files := given.pop("reducer_file", None):
+        listed = given.get("reducers") or values.get("reducers") or "*"
+        given["reducers"] = [*(split_list(listed) if isinstance(listed, str) else listed), *files]
     return {**values, **given}
 
 

@@ -30,6 +30,9 @@ from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
 
 
+SOLVED_ON, COUNTED_ON = 8, 32  # images, for methods whose cost depends on the image
+
+
 @dataclass
 class Cell:
     """A cell that is being executed."""
@@ -70,7 +73,7 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
         about = cell.read("cell") or plan.describe(key)
         try:
             if about["resolved_rate"] is None:
-                about |= plan.resolve(key)
+                about |= plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))
             cell.write("cell", about)
             handle = plan.handle(ask, about["resolved_rate"])
         except Exception as error:  # also what a method's own code raises while its cost is counted
@@ -84,16 +87,21 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
 
 
 def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progress) -> list[Cell]:
-    """flops.json of every cell, on one real image, in float32; cells that cannot be counted fail."""
+    """flops.json of every cell, in float32; cells that cannot be counted fail.
+
+    On one real image; on several where the cost depends on the image.
+    """
     todo = [cell for cell in cells if cell.folder.read("flops") is None]
     if not todo:
         return cells
-    image = first_image(plan)
-    baseline = count_flops(plan.model, images=image).total
+    images = sample_images(plan, 1)
+    baseline = count_flops(plan.model, images=images).total
+    if any(cell.handle.planned_counts is None for cell in todo):
+        images = sample_images(plan, COUNTED_ON)
     for cell in progress.steps("counting FLOPs", todo, name=lambda cell: cell.name):
         try:
             with cell.handle:
-                report = count_flops(plan.model, images=image)
+                report = count_flops(plan.model, images=images)
             cell.folder.write("flops", {**report.as_dict(), "baseline_total": baseline})
         except Exception as error:  # a method that breaks fails its cell, not the sweep
             cell.folder.fail(said(error))
@@ -101,15 +109,21 @@ def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progr
     return [cell for cell in cells if cell.folder.read("failed") is None]
 
 
-def first_image(plan: Plan) -> Tensor:
-    """(1, 3, H, W) the first sample that can be read. RequestError if none can."""
-    preprocessing, error = plan.task.preprocessing(plan.model, plan.spec.image_size), None
-    for sample in plan.task.samples:
+def sample_images(plan: Plan, count: int) -> Tensor:
+    """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
+    preprocessing, images, error = plan.task.preprocessing(plan.model, plan.spec.image_size), [], None
+    samples = plan.task.samples
+    spaced = samples[:: max(1, len(samples) // count)][:count]
+    for sample in [*spaced, *samples]:
+        if len(images) == count or (images and len(images) >= len(spaced)):
+            break
         try:
-            return plan.task.load(sample, preprocessing)[None]
+            images.append(plan.task.load(sample, preprocessing))
         except ReadError as unreadable:
             error = unreadable
-    raise RequestError(f"no image can be read; the last one: {error}")
+    if not images:
+        raise RequestError(f"no image can be read; the last one: {error}")
+    return torch.stack(images)
 
 
 def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, progress: Progress) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from suite.engine import first_image
+from suite.engine import sample_images
 from suite.plan import Plan, resolve_device
 from suite.store.folder import RunFolder
 
@@ -46,7 +46,7 @@ def seconds_per_image(plan: Plan) -> float:
     """Measured on the unreduced model; the second of two forwards."""
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
-    images = first_image(plan).to(device).expand(PROBE_BATCH, -1, -1, -1)
+    images = sample_images(plan, 1).to(device).expand(PROBE_BATCH, -1, -1, -1)
     with torch.inference_mode():
         for _ in range(2):
             start = time.perf_counter()

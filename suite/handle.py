@@ -76,7 +76,10 @@ class Handle:
         schedule = self.schedule(self.layout.tokens)
         if any(schedule.amounts):
             check_class_token(reducer, self.layout)
-            reducer.build(self.layout, schedule.num_stages)
+            try:
+                reducer.build(self.layout, schedule.num_stages)
+            except ValueError as error:
+                raise RequestError(f"reducer {reducer.name!r} cannot be used on this model: {error}") from error
 
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of

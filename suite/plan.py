@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suite.backbones import family_of
 from suite.checkpoint import WeightsInfo, load_model
@@ -21,29 +22,41 @@ from suite.handle import Handle, attach, check_class_token
 from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.reducers.base import Reducer
 from suite.schedule import check_form, parse_rate
-from suite.solve import solve_rate
+from suite.solve import Search
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
 from suite.task import Task
+from suite.weights_file import file_sha256
 from tasks import task_class
 
 VERSIONS = ("torch", "timm")
 BASELINE = "none"
-SHARED = ("tokens.py", "matching.py", "schedule.py", "handle.py", "backbones/block.py", "backbones/timm_vit.py")
+SHARED = (
+    *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "handle.py"),
+    *("backbones/block.py", "backbones/fused.py", "backbones/timm_vit.py"),
+)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One method at one rate, as asked. `named`: the user wrote the method's name, not a wildcard."""
+    """One method at one rate, as asked. `named`: the user wrote the method's name, not a wildcard.
+
+    weights: file and hash of what the method has learned.
+    """
 
     reducer: str
     rate: str
     options: dict[str, Any]
     named: bool
+    weights: tuple[str, str] | None = None
 
     @property
     def slot(self) -> str:
-        return json.dumps([self.reducer, self.options, self.rate], sort_keys=True)
+        what = [self.reducer, self.options, self.rate, *([self.weights[1]] if self.weights else [])]
+        return json.dumps(what, sort_keys=True)
+
+    def make(self) -> Reducer:
+        return make_reducer(self.reducer, **self.options)
 
 
 @dataclass
@@ -58,10 +71,12 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     asks: dict[str, Ask] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    searches: dict[str, Search] = field(default_factory=dict)
 
     def describe(self, key: str) -> dict[str, Any]:
         """The content of the cell's cell.json before its rate is resolved."""
         ask, spec, layout = self.asks[key], self.spec, family_of(self.model).layout(self.model)
+        made = ask.make()
         return {
             "key": key,
             "task": spec.task,
@@ -70,6 +85,9 @@ class Plan:
             "weights_kind": self.weights.kind,
             "reducer": ask.reducer,
             "options": ask.options,
+            "learned": made.learned if ask.weights or not made.trained else None,
+            "reducer_weights": dict(zip(("source", "sha256"), ask.weights)) if ask.weights else None,
+            "formulation": made.formulation,
             "rate": ask.rate,
             "resolved_rate": None,
             "solved_reduction": None,
@@ -82,13 +100,15 @@ class Plan:
             "planned_counts": None,
         }
 
-    def resolve(self, key: str) -> dict[str, Any]:
-        """What cell.json says once the rate is resolved. RequestError if a FLOPs target cannot be reached."""
+    def resolve(self, key: str, images: Callable[[], Tensor]) -> dict[str, Any]:
+        """What cell.json says once the rate is resolved. RequestError if a FLOPs target cannot be reached.
+
+        `images` gives (B, 3, H, W) preprocessed samples, for methods whose cost depends on the image.
+        """
         ask = self.asks[key]
         found: dict[str, Any] = {"resolved_rate": ask.rate}
         if ask.rate.startswith("flops"):
-            reducer = make_reducer(ask.reducer, **ask.options)
-            solved = solve_rate(self.model, reducer, flops=parse_rate(ask.rate).values[0])
+            solved = self.search(ask, images).solve(parse_rate(ask.rate).values[0])
             found = {
                 "resolved_rate": solved.rate,
                 "solved_reduction": solved.reduction,
@@ -96,9 +116,18 @@ class Plan:
             }
         return {**found, "planned_counts": self.handle(ask, found["resolved_rate"]).planned_counts}
 
+    def search(self, ask: Ask, images: Callable[[], Tensor]) -> Search:
+        """One search serves all FLOPs targets of a method, and counts no rate twice."""
+        method = json.dumps([ask.reducer, ask.options], sort_keys=True)
+        if method not in self.searches:
+            made = ask.make()
+            self.searches[method] = Search(self.model, made, images() if made.input_dependent else None)
+        return self.searches[method]
+
     def handle(self, ask: Ask, rate: str) -> Handle:
         """A detached handle of the plan's model."""
-        handle = attach(self.model, ask.reducer, rate or None, **ask.options)
+        weights = ask.weights[0] if ask.weights else None
+        handle = attach(self.model, ask.reducer, rate or None, weights=weights, **ask.options)
         handle.detach()
         return handle
 
@@ -136,7 +165,7 @@ def make_plan(spec: RunSpec) -> Plan:
     for ask in asks:
         try:  # what the model cannot do is a bad request, said before the run
             if ask.rate.startswith("flops"):
-                check_class_token(make_reducer(ask.reducer, **ask.options), family_of(model).layout(model))
+                check_class_token(ask.make(), family_of(model).layout(model))
             else:
                 plan.handle(ask, ask.rate)
         except RequestError as error:
@@ -187,16 +216,20 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
     for name in spec.reducer_options:
         if name not in names:
             raise unknown("reducer in reducer_options", name, names)
+    weights = learned_weights(spec, names)
     for name, named in names.items():
         options = spec.reducer_options.get(name, {})
         reducer, used = make_reducer(name, **options), False
+        if reducer.planned:
+            asks.append(Ask(name, "", options, named, weights.get(name)))
+            continue
         for rate, value in parsed.items():
             try:
                 check_form(value, reducer)
             except RequestError as error:
                 refused[name], _ = error, skipped.append(str(error))
                 continue
-            asks.append(Ask(name, rate, options, named))
+            asks.append(Ask(name, rate, options, named, weights.get(name)))
             used = taken[rate] = True
         if named and not used and name in refused:
             raise refused[name]
@@ -204,6 +237,22 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
         if not used and refused:
             raise RequestError(f"rate {rate}: none of the reducers {', '.join(names)} is defined for it")
     return list({ask.slot: ask for ask in asks}.values()), skipped
+
+
+def learned_weights(spec: RunSpec, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Reducer -> file and hash of what it has learned. RequestError for a file or a reducer that is not there."""
+    learning = [name for name in names if reducer_class(name).learned]
+    found = {}
+    for name, file in spec.reducer_weights.items():
+        if name and name not in names:
+            raise unknown("reducer in reducer_weights", name, names)
+        if not name and len(learning) != 1:
+            which = f"{len(learning)} of the reducers learn something" if learning else "none of the reducers learns"
+            raise RequestError(f"reducer weights {file!r}: {which}; write NAME={file} and name it in --reducers")
+        if not Path(file).is_file():
+            raise RequestError(f"reducer weights {file!r} do not exist; give a .safetensors or weights-only .pth file")
+        found[name or learning[0]] = (file, file_sha256(Path(file)))
+    return found
 
 
 def expand_names(patterns: tuple[str, ...]) -> dict[str, bool]:

@@ -214,7 +214,10 @@ def _amount_for_part(rate: Rate, reducer: Reducer, stage: int, count: int, token
 def _resolve_own_plan(rate: Rate | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int) -> Schedule:
     if rate is not None:
         raise RequestError(f"reducer {reducer.name!r} was given a plan of its own; leave the rate {rate} out")
-    amounts, counts, count = reducer.own_plan(depth, tokens, num_prefix), [], tokens
+    try:
+        amounts, counts, count = reducer.own_plan(depth, tokens, num_prefix), [], tokens
+    except ValueError as error:
+        raise RequestError(f"reducer {reducer.name!r}: {error}") from error
     for amount in amounts:
         count = reducer.leaving(count, amount)
         counts.append(count)

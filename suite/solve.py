@@ -58,27 +58,7 @@ def solve_rate(
     check_form(parse_rate(f"flops={flops}"), made)
     if made.planned:
         raise RequestError(f"reducer {made.name!r} was given a plan of its own; leave flops={flops} out")
-    search = Search(model, made, images)
-    strongest = search.strongest()
-    if search.reduction(strongest) > target + TOLERANCE:
-        raise RequestError(
-            f"flops={target:+.1%} cannot be reached by {made.name!r} on this model: its strongest rate "
-            f"{search.rate(strongest)} gives {search.reduction(strongest):+.1%}; ask for less"
-        )
-    low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if search.reduction(middle) <= target else (middle, high)
-    best = min((low, high), key=lambda step: (abs(search.reduction(step) - target), step))
-    missed = abs(search.reduction(best) - target) > TOLERANCE
-    return Solved(
-        rate=search.rate(best),
-        reduction=search.reduction(best),
-        macs=search.macs(best),
-        baseline_macs=search.macs(0),
-        target=target,
-        neighbours=tuple((search.rate(s), search.reduction(s)) for s in (low, high)) if missed else (),
-    )
+    return Search(model, made, images).solve(target)
 
 
 class Search:
@@ -95,6 +75,29 @@ class Search:
             self.images = self.images[:1]
         self.layout = family.layout(model)
         self._macs: dict[Schedule, int] = {}
+
+    def solve(self, target: float) -> Solved:
+        """The step closest to a change of `target`. RequestError if the strongest is still too expensive."""
+        strongest = self.strongest()
+        if self.reduction(strongest) > target + TOLERANCE:
+            raise RequestError(
+                f"flops={target:+.1%} cannot be reached by {self.reducer.name!r} on this model: its strongest rate "
+                f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
+            )
+        low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
+        best = min((low, high), key=lambda step: (abs(self.reduction(step) - target), step))
+        missed = abs(self.reduction(best) - target) > TOLERANCE
+        return Solved(
+            rate=self.rate(best),
+            reduction=self.reduction(best),
+            macs=self.macs(best),
+            baseline_macs=self.macs(0),
+            target=target,
+            neighbours=tuple((self.rate(s), self.reduction(s)) for s in (low, high)) if missed else (),
+        )
 
     def rate(self, step: int) -> str:
         return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"

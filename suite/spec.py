@@ -35,6 +35,8 @@ class RunSpec(BaseModel):
     flops: tuple[str, ...] = ()
     """Changes of total FLOPs, such as -35%. Without rates and flops: -20, -35, -50 and -60 %."""
     reducer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    reducer_weights: dict[str, str] = Field(default_factory=dict)
+    """Reducer name -> file of what it has learned; under '' the file of the only one that learns something."""
     task_options: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
     """Samples, evenly spaced over the data; None: all."""

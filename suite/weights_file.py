@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ PICKLED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "state_dict_ema")
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
+def read_state_dict(path: Path, wrapper: str = "") -> tuple[dict[str, Tensor], str]:
     """The tensors of a weights file by name, and the wrapper they were in ('' for none); no code of it is run.
 
+    wrapper: the one to prefer where a file has several.
     Raises RequestError for a missing, broken or refused file.
     """
     if not path.is_file():
@@ -43,7 +44,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str]:
         loaded = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise RequestError(f"checkpoint '{path}' cannot be read: {one_line(error)}; is it complete?") from error
-    return _unwrap(loaded, path)
+    return _unwrap(loaded, path, (wrapper, *WRAPPERS))
 
 
 def _load_pickle(path: Path) -> Any:
@@ -63,10 +64,10 @@ def _load_pickle(path: Path) -> Any:
         ) from error
 
 
-def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], str]:
     wrapper = ""
     if isinstance(loaded, Mapping):
-        wrapper = next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), "")
+        wrapper = next((key for key in wrappers if isinstance(loaded.get(key), Mapping)), "")
         loaded = loaded[wrapper] if wrapper else loaded
     if not isinstance(loaded, Mapping) or not loaded:
         raise RequestError(f"checkpoint '{path}' holds a {type(loaded).__name__} instead of a state dict of tensors")
@@ -79,16 +80,22 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, Tensor], str]:
     return {str(key): value for key, value in loaded.items()}, wrapper
 
 
-def load_into(model: nn.Module, state: dict[str, Tensor], path: Path) -> str:
+def load_into(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    path: Path,
+    renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> str:
     """Loads `state`, cast to the model's dtype; every key and shape must match after timm's own conversions.
 
+    renamed: from its authors' parameter names to ours, applied once the prefixes of wrappers are gone.
     Returns what was changed on the way, to be told with the source ('' for nothing).
     """
     # Wrapping by DistributedDataParallel or torch.compile adds a prefix to every key.
     for prefix in ("module.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
-    note = ""
+    state, note = renamed(state), ""
     if isinstance(model, timm.models.VisionTransformer):
         own, kernel = model.state_dict(), "patch_embed.proj.weight"
         kernels = [x[kernel].shape[2:] for x in (state, own) if kernel in x and x[kernel].ndim == 4]

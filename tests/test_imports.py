@@ -31,7 +31,7 @@ LAYERS = (
     ("suite.backbones",),
     ("suite.schedule",),
     ("suite.reducers",),
-    ("suite.matching",),
+    ("suite.matching", "suite.soft_matching", "suite.pruning", "suite.draws"),
     ("tasks",),
     (
         "suite.task",
@@ -51,7 +51,15 @@ LAYERS = (
 FENCES = {
     "a method": (
         lambda name: name.startswith("suite.reducers.") and name != "suite.reducers.base",
-        ("suite.tokens", "suite.pooling", "suite.matching", "suite.reducers.base"),
+        (
+            "suite.tokens",
+            "suite.pooling",
+            "suite.matching",
+            "suite.soft_matching",
+            "suite.pruning",
+            "suite.draws",
+            "suite.reducers.base",
+        ),
     ),
     "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens", "suite.pooling")),
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.task", "suite.errors", "suite.stats")),

@@ -20,7 +20,8 @@ from suite.tokens import Tokens
 class Layout:
     """A backbone's shape, as schedules and the closed form of its cost see it.
 
-    `num_prefix` tokens are protected; the first `num_class` of them are read by a head (class, distillation).
+    `num_prefix` tokens are protected; the first `num_class` of them are read by a head (class, distillation). `grid`:
+    rows and columns of the patches.
 
     Cost in multiply-accumulates: `qkv_macs` (a third of it values), `proj_macs` (with a gate, where there is one) and
     `mlp_macs` per token and block; `patch_macs` and `head_macs` per image; `head_token_macs` per token that reaches
@@ -40,6 +41,7 @@ class Layout:
     patch_macs: int
     head_macs: int
     head_token_macs: int = 0
+    grid: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:

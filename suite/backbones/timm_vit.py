@@ -200,11 +200,12 @@ class TimmViT:
         attention = block.attn
         gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
         head_token, head = head_macs(model)
+        grid = tuple(model.patch_embed.dynamic_feat_size(size))
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,
             num_class=class_tokens(model),
-            num_patches=math.prod(model.patch_embed.dynamic_feat_size(size)),
+            num_patches=math.prod(grid),
             width=model.embed_dim,
             heads=attention.num_heads,
             head_dim=attention.qkv.out_features // (3 * attention.num_heads),
@@ -214,6 +215,7 @@ class TimmViT:
             patch_macs=embed_macs(model, size),
             head_macs=head,
             head_token_macs=head_token,
+            grid=grid,
         )
 
 

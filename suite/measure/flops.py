@@ -11,9 +11,11 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +61,9 @@ class FlopReport:
     formula: closed form of the cost without the reducer's own, from observed token counts; None where unknown.
     torch: torch.utils.flop_counter / 2. disputed, why: the three differ by more than 0.5 %.
     uncounted: operators that may cost something and have no handle, with how often they ran.
-    per_image: totals of the images that were counted, more than one for input-dependent reducers only.
+    per_image: totals of the images that were counted, more than one for input-dependent reducers only. total_p5,
+    total_p95: their percentiles; tokens_mean, tokens_p5, tokens_p95: of the tokens that leave the last block. None
+    where one image says it all.
     """
 
     total: int
@@ -72,9 +76,18 @@ class FlopReport:
     why: str
     uncounted: dict[str, int]
     per_image: list[int] = field(default_factory=list)
+    total_p5: float | None = None
+    total_p95: float | None = None
+    tokens_mean: float | None = None
+    tokens_p5: float | None = None
+    tokens_p95: float | None = None
+
+    @property
+    def images(self) -> int:
+        return len(self.per_image)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "images": self.images}
 
 
 def count_flops(
@@ -105,8 +118,8 @@ def count_flops(
     handle = handle_of(model)
     fixed = handle is None or handle.planned_counts is not None
     rules = rules or getattr(getattr(handle, "family", None), "part_rules", None) or PartRules()
-    reports = [_count_image(model, image[None], rules) for image in (images[:1] if fixed else images)]
-    return reports[0] if len(reports) == 1 else _mean(reports)
+    report = _count_image(model, images[:1], rules)
+    return report if fixed else _over(model, images, report)
 
 
 def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
@@ -234,23 +247,34 @@ def _differ(counted: int, expected: int) -> bool:
     return abs(counted - expected) > TOLERANCE * max(counted, expected)
 
 
-def _mean(reports: Sequence[FlopReport]) -> FlopReport:
-    """The mean image's cost; a dispute on one image is a dispute."""
+def _over(model: nn.Module, images: Tensor, first: FlopReport) -> FlopReport:
+    """The mean over images that cost differently. `first` is the first image's full report, and judges for all.
 
-    def mean(values: Sequence[int]) -> int:
-        return round(sum(values) / len(values))
-
-    by_part = {part: mean([r.by_part[part] for r in reports]) for part in PARTS}
-    forms = [r.formula for r in reports if r.formula is not None]
-    return FlopReport(
+    An image's parts are the closed form of its own token counts; what was dispatched beyond that is the reducer's.
+    """
+    totals, tokens, parts, blocks = [], [], [], []
+    for image in images:
+        totals.append(count_macs_fast(model, image[None]))
+        tokens.append(handle_of(model).token_counts[-1])
+        base = _closed_form(model, image[None])
+        own = totals[-1] - base.total
+        parts.append({**base.by_part, "reducer": own})
+        blocks.append(base.by_block)
+    by_part = {part: round(mean(own[part] for own in parts)) for part in PARTS}
+    low, high = np.percentile(totals, (5, 95))
+    fewest, most = np.percentile(tokens, (5, 95))
+    return replace(
+        first,
         total=sum(by_part.values()),
         reducer=by_part["reducer"],
         by_part=by_part,
-        by_block=[mean(blocks) for blocks in zip(*(r.by_block for r in reports))],
-        formula=mean(forms) if len(forms) == len(reports) else None,
-        torch=mean([r.torch for r in reports]),
-        disputed=any(r.disputed for r in reports),
-        why=next((r.why for r in reports if r.why), ""),
-        uncounted={op: n for r in reports for op, n in r.uncounted.items()},
-        per_image=[r.total for r in reports],
+        by_block=[round(mean(block)) for block in zip(*blocks)],
+        formula=sum(by_part.values()) - by_part["reducer"],
+        torch=round(mean(totals)),
+        per_image=totals,
+        total_p5=float(low),
+        total_p95=float(high),
+        tokens_mean=mean(tokens),
+        tokens_p5=float(fewest),
+        tokens_p95=float(most),
     )

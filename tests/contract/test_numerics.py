@@ -7,6 +7,7 @@ from tiny_models import PAIRS, REDUCERS, make_images, make_model, rates, reducer
 from suite import RequestError, attach
 from suite.backbones.block import Visit, reducible_block
 from suite.backbones.timm_vit import TimmViT
+from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.schedule import resolve
 from suite.tokens import Tokens
@@ -28,7 +29,7 @@ def test_half_precision_stays_finite_with_exact_sizes(name, kind):
     assert logits.dtype == torch.bfloat16
     assert handle.tokens.x.dtype == torch.bfloat16
     assert handle.tokens.sizes.dtype == torch.float32
-    assert (handle.tokens.sizes == handle.tokens.sizes.round()).all()
+    assert not handle.reducer.exact_groups or (handle.tokens.sizes == handle.tokens.sizes.round()).all()
     assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
 
 
@@ -43,7 +44,7 @@ def test_autocast_stays_finite_with_exact_sizes(name, kind):
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(images)
     assert handle.tokens.sizes.dtype == torch.float32
-    assert (handle.tokens.sizes == handle.tokens.sizes.round()).all()
+    assert not handle.reducer.exact_groups or (handle.tokens.sizes == handle.tokens.sizes.round()).all()
     assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
 
 
@@ -101,7 +102,7 @@ def test_training_with_dropout_and_drop_path_runs(name, kind):
         assert handle.reducer.training
         logits = model(make_images(model))
         logits.sum().backward()
-        assert handle.token_counts == handle.planned_counts
+        assert handle.planned_counts in (None, handle.token_counts)
         assert logits.isfinite().all()
         assert not torch.equal(model(make_images(model)), logits)
 
@@ -142,8 +143,15 @@ def test_another_image_size_resolves_the_rate_anew(name, side):
                 plan = resolve(handle.rate, handle.reducer, depth=4, tokens=tokens, num_prefix=1)
             except RequestError:
                 continue  # said in one line, below
-            model(torch.randn(2, 3, side, side))
-            assert handle.token_counts == list(plan.counts) == handle.planned_counts
+            try:
+                model(torch.randn(2, 3, side, side))
+            except ValueError as error:  # what is learned per patch was made for the model's own image size
+                assert handle.reducer.learned and tokens > handle.layout.tokens and "larger images" in str(error)
+                continue
+            if handle.reducer.input_dependent:
+                assert handle.token_counts[-1] <= plan.counts[-1]
+            else:
+                assert handle.token_counts == list(plan.counts) == handle.planned_counts
             assert handle.tokens.owner.shape == (2, tokens)
 
 
@@ -153,7 +161,10 @@ def test_a_rate_that_a_smaller_image_cannot_give_is_one_line_with_the_numbers():
         model(torch.randn(2, 3, 24, 24))
 
 
-@reducers
+FIXED = [name for name in REDUCERS if not reducer_class(name).input_dependent]
+
+
+@pytest.mark.parametrize("name", FIXED, ids=reducer_id)
 @torch.no_grad()
 def test_the_compiled_model_is_one_graph_and_gives_the_same_result(name):
     torch._dynamo.reset()
@@ -166,6 +177,30 @@ def test_the_compiled_model_is_one_graph_and_gives_the_same_result(name):
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(images), eager)
         assert handle.token_counts == handle.planned_counts
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="capturing a CUDA graph needs a GPU")
+@pytest.mark.parametrize("name", FIXED, ids=reducer_id)
+@torch.no_grad()
+def test_a_cuda_graph_replays_the_model_on_new_images(name):
+    model = make_model().cuda()
+    images = make_images(model, batch=4).cuda()
+    with attach(model, name, rates(name)[0]):
+        other = images.flip(0) * 0.5
+        expected = model(other)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                model(images)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = model(images)
+        images.copy_(other)
+        graph.replay()
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["class token", "explicit attention", "q/k norm", "post-norm"])

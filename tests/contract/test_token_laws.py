@@ -23,7 +23,12 @@ def test_every_block_passes_on_as_many_tokens_as_planned(name, kind):
             model(images)
             observed = handle.token_counts
             assert len(observed) == len(model.blocks)
-            assert handle.planned_counts is None or observed == handle.planned_counts
+            if handle.reducer.input_dependent:
+                assert handle.planned_counts is None
+                bound = handle.schedule(handle.layout.tokens).counts
+                assert all(o <= b for o, b in zip(observed, bound, strict=True))
+            else:
+                assert observed == handle.planned_counts
             assert observed[-1] == handle.tokens.count == handle.tokens.x.shape[1]
             assert [t.entering for t in handle.trace] == [handle.layout.tokens, *observed[:-1]]
             assert observed[-1] < handle.layout.tokens
@@ -55,10 +60,13 @@ def test_owners_account_for_every_original_token_and_sizes_count_them(name, kind
         assert owner.min() >= -1
         assert owner.max() < tokens.count
         assert tokens.size is None or tokens.size.dtype == torch.float32
-        for owners, sizes in zip(owner, tokens.sizes, strict=True):
+        assert tokens.sizes.isfinite().all()
+        valid = torch.ones(tokens.x.shape[:2], dtype=torch.bool) if tokens.valid is None else tokens.valid
+        for owners, sizes, real in zip(owner, tokens.sizes, valid, strict=True):
             counted = torch.bincount(owners[owners >= 0], minlength=tokens.count)
-            assert (counted > 0).all(), "a token that stands for nothing"
-            assert torch.equal(counted.float(), sizes)
+            if handle.reducer.exact_groups:
+                assert ((counted > 0) == real).all(), "a token that stands for nothing"
+                assert torch.equal(counted.float(), sizes)
 
 
 @pytest.mark.parametrize("rate", ["r=6", "r=8:-1", "r=20"])
@@ -138,7 +146,10 @@ def test_lone_tokens_are_copied_and_averages_lie_in_the_hull_of_their_group(name
     hook.remove()
     assert bool(changes) == (rates(name) != [None])
     for before, after in changes:
+        after = getattr(after, "tokens", after)  # what is declared inside attention holds them
         step = after.steps[-1]
+        if step.assigned is not None:
+            continue  # every new token is made of all
         owner, places = step.index_map(), torch.arange(after.count)
         members = owner[:, None, :] == places[:, None]
         lone = members.sum(-1) == 1
@@ -150,5 +161,7 @@ def test_lone_tokens_are_copied_and_averages_lie_in_the_hull_of_their_group(name
             spread = members[..., None]
             low = before.x[:, None].masked_fill(~spread, torch.inf).amin(2)
             high = before.x[:, None].masked_fill(~spread, -torch.inf).amax(2)
-            assert (after.x >= low - 1e-6).all()
-            assert (after.x <= high + 1e-6).all()
+            in_hull = ((after.x >= low - 1e-6) & (after.x <= high + 1e-6)).all(-1)
+            longest = (members * before.x.norm(dim=-1)[:, None]).amax(-1)
+            norm_kept = (after.x.norm(dim=-1) / longest - 1).abs() < 1e-5
+            assert (in_hull | norm_kept).all()

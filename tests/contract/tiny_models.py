@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -130,7 +131,8 @@ def toy_file() -> Path:
 
 TOY = [f"{toy_file()}:DropLast", f"{toy_file()}:MergeLast"]
 TOY_MODELS = ["class token", "distilled", "registers", "average pool, no class token", "attention pool"]
-REDUCERS = [*list_reducers(), *TOY]
+CHECKED = os.environ.get("REDUCERBENCH_CHECK")  # `list --check path.py:Name` proves one method
+REDUCERS = [CHECKED] if CHECKED else [*list_reducers(), *TOY]
 
 
 def reducer_id(name: str) -> str:
@@ -140,7 +142,7 @@ def reducer_id(name: str) -> str:
 def rates(name: str) -> list[str | None]:
     """Rates that a method is proved at, the first of them first: constant, changing, listed, beyond what is left."""
     every = {
-        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20"],
+        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
         "keep": ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
     }
     return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
@@ -151,13 +153,9 @@ def zero_rates(name: str) -> list[str | None]:
     return [None, *(rate for form in reducer_class(name).rates for rate in every[form])]
 
 
-def reads_class_attention(name: str) -> bool:
-    return "class_attention" in inspect.getsource(reducer_class(name))
-
-
 def works_on(name: str, kind: str) -> bool:
     """Whether a method can reduce a kind of model: selection by class attention needs a class token."""
-    return not (kind in NO_CLASS_TOKEN and reads_class_attention(name))
+    return not (kind in NO_CLASS_TOKEN and reducer_class(name).needs_class_token)
 
 
 EVERY_PAIR = [(name, kind) for name in REDUCERS for kind in (TOY_MODELS if name in TOY else MODELS)]

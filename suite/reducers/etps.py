@@ -1,0 +1,22 @@
+"""Joint token pruning and squeezing, tokens chosen by class attention."""
+
+from suite.pooling import rank
+from suite.pruning import squeeze
+from suite.reducers.base import Reducer, register
+
+
+@register("etps")
+class ETPS(Reducer):
+    """Keep the most attentive patches and fold each of the others into its most similar kept one.
+
+    Source: Wei et al., CVPR 2023, arXiv 2304.10716 (eTPS: EViT's selection with dTPS's squeeze, between attention and
+    MLP). int(T0 * keep^(k+1)) of the T0 original patches remain after stage k. No sizes in attention or head.
+    """
+
+    rates = ("keep", "r")
+    staged = True
+    needs_class_token = True
+
+    def after_attention(self, tokens, signals, amount):
+        order = rank(signals.class_attention, tokens.num_prefix)
+        return squeeze(tokens, order[:, :-amount], order[:, -amount:])

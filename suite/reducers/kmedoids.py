@@ -1,0 +1,78 @@
+"""Token Pooling by weighted K-medoids."""
+
+import torch
+
+from suite.matching import pairwise_distances
+from suite.pooling import Matching, take
+from suite.reducers.base import Reducer, register
+
+
+@register("kmedoids")
+class KMedoids(Reducer):
+    """Keep the patches that stand best for all others: the medoids of weighted clusters.
+
+    Source: Token Pooling (Marin et al., WACV 2023, arXiv 2110.03860): clusters minimise the weighted sum of
+    squared distances to their medoid, weights are the attention that each token received in the block before, and
+    medoids start at the heaviest tokens. Where no block ran before, or with weighted=False, weights are equal and
+    medoids start far apart: at the token nearest to all, then at the one farthest from those there are (the authors
+    start at random). Medoids stay as they are; others are owned by the nearest one. Ties go to the lowest position.
+
+    iterations: how often tokens are assigned and medoids chosen anew. weighted: by attention.
+    """
+
+    rates = ("keep", "r")
+    staged = True
+
+    def __init__(self, iterations: int = 3, weighted: bool = True) -> None:
+        super().__init__()
+        if iterations < 0:
+            raise ValueError(f"iterations={iterations}: cannot be negative")
+        self.iterations, self.weighted = iterations, weighted
+        self.reads_previous = weighted
+
+    def before_block(self, tokens, signals, amount):
+        prefix, count = tokens.num_prefix, tokens.count - tokens.num_prefix - amount
+        received = signals.received_before if self.weighted else None
+        with torch.no_grad(), torch.autocast(tokens.x.device.type, enabled=False):
+            distance = pairwise_distances(tokens.x[:, prefix:]).square()
+            if received is None:
+                weight, medoids = torch.ones_like(distance[..., 0]), far_apart(distance, count)
+            else:
+                weight = received[:, prefix:].to(distance.dtype)
+                medoids = weight.argsort(dim=1, descending=True, stable=True)[:, :count]
+            for _ in range(self.iterations):
+                medoids = better_medoids(distance, weight, medoids)
+            cluster = nearest(distance, medoids)
+            chosen = torch.zeros_like(cluster).scatter(1, medoids, 1)
+            source = chosen.argsort(dim=1, stable=True)[:, :amount]
+        fixed = torch.arange(prefix, device=source.device).expand(source.shape[0], -1)
+        kept = torch.cat([fixed, prefix + medoids], dim=1)
+        matching = Matching(kept, prefix + source, prefix + cluster.gather(1, source))
+        return tokens.merge(matching, x=take(tokens.x, kept))
+
+
+def far_apart(distance, count):
+    """(B, T, T) -> (B, count) positions: the token nearest to all, then ever the farthest from those there are."""
+    picked = distance.sum(dim=2).argmin(dim=1, keepdim=True)
+    gap, chosen = take(distance, picked)[:, 0], [picked]
+    for _ in range(count - 1):
+        gap = gap.scatter(1, picked, -1.0)  # a copy of a medoid is as near to it, but the medoid is taken
+        picked = gap.argmax(dim=1, keepdim=True)
+        gap = torch.minimum(gap, take(distance, picked)[:, 0])
+        chosen.append(picked)
+    return torch.cat(chosen, dim=1)
+
+
+def nearest(distance, medoids):
+    """(B, T) int64 in [0, M): the medoid (B, M) that is nearest to every token; a medoid belongs to itself."""
+    cluster = take(distance, medoids).argmin(dim=1)
+    return cluster.scatter(1, medoids, torch.arange(medoids.shape[1], device=medoids.device).expand_as(medoids))
+
+
+def better_medoids(distance, weight, medoids):
+    """(B, M) the member of every cluster whose weighted distances to all members are smallest."""
+    cluster = nearest(distance, medoids)
+    strangers = cluster[:, :, None] != cluster[:, None]
+    cost = (distance.masked_fill(strangers, 0) @ weight[..., None])[..., 0]
+    elsewhere = cluster[:, None] != torch.arange(medoids.shape[1], device=medoids.device)[:, None]
+    return cost[:, None].masked_fill(elsewhere, torch.inf).argmin(dim=2)

@@ -1,0 +1,55 @@
+"""Token Fusion: prune in early blocks, merge without loss of norm in late ones."""
+
+import torch
+
+from suite.matching import bipartite_soft_matching
+from suite.pooling import full_precision, group_max, group_mean, group_sum, mlerp, take
+from suite.reducers.base import Reducer, register
+
+MERGES = {"mlerp": "mlerp", "average": "average", "avg": "average"}
+
+
+@register("tofu")
+class ToFu(Reducer):
+    """Match tokens as ToMe does; blocks before `d` drop the sources, the others merge them.
+
+    Source: Kim et al., WACV 2024, arXiv 2312.01026. A token that is dropped is owned by its match but leaves nothing
+    in it. Sizes are counted for owner maps only: averages are plain and attention is unbiased, as in the paper.
+
+    d: first block that merges; default half the depth (the paper's 6 of 12), rounded down.
+    merge: 'mlerp' (direction of the mean, largest norm of the group; eq. 3) or 'average'.
+    size_weighted: ours, not in the paper: averages and the head's pool are weighted by size, attention is proportional.
+    """
+
+    def __init__(self, d: int | None = None, merge: str = "mlerp", size_weighted: bool = False) -> None:
+        super().__init__()
+        if d is not None and (isinstance(d, bool) or not isinstance(d, int) or d < 0):
+            raise ValueError(f"d={d!r} is no block; give the number of the first block that merges, 0 or more")
+        if merge not in MERGES:
+            raise ValueError(f"merge={merge!r} is not known; use 'mlerp' or 'average'")
+        self.d, self.merge = d, MERGES[merge]
+        self.proportional_attention = self.weighted_pooling = size_weighted
+
+    def capacity(self, count, num_prefix):
+        return (count - num_prefix) // 2
+
+    def after_attention(self, tokens, signals, amount):
+        matching = bipartite_soft_matching(signals.keys, amount, protected=tokens.num_prefix)
+        first_merging = signals.depth // 2 if self.d is None else self.d
+        if signals.block < first_merging:
+            return tokens.merge(matching, x=take(tokens.x, matching.kept))
+        if self.proportional_attention:
+            weight = tokens.sizes
+            x = weighted_mlerp(tokens.x, matching, weight) if self.merge == "mlerp" else None
+            return tokens.merge(matching, weight=weight, x=x)
+        x = mlerp(tokens.x, matching) if self.merge == "mlerp" else None
+        return tokens.merge(matching, weight=torch.ones_like(tokens.sizes), x=x)
+
+
+def weighted_mlerp(x, matching, weight):
+    """(B, N, C) rows, (B, N) weights -> (B, M, C): direction of each group's weighted mean, its largest norm."""
+    wide = full_precision(x)
+    mean = group_mean(wide, matching, weight)
+    longest = group_max(wide.norm(dim=2, keepdim=True), matching)
+    lone = group_sum(torch.ones_like(weight), matching)[..., None] == 1
+    return torch.where(lone, mean, mean * (longest / mean.norm(dim=2, keepdim=True).clamp(min=1e-6))).to(x.dtype)

@@ -1,0 +1,29 @@
+"""Token Merging with sources drawn at random."""
+
+from suite.draws import random_order
+from suite.matching import nearest_matching
+from suite.reducers.base import Reducer, register
+
+
+@register("tome_random")
+class ToMeRandom(Reducer):
+    """Merge r random patches of every block, each into the most similar of the others.
+
+    Source: the random bipartite matching beside ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461). Keys, sizes and
+    proportional attention as in ToMe; prefix tokens take no part.
+
+    seed: of the draw, which differs by sample and block (`random_order`).
+    """
+
+    weighted_pooling = True
+
+    def __init__(self, seed: int = 0, proportional_attention: bool = True) -> None:
+        super().__init__()
+        self.seed = seed
+        self.proportional_attention = proportional_attention
+
+    def after_attention(self, tokens, signals, amount):
+        prefix = tokens.num_prefix
+        order = prefix + random_order(signals.normed[:, prefix:], self.seed, signals.block)
+        sources, targets = order[:, :amount], order[:, amount:].sort(dim=1).values
+        return tokens.merge(nearest_matching(signals.keys, amount, prefix, sources, targets))

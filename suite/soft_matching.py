@@ -1,0 +1,90 @@
+"""Soft grouping and soft merging: a differentiable stand-in for "merge the r most similar pairs", for training.
+
+Source: Lee and Hong, Learning to Merge Tokens via Decoupled Embedding for Efficient Vision Transformers (DTEM),
+NeurIPS 2024, arXiv 2412.10569, section 3.2. No token leaves the sequence: what is merged away keeps its place with a
+size near 0, so that proportional attention all but ignores it.
+
+Everything is computed in float32 at least, whatever autocast says: the mask log(1 - a) would underflow.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suite.pooling import full_precision, take
+from suite.tokens import SMALLEST_SIZE
+
+CERTAIN = torch.finfo(torch.float32).eps  # 1 - a is kept above this, so that a row chosen for certain has a finite mask
+
+
+def soft_grouping(
+    metric_a: Tensor, metric_b: Tensor, r: int, tau1: float = 0.1, tau2: float = 0.1, top: int = 3
+) -> Tensor:
+    """Which share of every token of A joins which token of B when r tokens of A are to be merged away.
+
+    r times, one softmax over all pairs chooses a pair softly, and the chosen rows are masked for the times after:
+    A^t = softmax(S^t / tau2), S^(t+1) = S^t + log(1 - sum_j A^t), S^1 = cos / tau1. All columns of a row are masked by
+    the same amount, so only how the choice is spread over rows changes with t; within a row it stays what it was.
+
+    Args:
+        metric_a, metric_b: (B, |A|, D) and (B, |B|, D) what similarity (cosine) is measured on.
+        r: how many are chosen; at most |A|.
+        tau1, tau2: temperatures of the similarity and of the choice.
+        top: every token of A sees only this many most similar tokens of B; ties go to the lowest position.
+
+    Returns (B, |A|, |B|) shares: sum_t A^t divided by max(1, its row sum), the row sum taken as a constant. They are at
+    least 0, exactly 0 outside the top ones, and a row sums to at most 1.
+    """
+    with torch.autocast(metric_a.device.type, enabled=False):
+        a, b = (F.normalize(full_precision(metric), dim=-1, eps=1e-12) for metric in (metric_a, metric_b))
+        similarity = a @ b.transpose(1, 2)
+        best = similarity.detach().argsort(dim=-1, descending=True, stable=True)[..., :top]
+        logits = similarity.gather(-1, best) / (tau1 * tau2)
+        within, row = logits.softmax(-1), logits.logsumexp(-1)
+        chosen = torch.zeros_like(row)
+        for _ in range(r):
+            now = row.softmax(-1)
+            chosen = chosen + now
+            row = row + (1 - now).clamp(min=CERTAIN).log() / tau2
+        share = chosen / chosen.detach().clamp(min=1)
+        return torch.zeros_like(similarity).scatter(-1, best, within * share[..., None])
+
+
+def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, r: int, active: int, protected: int) -> tuple[Tensor, Tensor]:
+    """Let tokens of A flow into tokens of B by `grouping`, and put the r smallest of both last among the active ones.
+
+    For j in B: m_j' = m_j + sum_i E_ij m_i and x_j' = (m_j x_j + sum_i E_ij m_i x_i) / m_j'. For i in A:
+    m_i' = m_i (1 - sum_j E_ij), and the features stay. The gradient reaches features and sizes.
+
+    Args:
+        x: (B, N, C) tokens: `protected` ones, those that still take part (up to `active`), and those that no longer do.
+        size: (B, N) float32 or float64, real-valued sizes m >= 0; their sum does not change.
+        grouping: (B, |A|, |B|) from `soft_grouping`, for A and B of `split`.
+        r: tokens that take no part after this.
+
+    Returns features (x's dtype) and sizes of as many tokens, in a new order: protected, those of A and B by descending
+    size, those that took no part before. The first `active - r` of them take part next time.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        (a, b), (mass_a, mass_b) = split(full_precision(x), active, protected), split(size, active, protected)
+        flow = grouping.transpose(1, 2)
+        total = mass_b + (flow @ mass_a[..., None])[..., 0]
+        # a token of size 0 that nothing flows into has no average
+        merged = (mass_b[..., None] * b + flow @ (mass_a[..., None] * a)) / total.clamp(min=SMALLEST_SIZE)[..., None]
+        stays = 1 - grouping.sum(-1)
+        # the clip takes away rounding alone; with its gradient, rows that leave completely would stop learning
+        stays = stays + (stays.clamp(0, 1) - stays).detach()
+        taking_part = torch.cat([a, merged], dim=1), torch.cat([mass_a * stays, total], dim=1)
+        order = taking_part[1].detach().argsort(dim=1, descending=True, stable=True)
+        x_sorted, size_sorted = (take(part, order) for part in taking_part)
+    return (
+        torch.cat([x[:, :protected], x_sorted.to(x.dtype), x[:, active:]], dim=1),
+        torch.cat([size[:, :protected], size_sorted, size[:, active:]], dim=1),
+    )
+
+
+def split(tokens: Tensor, active: int, protected: int) -> tuple[Tensor, Tensor]:
+    """(B, N, ...) -> A and B: every other one of the tokens that take part, from the first that is not protected."""
+    return tokens[:, protected:active:2], tokens[:, protected + 1 : active : 2]

@@ -1,0 +1,345 @@
+"""Soft grouping and merging against their literal form, and what DTEM does in training and in evaluation."""
+
+from functools import partial
+
+import pytest
+import safetensors.torch
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+
+from suite import RequestError, attach
+from suite.reducers import make_reducer
+from suite.soft_matching import soft_grouping, soft_merge, split
+
+SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
+EPSILON = torch.finfo(torch.float32).eps
+KINDS = {
+    "class token": VisionTransformer,
+    "distilled": VisionTransformerDistilled,
+    "registers, average pool": partial(VisionTransformer, reg_tokens=4, global_pool="avg"),
+    "average pool, no class token": partial(VisionTransformer, global_pool="avg", class_token=False),
+    "q/k norm": partial(VisionTransformer, qk_norm=True),
+    "no qkv bias": partial(VisionTransformer, qkv_bias=False),
+}
+
+
+def make_model(kind="class token"):
+    torch.manual_seed(3)
+    model = KINDS[kind](**SHAPE).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def make_images(batch=2):
+    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+
+
+def metrics(batch=2, a=9, b=8, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(batch, n, 6, generator=generator, dtype=dtype).requires_grad_() for n in (a, b)]
+
+
+def literal_grouping(a, b, r, tau1, tau2, top):
+    """One image, the whole matrix in every one of the r steps; -> shares, and the softmax of each step."""
+    cosine = (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+    seen = torch.zeros_like(cosine, dtype=torch.bool)
+    for i, row in enumerate(cosine.tolist()):
+        seen[i, sorted(range(len(row)), key=lambda j: (-row[j], j))[:top]] = True
+    logits, steps = (cosine / tau1).masked_fill(~seen, -torch.inf), []
+    for _ in range(r):
+        steps.append((logits / tau2).flatten().softmax(0).view_as(logits))
+        logits = logits + (1 - steps[-1].sum(1, keepdim=True)).clamp(min=EPSILON).log()
+    total = sum(steps)
+    return total / total.sum(1, keepdim=True).detach().clamp(min=1), steps
+
+
+@pytest.mark.parametrize(("a", "b", "r", "top"), [(9, 8, 5, 3), (8, 8, 8, 3), (9, 8, 1, 1), (3, 2, 2, 3), (1, 1, 1, 3)])
+@pytest.mark.parametrize(("tau1", "tau2"), [(0.1, 0.1), (0.1, 1.0), (1.0, 0.05)])
+def test_the_grouping_and_its_gradient_are_those_of_the_literal_recursion(a, b, r, top, tau1, tau2):
+    given = metrics(a=a, b=b)
+    shares = soft_grouping(*given, r, tau1, tau2, top)
+    literal = torch.stack([literal_grouping(*pair, r, tau1, tau2, top)[0] for pair in zip(*given, strict=True)])
+    torch.testing.assert_close(shares, literal, atol=1e-11, rtol=0)
+    weight = torch.randn(shares.shape, generator=torch.Generator().manual_seed(6), dtype=shares.dtype)
+    gradients, expected = (torch.autograd.grad((weight * e).sum(), given) for e in (shares, literal))
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-9 * max(1.0, wanted.abs().max().item()), rtol=0)
+
+
+def test_every_step_chooses_one_pair_and_no_token_gives_more_than_itself():
+    a, b = metrics(a=20, b=19)
+    shares = soft_grouping(a, b, 12)
+    assert (shares >= 0).all()
+    assert (shares.sum(-1) <= 1 + 1e-5).all()
+    assert ((shares > 0).sum(-1) <= 3).all()
+    assert (shares.sum((1, 2)) <= 12 + 1e-9).all()
+    for step in literal_grouping(a[0], b[0], 12, 0.1, 0.1, 3)[1]:
+        torch.testing.assert_close(step.sum(), torch.ones_like(step.sum()))
+
+
+def test_a_cold_choice_is_the_hard_assignment_of_the_best_rows():
+    a, b = metrics(a=20, b=19)
+    shares = soft_grouping(a, b, 7, tau2=1e-4)
+    cosine = torch.nn.functional.normalize(a, dim=-1) @ torch.nn.functional.normalize(b, dim=-1).mT
+    best, to = cosine.max(-1)
+    hard = torch.zeros_like(cosine).scatter(-1, to[..., None], 1.0)
+    chosen = torch.zeros_like(best).scatter(1, best.topk(7, dim=1).indices, 1.0)
+    torch.testing.assert_close(shares, hard * chosen[..., None], atol=1e-6, rtol=0)
+
+
+def test_equal_candidates_are_taken_in_the_order_of_their_places():
+    a, b = torch.ones(1, 2, 4), torch.ones(1, 6, 4)
+    assert (soft_grouping(a, b, 1, top=3)[0] > 0).tolist() == [[True] * 3 + [False] * 3] * 2
+
+
+def test_half_precision_and_autocast_are_grouped_in_single_precision():
+    a, b = metrics(dtype=torch.bfloat16)
+    expected = soft_grouping(a.float(), b.float(), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        for given in ((a, b), (a.float(), b.float())):
+            shares = soft_grouping(*given, 4)
+            assert shares.dtype == torch.float32
+            torch.testing.assert_close(shares, expected, atol=0, rtol=0)
+
+
+def literal_merge(x, size, shares, r, active, protected):
+    """One image, token by token."""
+    a_side, b_side = list(range(protected, active, 2)), list(range(protected + 1, active, 2))
+    after, mass = list(x), list(size)
+    for column, j in enumerate(b_side):
+        mass[j] = size[j] + sum(shares[row, column] * size[i] for row, i in enumerate(a_side))
+        flow = sum(shares[row, column] * size[i] * x[i] for row, i in enumerate(a_side))
+        after[j] = (size[j] * x[j] + flow) / mass[j]
+    for row, i in enumerate(a_side):
+        mass[i] = size[i] * (1 - shares[row].sum())
+    order = sorted([*a_side, *b_side], key=lambda i: -mass[i].item())
+    order = [*range(protected), *order, *range(active, len(x))]
+    return torch.stack([after[i] for i in order]), torch.stack([mass[i] for i in order])
+
+
+@pytest.mark.parametrize(("protected", "active"), [(1, 18), (0, 17), (5, 20), (2, 20)])
+def test_the_merge_and_its_gradients_are_those_of_the_literal_form(protected, active):
+    generator = torch.Generator().manual_seed(7)
+    x, metric = (torch.randn(2, 20, c, generator=generator, dtype=torch.float64).requires_grad_() for c in (5, 4))
+    size = (0.1 + torch.rand(2, 20, generator=generator, dtype=torch.float64)).requires_grad_()
+    size.data[:, protected + 2 : protected + 6] = 1.0  # equal sizes keep their order
+    shares = soft_grouping(*split(metric, active, protected), 4) * 0.999  # the clip is not met
+    given = (x, size, metric)
+    pairs = [literal_merge(*row, 4, active, protected) for row in zip(x, size, shares, strict=True)]
+    expected = [torch.stack(part) for part in zip(*pairs, strict=True)]
+    result = soft_merge(x, size, shares, 4, active, protected)
+    weights = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in result]
+    for got, wanted in zip(result, expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
+    losses = [sum((w * part).sum() for w, part in zip(weights, parts, strict=True)) for parts in (result, expected)]
+    gradients = [torch.autograd.grad(loss, given, retain_graph=True) for loss in losses]
+    for gradient, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-9 * max(1.0, wanted.abs().max().item()), rtol=0)
+
+
+def test_a_row_that_leaves_completely_still_has_a_gradient_and_a_size_of_zero():
+    shares = torch.tensor([[[1.0 + 1e-7, 0.0], [0.25, 0.5]]], requires_grad=True)
+    x, size = torch.randn(1, 5, 3), torch.tensor([[1.0, 2.0, 1.0, 4.0, 1.0]])
+    merged, sizes = soft_merge(x, size, shares, r=1, active=5, protected=1)
+    assert sizes.tolist() == [[1.0, 4.0, 3.0, 1.0, 0.0]]
+    assert torch.equal(merged[:, 0], x[:, 0])
+    sizes[0, -1].backward()
+    assert shares.grad.tolist() == [[[-2.0, -2.0], [0.0, 0.0]]]
+
+
+def test_tokens_without_any_size_give_finite_results():
+    merged, sizes = soft_merge(torch.ones(1, 3, 2), torch.zeros(1, 3), torch.zeros(1, 1, 1), 1, active=3, protected=1)
+    assert merged.isfinite().all()
+    assert not sizes.any()
+
+
+@pytest.mark.parametrize("rate", ["r=6", "r=[5, 0, 3]", "r=28"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_keeps_every_token_and_the_sum_of_sizes(kind, rate):
+    model = make_model(kind)
+    with attach(model, "dtem", rate) as handle:
+        evaluated = model(make_images()).detach()
+        hard, prefix = handle.token_counts, handle.tokens.num_prefix
+        model.train()
+        logits = model(make_images())
+        tokens = handle.tokens
+        assert handle.token_counts == handle.planned_counts == [handle.layout.tokens] * 4
+        assert tokens.active == hard[-1]
+        assert tokens.size.dtype == torch.float32
+        assert (tokens.size[:, :prefix] == 1).all()
+        torch.testing.assert_close(tokens.size.sum(1), torch.full((2,), float(handle.layout.tokens)))
+        assert tokens.owner is None
+        assert not torch.equal(logits, evaluated)
+        model.eval()
+        assert torch.equal(model(make_images()), evaluated)
+        assert handle.token_counts == handle.planned_counts == hard
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_backbone_trains_every_embedding_that_is_used(kind):
+    model = make_model(kind).requires_grad_(False)
+    with attach(model, "dtem", "r=[6, 6, 0, 6]") as handle:
+        handle.reducer.train()
+        assert not model.training
+        model(make_images()).square().sum().backward()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    first, second, unused, last = (layer.weight.grad for layer in handle.reducer.embeddings)
+    assert unused is None
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in (first, second))
+    assert last.any() == ("pool" in kind)  # a class token is never merged, and nothing attends after the last merge
+
+
+def test_the_backbone_learns_nothing_through_the_embedding():
+    model = make_model()
+    for block in model.blocks:
+        block.attn.qkv.weight.data.zero_()  # the embedding is all that sees the first norm now
+    with attach(model, "dtem", "r=6") as handle:
+        handle.reducer.train()
+        model(make_images()).square().sum().backward()
+    assert handle.reducer.embeddings[0].weight.grad.any()
+    assert not any(block.norm1.weight.grad.any() for block in model.blocks)
+
+
+def test_the_backbone_trains_with_hard_merges_while_the_reducer_evaluates():
+    model = make_model().train()
+    with attach(model, "dtem", "r=6") as handle:
+        handle.reducer.eval()
+        model(make_images()).square().sum().backward()
+        assert handle.token_counts == [59, 53, 47, 41]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in handle.reducer.parameters())
+
+
+def test_a_sample_in_training_does_not_see_its_neighbours():
+    model = make_model().double()
+    images = make_images(3).double()
+    with attach(model, "dtem", "r=6") as handle, torch.no_grad():
+        handle.reducer.train()
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-9, rtol=0)
+
+
+def test_training_compiles_to_one_graph_with_the_same_gradients():
+    torch._dynamo.reset()
+    model = make_model().requires_grad_(False)
+    with attach(model, "dtem", "r=6") as handle:
+        handle.reducer.train()
+        gradients = []
+        for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+            handle.reducer.zero_grad()
+            forward(make_images()).square().sum().backward()
+            gradients.append([parameter.grad.clone() for parameter in handle.reducer.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_training_always_attends_in_proportion_to_sizes():
+    outputs = []
+    for proportional in (True, False):
+        model = make_model()
+        with attach(model, "dtem", "r=6", proportional_attention=proportional) as handle, torch.no_grad():
+            outputs.append(model(make_images()))
+            assert handle.reducer.proportional_attention is proportional
+            handle.reducer.train()
+            outputs.append(model(make_images()))
+            assert handle.reducer.proportional_attention is True
+    assert not torch.equal(outputs[0], outputs[2])
+    assert torch.equal(outputs[1], outputs[3])
+
+
+@torch.no_grad()
+def test_an_embedding_that_is_the_mean_key_merges_as_tome_does():
+    model = make_model()
+    with attach(model, "tome", "r=6") as handle:
+        expected = model(make_images())
+        owner = handle.tokens.owner
+    with attach(model, "dtem", "r=6") as handle:
+        for block, layer in zip(model.blocks, handle.reducer.embeddings, strict=True):
+            layer.weight.copy_(block.attn.qkv.weight[32:64].unflatten(0, (2, 16)).mean(0))
+            layer.bias.copy_(block.attn.qkv.bias[32:64].unflatten(0, (2, 16)).mean(0))
+        torch.testing.assert_close(model(make_images()), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(handle.tokens.owner, owner)
+
+
+def change_by_step(model, reducer):
+    reducer.train()
+    optimizer = torch.optim.AdamW([*reducer.parameters(), *model.parameters()], lr=0.3)
+    model(make_images()).square().sum().backward()
+    optimizer.step()
+    reducer.eval()
+
+
+def change_by_loading(model, reducer):
+    for module in (model, reducer):
+        module.load_state_dict({key: value.flip(0) for key, value in module.state_dict().items()})
+
+
+@torch.no_grad()
+def change_in_place(model, reducer):
+    model.blocks[2].attn.qkv.weight.mul_(1.3)
+    reducer.embeddings[0].weight.neg_()
+
+
+def change_by_assignment(model, reducer):
+    reducer.load_state_dict({key: value.flip(0) for key, value in reducer.state_dict().items()}, assign=True)
+
+
+@pytest.mark.parametrize("change", [change_by_step, change_by_loading, change_in_place, change_by_assignment])
+@pytest.mark.parametrize("kind", ["class token", "no qkv bias", "q/k norm"])
+def test_embedding_and_qkv_in_one_product_are_those_of_the_weights_as_they_are_now(kind, change):
+    model = make_model(kind)
+
+    def forwards(handle):
+        with torch.no_grad():
+            fused, owner = model(make_images()), handle.tokens.owner
+        apart = model(make_images())  # with gradients, in two products
+        torch.testing.assert_close(fused, apart, atol=1e-5, rtol=1e-5)
+        assert torch.equal(handle.tokens.owner, owner)
+        return fused
+
+    with attach(model, "dtem", "r=6") as handle:
+        before = forwards(handle)
+        change(model, handle.reducer)
+        assert not torch.allclose(forwards(handle), before, atol=1e-3)
+
+
+@pytest.mark.parametrize(("width", "heads", "options", "dim"), [
+    (32, 2, {}, 16), (192, 3, {}, 64), (1024, 16, {}, 128), (32, 2, {"feat_dim": 5}, 5),
+])  # fmt: skip
+def test_the_embedding_is_as_wide_as_a_head_and_twice_that_in_wide_models(width, heads, options, dim):
+    model = VisionTransformer(**{**SHAPE, "depth": 2, "embed_dim": width, "num_heads": heads})
+    with attach(model, "dtem", "r=1@0", **options) as handle:
+        assert [tuple(layer.weight.shape) for layer in handle.reducer.embeddings] == [(dim, width)] * 2
+        assert all(layer.bias is not None for layer in handle.reducer.embeddings)
+
+
+def test_untrained_embeddings_repeat_and_weights_are_found_in_a_checkpoint_of_the_authors(tmp_path):
+    states = [attach(make_model(), "dtem", "r=6").reducer.state_dict() for _ in range(2)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    theirs = {
+        f"module.blocks.{block}.attn.qkv.metric_layer.{part}": states[0][f"embeddings.{block}.{part}"] + 1
+        for block in range(4)
+        for part in ("weight", "bias")
+    }
+    safetensors.torch.save_file(theirs | {"module.cls_token": torch.zeros(1)}, tmp_path / "theirs.safetensors")
+    handle = attach(make_model(), "dtem", "r=6", weights=tmp_path / "theirs.safetensors")
+    assert handle.reducer.trained
+    assert all(torch.equal(value, states[0][key] + 1) for key, value in handle.reducer.state_dict().items())
+
+
+def test_a_reducer_built_for_another_width_is_refused():
+    reducer = make_reducer("dtem")
+    attach(make_model(), reducer, "r=6").detach()
+    wide = VisionTransformer(**{**SHAPE, "embed_dim": 64})
+    with pytest.raises(ValueError, match="another model"):
+        attach(wide, reducer, "r=6")
+
+
+@pytest.mark.parametrize("options", [{"feat_dim": 0}, {"feat_dim": "16"}, {"tau1": 0.0}, {"tau2": -1}, {"top": 0}])
+def test_options_that_mean_nothing_are_refused_in_one_line(options):
+    with pytest.raises(RequestError, match="'dtem' refuses") as caught:
+        make_reducer("dtem", **options)
+    assert "\n" not in str(caught.value)
