@@ -19,7 +19,7 @@ UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "
 DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-listing = typer.Typer(help="What there is: reducers, models, tasks.", no_args_is_help=True)
+listing = typer.Typer(help="What there is: reducers, models, tasks.", invoke_without_command=True)
 app.add_typer(listing, name="list")
 out_console, err_console = Console(), Console(stderr=True)
 
@@ -180,17 +180,33 @@ def doctor_command() -> None:
     out_console.print(table)
 
 
+@listing.callback()
+def list_command(
+    context: typer.Context,
+    check: Annotated[str | None, typer.Option(help="NAME or path.py:Name: run the contract tests on it.")] = None,
+) -> None:
+    """What there is: reducers, models, tasks. --check proves a reducer of your own against the contract of all."""
+    if check is not None:
+        from suite.check import check_reducer
+
+        raise typer.Exit(FAILED_CELLS if check_reducer(check) else DONE)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @listing.command("reducers")
 def list_reducers_command() -> None:
-    """Registered reducers, the rates they take and their options."""
+    """Registered reducers: what they need, the rates they take and their options."""
     from suite.reducers import list_reducers, reducer_class, reducer_options
 
-    table = Table("reducer", "rates", "options", "what it does")
+    table = Table("reducer", "training", "rates", "options", "what it does")
     for name in list_reducers():
         cls = reducer_class(name)
         rates = ", ".join((*cls.rates, "flops")) if cls.rates else "-"
+        training = f"needs training: {cls.learned}" if cls.learned else "training-free"
         options = ", ".join(f"{key}={value!r}" for key, value in reducer_options(name).items())
-        table.add_row(name, rates, options or "-", (cls.__doc__ or "").split("\n\n")[0].replace("\n", " "))
+        about = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        table.add_row(name, training, rates, options or "-", " ".join(about.split()))
     out_console.print(table)
 
 

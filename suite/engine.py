@@ -29,7 +29,6 @@ from suite.store.files import once
 from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
 
-
 SOLVED_ON, COUNTED_ON = 8, 32  # images, for methods whose cost depends on the image
 
 

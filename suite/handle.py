@@ -114,13 +114,19 @@ class Handle:
         """The model is exactly what it was. Detaching twice is allowed."""
         if self.attached:
             del self.model.__dict__[SLOT]
-            self.model.__class__ = type(self.model).__mro__[2]
+            self.model.__class__ = type(self.model).__bases__[1]
 
     def __enter__(self) -> Handle:
         return self.attach()
 
     def __exit__(self, *exception: object) -> None:
         self.detach()
+
+    @property
+    def proportional_attention(self) -> bool:
+        """Whether attention is biased by log size; where the reducer leaves it open, as the model was trained."""
+        asked = self.reducer.proportional_attention
+        return getattr(self.model, "proportional_attention_off_the_shelf", True) if asked is None else asked
 
     def encode(self, model: nn.Module, x: Tensor) -> Tokens:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
@@ -135,6 +141,7 @@ class Handle:
                 stage=stages[block],
                 fused=self._fused.of(parts, reducer) if amounts[block] else None,
                 received=received,
+                proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
             )
             tokens, trace, received = reducible_block(parts, tokens, reducer, visit)

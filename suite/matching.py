@@ -95,7 +95,8 @@ def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, ta
 def pairwise_distances(x: Tensor) -> Tensor:
     """(B, N, C) -> (B, N, N) Euclidean distances in float32 at least, by one matrix product.
 
-    Symmetric and 0 on the diagonal to the last bit, so that ties are ties: two lone neighbours are equally good centres.
+    Symmetric and 0 on the diagonal to the last bit, so that ties are ties: of two lone neighbours neither is the better
+    centre.
     """
     x = full_precision(x)
     x = x - x.mean(dim=1, keepdim=True)  # what all tokens share would cost digits

@@ -8,12 +8,11 @@ from torch import nn
 
 from suite.backbones.lv_vit import LVViT, LVViTFamily
 from suite.backbones.published import PUBLISHED
-from suite.backbones.t2t_vit import T2TFamily, T2TViT
 from suite.backbones.timm_vit import TimmViT
 from suite.backbones.timm_vit import list_models as list_timm_models
 
 # Looked through in this order: these models are VisionTransformers too, with something of their own around the blocks.
-FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily), (T2TViT, T2TFamily)]
+FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily)]
 
 
 def family_of(model: nn.Module) -> type:

@@ -77,7 +77,8 @@ class Visit(NamedTuple):
 
     amount: tokens that the reducer takes out, 0: it is not called. stage: place of this block among those the rate acts
     in. fused: weight and bias of qkv with the reducer's extra rows below. received: see `Signals.received_before`.
-    watch: the next block's reducer wants to know what attention every token received here.
+    watch: the next block's reducer wants to know what attention every token received here. proportional: attention is
+    biased by log size.
     """
 
     amount: int
@@ -86,6 +87,7 @@ class Visit(NamedTuple):
     fused: tuple[Tensor, Tensor | None] | None = None
     received: Tensor | None = None
     watch: bool = False
+    proportional: bool = False
 
 
 class BlockParts(ABC):
@@ -265,7 +267,9 @@ class Signals:
         """Attention (B, H, M, N) that queries (B, H, M, d) pay to all keys."""
         logits = (queries * self._parts.scale) @ self.queries_keys[1].transpose(-2, -1)
         if self._bias is not None:  # in place where nobody differentiates: a map is large, and a fresh one is slow
-            logits = logits + self._bias if logits.requires_grad or self._bias.requires_grad else logits.add_(self._bias)
+            logits = (
+                logits + self._bias if logits.requires_grad or self._bias.requires_grad else logits.add_(self._bias)
+            )
         return logits.softmax(dim=-1)
 
 
@@ -280,9 +284,9 @@ def reducible_block(
     entering, amount = tokens.count, visit.amount
     site = reducer.site if amount else None
     if site == "before_block":
-        signals = Signals(parts, tokens, reducer, visit, _bias(tokens, reducer))
+        signals = Signals(parts, tokens, reducer, visit, tokens.attention_bias(visit.proportional))
         tokens = reducer("before_block", tokens, signals, amount)
-    bias, attended = _bias(tokens, reducer), tokens.count
+    bias, attended = tokens.attention_bias(visit.proportional), tokens.count
     if bias is None and site in (None, "before_block") and not visit.watch:
         return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
     signals = Signals(parts, tokens, reducer, visit, bias)
@@ -304,10 +308,6 @@ def reducible_block(
         tokens = reducer("after_block", tokens, signals, amount)
     received = signals.received if visit.watch else None
     return tokens, trace._replace(entering=entering, mlp=mlp, leaving=tokens.count), received
-
-
-def _bias(tokens: Tokens, reducer: Reducer) -> Tensor | None:
-    return tokens.attention_bias(reducer.proportional_attention)
 
 
 def _attention_with(

@@ -160,7 +160,6 @@ class LVViTFamily(TimmViT):
         dense = linear_macs(model.aux_head)
         return replace(
             layout,
-            patch_macs=model.patch_embed.macs(image_size or TimmViT.image_size(model)),
             # the dense head runs on patches, the closed form multiplies by all tokens
             head_macs=layout.head_macs - layout.num_prefix * dense,
             head_token_macs=dense,

@@ -7,7 +7,6 @@ Source: Yuan et al., Tokens-to-Token ViT: Training Vision Transformers from Scra
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +16,7 @@ from timm.layers import Mlp, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.block import Layout
 from suite.backbones.lv_vit import check_image_size
-from suite.backbones.timm_vit import TimmViT
 from suite.errors import RequestError
 from suite.tokens import full_precision
 
@@ -203,12 +200,3 @@ class T2TViT(VisionTransformer):
         self.pos_embed.requires_grad_(False)
         for block in self.blocks:
             block.attn.q_norm = Times((scale or embed_dim**-0.5) / block.attn.scale)
-
-
-class T2TFamily(TimmViT):
-    """timm's blocks on another stem; tokens are reduced after it."""
-
-    @staticmethod
-    def layout(model: T2TViT, image_size: tuple[int, int] | None = None) -> Layout:
-        size = image_size or TimmViT.image_size(model)
-        return replace(TimmViT.layout(model, size), patch_macs=model.patch_embed.macs(size))

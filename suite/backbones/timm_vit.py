@@ -232,6 +232,8 @@ def linear_macs(module: nn.Module) -> int:
 def embed_macs(model: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-accumulates that turn an image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
     embed = model.patch_embed
+    if hasattr(embed, "macs"):
+        return embed.macs(size)
     if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
         return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()
     weight = next(embed.parameters())

@@ -63,7 +63,7 @@ def sample(significance, points, present=None):
     nearest = torch.where(wanted - low <= high - wanted, low, high)
     # the first entry of that value: those after it add nothing to the sum
     picked = torch.searchsorted(running, nearest)
-    return torch.zeros_like(significance, dtype=torch.bool).scatter(1, picked, True)
+    return torch.zeros_like(significance, dtype=torch.bool).scatter(1, picked, 1)
 
 
 def padded(picked):

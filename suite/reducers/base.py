@@ -80,8 +80,8 @@ class Reducer(nn.Module):
     """How many tokens stay depends on the image; the rate is an upper bound."""
     exact_groups: ClassVar[bool] = True
     """Sizes count the original tokens that the owner map assigns, at least one each (not so for soft assignments)."""
-    proportional_attention: bool = False
-    """Attention is biased by log size (ToMe, eq. 1)."""
+    proportional_attention: bool | None = False
+    """Attention is biased by log size (ToMe, eq. 1); None: unless the model was trained otherwise (MAE)."""
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
     reads_map: bool = False

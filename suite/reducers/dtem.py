@@ -66,7 +66,7 @@ class DTEM(Reducer):
         dim = self.feat_dim or layout.head_dim * (2 if layout.width >= LARGE else 1)
         made = {(embedding.in_features, embedding.out_features) for embedding in self.embeddings}
         if made - {(layout.width, dim)}:
-            raise ValueError(f"dtem was built for another model: {made.pop()} in place of {(layout.width, dim)}")
+            raise ValueError(f"its embeddings {made} are another model's; this one needs {(layout.width, dim)}")
         self.grow(self.embeddings, layout.depth, lambda: nn.Linear(layout.width, dim))
 
     def extra_projection(self, block):

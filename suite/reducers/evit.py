@@ -2,8 +2,8 @@
 
 import math
 
-from suite.reducers.base import Reducer, register
 from suite.pooling import full_precision, rank, take
+from suite.reducers.base import Reducer, register
 
 
 @register("evit")

@@ -8,12 +8,12 @@ from suite.reducers.base import Reducer, register
 class ToMe(Reducer):
     """Merge the r most similar tokens of every block. Source: Bolya et al., ICLR 2023, arXiv 2210.09461.
 
-    proportional_attention: the paper's setting for DeiT, AugReg and SWAG models; off for MAE models off the shelf.
+    proportional_attention: default as in the paper: on, but off for MAE models off the shelf.
     """
 
     weighted_pooling = True
 
-    def __init__(self, proportional_attention: bool = True) -> None:
+    def __init__(self, proportional_attention: bool | None = None) -> None:
         super().__init__()
         self.proportional_attention = proportional_attention
 

@@ -15,7 +15,7 @@ class ToMeKth(Reducer):
 
     weighted_pooling = True
 
-    def __init__(self, k: int = 4, proportional_attention: bool = True) -> None:
+    def __init__(self, k: int = 4, proportional_attention: bool | None = None) -> None:
         super().__init__()
         if k < 2:
             raise ValueError(f"k={k}: every k-th token takes others in, so k is at least 2")

@@ -17,7 +17,7 @@ class ToMeRandom(Reducer):
 
     weighted_pooling = True
 
-    def __init__(self, seed: int = 0, proportional_attention: bool = True) -> None:
+    def __init__(self, seed: int = 0, proportional_attention: bool | None = None) -> None:
         super().__init__()
         self.seed = seed
         self.proportional_attention = proportional_attention

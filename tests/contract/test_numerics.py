@@ -88,7 +88,9 @@ def test_gradients_reach_the_patch_embedding_and_every_block(name, kind):
     model = make_model(kind)
     with attach(model, name, rates(name)[0]):
         model(make_images(model)).square().sum().backward()
-    weights = [model.patch_embed.proj.weight, *(block.attn.qkv.weight for block in model.blocks)]
+    embed = model.patch_embed
+    stem = embed.proj if embed.proj is not None else embed.project
+    weights = [stem.weight, *(block.attn.qkv.weight for block in model.blocks)]
     for weight in weights:
         assert weight.grad.isfinite().all()
         assert weight.grad.abs().sum() > 0
@@ -214,7 +216,7 @@ def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(ki
     class Proportional(Reducer):
         proportional_attention = True
 
-    merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), Visit(0, 4))
+    merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), Visit(0, 4, proportional=True))
     apart = parts.original(x[:, torch_rows])
     torch.testing.assert_close(merged.x[:, torch_rows], apart, atol=1e-5, rtol=1e-5)
 

@@ -18,6 +18,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
+from suite.backbones.lv_vit import LVViT
+from suite.backbones.mae import MaeViT
+from suite.backbones.t2t_vit import T2TViT
 from suite.reducers import list_reducers, reducer_class
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
@@ -64,6 +67,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "image that is not square": partial(VIT, img_size=(32, 24)),
     "explicit attention": unfused,
     "no position embedding, no head": partial(VIT, pos_embed="none", num_classes=0),
+    "MAE": MaeViT,
+    "LV-ViT": LVViT,
+    "T2T-ViT": partial(T2TViT, img_size=128, patch_size=16),
 }
 if "attn_head_dim" in ATTENTION_OPTIONS:  # the newer the installed timm, the more there is to prove
     MODELS["wide heads"] = partial(with_attention, {"attn_head_dim": 24})
@@ -85,7 +91,8 @@ def make_model(kind: str = "class token", seed: int = 0, **options: Any) -> nn.M
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn_like(parameter)
             gain = parameter.dim() == 1 and not name.endswith("bias")
-            parameter.copy_(1 + 0.1 * noise if gain and "ls" not in name else 0.2 * noise)
+            spread = 0.02 if "kqv" in name else 0.2  # a performer's features vanish for long keys
+            parameter.copy_(1 + 0.1 * noise if gain and "ls" not in name else spread * noise)
     return model
 
 

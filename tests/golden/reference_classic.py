@@ -1,7 +1,7 @@
 """Samplers, clusterings, soft mixtures and floors once more, written literally: numpy float64, one image, loops.
 
 Slow and plain on purpose, and shares nothing with the suite. `plan[block]` is how many patches (for `ats`: at most) are
-to be left; blocks that are not in it, or None, do nothing. `groups[i]` lists the positions before that token i stands for.
+to be left; blocks that are not in it, or None, do nothing. `groups[i]` lists the positions that token i stands for.
 """
 
 import math

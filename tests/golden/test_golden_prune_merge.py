@@ -10,11 +10,12 @@ import recipe
 import timm
 import torch
 from reference import Reference
-from reference_prune_merge import EarlyReference, diffrate, etps, pitome, predicted, tofu
+from reference_prune_merge import EarlyReference, diffrate, etps, keep_scores, pitome, predicted, tofu
 from test_reference import KINDS, SMALL, tiny
 
 from suite import attach
 from suite.measure.flops import count_macs_fast
+from suite.pruning import ScorePredictor
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "golden"
@@ -180,11 +181,11 @@ def compare(model, image, reducer, rate, literal, atol=1e-11, **options):
     assert np.abs(logits - wanted).max() <= atol
 
 
-def strong(reducer):
+def strong(module):
     """Weights large enough that predictors tell tokens apart."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for name, parameter in sorted(reducer.named_parameters()):
+        for name, parameter in sorted(module.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             gain = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(1 + 0.1 * noise if gain else 0.3 * noise)
@@ -222,8 +223,8 @@ def test_energy_merging_equals_the_literal_form(kind, keep, options):
 def test_a_plan_equals_the_literal_form(kind):
     model, about, image = tiny(kind)
     about = late(about, True, weighted_pool=True)
-    # blocks that do nothing, prune only, merge only, both; not monotone; a first number below the second
-    plan = {"prune_kept": [99, 60, 55, 40, 20], "merge_kept": [99, 60, 48, 50, 9]}
+    # a block that does nothing, one that merges, one that does both, one that prunes, one that does both again
+    plan = {"prune_kept": [99, 99, 50, 40, 20], "merge_kept": [99, 56, 44, 60, 9]}
     reduce = diffrate(**plan, prefix=about["prefix"])
     compare(model, image, "diffrate", None, lambda state, _: (Reference(state, **about), reduce), **plan)
 
@@ -235,6 +236,16 @@ def test_squeezing_by_class_attention_equals_the_literal_form(kind):
     kept_at = {block: int(patches * 0.6 ** (stage + 1)) for stage, block in enumerate(BLOCKS)}
     reduce = etps(kept_at, about["prefix"])
     compare(model, image, "etps", "keep=0.6", lambda state, _: (Reference(state, **about), reduce))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])  # so small that the epsilon of the normalisation shows
+@torch.no_grad()
+def test_the_predictor_equals_the_literal_form(scale):
+    predictor = ScorePredictor(32).double()
+    strong(predictor)
+    x = scale * torch.randn(1, 20, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    state = {f"score_predictor.0.{key}": value.numpy() for key, value in predictor.state_dict().items()}
+    assert np.abs(predictor(x)[0].numpy() - keep_scores(x[0].numpy(), state, 0)).max() <= 1e-12
 
 
 @pytest.mark.parametrize("name", ["dtps", "dynamicvit"])

@@ -70,25 +70,25 @@ def learned_weights(reducer, seed=5):
     return {name: value.numpy() for name, value in reducer.state_dict().items()}
 
 
-def assert_equal(handle, logits, reference, images, **hooks):
+def assert_equal(handle, logits, reference, images, owners, **hooks):
     """Every sample of the batch is what the literal form makes of that image alone, padded to the longest."""
     per_sample = []
     for sample, image in enumerate(images):
         wanted, owner, counts = reference(image.numpy(), **hooks)
         per_sample.append(counts)
         assert int(handle.tokens.counts[sample]) == counts[-1]
-        assert (handle.tokens.owner[sample].numpy() == owner).all()
+        assert not owners or (handle.tokens.owner[sample].numpy() == owner).all()
         assert np.abs(logits[sample].numpy() - wanted).max() <= 1e-11
     assert handle.token_counts == [max(counts) for counts in zip(*per_sample)]
 
 
-def compare(kind, name, rate, literal, hook="before", **options):
+def compare(kind, name, rate, literal, hook="before", owners=True, **options):
     model, about, images = tiny(kind)
     with torch.no_grad(), attach(model, name, rate, **options) as handle:
         weights = (learned_weights(handle.reducer),) if handle.reducer.learned else ()
         logits = model(images)
         hooks = {hook: literal(RATES[rate], about["prefix"], *weights)}
-        assert_equal(handle, logits, Classic(model.state_dict(), **about), images, **hooks)
+        assert_equal(handle, logits, Classic(model.state_dict(), **about), images, owners, **hooks)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -129,12 +129,15 @@ def test_medoids_with_options_equal_the_literal_form(options):
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_soft_mixtures_equal_the_literal_form(kind, rate, name):
-    compare(kind, name, rate, {"patchmerger": patchmerger, "sinkhorn": sinkhorn, "sit": sit}[name])
+    # five transports of so much entropy make all tokens alike to the last digit: who takes most is rounding's choice
+    alike = name == "sinkhorn" and rate == "r=7"
+    compare(kind, name, rate, {"patchmerger": patchmerger, "sinkhorn": sinkhorn, "sit": sit}[name], owners=not alike)
 
 
-def test_another_entropy_and_more_scalings_equal_the_literal_form():
-    options = {"eps": 0.2, "iterations": 7}
-    compare("class token", "sinkhorn", "keep=0.7", partial(sinkhorn, **options), **options)
+@pytest.mark.parametrize("rate", ["keep=0.7", "r=7"])
+def test_less_entropy_and_more_scalings_equal_the_literal_form(rate):
+    options = {"eps": 0.05, "iterations": 7}
+    compare("class token", "sinkhorn", rate, partial(sinkhorn, **options), **options)
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf"])

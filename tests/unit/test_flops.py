@@ -11,11 +11,10 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from suite.backbones.block import Layout
+from suite.backbones.block import BlockTrace, Layout
 from suite.errors import CellError, RequestError
 from suite.handle import attach, handle_of
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
-from suite.backbones.block import BlockTrace
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
 from suite.reducers.base import Reducer

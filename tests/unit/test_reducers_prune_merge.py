@@ -217,7 +217,7 @@ def test_similarity_is_the_cosine_and_the_first_of_equals_wins():
 
 @pytest.mark.parametrize(
     ("plan", "num_prefix", "said"),
-    [([9, 8], 1, "2 blocks, the model has 3"), ([9, 2, 3], 2, "keeps 2 tokens in block 1, of which 2 are prefix")],
+    [([9, 8], 1, "2 blocks, but the model has 3"), ([9, 2, 3], 2, "keeps 2 tokens in block 1, of which 2 are prefix")],
 )
 def test_a_plan_that_does_not_fit_the_model_says_where(plan, num_prefix, said):
     made = make_reducer("diffrate", prune_kept=plan, merge_kept=plan)
