@@ -33,7 +33,7 @@ VERSIONS = ("torch", "timm")
 BASELINE = "none"
 SHARED = (
     *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "handle.py"),
-    *("backbones/block.py", "backbones/fused.py", "backbones/timm_vit.py"),
+    *("draws.py", "backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/timm_vit.py"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
@@ -87,7 +88,7 @@ def _parse_keep(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
     for keep in keeps:
         if not 0 < keep <= 1:
             raise RequestError(f"rate {text!r}: the kept fraction must lie in (0, 1], not {keep:g}")
-    if listed and any(later > earlier for earlier, later in zip(keeps, keeps[1:])):
+    if listed and any(later > earlier for earlier, later in pairwise(keeps)):
         raise RequestError(f"rate {text!r}: kept fractions are of the original patches, so they cannot grow")
     return Rate(text, "keep", keeps, per_block=listed, blocks=blocks)
 

@@ -56,8 +56,8 @@ def sample(significance, points, present=None):
     running = running / running[:, -1:].clamp(min=torch.finfo(running.dtype).tiny)
     if present is not None:
         running = running.masked_fill(~present, torch.inf)
-    wanted = (2 * torch.arange(points, device=running.device) + 1) / (2 * points + 2)
-    wanted = wanted.to(running.dtype).expand(len(running), -1).contiguous()
+    wanted = (2 * torch.arange(points, device=running.device, dtype=running.dtype) + 1) / (2 * points + 2)
+    wanted = wanted.expand(len(running), -1).contiguous()
     above = torch.searchsorted(running, wanted).clamp(max=running.shape[1] - 1)
     high, low = running.gather(1, above), running.gather(1, (above - 1).clamp(min=0))
     nearest = torch.where(wanted - low <= high - wanted, low, high)

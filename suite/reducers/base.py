@@ -13,7 +13,8 @@ from suite.pooling import Matching
 from suite.tokens import Tokens
 
 if TYPE_CHECKING:
-    from suite.backbones.block import Layout, Signals
+    from suite.backbones.block import Layout
+    from suite.backbones.signals import Signals
 
 REGISTERED: dict[str, type[Reducer]] = {}
 HOOKS = ("before_block", "inside_attention", "after_attention", "after_block")

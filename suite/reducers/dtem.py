@@ -23,7 +23,7 @@ class DTEM(Reducer):
     embedding learns nothing where the head reads the class token, which is never merged.
 
     feat_dim: width of the embedding; None: the heads' width, twice that in models of width 1024 and more.
-    proportional_attention: whether attention is proportional to sizes in evaluation too; off for MAE models.
+    proportional_attention: in evaluation; default on, but off for MAE models as the authors have it.
     tau1, tau2, top: temperatures of the similarity and of the choice in training, and how many candidates a token has.
     """
 
@@ -34,7 +34,7 @@ class DTEM(Reducer):
     def __init__(
         self,
         feat_dim: int | None = None,
-        proportional_attention: bool = True,
+        proportional_attention: bool | None = None,
         tau1: float = 0.1,
         tau2: float = 0.1,
         top: int = 3,
@@ -51,7 +51,7 @@ class DTEM(Reducer):
     @property
     def proportional_attention(self):
         """Always in training, where tokens that were merged away are there still."""
-        return self.training or self._proportional
+        return True if self.training else self._proportional
 
     @proportional_attention.setter
     def proportional_attention(self, wanted):

@@ -99,7 +99,7 @@ class MCTF(Reducer):
 
 
 def match(scores, r, protected, bidirectional):
-    """Fuse r tokens by scores (B, A, B') between even places A and odd places B': floor(r/2) from A to B', the rest back.
+    """Fuse r tokens by scores (B, A, B') between even places A and odd places B': half from A to B', half back.
 
     Output order: prefix, what is left of A ascending, what is left of B' by descending score.
     """

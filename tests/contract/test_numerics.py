@@ -14,6 +14,7 @@ from suite.tokens import Tokens
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
 pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
+PER_PATCH = ("queries", "centres", "assignment")
 HEADS = ["class token", "explicit attention", "average pool", "q/k norm"]
 
 
@@ -58,7 +59,8 @@ def test_double_precision_agrees_with_single_precision(name, kind):
         single, owner = model(images), handle.tokens.owner
         double = model.double()(images.double())
     assert double.dtype == torch.float64
-    assert torch.equal(handle.tokens.owner, owner)
+    if handle.reducer.exact_groups:  # the largest of nearly equal shares is anybody's
+        assert torch.equal(handle.tokens.owner, owner)
     torch.testing.assert_close(double.float(), single, atol=1e-5, rtol=1e-4)
 
 
@@ -145,11 +147,12 @@ def test_another_image_size_resolves_the_rate_anew(name, side):
                 plan = resolve(handle.rate, handle.reducer, depth=4, tokens=tokens, num_prefix=1)
             except RequestError:
                 continue  # said in one line, below
-            try:
-                model(torch.randn(2, 3, side, side))
-            except ValueError as error:  # what is learned per patch was made for the model's own image size
-                assert handle.reducer.learned and tokens > handle.layout.tokens and "larger images" in str(error)
+            made = max((n for n, amount in zip(plan.counts, plan.amounts, strict=True) if amount), default=0) - 1
+            if handle.reducer.learned in PER_PATCH and made > handle.layout.num_patches:
+                with pytest.raises(ValueError, match="larger images"):  # learned for the model's own image size
+                    model(torch.randn(2, 3, side, side))
                 continue
+            model(torch.randn(2, 3, side, side))
             if handle.reducer.input_dependent:
                 assert handle.token_counts[-1] <= plan.counts[-1]
             else:

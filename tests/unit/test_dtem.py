@@ -9,6 +9,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 from suite import RequestError, attach
+from suite.backbones.mae import MaeViT
 from suite.reducers import make_reducer
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
@@ -127,6 +128,18 @@ def test_training_always_attends_in_proportion_to_sizes():
             assert handle.reducer.proportional_attention is True
     assert not torch.equal(outputs[0], outputs[2])
     assert torch.equal(outputs[1], outputs[3])
+
+
+@pytest.mark.parametrize(("make", "default"), [(VisionTransformer, True), (MaeViT, False)])
+@torch.no_grad()
+def test_evaluation_attends_in_proportion_to_sizes_unless_the_model_is_an_mae(make, default):
+    torch.manual_seed(3)
+    model, outputs = make(**SHAPE).eval(), {}
+    for wanted in (None, True, False):
+        with attach(model, "dtem", "r=6", proportional_attention=wanted):
+            outputs[wanted] = model(make_images())
+    assert torch.equal(outputs[None], outputs[default])
+    assert not torch.equal(outputs[None], outputs[not default])
 
 
 @torch.no_grad()

@@ -1,0 +1,150 @@
+"""What a block can tell a reducer, computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suite.reducers.base import Reducer
+from suite.tokens import Tokens
+
+if TYPE_CHECKING:
+    from suite.backbones.block import BlockParts, Visit
+
+
+class lazy:
+    """A property computed when it is first asked for. `functools.cached_property` takes a lock on Python 3.11, at which
+    `torch.compile` breaks the graph; signals belong to one forward, so no lock is needed."""
+
+    def __init__(self, compute: Callable[[Signals], Any]) -> None:
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, signals: Signals | None, owner: type | None = None) -> Any:
+        if signals is None:
+            return self
+        value = signals.__dict__[self.name] = self.compute(signals)
+        return value
+
+
+class Signals:
+    """What a block can tell a reducer about the tokens it attends to; each is computed when it is first asked for.
+
+    Signals describe the tokens before attention: positions agree with the tokens that the hook receives.
+    """
+
+    def __init__(
+        self, parts: BlockParts, tokens: Tokens, reducer: Reducer, visit: Visit, bias: Tensor | None = None
+    ) -> None:
+        self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
+        self.block, self.depth, self.stage = parts.index, visit.depth, visit.stage
+
+    @lazy
+    def normed(self) -> Tensor:
+        """(B, N, C) the block's first norm of the residual stream: what queries, keys and values are made of."""
+        return self._parts.norm1(self._tokens.x)
+
+    @lazy
+    def heads(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values, each (B, H, N, d)."""
+        if self._visit.fused is None:
+            return self._parts.qkv(self.normed)
+        width = self._parts.qkv_linear.out_features
+        projected = F.linear(self.normed, *self._visit.fused)
+        self.__dict__["extra"] = projected[..., width:]
+        return self._parts.split_heads(projected[..., :width])
+
+    @lazy
+    def queries_keys(self) -> tuple[Tensor, Tensor]:
+        """Queries and keys, each (B, H, N, d), without the values unless those are there already."""
+        return self.heads[:2] if "heads" in self.__dict__ else self._parts.queries_keys(self.normed)
+
+    @lazy
+    def extra(self) -> Tensor:
+        """(B, N, D) the reducer's `extra_projection` of `normed`."""
+        return F.linear(self.normed, *self._reducer.extra_projection(self.block))
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, N, d) keys averaged over heads, after k-norm where the model has one (ToMe's metric)."""
+        return self.queries_keys[1].mean(1)
+
+    @lazy
+    def class_attention(self) -> Tensor:
+        """(B, N) float32 softmax attention that the class token pays, averaged over heads.
+
+        One extra query row, not the whole map; a distilled model's two rows are averaged. Raises ValueError for a
+        model without a class token.
+        """
+        return self.class_rows.mean(dim=(1, 2))
+
+    @lazy
+    def class_rows(self) -> Tensor:
+        """(B, H, R, N) float32 softmax attention of the R = 1 or 2 tokens that a head reads, head by head."""
+        queries, keys = self.queries_keys
+        rows = self._parts.num_class
+        if rows == 0:
+            raise ValueError(
+                "this model has no class token, so there is no class attention to select by; use a method without it"
+            )
+        logits = (queries[:, :, :rows] * self._parts.scale) @ keys.transpose(-2, -1)
+        if self._bias is not None:
+            logits = logits + self._bias
+        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+    @lazy
+    def attention_map(self) -> Tensor:
+        """(B, H, N, N) softmax attention. Asked for before attention runs, it is the map that attention uses."""
+        return self._softmax(self.queries_keys[0])
+
+    @lazy
+    def received(self) -> Tensor:
+        """(B, N) float32 attention that every token receives, averaged over heads and queries; sums to 1."""
+        dtype = torch.promote_types(self.attention_map.dtype, torch.float32)
+        return self.attention_map.sum(dim=2, dtype=dtype).mean(1) / self.attention_map.shape[2]
+
+    @property
+    def received_before(self) -> Tensor | None:
+        """(B, N) float32 what `received` was in the block before; None in the first block."""
+        return self._visit.received
+
+    def attend(self, values: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+        """(B, H, M, d) attention output; by the fused kernel unless the map was asked for or the model is not fused.
+
+        values: (B, H, N, d) in place of the tokens' own. rows: (B, M) the queries that are answered, default all.
+        """
+        parts = self._parts
+        queries, keys = self.queries_keys
+        values = self.heads[2] if values is None else values
+        if parts.fused and "attention_map" not in self.__dict__:
+            queries = queries if rows is None else queries.take_along_dim(rows[:, None, :, None], 2)
+            return F.scaled_dot_product_attention(
+                queries,
+                keys,
+                values,
+                attn_mask=self._bias,
+                dropout_p=parts.attention_dropout,
+                scale=parts.scale,
+            )
+        if rows is None:
+            attention = self.attention_map
+        elif "attention_map" in self.__dict__:
+            attention = self.attention_map.take_along_dim(rows[:, None, :, None], 2)
+        else:
+            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2))
+        return F.dropout(attention, parts.attention_dropout) @ values
+
+    def _softmax(self, queries: Tensor) -> Tensor:
+        """Attention (B, H, M, N) that queries (B, H, M, d) pay to all keys."""
+        logits = (queries * self._parts.scale) @ self.queries_keys[1].transpose(-2, -1)
+        if self._bias is not None:
+            differentiated = logits.requires_grad or self._bias.requires_grad
+            # in place where nobody differentiates: a map is large, and a fresh one is slow
+            logits = logits + self._bias if differentiated else logits.add_(self._bias)
+        return logits.softmax(dim=-1)
