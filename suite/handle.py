@@ -149,6 +149,10 @@ class Handle:
         self._last = (tokens, traces)
         return tokens
 
+    def changed(self) -> None:
+        """Weights may have: what was made of them is made again."""
+        self._fused.clear()
+
     def forget(self) -> None:
         """Let go of the last forward's features; in a sweep, those of all cells would fill the memory."""
         self._last = None

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from suite.backbones import family_of
+from suite.backbones.block import BlockTrace
 from suite.errors import RequestError
 from suite.handle import attach
 from suite.measure.flops import count_macs_fast, smooth_image
+from suite.measure.formula import base_macs
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.schedule import Schedule, check_form, parse_rate, resolve
 
+GUESSES = 6
 KEEP_STEPS = 10_000  # kept fractions are solved to 1e-4
 TOLERANCE = 0.01  # a target is met when the achieved reduction is within one percentage point of it
 
@@ -85,8 +88,11 @@ class Search:
                 f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
             )
         low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
+        tries = 0
         while high - low > 1:
-            middle = (low + high) // 2
+            # the closed form finds the place in few counts; halving finds it for certain
+            middle = self.guess(low, high, target) if tries < GUESSES else (low + high) // 2
+            tries += 1
             low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
         best = min((low, high), key=lambda step: (abs(self.reduction(step) - target), step))
         missed = abs(self.reduction(best) - target) > TOLERANCE
@@ -98,6 +104,30 @@ class Search:
             target=target,
             neighbours=tuple((self.rate(s), self.reduction(s)) for s in (low, high)) if missed else (),
         )
+
+    def guess(self, low: int, high: int, target: float) -> int:
+        """A step in (low, high) where the target is crossed, if cost beyond the closed form is as at the nearest ends.
+
+        Between the ends, what the method itself costs is taken to change evenly.
+        """
+        ratios = [self.macs(step) / self.closed_form(step) for step in (low, high)]
+
+        def reduction(step: int) -> float:
+            share = (step - low) / (high - low)
+            return self.closed_form(step) * ((1 - share) * ratios[0] + share * ratios[1]) / self.macs(0) - 1
+
+        first, last = low, high
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (first, middle) if reduction(middle) <= target else (middle, last)
+        # the step before the crossing closes the bracket from below; once that is done, the crossing itself
+        return min(max(first if first > low else last, low + 1), high - 1)
+
+    def closed_form(self, step: int) -> int:
+        """Cost without what the method itself computes, as for a method that acts after attention."""
+        counts = self.schedule(step).counts
+        blocks = map(BlockTrace.plain, (self.layout.tokens, *counts[:-1]), counts)
+        return base_macs(self.layout, list(blocks)).total
 
     def rate(self, step: int) -> str:
         return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"

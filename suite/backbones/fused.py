@@ -15,7 +15,8 @@ class FusedProjections:
     """Per block, qkv's weight and bias with the reducer's extra rows below; made again whenever either has changed.
 
     Only for plain eager inference: a tracer has to see whose product it is, a compiler fuses by itself and cannot see
-    a later change, and in training weights change with every step.
+    a later change, and in training weights change with every step. Writing through `.data` while model and reducer stay
+    in evaluation is not noticed.
     """
 
     def __init__(self) -> None:
@@ -23,9 +24,12 @@ class FusedProjections:
 
     def of(self, parts: BlockParts, reducer: Reducer) -> Weights | None:
         """Weight (3·H·d + D, C) and bias for a block whose reducer has an extra projection; None where not possible."""
+        if reducer.training:  # an optimiser may write through `.data`, which no version counter tells of
+            self.clear()
+            return None
         extra = reducer.extra_projection(parts.index)
         linear = parts.qkv_linear
-        if extra is None or linear is None or reducer.training or torch.is_grad_enabled():
+        if extra is None or linear is None or torch.is_grad_enabled():
             return None
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None

@@ -113,11 +113,13 @@ class ReducedViT:
 
     def train(self, mode: bool = True) -> nn.Module:
         self._reducerbench.reducer.train(mode)
+        self._reducerbench.changed()
         return super().train(mode)
 
     def _apply(self, *args: object, **options: object) -> nn.Module:
         """`to`, `half`, `cuda` and the like move the reducer's weights with the model's."""
         self._reducerbench.reducer._apply(*args, **options)
+        self._reducerbench.changed()
         return super()._apply(*args, **options)
 
     def forward_features(self, x: Tensor) -> Tensor:

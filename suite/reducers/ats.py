@@ -21,10 +21,10 @@ class ATS(Reducer):
     """Sample patches in proportion to their significance; an image of few significant patches keeps fewer.
 
     Source: Fayyaz et al., ECCV 2022, arXiv 2111.15667. Significance of a patch: class attention times the norm of its
-    value, summed over heads. Its cumulative sum, scaled to 1, is met at the K - 1 points 1/2K, 3/2K, ...; the
-    patch nearest to each point stays, so that at most K tokens do, the class token included. Queries of the others
-    are not answered; keys and values are those of all tokens. Rates bound the number of tokens from
-    above. All prefix tokens stay, and K counts one of them. Samples of a batch are padded to the longest one.
+    value, summed over heads. Its cumulative sum, scaled to 1, is met at the K - 1 points 1/2K, 3/2K, ...; the patch
+    nearest to each point stays (of equally near ones the first), so that at most K tokens do, the class token included.
+    Queries of the others are not answered; keys and values are those of all tokens. A rate says K. All prefix tokens
+    stay, and K counts one of them. Samples of a batch are padded to the longest one.
     """
 
     rates = ("keep", "r")
@@ -35,9 +35,10 @@ class ATS(Reducer):
     def inside_attention(self, tokens, signals, amount):
         prefix = tokens.num_prefix
         planned = (tokens.planned if isinstance(tokens, Sampled) else tokens.count) - amount
+        attention, values = signals.class_rows, signals.heads[2]
         with torch.no_grad():
-            norms = full_precision(signals.heads[2]).norm(dim=-1)[:, :, None]
-            significance = (signals.class_rows * norms).sum(1).mean(1)[:, prefix:]
+            norms = full_precision(values).norm(dim=-1)[:, :, None]
+            significance = (attention * norms).sum(1).mean(1)[:, prefix:]
             present = None if tokens.valid is None else tokens.valid[:, prefix:]
             index, valid = padded(sample(significance, planned - prefix, present))
         index = prefix + index

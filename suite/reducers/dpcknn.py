@@ -15,7 +15,7 @@ class DPCKNN(Reducer):
     ICCV-W 2023, arXiv 2308.04657; without the learned importance of tokens. Density is exp(-mean squared distance to
     the nearest neighbours, itself included), distances over sqrt(C); centres have the highest density times distance
     to a denser token, others join the nearest centre. Scores are compared as logarithms, so that a density too small
-    for a float still ranks, and of equal densities the lower position counts as denser: the authors add noise of 1e-6.
+    for a float still ranks, and of equal densities the lower position counts as denser; the authors add noise of 1e-6.
 
     neighbours: over how many density is taken.
     """

@@ -27,7 +27,7 @@ class Heuristic(Reducer):
     """Keep the patches within a radius of the image's centre, the radius set by the rate; order kept.
 
     Source: the fixed patterns of Haurum et al., ICCV-W 2023, arXiv 2308.04657. Patches at the same distance go in
-    raster order, so that any count can be met.
+    raster order, so that any count can be met. Images of another size than the model's have to be square.
 
     metric: 'l2' (a disc), 'l1' (a diamond) or 'linf' (a square).
     """
@@ -43,9 +43,8 @@ class Heuristic(Reducer):
         self.grids: dict[int, tuple[int, int]] = {}
 
     def build(self, layout, stages):
-        grid = getattr(layout, "grid", None)
-        if grid is not None:
-            self.grids[layout.num_patches] = tuple(grid)
+        if layout.grid is not None:
+            self.grids[layout.num_patches] = layout.grid
         self.grid(layout.num_patches)
 
     def grid(self, patches):

@@ -11,11 +11,11 @@ from suite.reducers.base import Reducer, register
 class KMedoids(Reducer):
     """Keep the patches that stand best for all others: the medoids of weighted clusters.
 
-    Source: Token Pooling (Marin et al., WACV 2023, arXiv 2110.03860): clusters minimise the weighted sum of
-    squared distances to their medoid, weights are the attention that each token received in the block before, and
-    medoids start at the heaviest tokens. Where no block ran before, or with weighted=False, weights are equal and
-    medoids start far apart: at the token nearest to all, then at the one farthest from those there are (the authors
-    start at random). Medoids stay as they are; others are owned by the nearest one. Ties go to the lowest position.
+    Source: Token Pooling (Marin et al., WACV 2023, arXiv 2110.03860): clusters minimise the weighted sum of squared
+    distances to their medoid, weights are the attention that each token received in the block before, and medoids start
+    at the heaviest tokens. Where no block ran before, or with weighted=False, weights are equal and medoids start far
+    apart: at the token nearest to all, then at the one farthest from those there are (a random start would not
+    repeat). Medoids stay as they are; others are owned by the nearest one. Ties go to the lowest position.
 
     iterations: how often tokens are assigned and medoids chosen anew. weighted: by attention.
     """

@@ -154,13 +154,15 @@ def test_a_published_plan_gives_what_it_gives_the_authors(deit_tiny, prefix, dou
             assert (recipe.canonical_partition(owner) == recipe.canonical_partition(maps[block])).all()
     with attach(deit_tiny, *asked, **plan) as handle:
         macs = count_macs_fast(deit_tiny, torch.from_numpy(recipe.smooth()[:1]))
-    # ours adds one query row where the authors keep the whole map, and measures no similarity to the class token
+    # ours adds one query row where the authors keep the whole map, and compares with all tokens, not hosts alone
     acting = [trace for trace in handle.trace if trace.leaving != trace.entering]
-    rows = sum(trace.attended for trace in acting) * 192
-    class_column = sum(
-        (min(t.entering, p) - t.leaving) * 192 for t, p in zip(handle.trace, plan["prune_kept"], strict=True)
-    )
-    assert (macs - rows + class_column) / 1e9 == pytest.approx(case["gflops"], abs=1e-6)
+    rows = sum(trace.attended for trace in acting)
+    others = [
+        (min(trace.entering, pruned) - trace.leaving) * (trace.entering - trace.leaving)
+        for trace, pruned in zip(handle.trace, plan["prune_kept"], strict=True)
+    ]
+    macs -= 192 * (rows + sum(others))
+    assert macs / 1e9 == pytest.approx(case["gflops"], abs=1e-6)
 
 
 # The literal form, at rates and on models that no reference outputs exist for.

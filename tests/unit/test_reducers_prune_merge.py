@@ -220,9 +220,9 @@ def test_similarity_is_the_cosine_and_the_first_of_equals_wins():
     [([9, 8], 1, "2 blocks, but the model has 3"), ([9, 2, 3], 2, "keeps 2 tokens in block 1, of which 2 are prefix")],
 )
 def test_a_plan_that_does_not_fit_the_model_says_where(plan, num_prefix, said):
-    made = make_reducer("diffrate", prune_kept=plan, merge_kept=plan)
-    with pytest.raises(ValueError, match=said):
-        made.own_plan(3, 65, num_prefix)
+    with pytest.raises(RequestError, match=said) as caught:
+        planned("diffrate", None, depth=3, tokens=65, num_prefix=num_prefix, prune_kept=plan, merge_kept=plan)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
