@@ -130,6 +130,7 @@ class Handle:
 
     def encode(self, model: nn.Module, x: Tensor) -> Tokens:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
+        grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
         x = self.family.embed(model, x)
         tokens, reducer = Tokens.start(x, self.layout.num_prefix), self.reducer
         amounts, stages = (schedule := self.schedule(tokens.count)).amounts, schedule.stages
@@ -141,6 +142,7 @@ class Handle:
                 stage=stages[block],
                 fused=self._fused.of(parts, reducer) if amounts[block] else None,
                 received=received,
+                grid=grid,
                 proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
             )

@@ -76,8 +76,8 @@ class Visit(NamedTuple):
 
     amount: tokens that the reducer takes out, 0: it is not called. stage: place of this block among those the rate acts
     in. fused: weight and bias of qkv with the reducer's extra rows below. received: see `Signals.received_before`.
-    watch: the next block's reducer wants to know what attention every token received here. proportional: attention is
-    biased by log size.
+    grid: rows and columns of the image's patches. watch: the next block's reducer wants to know what attention every
+    token received here. proportional: attention is biased by log size.
     """
 
     amount: int
@@ -85,6 +85,7 @@ class Visit(NamedTuple):
     stage: int | None = None
     fused: tuple[Tensor, Tensor | None] | None = None
     received: Tensor | None = None
+    grid: tuple[int, int] | None = None
     watch: bool = False
     proportional: bool = False
 

@@ -43,7 +43,7 @@ class Signals:
         self, parts: BlockParts, tokens: Tokens, reducer: Reducer, visit: Visit, bias: Tensor | None = None
     ) -> None:
         self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
-        self.block, self.depth, self.stage = parts.index, visit.depth, visit.stage
+        self.block, self.depth, self.stage, self.grid = parts.index, visit.depth, visit.stage, visit.grid
 
     @lazy
     def normed(self) -> Tensor:
@@ -93,7 +93,8 @@ class Signals:
             raise ValueError(
                 "this model has no class token, so there is no class attention to select by; use a method without it"
             )
-        logits = (queries[:, :, :rows] * self._parts.scale) @ keys.transpose(-2, -1)
+        few = queries[:, :, :rows] * self._parts.scale
+        logits = (keys @ few.transpose(-2, -1)).transpose(-2, -1)  # this way round no copy of the keys is made
         if self._bias is not None:
             logits = logits + self._bias
         return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -196,13 +196,18 @@ class TimmViT:
         return tuple(model.patch_embed.img_size)
 
     @staticmethod
+    def grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `size` (H, W)."""
+        return tuple(model.patch_embed.dynamic_feat_size(size))
+
+    @staticmethod
     def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
         block, size = model.blocks[0], image_size or TimmViT.image_size(model)
         attention = block.attn
         gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
         head_token, head = head_macs(model)
-        grid = tuple(model.patch_embed.dynamic_feat_size(size))
+        grid = TimmViT.grid(model, size)
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,

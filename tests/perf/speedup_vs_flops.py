@@ -1,6 +1,7 @@
 """How much of the saved arithmetic becomes saved time: (speed-up) / (FLOPs ratio), and the A/A spread beside it.
 
     python tests/perf/speedup_vs_flops.py --model deit_small_patch16_224 --batch 32 --cells "tome r=13" "evit keep=0.7"
+    python tests/perf/speedup_vs_flops.py --batch 32 --flops=-35%      (every reducer, at the rate that comes closest)
 
 Not run by the test suite: it takes minutes and wants a machine that does nothing else. 1.00 means that a forward
 with 40 % fewer multiply-accumulates takes 40 % less time. Synthetic smooth images unless --images names a folder.
@@ -9,6 +10,7 @@ with 40 % fewer multiply-accumulates takes 40 % less time. Synthetic smooth imag
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from timm.data import create_transform, resolve_data_config
 from suite.handle import attach
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.speed import measure_speed
+from suite.reducers import list_reducers
+from suite.solve import solve_rate
 
 
 def load_images(folder: str | None, model: torch.nn.Module, batch: int) -> torch.Tensor:
@@ -36,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_small_patch16_224")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--cells", nargs="+", default=["tome r=13"])
+    parser.add_argument("--cells", nargs="+", default=[])
+    parser.add_argument("--flops", help="target for every reducer of --reducers")
+    parser.add_argument("--reducers", default="*", help="wildcard")
     parser.add_argument("--images", help="folder of photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32")
@@ -47,15 +53,19 @@ def main() -> None:
 
     model = timm.create_model(args.model).eval()
     images = load_images(args.images, model, args.batch)
+    cells = args.cells or ([] if args.flops else ["tome r=13"])
+    if args.flops:
+        for name in fnmatch.filter(list_reducers()[1:], args.reducers):
+            cells.append(f"{name} {solve_rate(model, name, flops=args.flops, images=images[:8]).rate}")
     cost = {"none": count_flops(model, images=images).total}
-    for cell in args.cells:
+    for cell in cells:
         name, _, rate = cell.partition(" ")
         with attach(model, name, rate or None):
             cost[cell] = count_flops(model, images=images).total
     results = measure_speed(
         model.to(args.device),
         images,
-        args.cells,
+        cells,
         precision=args.precision,
         compile=args.compile,
         rounds=args.rounds,
