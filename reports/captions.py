@@ -80,7 +80,7 @@ def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
     paired = list(zip(rows, context, strict=True))
     depends = [(_name(row), about.get("flops_images")) for row, about in paired if known(row.gmacs_p5)]
     said += [
-        f"FLOPs and tokens left of {name} depend on the image: mean [5th, 95th percentile] of {count or NO_DATA} images."
+        f"FLOPs and tokens of {name} depend on the image: mean [5th, 95th percentile] over {count or NO_DATA} images."
         for name, count in dict.fromkeys(depends)
     ]
     for row, about in paired:

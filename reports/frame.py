@@ -24,7 +24,7 @@ from suite.stats import paired_agreement, wilson_interval
 
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
-    # training: "", "untrained embedding" (or what else the method learns), or "trained: <file of the reducer's weights>"
+    # training: "", "untrained embedding" (or what else the method learns), or "trained: <file of weights>"
     ("task model weights weights_kind reducer training options rate resolved_rate precision", TEXT),
     ("batch_size samples expected missing", WHOLE),
     # fractions 0..1, 95 % Wilson intervals; agreement: same top-1 as the unreduced model, on the same ids
@@ -37,7 +37,8 @@ _COLUMNS_BY_DTYPE = (
     # operations that no counter knows; which of several formulations of attention was run, if the method has them
     ("uncounted formulation", TEXT),
     # tokens leaving the last block, prefix included (mean, percentiles: see gmacs); images per second; mebibytes
-    ("tokens_left tokens_p5 tokens_p95 im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
+    ("tokens_left tokens_p5 tokens_p95", NUMBER),
+    ("im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
     ("speed_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
@@ -174,9 +175,10 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
     if flops is None:
         return {}
     baseline = flops.get("baseline_total")
-    row = {f"gmacs_{end}": flops[f"total_{end}"] / 1e9 for end in ("p5", "p95") if flops.get(f"total_{end}") is not None}
-    row |= {f"tokens_{end}": flops.get(f"tokens_{end}") for end in ("p5", "p95")}
-    if flops.get("tokens_mean") is not None:
+    row = {}
+    if flops.get("total_p5") is not None:
+        row = {f"gmacs_{end}": flops[f"total_{end}"] / 1e9 for end in ("p5", "p95")}
+        row |= {f"tokens_{end}": flops[f"tokens_{end}"] for end in ("p5", "p95")}
         row["tokens_left"] = flops["tokens_mean"]
     return row | {
         "gmacs": flops["total"] / 1e9,

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 POINT = 1 / 72  # inch
-GLYPH, GUTTER, PITCH = 9 * POINT, 16 * POINT, 1.22  # inches kept for a marker and a leader; lines in font sizes
+EDGE, GLYPH, GUTTER = 3 * POINT, 9 * POINT, 16 * POINT  # room at the axes' edge, for a marker, and for a leader: inches
+PITCH = 1.22  # from one name to the next, in font sizes
+TICK = 0.42  # inches that a number on the x-axis needs at least
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ def label_ends(figure: Figure, axes: Axes, ends: list[End], *, left: bool, size:
     The x-axis is extended by the room that the names need, and the figure grows if it is too low for them. Ends
     below the axis are named at its foot with their value. `size` is the names' font size in points.
     """
+    from matplotlib.ticker import MaxNLocator
+
     texts = [_text(axes, end, left, size) for end in ends]
     (low, high), step = axes.get_xlim(), size * PITCH * POINT
-    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
     figure.draw_without_rendering()
     missing = step * (len(ends) + 0.5) - axes.bbox.height / figure.dpi
     if missing > 0:
@@ -44,18 +47,21 @@ def label_ends(figure: Figure, axes: Axes, ends: list[End], *, left: bool, size:
     figure.set_layout_engine("none")  # what follows is placed in inches: nothing may move any more
 
     wide, tall = axes.bbox.width / figure.dpi, axes.bbox.height / figure.dpi
-    column = max((text.get_window_extent().width for text in texts), default=0) / figure.dpi
+    column = max((text.get_window_extent().width for text in texts), default=0) / figure.dpi + EDGE
     room = column + GLYPH + GUTTER
     share = min(room / wide, 0.7)
     added = (high - low) * share / (1 - share)
     axes.set_xlim(*((low - added, high) if left else (low, high + added)))
-    axes.set_xticks(ticks)
+    ticks = MaxNLocator(max(2, int((wide - room) / TICK)), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    last = high - (high - low) * TICK / 4 / (wide - room) if left else high  # its number must not leave the page
+    axes.set_xticks([tick for tick in ticks if low <= tick <= last])
     axes.spines["bottom"].set_bounds(low, high)
+    axes.xaxis.label.set(x=1 if left else 0, ha="right" if left else "left")
     border = (low - added, low) if left else (high, high + added)
     axes.axvspan(*border, color="white", linewidth=0, zorder=2.5)
 
     foot, top = axes.get_ylim()
-    targets = [max(0.0, (end.y - foot) / (top - foot)) * tall for end in ends]
+    targets = [(end.y - foot) / (top - foot) * tall for end in ends]
     glyph_at = (column + GLYPH / 2) / wide if left else 1 - (column + GLYPH / 2) / wide
     for end, text, y in zip(ends, texts, spread_out(targets, step, step / 2, tall - step / 2), strict=True):
         text.set_position((column / wide if left else 1 - column / wide, y / tall))
@@ -84,7 +90,7 @@ def _text(axes: Axes, end: End, left: bool, size: float) -> Text:
     below = end.y < axes.get_ylim()[0]
     text = axes.text(
         0.5, 0.5, f"{end.name} ↓ {end.y:.0f}" if below else end.name, transform=axes.transAxes, fontsize=size,
-        color=end.style.colour, ha="right" if left else "left", va="center_baseline", zorder=7,
+        color=end.style.ink, ha="right" if left else "left", va="center_baseline", zorder=7,
         fontweight="bold" if end.strong else "normal",
     )  # fmt: skip
     text.set_in_layout(False)
@@ -95,13 +101,9 @@ def _join(axes: Axes, end: End, x: float, y: float, shown: bool) -> None:
     """The curve's marker beside its name, and a thin line from there to the curve's end if that is shown."""
     style = end.style
     if shown:
-        axes.annotate(
-            "", (end.x, end.y), (x, y), textcoords="axes fraction", zorder=2.6,
-            arrowprops={"arrowstyle": "-", "color": style.colour, "linewidth": 0.4, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
-    axes.plot(
-        [x], [y], transform=axes.transAxes, linestyle="none", **marker_of(style, 3.6), zorder=7, label="_end"
-    )
+        line = {"arrowstyle": "-", "color": style.colour, "linewidth": 0.4, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (end.x, end.y), (x, y), textcoords="axes fraction", arrowprops=line, zorder=2.6)
+    axes.plot([x], [y], transform=axes.transAxes, linestyle="none", **marker_of(style, 3.6), zorder=7, label="_end")
 
 
 def marker_of(style: Style, size: float) -> dict[str, object]:

@@ -18,20 +18,20 @@ from reports.captions import RANDOM_WEIGHTS, circumstances, images
 from reports.frame import Group, groups
 from reports.labels import End, label_ends, marker_of
 from reports.style import BASELINE_COLOUR, FAMILIES, FRONTIER_COLOUR, OTHERS, UNTRAINED_LINE, Style, styles_for
-from reports.text import reducer_label, row_label, shorten, training_mark
+from reports.text import is_untrained, reducer_label, row_label, shorten, training_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UNREDUCED, FRONTIER = "unreduced", "frontier"
+UNREDUCED, FRONTIER, UNTRAINED_SIGN = "unreduced", "frontier", "*"
 MANY = 8  # curves, beyond which intervals would hide the points
 FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text and one of its two columns
 # No date, no version, and ids from a fixed salt: the same frame gives the same bytes.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
 RC = {
-    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 8,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6,
+    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7, "axes.labelsize": 7.5,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6.5, "axes.linewidth": 0.6,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
     "svg.hashsalt": "reducerbench", "pdf.fonttype": 42, "text.parse_math": False,
 }  # fmt: skip
@@ -124,7 +124,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     ends = []
     for key, rows in series.items():
         x, y, *_ = coordinates = _coordinates(rows, group, plot)
-        strong = not best.isdisjoint(zip(x, y, strict=True))
+        strong = not is_untrained(key[2]) and not best.isdisjoint(zip(x, y, strict=True))
         _draw_series(axes, coordinates, styles[key], strong, bars=not many)
         last = 0 if plot.fewer_is_better else -1
         ends.append(End(_curve_name(key, narrow), x.iloc[last], y.iloc[last], styles[key], strong))
@@ -133,10 +133,11 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     axes.set_ylabel(_score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
     remarks = [f"{len(rows)} left off: {why}" for why, rows in left_off.items()]
+    remarks += ["untrained ones are not on the frontier"] if points.training.map(is_untrained).any() else []
     remarks += _intervals(points, group) if many else []
-    remarks += _look_closer(axes, points, group)
+    remarks += _look_closer(axes, points, best, group)
     axes.set_title(_heading(group, plot, remarks, int((width - 0.6) * 72 / 3.9)), loc="left")
-    _draw_key(figure, axes, [styles[key] for key in series])
+    _draw_key(figure, [styles[key] for key in series], narrow)
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 
@@ -158,14 +159,12 @@ def _render(group: Group, plot: Plot, width: float) -> dict[str, bytes]:
 def _draw_series(axes: Axes, coordinates: tuple[pd.Series, ...], style: Style, strong: bool, bars: bool) -> None:
     """One reducer's line and markers, paler if others beat it everywhere, and thin accuracy intervals."""
     x, y, low, high = coordinates
-    alpha, order = (1.0, 4) if strong else (0.6, 3)
+    alpha, order, width = (1.0, 4, 1.1) if strong else (0.6, 3, 0.7 if style.filled else 0.55)
     if bars:
         bar = {"ecolor": style.colour, "elinewidth": 0.6, "alpha": 0.6 * alpha}
         axes.errorbar(x, y, yerr=[y - low, high - y], fmt="none", zorder=order, **bar)
-    axes.plot(
-        x, y, color=style.colour, linestyle=style.line, linewidth=(1.1 if strong else 0.7) * (1 if style.filled else 0.8),
-        **marker_of(style, 4.2 if strong else 3.4), alpha=alpha, label="_curve", zorder=order,
-    )  # fmt: skip
+    look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "alpha": alpha, "label": "_curve"}
+    axes.plot(x, y, **look, **marker_of(style, 4.2 if strong else 3.4), zorder=order)
 
 
 def _draw_unreduced(axes: Axes, rows: pd.DataFrame, group: Group, plot: Plot) -> None:
@@ -181,46 +180,55 @@ def _draw_unreduced(axes: Axes, rows: pd.DataFrame, group: Group, plot: Plot) ->
 
 
 def _draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -> set[tuple[float, float]]:
-    """A wide, pale line under the points that no other point beats; returns these points."""
-    x, y, *_ = _coordinates(points, group, plot)
+    """A wide, pale line under the points that no other point beats; returns these points.
+
+    The scores of untrained methods are not theirs, so these neither beat others nor are on the line.
+    """
+    fair = points[~points.training.map(is_untrained)]
+    x, y, *_ = _coordinates(fair if len(fair) else points, group, plot)
     best = frontier(list(zip(x, y, strict=True)), plot.fewer_is_better)
-    axes.plot(
-        *zip(*best, strict=True), color=FRONTIER_COLOUR, linewidth=5, alpha=0.6, solid_joinstyle="round",
-        solid_capstyle="round", label=FRONTIER, zorder=1,
-    )  # fmt: skip
+    line = {"color": FRONTIER_COLOUR, "linewidth": 5, "alpha": 0.6, "label": FRONTIER, "zorder": 1}
+    axes.plot(*zip(*best, strict=True), solid_joinstyle="round", solid_capstyle="round", **line)
     return set(best)
 
 
 def _intervals(points: pd.DataFrame, group: Group) -> list[str]:
-    """In words what bars around many curves' points would hide: how wide the widest interval of a score is."""
+    """In words what bars around many curves' points would hide."""
     score = _score(group)
-    return [f"95 % interval at most ± {50 * (points[f'{score}_high'] - points[f'{score}_low']).max():.1f}"]
+    return [f"95 % intervals ± {50 * (points[f'{score}_high'] - points[f'{score}_low']).median():.1f} (median)"]
 
 
-def _look_closer(axes: Axes, points: pd.DataFrame, group: Group) -> list[str]:
-    """Cut off what lies far below the rest, so that the rest can be told apart, and say so."""
+def _look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]], group: Group) -> list[str]:
+    """Cut off what lies far below the rest and the frontier `best`, so that these can be told apart, and say so."""
     scores = 100 * points[_score(group)]
-    foot = scores.max() - 3 * max(scores.max() - scores.median(), 1.0)
-    if scores.min() >= foot:
+    top = scores.max()
+    reach = max(2.5 * (top - scores.median()), 1.15 * (top - min(y for _, y in best)) + 1)
+    if scores.min() >= top - reach:
         return []
-    axes.set_ylim(bottom=foot)
+    foot, top = scores[scores >= top - reach].min(), axes.dataLim.y1
+    axes.set_ylim(foot - 0.04 * (top - foot), top + 0.04 * (top - foot))
     return ["↓ ends below the axis"]
 
 
-def _draw_key(figure: Figure, axes: Axes, styles: list[Style]) -> None:
-    """What stars, hues and hollow markers mean, below the axes in as many columns as fit."""
+def _draw_key(figure: Figure, styles: list[Style], narrow: bool) -> None:
+    """What the star, the hues and hollow markers mean, below the axes in as few rows as fit."""
     from matplotlib.lines import Line2D
 
-    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    entries = {name: named[name] for name in (UNREDUCED, FRONTIER) if name in named}
-    hues = {style.family for style in styles}
-    order = [family for family in (*FAMILIES, OTHERS) if family.name in hues]
-    entries |= {family.name: Line2D([], [], color=family.shades[0], linewidth=2.2) for family in order}
-    if not all(style.filled for style in styles):
-        grey = replace(styles[0], colour="#555555", marker="o", size=1.0, filled=False)
-        entries["untrained"] = Line2D([], [], color="#555555", linestyle=UNTRAINED_LINE, linewidth=0.8, **marker_of(grey, 3.6))
-    shape = {"frameon": False, "handlelength": 1.9, "handletextpad": 0.5, "labelspacing": 0.3, "columnspacing": 1.2}
-    for columns in range(len(entries), 0, -1):
+    star = {"marker": "*", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4, "linewidth": 0.7}
+    entries = {
+        UNREDUCED: Line2D([], [], color=BASELINE_COLOUR, linestyle=(0, (4, 3)), **star),
+        FRONTIER: Line2D([], [], color=FRONTIER_COLOUR, linewidth=4, alpha=0.6, solid_capstyle="butt"),
+    }
+    families = [family for family in (*FAMILIES, OTHERS) if any(style.family == family.name for style in styles)]
+    entries |= {family.name: Line2D([], [], color=family.shades[0], linewidth=2.2) for family in families}
+    hollow = [style for style in styles if not style.filled]
+    if hollow:
+        look = marker_of(replace(hollow[0], colour="#555555", marker="o"), 3.6)
+        name = f"{UNTRAINED_SIGN} untrained" if narrow else "untrained"
+        entries[name] = Line2D([], [], color="#555555", linestyle=UNTRAINED_LINE, linewidth=0.8, **look)
+    shape = {"frameon": False, "handlelength": 1.5, "handletextpad": 0.5, "labelspacing": 0.3, "columnspacing": 1.1}
+    for rows in range(1, len(entries) + 1):
+        columns = -(-len(entries) // rows)
         legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, **shape)
         box = legend.get_window_extent()
         if box.width <= figure.bbox.width or columns == 1:
@@ -260,7 +268,9 @@ def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
 
 def _curve_name(key: tuple[str, str, str], narrow: bool) -> str:
     reducer, options, training = key
-    return shorten(reducer_label(reducer, options, training_mark(training, short=True)), 26 if narrow else 36)
+    if narrow:
+        return shorten(reducer_label(reducer, options), 20) + (UNTRAINED_SIGN if is_untrained(training) else "")
+    return shorten(reducer_label(reducer, options, training_mark(training, short=True)), 36)
 
 
 def _coordinates(rows: pd.DataFrame, group: Group, plot: Plot) -> tuple[pd.Series, ...]:

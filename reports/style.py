@@ -30,25 +30,26 @@ class Family:
     members: tuple[str, ...] = ()
 
 
-# Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the shades
-# of one hue differ in lightness, so they survive a grey print. Within a family, new members go last.
+# Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the
+# shades of one hue differ in lightness, so they survive a grey print. Within a family, new members go last.
 FAMILIES = (
     Family("merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random")),
     Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids")),
-    Family("prune, then fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps")),
+    Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps")),
     Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit")),
     Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit")),
-    Family("no content", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic")),
+    Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic")),
 )
 OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"))
 
 
 @dataclass(frozen=True)
 class Style:
-    """Colour, marker (with its relative size and whether it is filled) and line pattern of one curve."""
+    """One curve's colour, that of its name, marker (with relative size; filled or hollow) and line pattern."""
 
     family: str
     colour: str
+    ink: str
     marker: str
     size: float
     filled: bool
@@ -74,4 +75,5 @@ def _style(family: Family, place: int, curve: int, training: str) -> Style:
     marker, size = MARKERS[(place + 5 * curve) % len(MARKERS)]
     untrained = is_untrained(training)
     line = UNTRAINED_LINE if untrained else LINES[curve % len(LINES)]
-    return Style(family.name, family.shades[place % len(family.shades)], marker, size, not untrained, line)
+    colour = family.shades[place % len(family.shades)]
+    return Style(family.name, colour, family.shades[0], marker, size, not untrained, line)

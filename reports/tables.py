@@ -16,6 +16,7 @@ from reports.frame import Group, groups
 from reports.text import (
     NO_DATA,
     gflops,
+    is_untrained,
     known,
     percent,
     proportion,
@@ -71,6 +72,10 @@ def _reducer(row: Any, short: bool = False) -> str:
     return shorten(reducer_label(row.reducer, row.options, training_mark(row.training, short)), LABEL_WIDTH)
 
 
+def _starred_reducer(row: Any) -> str:
+    return shorten(reducer_label(row.reducer, row.options), 24) + ("*" if is_untrained(row.training) else "")
+
+
 def _gflops_spread(row: Any) -> str:
     return spread(_gflops(row), gflops(row.gmacs_p5), gflops(row.gmacs_p95))
 
@@ -100,8 +105,9 @@ SHORTER: tuple[tuple[str, Column | None], ...] = (
     ("Top-5 (%)", None),
     ("Speed-up interval", Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))),
     ("GFLOPs interval", Column("GFLOPs", _gflops)),
-    ("Reducer, what it lacks", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
-    ("Rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
+    ("what untrained ones lack", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
+    ("rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
+    ("the word untrained (*)", Column("Reducer", _starred_reducer, numeric=False)),
     ("GFLOPs", None),
 )
 
@@ -172,13 +178,13 @@ def _fitting(frame: pd.DataFrame, width: int) -> tuple[list[Column], list[str]]:
         return 2 + max(map(len, [*(column.show(row) for row in rows), *_two_lines(column)]))
 
     for name, instead in SHORTER:
-        room = sum(map(needed, columns))
+        room = 2 + sum(map(needed, columns))
         if room <= width:
             break
         header = instead.header if instead else name
         shorter = [instead if column.header == header else column for column in columns]
         shorter = [column for column in shorter if column]
-        if sum(map(needed, shorter)) < room:
+        if 2 + sum(map(needed, shorter)) < room:
             columns, left_out = shorter, [*left_out, name]
     return columns, left_out
 

@@ -80,7 +80,7 @@ def ratio(value: float, low: float, high: float) -> str:
 
 
 def reducer_label(reducer: str, options: str, mark: str = "") -> str:
-    """A reducer's name, with a mark and its options if any: 'tome (untrained, metric=x)'; of a file, without folders."""
+    """A reducer's name, with a mark and its options if any: 'a (untrained, x=1)'; of a file, without folders."""
     said = [mark] if mark else []
     said += [f"{name}={value}" for name, value in (json.loads(options) if options else {}).items()]
     return reducer.rsplit("/", 1)[-1] + (f" ({', '.join(said)})" if said else "")

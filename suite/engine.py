@@ -25,6 +25,7 @@ from suite.measure.speed import measure_speed
 from suite.measure.timing import is_out_of_memory
 from suite.plan import BASELINE, Plan, resolve_device
 from suite.progress import Progress
+from suite.shared_prefix import SharedPrefix
 from suite.store.files import once
 from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
@@ -147,7 +148,9 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
             if not alive:
                 break
             images = batch.images.to(device, dtype_of(spec.precision), non_blocking=True)
+            prefix = SharedPrefix(images)
             for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
+                cell.handle.prefix = prefix
                 try:
                     rows = outcomes(plan, cell, images, batch.samples, number)
                 except CellError as error:
@@ -189,6 +192,7 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], numb
         raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {said(error)}") from error
     finally:
         cell.handle.forget()
+        cell.handle.prefix = None
 
 
 def said(error: Exception) -> str:
@@ -204,7 +208,8 @@ def predict(cell: Cell, model: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode(), repeatable(images.device):
         while done < len(images):
             try:
-                parts.append(model(images[done : done + cell.batch_size]))
+                part = images[done : done + cell.batch_size] if cell.batch_size < len(images) else images
+                parts.append(model(part))
             except RuntimeError as error:
                 if not is_out_of_memory(error) or cell.batch_size == 1:
                     raise

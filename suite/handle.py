@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from suite.backbones import family_of
-from suite.backbones.block import BlockTrace, Layout, Visit, reducible_block
+from suite.backbones.block import BlockParts, BlockTrace, Layout, Visit, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
 from suite.reducer_weights import load_reducer_weights
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.schedule import Rate, Schedule, parse_rate, resolve
+from suite.shared_prefix import SharedPrefix
 from suite.tokens import Tokens
 
 SLOT = "_reducerbench"
@@ -73,6 +74,7 @@ class Handle:
         self._schedules: dict[int, Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
+        self.prefix: SharedPrefix | None = None
         schedule = self.schedule(self.layout.tokens)
         if any(schedule.amounts):
             check_class_token(reducer, self.layout)
@@ -83,7 +85,7 @@ class Handle:
 
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of
-        return {**self.__dict__, "_last": None, "_fused": FusedProjections()}
+        return {**self.__dict__, "_last": None, "_fused": FusedProjections(), "prefix": None}
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -131,11 +133,11 @@ class Handle:
     def encode(self, model: nn.Module, x: Tensor) -> Tokens:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
         grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
-        x = self.family.embed(model, x)
-        tokens, reducer = Tokens.start(x, self.layout.num_prefix), self.reducer
+        blocks, reducer = self.family.blocks(model), self.reducer
+        tokens, first = self._start(model, x, blocks)
         amounts, stages = (schedule := self.schedule(tokens.count)).amounts, schedule.stages
-        depth, traces, received = len(amounts), [], None
-        for block, parts in enumerate(self.family.blocks(model)):
+        depth, traces, received = len(amounts), [BlockTrace.plain(tokens.count)] * first, None
+        for block, parts in enumerate(blocks[first:], start=first):
             visit = Visit(
                 amount=amounts[block],
                 depth=depth,
@@ -150,6 +152,19 @@ class Handle:
             traces.append(trace)
         self._last = (tokens, traces)
         return tokens
+
+    def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
+        """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
+        if self.prefix is None or self.prefix.images is not x or model.training:
+            return Tokens.start(self.family.embed(model, x), self.layout.num_prefix), 0
+        amounts = self.schedule(self.layout.tokens).amounts
+        first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
+        if self.reducer.reads_previous and 0 < first < len(amounts):
+            first -= 1
+        x = self.prefix.entering(first, partial(self.family.embed, model), blocks)
+        if x.shape[1] != self.layout.tokens:  # an image of another size: the rate may begin elsewhere
+            x, first = self.prefix.entering(0, partial(self.family.embed, model), blocks), 0
+        return Tokens.start(x, self.layout.num_prefix), first
 
     def changed(self) -> None:
         """Weights may have: what was made of them is made again."""

@@ -32,7 +32,16 @@ from tasks import task_class
 VERSIONS = ("torch", "timm")
 BASELINE = "none"
 SHARED = (
-    *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "handle.py"),
+    *(
+        "pooling.py",
+        "tokens.py",
+        "matching.py",
+        "soft_matching.py",
+        "pruning.py",
+        "schedule.py",
+        "handle.py",
+        "shared_prefix.py",
+    ),
     *("draws.py", "backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/timm_vit.py"),
 )
 

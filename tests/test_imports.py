@@ -27,6 +27,7 @@ LAYERS = (
     ("suite.solve",),
     ("suite.measure",),
     ("suite.handle",),
+    ("suite.shared_prefix",),
     ("suite.reducer_weights",),
     ("suite.spec",),
     ("suite.checkpoint",),

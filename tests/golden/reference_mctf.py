@@ -6,6 +6,7 @@ The whole attention map is made, its columns added up and its rows averaged grou
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from reference import Reference, softmax
@@ -96,7 +97,7 @@ def fuse_groups(scores, count, prefix, r, bidirectional, watched):
         for sender, receiver in to_even.items():
             members[receiver] += members[sender]
         left_odds = order[r - forth :]
-        for better, worse in zip(left_odds, left_odds[1:], strict=False):
+        for better, worse in pairwise(left_odds):
             watched.between(best[better], best[worse])
     patches = [place for place in [*left_evens, *left_odds] if place >= prefix]
     return [members[place] for place in [*range(prefix), *patches]]
@@ -159,16 +160,15 @@ class FusionReference(Reference):
     def block(self, x, sizes, block, r):
         ahead, groups = self.setting.one_step_ahead, [[i] for i in range(len(x))]
         attention = self.map_of(x, block, sizes)
-        size = sizes
         if r and ahead:
             x, sizes, groups, merged = self.fuse(x, sizes, attention, r)
             attention = merged if ahead == 1 else self.map_of(x, block, sizes)
             self.watched.maps.append(attention)
-        before, name = attention, f"blocks.{block}"
+        name = f"blocks.{block}"
         x = self.attended(x, block, attention)
         x = x + self.scaled(self.mlp(self.norm(x, f"{name}.norm2"), f"{name}.mlp"), f"{name}.ls2")
         if r and not ahead:
-            x, sizes, groups, _ = self.fuse(x, size, before, r)
+            x, sizes, groups, _ = self.fuse(x, sizes, attention, r)
         return x, sizes, groups
 
     def __call__(self, image, asked):

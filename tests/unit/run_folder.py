@@ -13,8 +13,12 @@ N = 400
 METHODS = {"tome": 4.0, "evit": 7.0, "topk": 9.0, "uniform": 16.0, "random": 24.0}
 BASE_GMACS, BASE_IM_S = 1.25, 210.0
 LEARNED = {
-    "dtem": "embedding", "dynamicvit": "predictor", "dtps": "predictor", "patchmerger": "queries", "sinkhorn": "centres",
-    "sit": "weights", "diffrate": "rates",
+    "dtem": "embedding", "dynamicvit": "predictor", "dtps": "predictor", "patchmerger": "queries",
+    "sinkhorn": "centres", "sit": "assignment", "diffrate": "rates",
+}  # fmt: skip
+NEWER_FIELDS = ("neighbours", "learned", "reducer_weights", "formulation")  # of cell.json; older runs lack them
+ATS_FLOPS = {
+    "images": 256, "total_p5": 7e8, "total_p95": 8e8, "tokens_mean": 61.5, "tokens_p5": 50.0, "tokens_p95": 72.0,
 }  # fmt: skip
 
 

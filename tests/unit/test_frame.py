@@ -10,7 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from run_folder import (
+    ATS_FLOPS,
     BASE_GMACS,
+    NEWER_FIELDS,
     N,
     change_all,
     outcomes,
@@ -44,9 +46,10 @@ def test_the_frame_has_one_row_per_cell_and_the_agreed_columns(run):
     frame = load_frame(run)
     assert len(frame) == 9
     assert " ".join(frame.columns) == (
-        "task model weights weights_kind reducer options rate resolved_rate precision batch_size samples "
+        "task model weights weights_kind reducer training options rate resolved_rate precision batch_size samples "
         "expected missing top1 top1_low top1_high top5 top5_low top5_high agreement agreement_low agreement_high "
-        "gmacs reduction overhead_gmacs disputed uncounted tokens_left im_s im_s_low im_s_high "
+        "gmacs reduction overhead_gmacs gmacs_p5 gmacs_p95 disputed uncounted formulation "
+        "tokens_left tokens_p5 tokens_p95 im_s im_s_low im_s_high "
         "speedup speedup_low speedup_high peak_memory_mib speed_note status reason"
     )
 
@@ -166,6 +169,35 @@ def test_cost_and_speed_that_were_not_measured_are_no_data(run):
     row = only(load_frame(run), reducer="tome", rate="flops=-50%")
     assert row[["gmacs", "reduction", "overhead_gmacs", "im_s", "speedup", "disputed"]].isna().all()
     assert row.status == "done"
+
+
+def test_a_method_that_has_something_to_learn_says_whether_it_has_it(run):
+    write_cell(run, "dtem", "r=5", cut=0.2)
+    weights = {"source": "/data/runs/dtem_scenes.safetensors", "sha256": "00"}
+    write_cell(run, "dynamicvit", "keep=0.7", cut=0.2, about={"reducer_weights": weights})
+    frame = load_frame(run)
+    assert only(frame, reducer="dtem").training == "untrained embedding"
+    assert only(frame, reducer="dynamicvit").training == "trained: dtem_scenes.safetensors"
+    assert set(frame[frame.reducer == "tome"].training) == {""}
+
+
+def test_a_run_of_before_methods_could_learn_reads_as_training_free(run):
+    for path in run.glob("cells/*/cell.json"):
+        about = json.loads(path.read_text())
+        write_json(path, {name: about[name] for name in about if name not in NEWER_FIELDS})
+    frame = load_frame(run)
+    assert set(frame.training) | set(frame.formulation) == {""}
+    assert frame[["gmacs_p5", "tokens_p95"]].isna().all(axis=None)
+    assert frame.tokens_left.notna().all()
+
+
+def test_a_cost_that_depends_on_the_image_comes_as_mean_and_percentiles(run):
+    write_cell(run, "ats", "keep=0.7", cut=0.4, about={"planned_counts": None}, flops=ATS_FLOPS)
+    frame = load_frame(run)
+    row = only(frame, reducer="ats")
+    assert (row.gmacs_p5, row.gmacs_p95) == (0.7, 0.8)
+    assert (row.tokens_left, row.tokens_p5, row.tokens_p95) == (61.5, 50.0, 72.0)
+    assert frame[frame.reducer != "ats"][["gmacs_p5", "gmacs_p95", "tokens_p5", "tokens_p95"]].isna().all(axis=None)
 
 
 def test_a_speed_taken_at_another_batch_size_says_so(run):

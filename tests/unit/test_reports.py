@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,28 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from run_folder import N, change_all, rewrite, start_run, write_cell, write_json, write_run, write_samples
+from run_folder import (
+    ATS_FLOPS,
+    LEARNED,
+    N,
+    change_all,
+    rewrite,
+    start_run,
+    write_cell,
+    write_json,
+    write_run,
+    write_samples,
+)
 
 from reports.captions import RANDOM_WEIGHTS
 from reports.frame import groups, load_frame
+from reports.labels import spread_out
 from reports.pareto import COLUMN_WIDTH, FLOPS, FULL_WIDTH, RC, SPEED, draw, frontier, write_pareto
-from reports.style import styles_for
+from reports.style import FAMILIES, styles_for
 from reports.tables import console_table, write_tables
 from reports.text import gflops, percent, proportion, rate_label, ratio, shorten, significant, speed
 
-METHODS = (
-    "tome evit topk uniform random tofu dtem mctf dtps etps pitome diffrate dynamicvit ats dpc_knn kmedoids "
-    "patchmerger sinkhorn sit atc"
-)
+KNOWN = [name for family in FAMILIES for name in family.members]
 
 
 @pytest.fixture
@@ -151,6 +161,49 @@ def test_the_console_table_fits_its_terminal_and_wraps_no_row(run, width):
     assert any("No room for: Memory (MiB)" in line for line in lines) == (width < 120)
 
 
+def test_an_untrained_method_is_marked_on_its_rows_and_explained(run):
+    write_cell(run, "dtem", "r=5", cut=0.2)
+    weights = {"source": "runs/sit.pt", "sha256": "00"}
+    write_cell(run, "sit", "keep=0.7", cut=0.2, about={"reducer_weights": weights})
+    text = markdown(run)
+    assert table_row(text, "dtem (untrained embedding)", "r=5 → r=6")
+    said = "Untrained, so only their cost and speed are the method's (give --reducer-weights)"
+    assert f"- {said}: dtem (embedding)." in text
+    assert table_row(text, "sit", "keep=0.7 → r=6")
+    assert "- sit trained: sit.pt." in text
+    assert "dtem (untrained embedding)" in (run / "report" / "table.tex").read_text()
+
+
+def test_the_formulation_of_attention_that_was_run_is_named(run):
+    write_cell(run, "mctf", "r=5", cut=0.2, about={"formulation": "expanded values"})
+    assert "- Attention of mctf as run: expanded values." in markdown(run)
+
+
+def test_a_target_that_no_rate_meets_names_both_neighbours(run):
+    rewrite(run / "cells" / "tome-flops--50" / "cell.json", neighbours=[["r=15", -0.479], ["r=16", -0.512]])
+    assert "- tome flops=-50% cannot be met: r=15 gives −47.9 %, r=16 gives −51.2 %." in markdown(run)
+
+
+def test_a_cost_that_depends_on_the_image_is_shown_with_its_percentiles(run):
+    write_cell(run, "ats", "keep=0.7", cut=0.4, flops=ATS_FLOPS)
+    text = markdown(run)
+    row = table_row(text, "ats", "keep=0.7 → r=12")
+    assert (row[4], row[9]) == ("0.750 [0.700, 0.800]", "62 [50, 72]")
+    assert "- FLOPs and tokens of ats depend on the image: mean [5th, 95th percentile] over 256 images." in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_with_every_method_the_console_table_wraps_no_row_and_marks_the_untrained(tmp_path, width):
+    out = write_run(tmp_path / "run", dict.fromkeys(KNOWN, 4.0))
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table(load_frame(out), width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if "±" in line and "r=" in line]
+    assert len(rows) == 4 * len(KNOWN)
+    assert sum("*" in row or "(untrained" in row for row in rows) == 4 * len(LEARNED)
+
+
 def test_tables_of_a_run_without_cells_are_empty_not_an_error(tmp_path):
     frame = load_frame(start_run(tmp_path / "run"))
     assert len(write_tables(frame, tmp_path / "report")) == 3
@@ -187,6 +240,10 @@ def test_numbers_carry_no_more_digits_than_the_noise_supports(text, expected):
 # ---------------------------------------------------------------- the plots
 
 
+def curves_of(figure) -> list:
+    return [line for line in figure.axes[0].lines if line.get_label() == "_curve"]
+
+
 def test_both_plots_are_written_in_three_formats(run):
     files, notes = write_pareto(load_frame(run), run / "report")
     assert sorted(path.name for path in files) == sorted(
@@ -198,10 +255,7 @@ def test_both_plots_are_written_in_three_formats(run):
 
 def test_only_finished_undisputed_cells_are_points_of_the_flops_plot(run):
     figure = draw(next(groups(load_frame(run))), FLOPS, FULL_WIDTH)
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert {name: len(lines[name].get_xdata()) for name in ("evit", "tome", "random", "unreduced")} == {
-        "evit": 1, "tome": 4, "random": 4, "unreduced": 1,
-    }  # fmt: skip
+    assert sorted(len(line.get_xdata()) for line in curves_of(figure)) == [1, 4, 4]  # evit, random, tome
     assert "1 left off: FLOPs disputed" in figure.axes[0].get_title(loc="left")
 
 
@@ -236,26 +290,63 @@ def test_two_models_get_a_plot_each(run):
 
 @pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
 @pytest.mark.parametrize("plot", [FLOPS, SPEED], ids=lambda plot: plot.name)
-def test_with_twenty_reducers_nothing_leaves_the_page_and_the_legend_leaves_the_data_alone(tmp_path, plot, width):
+def test_with_every_method_no_name_lies_on_another_on_a_point_or_off_the_page(tmp_path, plot, width):
     from matplotlib import rc_context
 
-    out = write_run(tmp_path / "run", dict.fromkeys(METHODS.split(), 9.0))
+    losses = {name: 90.0 if LEARNED.get(name) == "queries" else 4.0 + i for i, name in enumerate(KNOWN)}
+    out = write_run(tmp_path / "run", losses | {"own.py:Toy": 9.0})
     with rc_context(RC):
         figure = draw(next(groups(load_frame(out))), plot, width)
         figure.draw_without_rendering()
-        page, axes, legend = figure.bbox, figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()
-    assert len(figure.legends[0].get_texts()) == 22
-    assert not legend.overlaps(axes)
-    for box in (axes, legend):
-        assert page.x0 <= box.x0 <= box.x1 <= page.x1
-        assert page.y0 <= box.y0 <= box.y1 <= page.y1
+        axes, page = figure.axes[0], figure.bbox
+        names = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        curves = [line for line in axes.lines if line.get_label() == "_curve"]
+        points = [axes.transData.transform(point) for line in curves for point in line.get_xydata()]
+        outside = [axes.xaxis.label, axes.yaxis.label, axes.title, *figure.legends]
+        boxes = [*names, *(thing.get_window_extent() for thing in outside)]
+    assert len(names) == len(curves) == len(losses) + 1
+    assert not any(a.overlaps(b) for a, b in combinations(names, 2))
+    assert not any(box.contains(*point) for box in names for point in points)
+    assert all(page.x0 <= box.x0 <= box.x1 <= page.x1 and page.y0 <= box.y0 <= box.y1 <= page.y1 for box in boxes)
 
 
-def test_thirty_reducers_have_thirty_looks_and_the_first_eleven_differ_in_their_marker():
-    styles = list(styles_for(list(range(30))).values())
-    assert len(set(styles)) == 30
-    assert len({(style.marker, style.filled, style.line) for style in styles}) == 30  # in a grey print, too
-    assert len({style.marker for style in styles[:11]}) == 11
+def test_a_reducer_looks_the_same_whatever_else_is_in_the_plot():
+    all_of_them = styles_for([(name, "", "") for name in (*KNOWN, "mine.py:A", "mine.py:B")])
+    assert len({(style.colour, style.marker) for style in all_of_them.values()}) == len(KNOWN) + 2
+    assert all(styles_for([key]) == {key: style} for key, style in all_of_them.items() if key[0] != "mine.py:B")
+
+
+def test_further_curves_of_a_reducer_keep_its_colour_and_differ_in_marker_and_line():
+    keys = [("tome", "", ""), ("tome", '{"metric": "x"}', "")]
+    plain, other = styles_for(keys).values()
+    assert plain.colour == other.colour
+    assert plain.marker != other.marker
+    assert plain.line != other.line
+
+
+def test_untrained_methods_are_hollow_dashed_named_so_and_never_on_the_frontier(tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0, "dtem": 0.0})
+    figure = draw(next(groups(load_frame(out))), FLOPS, FULL_WIDTH)
+    hollow = [line for line in curves_of(figure) if line.get_markerfacecolor() == "white"]
+    assert [line.get_linestyle() for line in hollow] == ["--"]
+    assert "dtem (untrained)" in [text.get_text() for text in figure.axes[0].texts]
+    assert "untrained" in [text.get_text() for text in figure.legends[0].get_texts()]
+    best = next(line for line in figure.axes[0].lines if line.get_label() == "frontier").get_xydata()
+    assert not set(map(tuple, best)) & set(map(tuple, hollow[0].get_xydata()))
+
+
+def test_what_lies_far_below_is_named_with_its_value_and_leaves_the_rest_its_room(tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0, "evit": 3.0, "topk": 5.0, "sinkhorn": 90.0})
+    axes = draw(next(groups(load_frame(out))), FLOPS, FULL_WIDTH).axes[0]
+    assert axes.get_ylim()[0] > 70
+    assert "sinkhorn (untrained) ↓ 3" in [text.get_text() for text in axes.texts]
+    assert "↓ ends below the axis" in axes.get_title(loc="left")
+
+
+def test_names_keep_their_distance_and_stay_as_near_to_their_curves_as_that_allows():
+    assert spread_out([5.0, 1.0], 1.0, 0.0, 9.0) == [5.0, 1.0]
+    assert spread_out([4.0, 4.0, 4.0], 1.0, 0.0, 9.0) == [3.0, 4.0, 5.0]
+    assert spread_out([-8.0, -9.0, 0.5, 9.0, 9.0], 1.0, 0.0, 9.0) == [1.0, 0.0, 2.0, 8.0, 9.0]
 
 
 def test_the_frontier_keeps_what_no_other_point_beats():

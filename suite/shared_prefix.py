@@ -1,0 +1,31 @@
+"""What a batch goes through before any method acts is the same for all of them, so it is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from suite.backbones.block import BlockParts
+
+
+class SharedPrefix:
+    """The unreduced residual stream of one batch of images at the blocks where methods begin to act.
+
+    Only for inference: a block on the same tensor gives the same bits, so a method's result does not depend on whether
+    its first blocks were shared.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self._entering: dict[int, Tensor] = {}
+
+    def entering(self, block: int, embed: Callable[[Tensor], Tensor], blocks: Sequence[BlockParts]) -> Tensor:
+        """(B, N0, C) tokens that enter `block` of the unreduced model; `block` = depth: those that leave the last."""
+        if block not in self._entering:
+            known = max((b for b in self._entering if b < block), default=None)
+            x = embed(self.images) if known is None else self._entering[known]
+            for parts in blocks[known or 0 : block]:
+                x = parts.original(x)
+            self._entering[block] = x
+        return self._entering[block]
