@@ -191,7 +191,7 @@ def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num
             if amount >= count - num_prefix:
                 raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
             limit, fewer = reducer.capacity(count, num_prefix), count - reducer.leaving(count, amount)
-            if fewer > limit:
+            if fewer > limit and not rate.is_fraction:  # amount_for_fraction keeps to what the method allows
                 raise RequestError(
                     f"rate {rate} asks block {block} to take out {fewer} tokens, but {reducer.name!r} can take out at "
                     f"most {limit} of {count}; keep more"

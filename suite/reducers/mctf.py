@@ -8,6 +8,7 @@ from suite.reducers.base import GroupedAttention, Reducer, register
 
 SITES = {0: "after_block", 1: "inside_attention", 2: "before_block"}
 FLOOR = 10
+UNATTENDED = 1e-30  # attention that underflowed to 0 would leave 0/0 for a score and for an average
 
 
 @register("mctf")
@@ -21,7 +22,8 @@ class MCTF(Reducer):
     fused tokens; 0 fuses at the end of the block by that block's own attention.
     tau_sim, tau_info, tau_size: each criterion enters to the power 1/tau; 0 leaves it out (eq. 3-6).
     bidirectional: half of r goes from even to odd places, the other half back; False: all of it one way.
-    pooling: 0 average by size, 1 by size and attention received (eq. 7), 2 maximum, 3 plain average.
+    pooling: 0 average by size, 1 by size and attention received (eq. 7), 2 maximum (rows of the map are averaged as by
+    1), 3 plain average.
     """
 
     proportional_attention = True
@@ -73,7 +75,7 @@ class MCTF(Reducer):
     def fuse(self, tokens, signals, amount):
         """-> tokens with `amount` fewer, the groups, and what each token weighed in its group (B, N)."""
         with torch.no_grad(), torch.autocast(tokens.x.device.type, enabled=False):
-            received = signals.received
+            received = signals.received.clamp(min=UNATTENDED)
             matching = match(self.scores(tokens, received), amount, tokens.num_prefix, self.bidirectional)
             sizes = tokens.sizes
             weight = received * sizes / sizes.amax(1, keepdim=True)
@@ -101,7 +103,7 @@ class MCTF(Reducer):
 def match(scores, r, protected, bidirectional):
     """Fuse r tokens by scores (B, A, B') between even places A and odd places B': half from A to B', half back.
 
-    Output order: prefix, what is left of A ascending, what is left of B' by descending score.
+    Output order: prefix, what is left of A ascending, what is left of B' by descending score (one way: ascending).
     """
     scores = scores.clone()
     shielded_a, shielded_b = (protected + 1) // 2, protected // 2
@@ -111,16 +113,16 @@ def match(scores, r, protected, bidirectional):
     to_b = scores.argmax(-1)
     order = best_first(scores.gather(-1, to_b[..., None])[..., 0])
     sent_a, left_a = order[:, :forth], order[:, forth:].sort(dim=-1).values
-    # the same scores again: what a token of B' has taken in goes along with it
-    back = scores.take_along_dim(left_a[..., None], 1)
-    to_a = back.argmax(1)
-    order = best_first(back.gather(1, to_a[:, None])[:, 0])
-    sent_b, left_b = order[:, : r - forth], order[:, r - forth :]
-    if not bidirectional:
-        left_b = left_b.sort(dim=-1).values
+    odd = torch.arange(scores.shape[2], device=scores.device).expand(len(scores), -1)
+    to_a, sent_b, left_b = odd, odd[:, :0], odd[:, shielded_b:]
+    if bidirectional:
+        # the same scores again: what a token of B' has taken in goes along with it
+        back = scores.take_along_dim(left_a[..., None], 1)
+        to_a = back.argmax(1)
+        order = best_first(back.gather(1, to_a[:, None])[:, 0])
+        # shielded places of B' have no score at all and come last
+        sent_b, left_b = order[:, : r - forth], order[:, r - forth : order.shape[1] - shielded_b]
     left_a = left_a[:, shielded_a:]
-    # shielded places of B' have no score at all and come last, or first where they are in order of place
-    left_b = left_b[:, : left_b.shape[1] - shielded_b] if bidirectional else left_b[:, shielded_b:]
 
     prefix = torch.arange(protected, device=scores.device).expand(len(scores), -1)
     first_b = protected + left_a.shape[1]
