@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from suite.errors import RequestError
 
@@ -54,7 +54,12 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
     from suite.spec import read_yaml, split_list
 
-    values = read_yaml(str(config)) if config else {}
+    values = {key.replace("-", "_"): value for key, value in (read_yaml(str(config)) if config else {}).items()}
+    if isinstance(values.get("reducer_weights"), str):
+        values["reducer_weights"] = {"": values["reducer_weights"]}
+    for key in ("reducer_options", "task_options", "reducer_weights"):
+        if not isinstance(values.get(key) or {}, dict):
+            raise RequestError(f"{key}: {values[key]!r} in the configuration holds no keys; write NAME: VALUE below it")
     given = {key: value for key, value in flags.items() if value is not None}
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
@@ -199,7 +204,7 @@ def list_reducers_command() -> None:
     """Registered reducers: what they need, the rates they take and their options."""
     from suite.reducers import list_reducers, reducer_class, reducer_options
 
-    table = Table("reducer", "training", "rates", "options", "what it does")
+    table = Table("reducer", "training", "rates", Column("options", overflow="fold"), "what it does")
     for name in list_reducers():
         cls = reducer_class(name)
         rates = ", ".join((*cls.rates, "flops")) if cls.rates else "-"

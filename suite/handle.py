@@ -56,7 +56,7 @@ def attach(
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
     handle = Handle(model, family, made, asked)
     if weights is not None:
-        load_reducer_weights(made, Path(weights))
+        load_reducer_weights(made, Path(weights), needed=any(handle.schedule(handle.layout.tokens).amounts))
     return handle.attach()
 
 
@@ -164,7 +164,8 @@ class Handle:
         x = self.prefix.entering(first, partial(self.family.embed, model), blocks)
         if x.shape[1] != self.layout.tokens:  # an image of another size: the rate may begin elsewhere
             x, first = self.prefix.entering(0, partial(self.family.embed, model), blocks), 0
-        return Tokens.start(x, self.layout.num_prefix), first
+        # a method may work in place; what the others share must not see it
+        return Tokens.start(x.clone() if first < len(blocks) else x, self.layout.num_prefix), first
 
     def changed(self) -> None:
         """Weights may have: what was made of them is made again."""

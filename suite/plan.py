@@ -43,6 +43,7 @@ SHARED = (
         "shared_prefix.py",
     ),
     *("draws.py", "backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/timm_vit.py"),
+    *("backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py"),
 )
 
 
@@ -61,7 +62,8 @@ class Ask:
 
     @property
     def slot(self) -> str:
-        what = [self.reducer, self.options, self.rate, *([self.weights[1]] if self.weights else [])]
+        # the file, not its hash: what is learned anew takes the place of what was
+        what = [self.reducer, self.options, self.rate, *([self.weights[0]] if self.weights else [])]
         return json.dumps(what, sort_keys=True)
 
     def make(self) -> Reducer:
@@ -174,7 +176,11 @@ def make_plan(spec: RunSpec) -> Plan:
     for ask in asks:
         try:  # what the model cannot do is a bad request, said before the run
             if ask.rate.startswith("flops"):
-                check_class_token(ask.make(), family_of(model).layout(model))
+                made = ask.make()
+                check_class_token(made, family_of(model).layout(model))
+                if ask.weights:  # a file that does not fit is refused before the run
+                    search = Search(model, made)
+                    plan.handle(ask, search.rate(search.strongest()))
             else:
                 plan.handle(ask, ask.rate)
         except RequestError as error:
@@ -182,7 +188,8 @@ def make_plan(spec: RunSpec) -> Plan:
                 raise
             plan.skipped.append(str(error))
             continue
-        key = digest([identity, ask.slot, source_of(ask.reducer)])[:16]
+        learned = [ask.weights[1]] if ask.weights else []
+        key = digest([identity, ask.slot, *learned, source_of(ask.reducer)])[:16]
         plan.asks[key] = ask
     if len(plan.asks) == 1 and len(asks) > 1:
         raise RequestError(plan.skipped[-1])
@@ -228,6 +235,7 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
     weights = learned_weights(spec, names)
     for name, named in names.items():
         options = spec.reducer_options.get(name, {})
+        named = named or name in spec.reducer_options or name in weights
         reducer, used = make_reducer(name, **options), False
         if reducer.planned:
             asks.append(Ask(name, "", options, named, weights.get(name)))

@@ -22,13 +22,19 @@ def save_reducer_weights(reducer: Reducer, path: Path, **about: Any) -> None:
     safetensors.torch.save_file(state, path, metadata=metadata)
 
 
-def load_reducer_weights(reducer: Reducer, path: Path) -> None:
+def load_reducer_weights(reducer: Reducer, path: Path, needed: bool = True) -> None:
     """Read into a reducer that is built for its backbone; keys of its authors' checkpoints are mapped.
+
+    needed: False where nothing is reduced, so that nothing was built.
 
     RequestError, one line, for a reducer that learns nothing, and for a file that is refused or does not fit.
     """
     if reducer.learned is None:
         raise RequestError(f"reducer {reducer.name!r} learns nothing, so weights {str(path)!r} have no place in it")
+    if not path.is_file():
+        raise RequestError(f"reducer weights {str(path)!r} do not exist; give a .safetensors or weights-only .pth file")
+    if not needed:
+        return reducer.mark_trained()
     own, state = reducer.state_dict(), mapped(reducer, read_state_dict(path)[0])
     if not own:
         raise RequestError(
@@ -49,6 +55,7 @@ def load_reducer_weights(reducer: Reducer, path: Path) -> None:
                 f"{tuple(state[key].shape)}, this model needs {tuple(value.shape)}"
             )
     reducer.load_state_dict(state)
+    return None
 
 
 def mapped(reducer: Reducer, state: dict[str, Tensor]) -> dict[str, Tensor]:

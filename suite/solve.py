@@ -94,7 +94,9 @@ class Search:
             middle = self.guess(low, high, target) if tries < GUESSES else (low + high) // 2
             tries += 1
             low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
-        best = min((low, high), key=lambda step: (abs(self.reduction(step) - target), step))
+        # what reduces nothing is no answer to a wish for less
+        ends = (low, high) if low or abs(target) <= TOLERANCE else (high,)
+        best = min(ends, key=lambda step: (abs(self.reduction(step) - target), step))
         missed = abs(self.reduction(best) - target) > TOLERANCE
         return Solved(
             rate=self.rate(best),

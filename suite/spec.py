@@ -80,7 +80,7 @@ class RunSpec(BaseModel):
 
 def split_list(text: str) -> tuple[str, ...]:
     """'r=8,keep=0.7@3,6,9,r=[8,4]' -> its rates: a comma parts two items only where a name or a sign follows."""
-    return tuple(part.strip() for part in re.split(r",(?=\s*[^\d\s])", text) if part.strip())
+    return tuple(part.strip() for part in re.split(r",(?=\s*(?:[^\d\s.]|\.(?!\d)))", text) if part.strip())
 
 
 def make_spec(values: dict[str, Any]) -> RunSpec:

@@ -20,7 +20,7 @@ class FusedProjections:
     """
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[tuple[object, ...], Weights]] = {}
+        self._made: dict[int, tuple[list[Tensor], tuple[int, ...], Weights]] = {}
 
     def of(self, parts: BlockParts, reducer: Reducer) -> Weights | None:
         """Weight (3·H·d + D, C) and bias for a block whose reducer has an extra projection; None where not possible."""
@@ -37,11 +37,11 @@ class FusedProjections:
         same = all(t.dtype == linear.weight.dtype and t.device == linear.weight.device for t in sources)
         if not same or any(tensor.is_inference() for tensor in sources):  # those do not tell when they change
             return None
-        state = tuple(value for tensor in sources for value in (id(tensor), tensor.data_ptr(), tensor._version))
+        state = tuple(value for tensor in sources for value in (tensor.data_ptr(), tensor._version))
         known = self._made.get(parts.index)
-        if known is None or known[0] != state:
-            self._made[parts.index] = known = (state, fuse(linear.weight, linear.bias, *extra))
-        return known[1]
+        if known is None or known[1] != state or any(a is not b for a, b in zip(known[0], sources)):
+            self._made[parts.index] = known = (sources, state, fuse(linear.weight, linear.bias, *extra))
+        return known[2]
 
     def clear(self) -> None:
         self._made.clear()

@@ -60,15 +60,22 @@ def make_reducer(name: str, **options: object) -> Reducer:
             raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
         default = known[option]
         wanted = (int, float) if isinstance(default, float) else type(default)
-        if default is not None and default is not inspect.Parameter.empty and not isinstance(value, wanted):
+        odd = (
+            not isinstance(value, wanted)
+            or (isinstance(value, bool) and not isinstance(default, bool))
+            or value != value
+        )
+        if default is not None and default is not inspect.Parameter.empty and odd:
             kind = type(default).__name__
             raise RequestError(
                 f"option {option}={value!r} of reducer {name!r} is not of type {kind}; default {default!r}"
             )
     try:
         made = cls(**options)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"reducer {name!r} refuses {options}: {error}") from error
+    except Exception as error:  # whatever the method's own code raises is reported against it
+        raise RequestError(f"reducer {name!r} refuses {options}: {' '.join(str(error).split())}") from error
+    if "_trained" not in made.__dict__:
+        raise RequestError(f"reducer {name!r} does not call super().__init__() first; its __init__ has to")
     if made.rates and made.site is None:
         raise RequestError(f"reducer {name!r} overrides no hook; write before_block or after_attention")
     return made

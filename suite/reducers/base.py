@@ -119,7 +119,14 @@ class Reducer(nn.Module):
         self, hook: str, tokens: Tokens, signals: Signals, amount: int
     ) -> Tokens | GroupedAttention | SelectedQueries:
         """Calls a hook. Through the module call, so that profilers and FLOP counters see the method's own work."""
-        return getattr(self, hook)(tokens, signals, amount)
+        result = getattr(self, hook)(tokens, signals, amount)
+        wanted = (GroupedAttention, SelectedQueries) if hook == "inside_attention" else Tokens
+        if not isinstance(result, wanted):
+            names = "GroupedAttention or SelectedQueries" if hook == "inside_attention" else "Tokens"
+            raise TypeError(
+                f"{hook} of reducer {type(self).__name__} returned a {type(result).__name__}; return {names}"
+            )
+        return result
 
     def before_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError
@@ -184,3 +191,10 @@ class Reducer(nn.Module):
     def leaving(self, count: int, amount: int) -> int:
         """Tokens that leave a block that `count` entered, with `amount` taken out."""
         return count - amount
+
+
+def yes_no_or_default(value: bool | None) -> bool | None:
+    """An option that is True, False, or None: as the model was trained. ValueError for anything else."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"proportional_attention={value!r} is not true, false or null")
+    return value

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from suite.matching import bipartite_soft_matching
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import Reducer, register, yes_no_or_default
 from suite.soft_matching import soft_grouping, soft_merge, split
 
 LARGE = 1024
@@ -45,7 +45,7 @@ class DTEM(Reducer):
         if min(tau1, tau2) <= 0 or top < 1:
             raise ValueError("temperatures are above 0, and top is at least 1")
         self.feat_dim, self.tau1, self.tau2, self.top = feat_dim, tau1, tau2, top
-        self.proportional_attention = proportional_attention
+        self.proportional_attention = yes_no_or_default(proportional_attention)
         self.embeddings = nn.ModuleList()
 
     @property

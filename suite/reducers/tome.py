@@ -1,7 +1,7 @@
 """Token Merging."""
 
 from suite.matching import bipartite_soft_matching
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import Reducer, register, yes_no_or_default
 
 
 @register("tome")
@@ -15,7 +15,7 @@ class ToMe(Reducer):
 
     def __init__(self, proportional_attention: bool | None = None) -> None:
         super().__init__()
-        self.proportional_attention = proportional_attention
+        self.proportional_attention = yes_no_or_default(proportional_attention)
 
     def capacity(self, count, num_prefix):
         return (count - num_prefix) // 2

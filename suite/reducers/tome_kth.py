@@ -1,7 +1,7 @@
 """Token Merging into every k-th token."""
 
 from suite.matching import kth_bipartite_matching
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import Reducer, register, yes_no_or_default
 
 
 @register("tome_kth")
@@ -20,7 +20,7 @@ class ToMeKth(Reducer):
         if k < 2:
             raise ValueError(f"k={k}: every k-th token takes others in, so k is at least 2")
         self.k = k
-        self.proportional_attention = proportional_attention
+        self.proportional_attention = yes_no_or_default(proportional_attention)
 
     def capacity(self, count, num_prefix):
         if count // self.k == num_prefix // self.k:  # no patch stands at a k-th place

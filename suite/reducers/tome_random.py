@@ -2,7 +2,7 @@
 
 from suite.draws import random_order
 from suite.matching import nearest_matching
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import Reducer, register, yes_no_or_default
 
 
 @register("tome_random")
@@ -20,7 +20,7 @@ class ToMeRandom(Reducer):
     def __init__(self, seed: int = 0, proportional_attention: bool | None = None) -> None:
         super().__init__()
         self.seed = seed
-        self.proportional_attention = proportional_attention
+        self.proportional_attention = yes_no_or_default(proportional_attention)
 
     def after_attention(self, tokens, signals, amount):
         prefix = tokens.num_prefix
