@@ -206,7 +206,8 @@ def _look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]
     if scores.min() >= top - reach:
         return []
     foot, top = scores[scores >= top - reach].min(), axes.dataLim.y1
-    axes.set_ylim(foot - 0.04 * (top - foot), top + 0.04 * (top - foot))
+    margin = 0.04 * (top - foot) or 0.5
+    axes.set_ylim(foot - margin, top + margin)
     return ["↓ ends below the axis"]
 
 

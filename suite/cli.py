@@ -29,7 +29,7 @@ FLAGS: dict[str, Any] = {
     "data": Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")],
     "model": Annotated[str | None, typer.Option(help="timm model: see `list models`.")],
     "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
-    "reducers": Annotated[str | None, typer.Option(help="Names or wildcards: tome,evit or 'to*'. [*]")],
+    "reducers": Annotated[str | None, typer.Option(help="Names or wildcards: tome,evit or '*'. [eight of them]")],
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
     "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
@@ -52,7 +52,7 @@ FLAGS: dict[str, Any] = {
 
 def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
-    from suite.spec import read_yaml, split_list
+    from suite.spec import DEFAULT_REDUCERS, read_yaml, split_list
 
     values = {key.replace("-", "_"): value for key, value in (read_yaml(str(config)) if config else {}).items()}
     if isinstance(values.get("reducer_weights"), str):
@@ -69,7 +69,7 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         name, _, file = text.rpartition("=")
         values["reducer_weights"] = {**(values.get("reducer_weights") or {}), name: file}
     if files := given.pop("reducer_file", None):
-        listed = given.get("reducers") or values.get("reducers") or "*"
+        listed = given.get("reducers") or values.get("reducers") or DEFAULT_REDUCERS
         given["reducers"] = [*(split_list(listed) if isinstance(listed, str) else listed), *files]
     return {**values, **given}
 
@@ -108,7 +108,7 @@ def with_flags(command: Any) -> Any:
 def default(context: typer.Context) -> None:
     """Benchmark of token reduction in Vision Transformers: accuracy, FLOPs and speed of every reducer at every rate.
 
-    Without a verb: the embedded default, all reducers on embedded pictures, in minutes. --debug shows tracebacks.
+    Without a verb: the embedded default, a cross-section of methods on embedded pictures. --debug shows tracebacks.
     """
     if context.invoked_subcommand is None:
         execute({})

@@ -30,7 +30,7 @@ from suite.store.files import once
 from suite.store.folder import CellFolder, RunFolder
 from suite.task import Batch, Reader, ReadError, Sample, collate
 
-COUNTED_ON = 32  # images, for methods whose cost depends on the image
+SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
 
 
 @dataclass
@@ -73,7 +73,7 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
         about = cell.read("cell") or plan.describe(key)
         try:
             if about["resolved_rate"] is None:
-                about |= plan.resolve(key, lambda: sample_images(plan, COUNTED_ON))
+                about |= plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))
             cell.write("cell", about)
             handle = plan.handle(ask, about["resolved_rate"])
         except Exception as error:  # also what a method's own code raises while its cost is counted

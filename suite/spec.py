@@ -14,6 +14,8 @@ from suite.checkpoint import default_checkpoint
 from suite.errors import RequestError, unknown
 
 DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
+DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "random")
+"""A cross-section that answers in minutes; '*' is every registered method."""
 DEFAULT_MODELS = {"scenes": "scenes_vit"}
 
 
@@ -29,8 +31,9 @@ class RunSpec(BaseModel):
     """timm name, with or without a tag; empty: the task's default."""
     checkpoint: str = ""
     """'pretrained', 'none' (random weights), a local file, or 'embedded'; empty: what the model comes with."""
-    reducers: tuple[str, ...] = ("*",)
-    """Names, wildcards, or path/to/file.py:ClassName. The unreduced model is always measured beside them."""
+    reducers: tuple[str, ...] = ()
+    """Names, wildcards, or path/to/file.py:ClassName; empty: a cross-section (DEFAULT_REDUCERS). The unreduced model is
+    always measured beside them."""
     rates: tuple[str, ...] = ()
     flops: tuple[str, ...] = ()
     """Changes of total FLOPs, such as -35%. Without rates and flops: -20, -35, -50 and -60 %."""
@@ -72,6 +75,7 @@ class RunSpec(BaseModel):
             update={
                 "model": model,
                 "checkpoint": self.checkpoint or default_checkpoint(model),
+                "reducers": self.reducers or DEFAULT_REDUCERS,
                 "flops": self.flops or (() if self.rates else DEFAULT_FLOPS),
                 "out": self.out or str(Path("results") / f"{self.task}-{model}"),
             }

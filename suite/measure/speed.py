@@ -94,7 +94,7 @@ def measure_speed(
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
         precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
         compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
-        min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.5 on a CPU.
+        min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
         progress: called with (blocks done, blocks in all, what is running).
 
@@ -107,7 +107,7 @@ def measure_speed(
     cells = _handles(model, handles)
     device = next(model.parameters(), images).device
     on_gpu = device.type == "cuda"
-    block_s = (3.0 if on_gpu else 0.5) if min_block_s is None else min_block_s
+    block_s = (3.0 if on_gpu else 0.25) if min_block_s is None else min_block_s
     settle_s = (3.0 if on_gpu else 0.25) if warmup_s is None else warmup_s
     shared = {
         "device": machine.device_name(device),
