@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from suite.batches import load, sample_images, timing_batch
 from suite.errors import CellError, RequestError
 from suite.handle import Handle
 from suite.measure.flops import count_flops
@@ -28,7 +28,7 @@ from suite.progress import Progress
 from suite.shared_prefix import SharedPrefix
 from suite.store.files import once
 from suite.store.folder import CellFolder, RunFolder
-from suite.task import Batch, Reader, ReadError, Sample, collate
+from suite.task import ReadError, Sample
 
 SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
 
@@ -109,23 +109,6 @@ def count_cost(plan: Plan, folder: RunFolder, cells: list[Cell], progress: Progr
     return [cell for cell in cells if cell.folder.read("failed") is None]
 
 
-def sample_images(plan: Plan, count: int) -> Tensor:
-    """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
-    preprocessing, images, error = plan.task.preprocessing(plan.model, plan.spec.image_size), [], None
-    samples = plan.task.samples
-    spaced = samples[:: max(1, len(samples) // count)][:count]
-    for sample in [*spaced, *samples]:
-        if len(images) == count or (images and len(images) >= len(spaced)):
-            break
-        try:
-            images.append(plan.task.load(sample, preprocessing))
-        except ReadError as unreadable:
-            error = unreadable
-    if not images:
-        raise RequestError(f"no image can be read; the last one: {error}")
-    return torch.stack(images)
-
-
 def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, progress: Progress) -> None:
     """Score every sample that a cell has no stored outcome for, batch by batch, each batch for all cells at once."""
     spec, task = plan.spec, plan.task
@@ -163,19 +146,6 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
     folder.write_missing([missing[id] for id in sorted(missing)])
     for cell in alive.values():
         finish(cell, expected(), list(missing.values()), spec.allow_missing, progress)
-
-
-def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
-    """The decoded batches, in order, read ahead by worker processes."""
-    samples = [sample for batch in batches for sample in batch]
-    starts, groups = 0, []
-    for batch in batches:
-        groups.append(list(range(starts, starts + len(batch))))
-        starts += len(batch)
-    reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
-    workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
-    loader = DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=min(workers, len(groups)))
-    yield from zip(numbers, loader, strict=True)
 
 
 def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], number: int) -> list[dict[str, Any]]:
@@ -301,16 +271,3 @@ def named(what: str, names: dict[str, str]) -> str:
     """A message of the clock's, with the names of cells in place of their keys."""
     *before, key = what.split(" ")
     return " ".join([*before, names.get(key, key)])
-
-
-def timing_batch(plan: Plan) -> Tensor | None:
-    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer; None if none can be read."""
-    preprocessing, images = plan.task.preprocessing(plan.model, plan.spec.image_size), []
-    for sample in plan.task.samples:
-        if len(images) == plan.spec.batch_size:
-            break
-        try:
-            images.append(plan.task.load(sample, preprocessing))
-        except ReadError:
-            continue  # recorded by the evaluation, which reads every sample
-    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)]) if images else None

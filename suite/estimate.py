@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from suite.engine import sample_images
+from suite.batches import sample_images
 from suite.plan import Plan, resolve_device
 from suite.store.folder import RunFolder
 

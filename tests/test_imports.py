@@ -21,6 +21,7 @@ LAYERS = (
     ("suite",),
     ("suite.sweep", "suite.estimate", "suite.doctor", "suite.check"),
     ("suite.engine",),
+    ("suite.batches",),
     ("suite.plan",),
     ("reports",),
     ("suite.train",),

@@ -1,0 +1,57 @@
+"""The images of a plan, decoded and preprocessed: batch by batch for evaluation, a few for counting and timing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from suite.errors import RequestError
+from suite.plan import Plan
+from suite.task import Batch, Reader, ReadError, Sample, collate
+
+
+def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+    """The decoded batches, in order, read ahead by worker processes."""
+    samples = [sample for batch in batches for sample in batch]
+    starts, groups = 0, []
+    for batch in batches:
+        groups.append(list(range(starts, starts + len(batch))))
+        starts += len(batch)
+    reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
+    workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
+    loader = DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=min(workers, len(groups)))
+    yield from zip(numbers, loader, strict=True)
+
+
+def sample_images(plan: Plan, count: int) -> Tensor:
+    """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
+    preprocessing, images, error = plan.task.preprocessing(plan.model, plan.spec.image_size), [], None
+    samples = plan.task.samples
+    spaced = samples[:: max(1, len(samples) // count)][:count]
+    for sample in [*spaced, *samples]:
+        if len(images) == count or (images and len(images) >= len(spaced)):
+            break
+        try:
+            images.append(plan.task.load(sample, preprocessing))
+        except ReadError as unreadable:
+            error = unreadable
+    if not images:
+        raise RequestError(f"no image can be read; the last one: {error}")
+    return torch.stack(images)
+
+
+def timing_batch(plan: Plan) -> Tensor | None:
+    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer; None if none can be read."""
+    preprocessing, images = plan.task.preprocessing(plan.model, plan.spec.image_size), []
+    for sample in plan.task.samples:
+        if len(images) == plan.spec.batch_size:
+            break
+        try:
+            images.append(plan.task.load(sample, preprocessing))
+        except ReadError:
+            continue  # recorded by the evaluation, which reads every sample
+    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)]) if images else None
