@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -29,29 +30,27 @@ def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]
 
 def sample_images(plan: Plan, count: int) -> Tensor:
     """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
-    preprocessing, images, error = plan.task.preprocessing(plan.model, plan.spec.image_size), [], None
-    samples = plan.task.samples
+    samples, errors = plan.task.samples, []
     spaced = samples[:: max(1, len(samples) // count)][:count]
-    for sample in [*spaced, *samples]:
-        if len(images) == count or (images and len(images) >= len(spaced)):
-            break
-        try:
-            images.append(plan.task.load(sample, preprocessing))
-        except ReadError as unreadable:
-            error = unreadable
+    others = (sample for sample in samples if sample not in spaced)
+    images = list(islice(readable(plan, chain(spaced, others), errors), len(spaced)))
     if not images:
-        raise RequestError(f"no image can be read; the last one: {error}")
+        raise RequestError(f"no image can be read; the last one: {errors[-1]}")
     return torch.stack(images)
 
 
 def timing_batch(plan: Plan) -> Tensor | None:
     """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer; None if none can be read."""
-    preprocessing, images = plan.task.preprocessing(plan.model, plan.spec.image_size), []
-    for sample in plan.task.samples:
-        if len(images) == plan.spec.batch_size:
-            break
+    size = plan.spec.batch_size
+    images = list(islice(readable(plan, plan.task.samples, []), size))
+    return torch.stack([images[i % len(images)] for i in range(size)]) if images else None
+
+
+def readable(plan: Plan, samples: Iterable[Sample], errors: list[ReadError]) -> Iterator[Tensor]:
+    """Preprocessed images (3, H, W) of what can be read; the rest goes to `errors`, for the evaluation records it."""
+    preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
+    for sample in samples:
         try:
-            images.append(plan.task.load(sample, preprocessing))
-        except ReadError:
-            continue  # recorded by the evaluation, which reads every sample
-    return torch.stack([images[i % len(images)] for i in range(plan.spec.batch_size)]) if images else None
+            yield plan.task.load(sample, preprocessing)
+        except ReadError as error:
+            errors.append(error)

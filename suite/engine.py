@@ -56,8 +56,7 @@ def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -
     model = plan.model.to(device)
     cells = prepare(plan, folder, keys or list(plan.asks), progress)
     cells = count_cost(plan, folder, cells, progress)
-    for module in (model, *(cell.handle.reducer for cell in cells)):
-        module.to(dtype_of(plan.spec.precision))
+    model.to(dtype_of(plan.spec.precision))
     evaluate(plan, folder, cells, device, progress)
     cells = [cell for cell in cells if cell.folder.read("failed") is None]
     if plan.spec.speed:

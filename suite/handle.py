@@ -135,13 +135,15 @@ class Handle:
         grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
         blocks, reducer = self.family.blocks(model), self.reducer
         tokens, first = self._start(model, x, blocks)
-        amounts, stages = (schedule := self.schedule(tokens.count)).amounts, schedule.stages
-        depth, traces, received = len(amounts), [BlockTrace.plain(tokens.count)] * first, None
+        schedule = self.schedule(tokens.count)
+        amounts, depth = schedule.amounts, len(schedule.amounts)
+        traces, received = [BlockTrace.plain(tokens.count)] * first, None
         for block, parts in enumerate(blocks[first:], start=first):
             visit = Visit(
                 amount=amounts[block],
                 depth=depth,
-                stage=stages[block],
+                planned=schedule.counts[block],
+                stage=schedule.stages[block],
                 fused=self._fused.of(parts, reducer) if amounts[block] else None,
                 received=received,
                 grid=grid,
@@ -157,15 +159,14 @@ class Handle:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
         if self.prefix is None or self.prefix.images is not x or model.training:
             return Tokens.start(self.family.embed(model, x), self.layout.num_prefix), 0
-        amounts = self.schedule(self.layout.tokens).amounts
+        embed = partial(self.family.embed, model)
+        amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
         first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
         if self.reducer.reads_previous and 0 < first < len(amounts):
             first -= 1
-        x = self.prefix.entering(first, partial(self.family.embed, model), blocks)
-        if x.shape[1] != self.layout.tokens:  # an image of another size: the rate may begin elsewhere
-            x, first = self.prefix.entering(0, partial(self.family.embed, model), blocks), 0
+        x = self.prefix.entering(first, embed, blocks)
         # a method may work in place; what the others share must not see it
-        return Tokens.start(x.clone() if first < len(blocks) else x, self.layout.num_prefix), first
+        return Tokens.start(x.clone() if first < len(amounts) else x, self.layout.num_prefix), first
 
     def changed(self) -> None:
         """Weights may have: what was made of them is made again."""

@@ -81,7 +81,7 @@ def group_max(x: Tensor, matching: Matching) -> Tensor:
 def mlerp(x: Tensor, matching: Matching) -> Tensor:
     """(B, N, C) rows -> (B, M, C): the direction of each group's plain mean, the largest norm in the group.
 
-    ToFu (Kim et al., WACV 2024), eq. 3: an average alone shrinks what it averages. A lone row is copied bit for bit;
+    ToFu (Kim et al., WACV 2024): an average alone shrinks what it averages. A lone row is copied bit for bit;
     rows that cancel out (norm of the mean below 1e-6) give a finite result.
     """
     wide = full_precision(x)

@@ -14,7 +14,7 @@ from suite.tokens import Matching, Tokens
 class ScorePredictor(nn.Module):
     """Scores patch tokens by what each holds and by what all hold together.
 
-    Source: DynamicViT (Rao et al., NeurIPS 2021, arXiv 2106.02034), section 3.2; TPS uses the same. Parameters are
+    Source: DynamicViT (Rao et al., NeurIPS 2021, arXiv 2106.02034); TPS uses the same. Parameters are
     named as in both authors' checkpoints.
     """
 
@@ -44,7 +44,7 @@ def squeeze(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
     staying (B, K), leaving (B, S): positions of all patch tokens; those that stay keep the order given. A host x with
     guests y of cosine c becomes (e x + sum e^c y) / (e + sum e^c), computed in float32 at least; a host without guests
     is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first.
-    Source: TPS (Wei et al., CVPR 2023, arXiv 2304.10716), section 3.3.
+    Source: TPS (Wei et al., CVPR 2023, arXiv 2304.10716).
     """
     hosts, guests = take(tokens.x, staying), full_precision(take(tokens.x, leaving))
     with torch.autocast(tokens.x.device.type, enabled=False):

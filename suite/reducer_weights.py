@@ -12,7 +12,7 @@ from torch import Tensor
 
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
-from suite.weights_file import read_state_dict
+from suite.weights_file import check_fit, read_state_dict
 
 
 def save_reducer_weights(reducer: Reducer, path: Path, **about: Any) -> None:
@@ -40,20 +40,8 @@ def load_reducer_weights(reducer: Reducer, path: Path, needed: bool = True) -> N
         raise RequestError(
             f"reducer {reducer.name!r} learns nothing at this rate; weights {str(path)!r} go with another"
         )
-    missing = [key for key in own if key not in state]
-    strange = [key for key in state if key not in own]
-    if missing or strange:
-        key, what = (missing[0], "lacks") if missing else (strange[0], "has")
-        raise RequestError(
-            f"weights {str(path)!r} do not fit reducer {reducer.name!r}: the file {what} {key!r} "
-            f"({len(missing)} missing, {len(strange)} unexpected); were they trained for this model and as many stages?"
-        )
-    for key, value in own.items():
-        if value.shape != state[key].shape:
-            raise RequestError(
-                f"weights {str(path)!r} do not fit reducer {reducer.name!r}: {key!r} has shape "
-                f"{tuple(state[key].shape)}, this model needs {tuple(value.shape)}"
-            )
+    misfit = f"weights {str(path)!r} do not fit reducer {reducer.name!r}"
+    check_fit(own, state, misfit, "were they trained for this model and as many stages?")
     reducer.load_state_dict(state)
     return None
 

@@ -1,7 +1,7 @@
 """Soft grouping and soft merging: a differentiable stand-in for "merge the r most similar pairs", for training.
 
 Source: Lee and Hong, Learning to Merge Tokens via Decoupled Embedding for Efficient Vision Transformers (DTEM),
-NeurIPS 2024, arXiv 2412.10569, section 3.2. No token leaves the sequence: what is merged away keeps its place with a
+NeurIPS 2024, arXiv 2412.10569. No token leaves the sequence: what is merged away keeps its place with a
 size near 0, so that proportional attention all but ignores it.
 
 Everything is computed in float32 at least, whatever autocast says: the mask log(1 - a) would underflow.

@@ -114,20 +114,22 @@ def load_into(
     return note
 
 
-def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], misfit: str, remedy: str) -> None:
+    """RequestError, beginning with `misfit`, unless `state` has the keys and shapes of `own`."""
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     if missing or unexpected:
-        raise RequestError(
-            f"checkpoint '{path}' does not fit the model: {_some('missing', missing)}, "
-            f"{_some('unexpected', unexpected)}; name the model that it was saved from"
-        )
+        raise RequestError(f"{misfit}: {_some('missing', missing)}, {_some('unexpected', unexpected)}; {remedy}")
     for key, value in own.items():
         if value.shape != state[key].shape:
             raise RequestError(
-                f"checkpoint '{path}' does not fit the model: '{key}' has shape {tuple(state[key].shape)}, "
-                f"the model needs {tuple(value.shape)}"
+                f"{misfit}: '{key}' has shape {tuple(state[key].shape)}, the model needs {tuple(value.shape)}"
             )
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    misfit = f"checkpoint '{path}' does not fit the model"
+    check_fit(own, state, misfit, "name the model that it was saved from")
 
 
 def _some(what: str, keys: list[str]) -> str:

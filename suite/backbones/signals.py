@@ -44,6 +44,7 @@ class Signals:
     ) -> None:
         self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
         self.block, self.depth, self.stage, self.grid = parts.index, visit.depth, visit.stage, visit.grid
+        self.planned = visit.planned
 
     @lazy
     def normed(self) -> Tensor:

@@ -20,7 +20,7 @@ from suite.backbones.lv_vit import check_image_size
 from suite.errors import RequestError
 from suite.tokens import full_precision
 
-# (window, stride, padding) of the three soft splits, section 3.1
+# (window, stride, padding) of the three soft splits
 SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
 TOKEN_WIDTH = 64
 

@@ -1,19 +1,9 @@
 """ATS: adaptive token sampling."""
 
-from dataclasses import dataclass
-
 import torch
 
 from suite.pooling import full_precision
 from suite.reducers.base import Reducer, SelectedQueries, register
-from suite.tokens import Tokens
-
-
-@dataclass(frozen=True)
-class Sampled(Tokens):
-    """Tokens of which a sample may have fewer than planned. planned: how many the rate allows, prefix included."""
-
-    planned: int = 0
 
 
 @register("ats")
@@ -34,17 +24,16 @@ class ATS(Reducer):
 
     def inside_attention(self, tokens, signals, amount):
         prefix = tokens.num_prefix
-        planned = (tokens.planned if isinstance(tokens, Sampled) else tokens.count) - amount
         attention, values = signals.class_rows, signals.heads[2]
         with torch.no_grad():
             norms = full_precision(values).norm(dim=-1)[:, :, None]
             significance = (attention * norms).sum(1).mean(1)[:, prefix:]
             present = None if tokens.valid is None else tokens.valid[:, prefix:]
-            index, valid = padded(sample(significance, planned - prefix, present))
+            index, valid = padded(sample(significance, signals.planned - prefix, present))
         index = prefix + index
         kept = tokens.keep(index, valid=valid)
         rows = torch.cat([torch.arange(prefix, device=index.device).expand(index.shape[0], -1), index], dim=1)
-        return SelectedQueries(Sampled(**{**vars(kept), "planned": planned}), rows)
+        return SelectedQueries(kept, rows)
 
 
 def sample(significance, points, present=None):

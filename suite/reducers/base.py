@@ -154,14 +154,14 @@ class Reducer(nn.Module):
         """Weight (D, C) and bias (D,) of what the hook reads as `signals.extra`; at eval one product with qkv."""
         return None
 
-    def own_plan(self, depth: int, tokens: int, num_prefix: int) -> list[int] | None:
-        """Amounts per block that the method brings itself, without a rate; None for methods that follow a rate."""
-        return None
-
     @property
     def planned(self) -> bool:
-        """The method brings its own plan as an option, so that a rate has nothing to say."""
+        """The method brings its own plan as an option, so that a rate has nothing to say; see `own_plan`."""
         return False
+
+    def own_plan(self, depth: int, tokens: int, num_prefix: int) -> list[int]:
+        """Amounts per block, where the method is `planned`. ValueError for a plan that does not fit the model."""
+        raise NotImplementedError
 
     def active_blocks(self, kind: str, depth: int) -> tuple[int, ...]:
         """Blocks in which a rate of form `kind` ('r', 'keep') acts where the user names none."""

@@ -49,8 +49,6 @@ class DiffRate(Reducer):
         return self.planned or self._trained
 
     def own_plan(self, depth, tokens, num_prefix):
-        if not self.planned:
-            return None
         if len(self.prune_kept) != depth:
             raise ValueError(
                 f"prune_kept lists {len(self.prune_kept)} blocks, but the model has {depth}; list them all"

@@ -18,7 +18,7 @@ class DTEM(Reducer):
     """Merge the r most similar tokens of every block, similar by a learned embedding that nothing else uses.
 
     Source: Lee and Hong, NeurIPS 2024, arXiv 2412.10569. The embedding is one affine map per block of what queries and
-    keys are made of. In training tokens are merged softly (section 3.2): all stay, with real-valued sizes, attention is
+    keys are made of. In training tokens are merged softly: all stay, with real-valued sizes, attention is
     proportional to sizes, and the gradient reaches the embeddings alone, for their input is detached. The last block's
     embedding learns nothing where the head reads the class token, which is never merged.
 

@@ -18,11 +18,11 @@ class MCTF(Reducer):
     Source: Lee, Choi and Kim, CVPR 2024, arXiv 2403.10030. r counts tokens of every block but the first, at least ten
     stay; r=0.35@3,6,9 takes that fraction out.
 
-    one_step_ahead: 1 fuses between QK^T and V with the attention of the tokens before (eq. 9); 2 attends again on the
+    one_step_ahead: 1 fuses between QK^T and V with the attention of the tokens before; 2 attends again on the
     fused tokens; 0 fuses at the end of the block by that block's own attention.
-    tau_sim, tau_info, tau_size: each criterion enters to the power 1/tau; 0 leaves it out (eq. 3-6).
+    tau_sim, tau_info, tau_size: each criterion enters to the power 1/tau; 0 leaves it out.
     bidirectional: half of r goes from even to odd places, the other half back; False: all of it one way.
-    pooling: 0 average by size, 1 by size and attention received (eq. 7), 2 maximum (rows of the map are averaged as by
+    pooling: 0 average by size, 1 by size and attention received, 2 maximum (rows of the map are averaged as by
     1), 3 plain average.
     """
 

@@ -17,7 +17,7 @@ class ToFu(Reducer):
     in it. Sizes are counted for owner maps only: averages are plain and attention is unbiased, as in the paper.
 
     d: first block that merges; default half the depth (the paper's 6 of 12), rounded down.
-    merge: 'mlerp' (direction of the mean, largest norm of the group; eq. 3) or 'average'.
+    merge: 'mlerp' (direction of the mean, largest norm of the group) or 'average'.
     size_weighted: ours, not in the paper: averages and the head's pool are weighted by size, attention is proportional.
     """
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from tiny_vit import images, make_model
 
 from suite import attach
 from suite.matching import pairwise_distances
@@ -12,22 +12,8 @@ from suite.reducers.ats import padded, sample
 from suite.reducers.dpcknn import density_peaks
 from suite.reducers.kmedoids import better_medoids, far_apart, nearest
 
-SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
 SOFT = ["patchmerger", "sinkhorn", "sit"]
 CLUSTERINGS = ["dpcknn", "kmedoids"]
-
-
-def make_model(seed=0, **options):
-    torch.manual_seed(seed)
-    model = VisionTransformer(**{**SHAPE, **options}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
-def images(batch=3, side=32, seed=1):
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def line(*places):

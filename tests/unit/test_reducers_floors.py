@@ -2,29 +2,13 @@
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from tiny_vit import images, make_model
 
 from suite import RequestError, attach
 from suite.draws import random_order
 from suite.matching import kth_bipartite_matching, nearest_matching
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
-
-SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
-
-
-def make_model(seed=0, **options):
-    torch.manual_seed(seed)
-    model = VisionTransformer(**{**SHAPE, **options}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
-def images(batch=3, side=32, seed=1):
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
 
 # The middle of the image
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from tiny_vit import images, make_model
 
 from suite import RequestError, attach
 from suite.measure.flops import count_flops
@@ -10,21 +10,7 @@ from suite.reducer_weights import load_reducer_weights, save_reducer_weights
 from suite.reducers import make_reducer
 from suite.reducers.sinkhorn import transport
 
-SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
 SOFT = ["patchmerger", "sinkhorn", "sit"]
-
-
-def make_model(seed=0, **options):
-    torch.manual_seed(seed)
-    model = VisionTransformer(**{**SHAPE, **options}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
-def images(batch=3, side=32, seed=1):
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_transport_gives_every_centre_a_mass_of_one_and_takes_alike_from_every_patch():
