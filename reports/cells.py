@@ -11,10 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from suite.store.folder import CellFolder, RunFolder
-from suite.store.schema import SAMPLES
 from suite.store.shards import read_rows
-
-SAMPLE_COLUMNS = tuple(SAMPLES.names)
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,9 @@ class Cell:
     key: str
     about: dict[str, Any]
     flops: dict[str, Any] | None
+    scores: dict[str, Any] | None
     speed: dict[str, Any] | None
+    whole_speed: dict[str, Any] | None
     failed: dict[str, Any] | None
     samples: pd.DataFrame
     unreadable: list[str]
@@ -35,8 +34,12 @@ class Cell:
     def status(self) -> str:
         if self.failed is not None:
             return "failed"
-        complete = self.expected > 0 and len(self.samples) + self.missing == self.expected
-        return "done" if complete else "running"
+        return "done" if self.complete and self.scores is not None else "running"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every readable sample has an outcome."""
+        return self.expected > 0 and len(self.samples) + self.missing == self.expected
 
     @property
     def comparable(self) -> tuple[Any, ...]:
@@ -50,6 +53,8 @@ class Cell:
         reasons = []
         if self.failed is not None:
             reasons.append(str(self.failed.get("reason") or "no reason recorded"))
+        if self.status == "running" and self.complete:
+            reasons.append("predictions are complete, but not scored yet; run the same command again")
         if self.unreadable and self.status != "done":
             reasons.append("unreadable: " + ", ".join(self.unreadable))
         return "; ".join(reasons)
@@ -76,18 +81,22 @@ def read_manifest(out: Path) -> pd.Index:
     return pd.Index(RunFolder(out).read_ids(), dtype="str")
 
 
-def read_samples(folder: Path, manifest: pd.Index, columns: tuple[str, ...]) -> tuple[pd.DataFrame, list[str]]:
+def read_samples(
+    folder: Path, manifest: pd.Index, columns: tuple[str, ...] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """The outcomes of the manifest's ids, each once, indexed by position in it; and the unreadable files.
 
-    The compacted file comes first, so its row wins over a shard that was left behind. An unreadable file
-    counts as not there: its samples are then not scored, and the cell is not done.
+    columns: None for all that there are. The compacted file comes first, so its row wins over a shard that was left
+    behind. An unreadable file counts as not there: its samples are then not scored, and the cell is not done.
     """
     parts, unreadable, complete = [], [], False
     for path in [folder / "samples.parquet", *sorted((folder / "samples").glob("batch-*.parquet"))]:
         if complete or not path.is_file():
             continue
         try:
-            part = read_rows(path, columns).select(list(columns)).to_pandas()
+            part = read_rows(path, columns).to_pandas()
+            if columns is not None:
+                part = part[list(columns)]
         except (pa.ArrowException, OSError, KeyError):
             unreadable.append(path.name)
             continue
@@ -95,19 +104,21 @@ def read_samples(folder: Path, manifest: pd.Index, columns: tuple[str, ...]) -> 
         parts.append(part[part.index >= 0])
         complete = path.name == "samples.parquet" and parts[0].index.nunique() == len(manifest)
     if not parts:
-        return pd.DataFrame({name: [] for name in columns}, index=pd.Index([], dtype=np.int64)), unreadable
+        return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), unreadable
     samples = pd.concat(parts)
     return samples[~samples.index.duplicated()].sort_index(), unreadable
 
 
 def _read_cell(cell: CellFolder, manifest: pd.Index, missing: set[str]) -> Cell:
-    samples, unreadable = read_samples(cell.path, manifest, ("id", "prediction", "correct", "correct5"))
+    samples, unreadable = read_samples(cell.path, manifest, ("id", "prediction"))
     unscored = manifest.delete(samples.index.to_numpy())
     return Cell(
         key=cell.path.name,
         about=cell.read("cell"),
         flops=cell.read("flops"),
+        scores=cell.read("scores"),
         speed=cell.read("speed"),
+        whole_speed=cell.read("whole_speed"),
         failed=cell.read("failed"),
         samples=samples,
         unreadable=unreadable,

@@ -2,8 +2,8 @@
 
 `load_frame` is what every report starts from. What a reader may rely on:
 
-- A number stands in a row only if it was measured. Accuracies are NaN, never 0, until every readable sample
-  of the cell is scored, for failed cells, and for random weights (where accuracy means nothing).
+- A number stands in a row only if it was measured. Scores are NaN, never 0, until every readable sample of the cell
+  is scored, for failed cells, and for random weights (where a score means nothing).
 - `samples + missing == expected` holds for every row whose status is "done".
 - The same store gives the same frame, row order included, however often the run was killed on its way.
 """
@@ -18,19 +18,24 @@ from typing import Any
 
 import pandas as pd
 
-from reports.cells import SAMPLE_COLUMNS, Cell, read_cells, read_manifest, read_samples
+from reports.cells import Cell, read_cells, read_manifest, read_samples
 from suite.errors import RequestError
+from suite.metric import Metric, Shown
 from suite.stats import paired_agreement, wilson_interval
+from suite.store.folder import RunFolder
+from suite.store.shards import read_rows
 
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
     # training: "", "untrained embedding" (or what else the method learns), or "trained: <file of weights>"
     ("task model weights weights_kind reducer training options rate resolved_rate precision", TEXT),
     ("batch_size samples expected missing", WHOLE),
-    # fractions 0..1, 95 % Wilson intervals; agreement: same top-1 as the unreduced model, on the same ids
-    ("top1 top1_low top1_high top5 top5_low top5_high agreement agreement_low agreement_high", NUMBER),
+    # the task's metrics stand here: <name> <name>_low <name>_high, the latter two a 95 % interval
+    # share of samples with the unreduced model's prediction, on the same ids, with Wilson's 95 % interval
+    ("agreement agreement_low agreement_high", NUMBER),
     # 10^9 multiply-accumulates per image; reduction -0.35 = 35 % fewer than the unreduced model
     ("gmacs reduction overhead_gmacs", NUMBER),
+    # the task's further costs stand here: <name>_gmacs, of what comes after the backbone
     # 5th and 95th percentile over images, where the cost depends on the image; gmacs is then their mean
     ("gmacs_p5 gmacs_p95", NUMBER),
     ("disputed", TRUTH),
@@ -39,13 +44,17 @@ _COLUMNS_BY_DTYPE = (
     # tokens leaving the last block, prefix included (mean, percentiles: see gmacs); images per second; mebibytes
     ("tokens_left tokens_p5 tokens_p95", NUMBER),
     ("im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
-    ("speed_note status reason", TEXT),
+    # samples per second through the whole model where it is more than a backbone, such as captions per second
+    ("whole_s whole_s_low whole_s_high whole_speedup whole_speedup_low whole_speedup_high", NUMBER),
+    ("speed_note whole_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
+AGREEMENT = Metric("agreement", "Agreement (%)")
+INTERVAL, SCORE_PARTS = ("", "_low", "_high"), ("value", "low", "high")
 SHARED = ("task", "model", "weights", "weights_kind", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
-# flops_images: over how many images an input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a
-# FLOPs target that no rate meets.
+# reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
+# input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a FLOPs target that no rate meets.
 SPEED_CONTEXT = ("device", "compile", "attention", "aa_low", "aa_high", "noisy")
 
 
@@ -61,11 +70,17 @@ class Group:
     batch_size: int
     image_size: int | None
     frame: pd.DataFrame
+    shown: Shown
     context: list[dict[str, Any]]  # one a row
 
     @property
     def random_weights(self) -> bool:
         return self.weights_kind == "random"
+
+    @property
+    def headline(self) -> Metric:
+        """What methods are compared by: the task's first metric, or, with random weights, the agreement."""
+        return AGREEMENT if self.random_weights else self.shown.metrics[0]
 
     def seen(self, name: str) -> list[Any]:
         """The distinct values of one circumstance among the rows that have it, e.g. their devices."""
@@ -74,23 +89,38 @@ class Group:
 
 
 def load_frame(out: str | Path) -> pd.DataFrame:
-    """One row per cell of the run in folder `out`, with the columns of `COLUMNS`, indexed by the cell's key.
+    """One row per cell of the run in folder `out`, with the columns of `columns_of`, indexed by the cell's key.
 
-    `frame.attrs["context"]` maps a key to the cell's image size and other circumstances of its cost and speed.
+    `frame.attrs["shown"]` says what the task reports; `frame.attrs["context"]` maps a key to the cell's image size and
+    other circumstances of its scores, cost and speed.
 
     Raises:
         RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
     """
     cells = read_cells(Path(out))
+    shown = Shown.from_dict(RunFolder(out).read_run()["shown"])
     rows = sorted(((_row(cell, _baseline_of(cell, cells)), cell) for cell in cells), key=_order)
-    keys = pd.Index([cell.key for _, cell in rows], name="key", dtype="str")
-    frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(COLUMNS)).astype(COLUMNS)
+    keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
+    frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
+    frame.attrs["shown"] = shown.as_dict()
     frame.attrs["context"] = {cell.key: _context(cell) for _, cell in rows}
     return frame
 
 
+def columns_of(shown: Shown) -> dict[str, str]:
+    """Name -> dtype of a frame's columns: those of every task, and the task's own."""
+    scores = [metric.name + end for metric in shown.metrics for end in INTERVAL]
+    own = {"agreement": scores, "gmacs_p5": [f"{cost.name}_gmacs" for cost in shown.costs]}
+    columns: dict[str, str] = {}
+    for name, dtype in COLUMNS.items():
+        columns |= dict.fromkeys(own.get(name, ()), NUMBER)
+        if shown.throughput or not name.startswith("whole_"):
+            columns[name] = dtype
+    return columns
+
+
 def load_samples(out: str | Path, key: str) -> pd.DataFrame:
-    """The outcomes of one cell, in the manifest's order, each id once: the columns of `SAMPLE_COLUMNS`.
+    """The outcomes and scores of one cell's samples, in the manifest's order, each id once.
 
     Raises:
         RequestError: `out` is not the folder of a run, or it has no cell `key`.
@@ -99,19 +129,22 @@ def load_samples(out: str | Path, key: str) -> pd.DataFrame:
     manifest, folder = read_manifest(out), out / "cells" / key
     if not (folder / "cell.json").is_file():
         raise RequestError(f"cell '{key}': not in the run {out}; see the folders in {out / 'cells'}")
-    samples, _ = read_samples(folder, manifest, SAMPLE_COLUMNS)
+    samples, _ = read_samples(folder, manifest)
+    if (folder / "scores.parquet").is_file():
+        samples = samples.merge(read_rows(folder / "scores.parquet").to_pandas(), on="id", how="left")
     return samples.reset_index(drop=True)
 
 
 def groups(frame: pd.DataFrame) -> Iterator[Group]:
     """The frame's rows in sets that can share a table or a plot, in the frame's order."""
-    context = frame.attrs.get("context", {})
+    context, shown = frame.attrs.get("context", {}), Shown.from_dict(frame.attrs["shown"])
     circumstances = [context.get(key, {}) for key in frame.index]
     shared = frame[list(SHARED)].itertuples(index=False, name=None)
     labels = [(*label, c.get("image_size")) for label, c in zip(shared, circumstances, strict=True)]
     for label in dict.fromkeys(labels):
         chosen = [other == label for other in labels]
-        yield Group(*label, frame=frame[chosen], context=[c for c, yes in zip(circumstances, chosen) if yes])
+        chosen_context = [c for c, yes in zip(circumstances, chosen) if yes]
+        yield Group(*label, frame=frame[chosen], shown=shown, context=chosen_context)
 
 
 def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
@@ -133,9 +166,11 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
         "expected": cell.expected,
         "missing": cell.missing,
         "tokens_left": counts[-1] if counts else None,
-        **_accuracy(cell, baseline),
+        **_scores(cell),
+        **_agreement(cell, baseline),
         **_cost(cell.flops),
         **_speed(cell.speed, about),
+        **_whole_speed(cell.whole_speed, about),
         "status": cell.status,
         "reason": cell.reason,
     }
@@ -148,27 +183,25 @@ def _training(about: dict[str, Any]) -> str:
     return f"trained: {Path(weights['source']).name}" if weights else f"untrained {learned}"
 
 
-def _accuracy(cell: Cell, baseline: Cell | None) -> dict[str, float]:
+def _scores(cell: Cell) -> dict[str, float | None]:
+    """Values of the metrics with their intervals; none of random weights, whose scores mean nothing."""
+    if cell.status != "done" or cell.about.get("weights_kind") == "random":
+        return {}
+    scores = cell.scores["scores"].items()
+    return {f"{name}{end}": score[part] for name, score in scores for end, part in zip(INTERVAL, SCORE_PARTS)}
+
+
+def _agreement(cell: Cell, baseline: Cell | None) -> dict[str, float]:
     if cell.status != "done":
         return {}
-    row: dict[str, float] = {}
-    if cell.about.get("weights_kind") != "random":
-        row |= _proportion("top1", int(cell.samples["correct"].sum()), len(cell.samples))
-        row |= _proportion("top5", int(cell.samples["correct5"].sum()), len(cell.samples))
     if cell.about.get("reducer") == "none":  # equal to itself by definition, so without an interval
-        row |= {"agreement": 1.0, "agreement_low": 1.0, "agreement_high": 1.0}
-    elif baseline is not None:
-        ids = cell.samples.index.intersection(baseline.samples.index)
-        pair = (c.samples["prediction"].loc[ids] for c in (cell, baseline))
-        row |= _proportion("agreement", *paired_agreement(*pair))
-    return row
-
-
-def _proportion(name: str, successes: int, n: int) -> dict[str, float]:
-    interval = wilson_interval(successes, n)
-    if interval is None:
+        return {"agreement": 1.0, "agreement_low": 1.0, "agreement_high": 1.0}
+    if baseline is None:
         return {}
-    return {name: successes / n, f"{name}_low": interval[0], f"{name}_high": interval[1]}
+    ids = cell.samples.index.intersection(baseline.samples.index)
+    same, count = paired_agreement(*(c.samples["prediction"].loc[ids] for c in (cell, baseline)))
+    interval = wilson_interval(same, count)
+    return {} if interval is None else dict(zip((f"agreement{end}" for end in INTERVAL), (same / count, *interval)))
 
 
 def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
@@ -180,6 +213,7 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
         row = {f"gmacs_{end}": flops[f"total_{end}"] / 1e9 for end in ("p5", "p95")}
         row |= {f"tokens_{end}": flops[f"tokens_{end}"] for end in ("p5", "p95")}
         row["tokens_left"] = flops["tokens_mean"]
+    row |= {f"{name}_gmacs": macs / 1e9 for name, macs in flops["further"].items()}
     return row | {
         "gmacs": flops["total"] / 1e9,
         "reduction": flops["total"] / baseline - 1 if baseline else None,
@@ -190,28 +224,42 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
-    """The row's speed; its note says what keeps the number from being read at face value, "" if nothing."""
+    """The row's speed, and a note on what keeps the number from being read at face value, "" if nothing."""
+    row = _pace(speed, {"im_s": "im_s", "speedup": "speedup"})
+    memory = (speed or {}).get("peak_memory_bytes")
+    return row | {
+        "peak_memory_mib": None if memory is None else memory / 2**20,
+        "speed_note": _speed_note(speed, about),
+    }
+
+
+def _whole_speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
+    """The same of the whole model."""
+    return _pace(speed, {"whole_s": "im_s", "whole_speedup": "speedup"}) | {"whole_note": _speed_note(speed, about)}
+
+
+def _pace(speed: dict[str, Any] | None, parts: dict[str, str]) -> dict[str, Any]:
+    return {f"{name}{end}": (speed or {}).get(f"{part}{end}") for name, part in parts.items() for end in INTERVAL}
+
+
+def _speed_note(speed: dict[str, Any] | None, about: dict[str, Any]) -> str:
     if speed is None:
-        return {"speed_note": ""}
+        return ""
     notes = [speed["note"]] if speed.get("note") else []
     for name in ("batch_size", "precision"):  # a reader would take the cell's own for granted
         if speed.get(name) not in (None, about.get(name)):
             notes.append(f"timed at {name.replace('_', ' ')} {speed[name]}")
-    notes += ["noisy"] if speed.get("noisy") and speed.get("im_s") is not None else []
-    memory = speed.get("peak_memory_bytes")
-    numbers = ("im_s", "im_s_low", "im_s_high", "speedup", "speedup_low", "speedup_high")
-    return {
-        **{name: speed.get(name) for name in numbers},
-        "peak_memory_mib": None if memory is None else memory / 2**20,
-        "speed_note": "; ".join(notes),
-    }
+    return "; ".join([*notes, *(["noisy"] if speed.get("noisy") and speed.get("im_s") is not None else [])])
 
 
 def _context(cell: Cell) -> dict[str, Any]:
     speed = cell.speed or {}
+    scores = cell.scores["scores"] if cell.scores else {}
     return {
         "image_size": cell.about.get("image_size"),
         "neighbours": cell.about.get("neighbours") or [],
+        "reasons": {name: score["reason"] for name, score in scores.items() if score["value"] is None},
+        "notes": cell.scores["notes"] if cell.scores else [],
         "flops_images": (cell.flops or {}).get("images"),
         "timed_batch_size": speed.get("batch_size"),
         **{name: speed.get(name) for name in SPEED_CONTEXT},

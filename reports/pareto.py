@@ -7,18 +7,19 @@ changes and no display is needed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.captions import RANDOM_WEIGHTS, circumstances, images
 from reports.frame import Group, groups
+from reports.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.labels import End, label_ends, marker_of
+from reports.points import PLOTS, Plot, frontier, plots_of, series_of, valid_points
 from reports.style import BASELINE_COLOUR, FAMILIES, FRONTIER_COLOUR, OTHERS, UNTRAINED_LINE, Style, styles_for
-from reports.text import is_untrained, reducer_label, row_label, shorten, training_mark
+from reports.text import is_untrained, reducer_label, shorten, training_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,20 +38,6 @@ RC = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One kind of Pareto plot: what is on its x-axis, and which end of it is better."""
-
-    name: str
-    x: str
-    label: str
-    fewer_is_better: bool
-
-
-FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_is_better=True)
-SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
-
-
 def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WIDTH) -> tuple[list[Path], list[str]]:
     """Write pareto_flops and pareto_speed (.png, .svg, .pdf; `width` inches) into `folder`, made if need be.
 
@@ -63,13 +50,14 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts, files, said = list(groups(frame)), {}, []
-    for plot in (FLOPS, SPEED):
+    for number, plot in enumerate(PLOTS):
         for part in parts:
+            plot = plots_of(part)[number]
             name = plot.name if len(parts) == 1 else f"{plot.name}-{_slug(part)}"
             points, left_off = valid_points(part, plot)
             said += [f"{name}: left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()]
             if points.empty:
-                said.append(f"{name}: not written, no finished cell has both {_score(part)} and {plot.x}")
+                said.append(f"{name}: not written, no finished cell has both {part.headline.name} and {plot.x}")
                 continue
             files |= {f"{name}.{kind}": data for kind, data in _render(part, plot, width).items()}
         stale = [path for kind in METADATA for path in folder.glob(f"{plot.name}*.{kind}") if path.name not in files]
@@ -78,31 +66,6 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in files], said
-
-
-def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """(the finished rows that belong on the plot, {why: rows that were measured but do not})."""
-    frame = group.frame[group.frame.status == "done"]
-    frame = frame[frame[_score(group)].notna() & frame[plot.x].notna()]
-    if plot is FLOPS:
-        why, out = "FLOPs disputed", frame.disputed.astype(bool)
-    else:
-        timed = pd.Series([c.get("timed_batch_size") for c in group.context], group.frame.index)[frame.index]
-        usual = timed[frame.reducer == "none"].to_list() or timed.mode().to_list() or [None]
-        why, out = "timed at another batch size", timed.notna() & (timed != usual[0])
-    rows = [row_label(row) for row in frame[out].itertuples()]
-    return frame[~out], {why: rows} if rows else {}
-
-
-def frontier(points: list[tuple[float, float]], fewer_is_better: bool) -> list[tuple[float, float]]:
-    """The points (x, score) that no other point beats in one and equals or beats in the other, by ascending x."""
-    sign = 1 if fewer_is_better else -1
-    best, kept = float("-inf"), []
-    for x, y in sorted(set(points), key=lambda point: (sign * point[0], -point[1])):
-        if y > best:
-            best = y
-            kept.append((x, y))
-    return sorted(kept)
 
 
 def draw(group: Group, plot: Plot, width: float) -> Figure:
@@ -194,13 +157,13 @@ def _draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -
 
 def _intervals(points: pd.DataFrame, group: Group) -> list[str]:
     """In words what bars around many curves' points would hide."""
-    score = _score(group)
-    return [f"95 % intervals ± {50 * (points[f'{score}_high'] - points[f'{score}_low']).median():.1f} (median)"]
+    score, scale = group.headline.name, group.headline.scale
+    return [f"95 % intervals ± {scale / 2 * (points[f'{score}_high'] - points[f'{score}_low']).median():.1f} (median)"]
 
 
 def _look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]], group: Group) -> list[str]:
     """Cut off what lies far below the rest and the frontier `best`, so that these can be told apart, and say so."""
-    scores = 100 * points[_score(group)]
+    scores = group.headline.scale * points[group.headline.name]
     top = scores.max()
     reach = max(2.5 * (top - scores.median()), 1.15 * (top - min(y for _, y in best)) + 1)
     if scores.min() >= top - reach:
@@ -240,7 +203,7 @@ def _draw_key(figure: Figure, styles: list[Style], narrow: bool) -> None:
 
 def _heading(group: Group, plot: Plot, remarks: list[str], characters: int) -> str:
     lines = [f"{group.task} · {group.model} · {images(group)}"]
-    if plot is SPEED:
+    if not plot.fewer_is_better:
         lines.append(circumstances(group))
     else:
         lines[0] += f" · {group.precision}"
@@ -261,12 +224,6 @@ def _wrap(line: str, characters: int) -> str:
     return "\n".join(lines)
 
 
-def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """The rows of each (reducer, options, training), sorted: one with other options or weights is another curve."""
-    reduced = rows[rows.reducer != "none"]
-    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options", "training"])))
-
-
 def _curve_name(key: tuple[str, str, str], narrow: bool) -> str:
     reducer, options, training = key
     if narrow:
@@ -275,19 +232,16 @@ def _curve_name(key: tuple[str, str, str], narrow: bool) -> str:
 
 
 def _coordinates(rows: pd.DataFrame, group: Group, plot: Plot) -> tuple[pd.Series, ...]:
-    """(x, score, low, high) of the rows by ascending x, scores in percent."""
-    rows, score = rows.sort_values(plot.x, kind="stable"), _score(group)
+    """(x, score, low, high) of the rows by ascending x, scores as people read them."""
+    rows, score, scale = rows.sort_values(plot.x, kind="stable"), group.headline.name, group.headline.scale
     x, y, low, high = (rows[name] for name in (plot.x, score, f"{score}_low", f"{score}_high"))
-    return x, 100 * y, 100 * low.clip(upper=y), 100 * high.clip(lower=y)  # rounding must not turn a bar over
-
-
-def _score(group: Group) -> str:
-    return "agreement" if group.random_weights else "top1"
+    low, high = low.fillna(y).clip(upper=y), high.fillna(y).clip(lower=y)  # rounding must not turn a bar over
+    return x, scale * y, scale * low, scale * high
 
 
 def _score_label(group: Group, narrow: bool) -> str:
     if not group.random_weights:
-        return "Top-1 accuracy (%)"
+        return group.headline.label
     return "Agreement with" + ("\n" if narrow else " ") + "unreduced model (%)"
 
 

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.captions import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
-from reports.frame import Group, groups
+from reports.frame import AGREEMENT, INTERVAL, Group, groups
+from reports.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
 from reports.text import (
     NO_DATA,
     gflops,
     is_untrained,
     known,
     percent,
-    proportion,
     rate_label,
     ratio,
     reducer_label,
+    score,
     shorten,
     speed,
     spread,
     training_mark,
     whole,
 )
+from suite.metric import Metric, Shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,14 +53,18 @@ class Column:
     numeric: bool = True
 
 
-def _score(row: Any) -> str:
+def _of_metric(row: Any, metric: Metric, interval: bool) -> str:
+    value, low, high = (getattr(row, metric.name + end) for end in INTERVAL)
+    return score(value, low, high, interval, metric.scale, metric.decimals)
+
+
+def _headline(row: Any, metric: Metric) -> str:
+    """What the row's cell came to; with random weights, the agreement."""
     if row.status == "failed":
         return shorten(f"failed: {row.reason}", REASON_WIDTH)
     if row.status == "running":
         return f"running: {row.samples} of {row.expected}"
-    if row.weights_kind == "random":
-        return proportion(row.agreement, row.agreement_low, row.agreement_high)
-    return proportion(row.top1, row.top1_low, row.top1_high)
+    return _of_metric(row, AGREEMENT if row.weights_kind == "random" else metric, interval=True)
 
 
 def _gflops(row: Any) -> str:
@@ -87,38 +92,75 @@ def _speed(row: Any) -> str:
 REDUCER = Column("Reducer", _reducer, numeric=False)
 RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), LABEL_WIDTH), numeric=False)
 IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
-MEASURES = (
-    Column("Top-5 (%)", lambda row: proportion(row.top5, row.top5_low, row.top5_high, interval=False)),
-    Column("GFLOPs", _gflops_spread),
+GFLOPS, IM_S = Column("GFLOPs", _gflops_spread), Column("im/s", _speed)
+FLOPS = (
     Column("FLOPs (%)", lambda row: percent(row.reduction, signed=True)),
     Column("Overhead (%)", lambda row: percent(row.overhead_gmacs / row.gmacs, 2)),
-    Column("im/s", _speed),
+)
+SPEED = (
     Column("Speed-up", lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
     Column("Tokens left", lambda row: spread(whole(row.tokens_left), whole(row.tokens_p5), whole(row.tokens_p95))),
     Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
 )
-# What a narrow terminal goes without, in this order until the rest fits, and what stands there instead.
+# What stands in a narrow terminal in place of longer columns.
 SHORTER: tuple[tuple[str, Column | None], ...] = (
-    ("Memory (MiB)", None),
-    ("Tokens left", None),
-    ("Overhead (%)", None),
-    ("Top-5 (%)", None),
     ("Speed-up interval", Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))),
-    ("GFLOPs interval", Column("GFLOPs", _gflops)),
     ("what untrained ones lack", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
     ("rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
     ("the word untrained (*)", Column("Reducer", _starred_reducer, numeric=False)),
-    ("GFLOPs", None),
 )
 
 
 def columns_for(frame: pd.DataFrame) -> list[Column]:
     """The columns that people see; 'Images' is one of them only where some are missing."""
-    random = tuple(set(frame.weights_kind == "random"))
-    header = {(True,): "Agreement (%)", (False,): "Top-1 (%)"}.get(random, "Top-1 or agreement (%)")
+    shown, random = Shown.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
+    first, *others = (metric for metric in shown.metrics if not metric.hidden)
+    header = (
+        first.label
+        if random == {False}
+        else f"{AGREEMENT.label}"
+        if random == {True}
+        else f"{first.label} or agreement (%)"
+    )
     images = [IMAGES] if frame.missing.any() else []
-    measures = MEASURES[1:] if random == (True,) else MEASURES  # with random weights, top-5 means nothing either
-    return [REDUCER, RATE, Column(header, _score), *images, *measures]
+    # with random weights, the other scores mean nothing either
+    scores = [] if random == {True} else [_metric_column(metric) for metric in others]
+    whole = [_throughput_column(shown.throughput)] if shown.throughput else []
+    costs = [_cost_column(cost) for cost in shown.costs]
+    headline = Column(header, lambda row: _headline(row, first))
+    cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
+    return [REDUCER, RATE, headline, *images, *scores, cost, *FLOPS, pace, *SPEED, *whole, *costs]
+
+
+def _of_encoder(column: Column) -> Column:
+    return replace(column, header=f"Encoder {column.header}")
+
+
+def _metric_column(metric: Metric) -> Column:
+    return Column(metric.label, lambda row: _of_metric(row, metric, interval=False))
+
+
+def _cost_column(cost: Metric) -> Column:
+    return Column(cost.label, lambda row: gflops(getattr(row, f"{cost.name}_gmacs")))
+
+
+def _throughput_column(name: str) -> Column:
+    def show(row: Any) -> str:
+        return speed(row.whole_s, row.whole_s_low, row.whole_s_high) + (REMARK if row.whole_note else "")
+
+    return Column(name, show)
+
+
+def _shorter(frame: pd.DataFrame) -> list[tuple[str, Column | None]]:
+    """What a narrow terminal goes without, in order, and what stands there instead."""
+    shown = Shown.from_dict(frame.attrs["shown"])
+    rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
+    own = ["Memory (MiB)", *(cost.label for cost in shown.costs[::-1]), "Tokens left", "Overhead (%)", *rest[::-1]]
+    if shown.throughput:
+        own += [_of_encoder(IM_S).header, "Speed-up"]
+    cost = _of_encoder(GFLOPS).header if shown.throughput else GFLOPS.header
+    brief = [("GFLOPs interval", Column(cost, _gflops)), *SHORTER, (cost, None)]
+    return [*((name, None) for name in own), *brief]
 
 
 def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
@@ -177,7 +219,7 @@ def _fitting(frame: pd.DataFrame, width: int) -> tuple[list[Column], list[str]]:
     def needed(column: Column) -> int:
         return 2 + max(map(len, [*(column.show(row) for row in rows), *_two_lines(column)]))
 
-    for name, instead in SHORTER:
+    for name, instead in _shorter(frame):
         room = 2 + sum(map(needed, columns))
         if room <= width:
             break

@@ -45,21 +45,24 @@ def percent(fraction: float, decimals: int = 1, signed: bool = False) -> str:
     return _minus(f"{100 * fraction:{'+' if signed else ''}.{decimals}f}".replace("+0.0", "0.0"))
 
 
-def proportion(value: float, low: float, high: float, interval: bool = True) -> str:
-    """A fraction in percent ± half its interval: two decimals where that is below 0.5 points, else one.
+def score(value: float, low: float, high: float, interval: bool = True, scale: float = 100, decimals: int = 1) -> str:
+    """A score times `scale` ± half its interval: two decimals where that is below 0.5, else one.
 
-    Near 0 % and 100 %, where value ± half would leave the scale, the interval itself: '95.0 [83.5, 98.6]'.
+    Near 0 and 100, where value ± half would leave the scale, the interval itself: '95.0 [83.5, 98.6]'. A score without
+    an interval has `decimals`.
     """
     if not known(value):
         return NO_DATA
-    value, low, high = 100 * value, 100 * low, 100 * high
+    value, low, high = scale * value, scale * low, scale * high
+    if not known(low) or not known(high):
+        return f"{value:.{decimals}f}"
     half = (high - low) / 2
     if half == 0:  # not sampled: equal by definition
         return f"{value:g}"
     decimals = 2 if half < 0.5 else 1
     if not interval:
         return f"{value:.{decimals}f}"
-    if value - half < 0 or value + half > 100:
+    if value - half < 0 or value <= 100 < value + half:
         return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 

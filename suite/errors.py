@@ -1,4 +1,4 @@
-"""The two ways in which a request or a cell can fail, told in one line."""
+"""The ways in which a request or a cell can fail, told in one line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ class RequestError(Exception):
 
 class CellError(Exception):
     """One cell could not be measured. The text names the batch or sample; the sweep goes on and exits with 1."""
+
+
+class OutputError(CellError):
+    """A model's output for one image of a batch has no meaning. `row` is its place, for whoever knows the sample."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(row, reason)
+        self.row, self.reason = row, reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from suite.batches import sample_images
+from suite.measure.timing import synchronize
 from suite.plan import Plan, resolve_device
 from suite.store.folder import RunFolder
 
@@ -50,5 +51,6 @@ def seconds_per_image(plan: Plan) -> float:
     with torch.inference_mode():
         for _ in range(2):
             start = time.perf_counter()
-            model(images)[0].sum().item()
+            plan.task.predict(model, images)
+            synchronize(device)
     return (time.perf_counter() - start) / PROBE_BATCH

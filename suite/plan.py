@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,59 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.backbones import family_of
+from suite.ask import Ask, expand
+from suite.backbones import backbone_of, family_of
 from suite.checkpoint import WeightsInfo, load_model
 from suite.errors import RequestError, unknown
 from suite.handle import Handle, attach, check_class_token
-from suite.reducers import list_reducers, make_reducer, reducer_class
+from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
-from suite.schedule import check_form, parse_rate
+from suite.schedule import parse_rate
 from suite.solve import Search
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
 from suite.task import Task
-from suite.weights_file import file_sha256
 from tasks import task_class
 
 VERSIONS = ("torch", "timm")
-BASELINE = "none"
 SHARED = (
-    *(
-        "pooling.py",
-        "tokens.py",
-        "matching.py",
-        "soft_matching.py",
-        "pruning.py",
-        "schedule.py",
-        "handle.py",
-        "shared_prefix.py",
-    ),
-    *("draws.py", "backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/timm_vit.py"),
-    *("backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py"),
+    *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "draws.py"),
+    *("handle.py", "shared_prefix.py", "captioner*.py", "backbones/*.py"),
 )
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One method at one rate, as asked. `named`: the user wrote the method's name, not a wildcard.
-
-    weights: file and hash of what the method has learned.
-    """
-
-    reducer: str
-    rate: str
-    options: dict[str, Any]
-    named: bool
-    weights: tuple[str, str] | None = None
-
-    @property
-    def slot(self) -> str:
-        # the file, not its hash: what is learned anew takes the place of what was
-        what = [self.reducer, self.options, self.rate, *([self.weights[0]] if self.weights else [])]
-        return json.dumps(what, sort_keys=True)
-
-    def make(self) -> Reducer:
-        return make_reducer(self.reducer, **self.options)
 
 
 @dataclass
@@ -86,7 +51,7 @@ class Plan:
 
     def describe(self, key: str) -> dict[str, Any]:
         """The content of the cell's cell.json before its rate is resolved."""
-        ask, spec, layout = self.asks[key], self.spec, family_of(self.model).layout(self.model)
+        ask, spec, layout = self.asks[key], self.spec, family_of(self.backbone).layout(self.backbone)
         made = ask.make()
         return {
             "key": key,
@@ -142,11 +107,16 @@ class Plan:
         handle.detach()
         return handle
 
+    @property
+    def backbone(self) -> nn.Module:
+        """What reducers are attached to: the model itself, or its encoder."""
+        return backbone_of(self.model)
+
     def open_folder(self) -> RunFolder:
         """The run's folder, made or continued, with its manifest. RequestError if it holds another run."""
         folder = RunFolder(self.spec.out)
         slots = {key: ask.slot for key, ask in self.asks.items()}
-        folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots)
+        folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots, self.task.shown)
         folder.write_manifest([s.id for s in self.task.samples], [s.label for s in self.task.samples])
         return folder
 
@@ -156,11 +126,13 @@ def make_plan(spec: RunSpec) -> Plan:
     asks, skipped = expand(spec)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
-    family_of(model)
     task.check_model(model)
+    backbone = backbone_of(model)
+    family = family_of(backbone)
     identity = {
         "task": spec.task,
         "task_options": spec.task_options,
+        "protocol": task.protocol(),
         "data": str(Path(spec.data).resolve()) if spec.data else None,
         "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.samples])[:12]})",
         "model": spec.model,
@@ -177,7 +149,7 @@ def make_plan(spec: RunSpec) -> Plan:
         try:  # what the model cannot do is a bad request, said before the run
             if ask.rate.startswith("flops"):
                 made = ask.make()
-                check_class_token(made, family_of(model).layout(model))
+                check_class_token(made, family.layout(backbone))
                 if ask.weights:  # a file that does not fit is refused before the run
                     search = Search(model, made)
                     plan.handle(ask, search.rate(search.strongest()))
@@ -218,86 +190,15 @@ def make_task(spec: RunSpec) -> Task:
     return cls(spec.data, spec.limit, **spec.task_options)
 
 
-def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
-    """Every (method, rate) that is asked for, the unreduced model first, and a line for each pair that is left out.
-
-    A method that is not defined for a rate is left out of that rate; RequestError if it is thereby left out of all
-    rates and was named, or if no method at all takes a rate.
-    """
-    rates = [*spec.rates, *(f"flops={target}" for target in spec.flops)]
-    parsed = {rate: parse_rate(rate) for rate in rates}
-    asks, skipped, refused = [Ask(BASELINE, "", {}, named=False)], [], {}
-    taken = dict.fromkeys(rates, False)
-    names = expand_names(spec.reducers)
-    for name in spec.reducer_options:
-        if name not in names:
-            raise unknown("reducer in reducer_options", name, names)
-    weights = learned_weights(spec, names)
-    for name, named in names.items():
-        options = spec.reducer_options.get(name, {})
-        named = named or name in spec.reducer_options or name in weights
-        reducer, used = make_reducer(name, **options), False
-        if reducer.planned:
-            asks.append(Ask(name, "", options, named, weights.get(name)))
-            continue
-        for rate, value in parsed.items():
-            try:
-                check_form(value, reducer)
-            except RequestError as error:
-                refused[name], _ = error, skipped.append(str(error))
-                continue
-            asks.append(Ask(name, rate, options, named, weights.get(name)))
-            used = taken[rate] = True
-        if named and not used and name in refused:
-            raise refused[name]
-    for rate, used in taken.items():
-        if not used and refused:
-            raise RequestError(f"rate {rate}: none of the reducers {', '.join(names)} is defined for it")
-    return list({ask.slot: ask for ask in asks}.values()), skipped
-
-
-def learned_weights(spec: RunSpec, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Reducer -> file and hash of what it has learned. RequestError for a file or a reducer that is not there."""
-    learning = [name for name in names if reducer_class(name).learned]
-    found = {}
-    for name, file in spec.reducer_weights.items():
-        if name and name not in names:
-            raise unknown("reducer in reducer_weights", name, names)
-        if not name and len(learning) != 1:
-            which = f"{len(learning)} of the reducers learn something" if learning else "none of the reducers learns"
-            raise RequestError(f"reducer weights {file!r}: {which}; write NAME={file} and name it in --reducers")
-        if not Path(file).is_file():
-            raise RequestError(f"reducer weights {file!r} do not exist; give a .safetensors or weights-only .pth file")
-        found[name or learning[0]] = (file, file_sha256(Path(file)))
-    return found
-
-
-def expand_names(patterns: tuple[str, ...]) -> dict[str, bool]:
-    """Reducer names -> whether they were named outright. RequestError for an unknown one."""
-    names: dict[str, bool] = {}
-    for pattern in patterns:
-        if any(mark in pattern for mark in "*?["):
-            matching = [name for name in list_reducers() if fnmatchcase(name, pattern)]
-            if not matching:
-                raise RequestError(f"no reducer matches {pattern!r}; known: {', '.join(list_reducers())}")
-            for name in matching:
-                names.setdefault(name, False)
-        else:
-            reducer_class(pattern)
-            names[pattern] = True
-    names.pop(BASELINE, None)
-    return names
-
-
 def source_of(reducer: str) -> str:
     """Hash of the code that decides a method's numbers: its own classes' files and what all methods share.
 
     A method that has changed since is another cell.
     """
     own = {inspect.getfile(cls) for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)}
-    return digest(
-        [Path(file).read_text() for file in [*sorted(own), *(Path(__file__).parent / name for name in SHARED)]]
-    )
+    here = Path(__file__).parent
+    shared = [file for pattern in SHARED for file in sorted(here.glob(pattern))]
+    return digest([Path(file).read_text() for file in [*sorted(own), *shared]])
 
 
 def digest(value: Any) -> str:

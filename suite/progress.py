@@ -50,6 +50,12 @@ class Progress:
             yield advance
 
     @contextmanager
+    def scoring(self, cells: int) -> Iterator[Callable[[str, int], None]]:
+        """A counter of cells that are scored."""
+        with self._counter(f"scoring {cells} cells", cells, unit="") as advance:
+            yield advance
+
+    @contextmanager
     def timing(self, cells: int) -> Iterator[Callable[[int, int, str], None]]:
         """A counter of timed blocks; its callback takes (blocks done, blocks in all, what)."""
         with self._counter(f"timing {cells} cells", 0, unit="blocks", settable=True) as update:

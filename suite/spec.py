@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from suite.checkpoint import default_checkpoint
 from suite.errors import RequestError, unknown
+from tasks import task_class
 
 DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
 DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "random")
 """A cross-section that answers in minutes; '*' is every registered method."""
-DEFAULT_MODELS = {"scenes": "scenes_vit"}
 
 
 class RunSpec(BaseModel):
@@ -32,8 +32,8 @@ class RunSpec(BaseModel):
     checkpoint: str = ""
     """'pretrained', 'none' (random weights), a local file, or 'embedded'; empty: what the model comes with."""
     reducers: tuple[str, ...] = ()
-    """Names, wildcards, or path/to/file.py:ClassName; empty: a cross-section (DEFAULT_REDUCERS). The unreduced model is
-    always measured beside them."""
+    """Names, wildcards, 'training-free' (all that learn nothing), or path/to/file.py:ClassName; empty: a cross-section
+    (DEFAULT_REDUCERS). The unreduced model is always measured beside them."""
     rates: tuple[str, ...] = ()
     flops: tuple[str, ...] = ()
     """Changes of total FLOPs, such as -35%. Without rates and flops: -20, -35, -50 and -60 %."""
@@ -70,7 +70,7 @@ class RunSpec(BaseModel):
 
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""
-        model = self.model or DEFAULT_MODELS.get(self.task, "deit_small_patch16_224")
+        model = self.model or task_class(self.task).default_model
         return self.model_copy(
             update={
                 "model": model,

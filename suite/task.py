@@ -1,34 +1,62 @@
-"""The contract of a task: its samples, how one is read, what an output is worth, what the outcomes add up to.
+"""The contract of a task: its samples, how one is read, what a model makes of it, what that is worth.
 
-A task knows a predict function's outputs only; it never learns which reducer, or whether any, produced them.
+A task hands images to a model and judges what comes back; it never learns which reducer, or whether any, was in it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from suite.errors import RequestError
+from suite.errors import CellError, RequestError
+from suite.metric import Shown
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Sample:
     """One sample that a run is expected to score.
 
-    `id` is stable: the same for the same data in another layout or on another machine. `path` says where the
-    bytes lie, for messages and for reading; it is empty for generated data. A task may subclass this.
+    `id` is stable: the same for the same data in another layout or on another machine. `label` is what outputs are
+    compared with: a class index, or a tuple of reference captions. `path` says where the bytes lie, for messages and
+    for reading; it is empty for generated data.
     """
 
     id: str
-    label: int
+    label: Any
     path: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value over the samples of a cell, with its 95 % interval. No value: `reason` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the outcomes of a cell add up to.
+
+    scores: by the names of `shown.metrics`. samples: a number per metric and sample where the outcomes do not say it
+    already, with the column `id`. notes: what a reader must know, e.g. how many captions are empty.
+    """
+
+    scores: dict[str, Score]
+    samples: pd.DataFrame | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
 
 
 class ReadError(Exception):
@@ -46,13 +74,15 @@ class ReadError(Exception):
 class Task(ABC):
     """What a model is measured on. One object serves every model and every cell of a sweep.
 
-    A subclass fills `samples` and `num_classes` in `__init__(data, limit, **options)` and raises RequestError
-    there for data that cannot be used at all. `options` are keyword arguments with defaults.
+    A subclass fills `samples` in `__init__(data, limit, **options)` and raises RequestError there for data that cannot
+    be used at all. `options` are keyword arguments with defaults.
     """
 
     name: ClassVar[str]
+    default_model: ClassVar[str]
+    shown: ClassVar[Shown]  # its metrics, further costs, and the name of the whole model's speed
+    outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
-    num_classes: int | None  # labels lie in [0, num_classes); None: the model decides
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:
@@ -71,27 +101,42 @@ class Task(ABC):
         """The model's input for one sample, (3, H, W) float32. Raises ReadError for bad data."""
 
     @abstractmethod
-    def score(self, outputs: Tensor, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """One row per sample from a batch of outputs, in order, ready for the per-sample table.
+    def check_model(self, model: nn.Module) -> None:
+        """Raises RequestError when this model cannot be scored on this task; called before anything runs."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What decides a prediction beside model and image, such as the width of a beam; part of a run's identity."""
+        return {}
+
+    def predict(self, model: nn.Module, images: Tensor) -> Any:
+        """What the whole model makes of preprocessed images (B, 3, H, W), ready for `score`."""
+        return model(images)
+
+    @abstractmethod
+    def score(self, outputs: Any, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """One row of `outcomes` per sample from a batch of `predict`'s outputs, in order.
 
         Raises CellError that names the first sample whose output has no meaning (NaN, Inf, wrong shape).
         """
 
     @abstractmethod
-    def summary(self, frame: pd.DataFrame) -> dict[str, tuple[float | None, int]]:
-        """Metric name -> (value or None, number of samples behind it), from rows of `score`."""
+    def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
+        """The summary of every cell, from its rows of `score`, as soon as it is known; or why there is none.
 
-    def check_model(self, model: nn.Module) -> None:
-        """Raises RequestError when this model cannot be scored on this task; called before anything runs."""
-        classes = getattr(model, "num_classes", None)
-        if self.num_classes is not None and classes is not None and classes != self.num_classes:
-            raise RequestError(
-                f"task '{self.name}' has {self.num_classes} classes, but the model outputs {classes}; "
-                "use a model whose head was trained for these classes"
-            )
+        All cells are given at once, so that a scorer that is slow to start is started once.
+        """
+
+    def scoring_key(self) -> str:
+        """What decides a summary beside the rows, such as scorers that are not installed; stored ones of another key
+        are made anew."""
+        return ""
+
+    def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
+        """Multiply-accumulates per image by the names of `shown.costs`, with whatever is attached to `model`."""
+        return {}
 
 
-def evenly_spaced(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+def evenly_spaced(samples: Sequence[Item], limit: int | None) -> list[Item]:
     """`limit` of the samples, evenly spaced over their order: item i is sample floor((i + 0.5) * N / limit).
 
     Samples are ordered by class, so a few of them still come from every region of the classes. None, or a

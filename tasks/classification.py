@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from suite.errors import CellError
-from suite.task import Sample, Task
+from suite.errors import CellError, RequestError
+from suite.metric import Metric, Shown
+from suite.stats import wilson_interval
+from suite.task import Sample, Score, Summary, Task
 
 TOP_K = 5
 
@@ -18,13 +21,51 @@ TOP_K = 5
 class ClassificationTask(Task):
     """A task with one label in [0, num_classes) a sample, for models that output logits (B, num_classes)."""
 
+    shown = Shown((Metric("top1", "Top-1 (%)"), Metric("top5", "Top-5 (%)")))
+    outcomes = pa.schema(
+        [
+            ("id", pa.string()),
+            ("label", pa.int32()),
+            ("prediction", pa.int32()),
+            ("correct", pa.bool_()),
+            ("correct5", pa.bool_()),
+            ("top5", pa.list_(pa.int32())),
+            ("confidence", pa.float32()),
+        ]
+    )
+    num_classes: int
+
+    def check_model(self, model: nn.Module) -> None:
+        """RequestError unless the model outputs as many classes as there are."""
+        classes = getattr(model, "num_classes", None)
+        if classes is None:
+            raise RequestError(
+                f"task {self.name!r} needs a model that outputs classes, and {type(model).__name__} does not; "
+                f"use one such as {self.default_model}"
+            )
+        if classes != self.num_classes:
+            raise RequestError(
+                f"task {self.name!r} has {self.num_classes} classes, but the model outputs {classes}; "
+                "use a model whose head was trained for these classes"
+            )
+
     def score(self, outputs: Tensor, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, label, prediction, correct, correct5, top5 and confidence; see `score_logits`."""
         return score_logits(outputs, samples, self.num_classes)
 
-    def summary(self, frame: pd.DataFrame) -> dict[str, tuple[float | None, int]]:
-        """top1 and top5 as fractions in [0, 1], each with the number of samples it is the mean of."""
-        return {"top1": _mean(frame["correct"]), "top5": _mean(frame["correct5"])}
+    def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary]]:
+        """top1 and top5 as fractions in [0, 1], with Wilson's 95 % intervals."""
+        for key, rows in cells.items():
+            yield key, Summary({"top1": share(rows["correct"]), "top5": share(rows["correct5"])})
+
+
+def share(outcomes: pd.Series) -> Score:
+    """Share of what is true among what is known."""
+    known = outcomes.dropna().astype(bool)
+    interval = wilson_interval(int(known.sum()), len(known))
+    if interval is None:
+        return Score(None, reason="five classes or fewer" if len(outcomes) else "no samples")
+    return Score(float(known.mean()), *interval)
 
 
 def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> list[dict[str, Any]]:
@@ -77,8 +118,3 @@ def _check(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> None:
         raise CellError(
             f"logits of sample '{samples[row].id}' hold {kind} ({int(bad.sum())} such samples in this batch)"
         )
-
-
-def _mean(outcomes: pd.Series) -> tuple[float | None, int]:
-    known = outcomes.dropna()
-    return (float(known.astype(bool).mean()), len(known)) if len(known) else (None, 0)

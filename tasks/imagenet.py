@@ -8,11 +8,12 @@ import zlib
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from suite.task import ReadError, Sample, evenly_spaced
+from suite.task import Sample, evenly_spaced
 from tasks.classification import ClassificationTask
 from tasks.file_tree import open_tree
+from tasks.image_files import load_image
 from tasks.imagenet_index import Options, build_index
-from tasks.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.images import TimmPreprocessing
 
 GROUND_TRUTH_IDS = ("devkit", "sorted")
 
@@ -30,6 +31,7 @@ class ImageNet(ClassificationTask):
     """
 
     name = "imagenet"
+    default_model = "deit_small_patch16_224"
 
     def __init__(
         self,
@@ -60,18 +62,7 @@ class ImageNet(ClassificationTask):
 
     def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
         """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
-        name = self._root + sample.id
-        if name not in self._tree:
-            raise ReadError(sample.id, sample.path, "the file is listed and does not exist")
-        try:
-            return preprocessing(decode(self._tree.read(name)))
-        except UnreadableImage as error:
-            raise ReadError(sample.id, sample.path, str(error)) from error
-        # Disks, network file systems and archives fail in ways of their own; the reason is kept with the
-        # sample.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ReadError(sample.id, sample.path, reason) from error
+        return load_image(self._tree, self._root + sample.id, sample, preprocessing)
 
 
 def _positive(num_classes: int | str | None) -> int | None:

@@ -12,16 +12,19 @@ Scene `i` of split `S` depends on (`VERSION`, `S`, `i`) alone.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from suite.task import Sample, evenly_spaced
+from suite.task import Sample, Task, evenly_spaced
 from tasks.classification import ClassificationTask
 from tasks.images import TimmPreprocessing
+from tasks.options import whole_number
 from tasks.scene_captions import describe
 from tasks.scene_drawing import (
     COLOURS,
@@ -201,6 +204,20 @@ def scene_label(split: str, index: int) -> int:
     return _begin(split, index)[1]
 
 
+def scene_captions(split: str, index: int) -> tuple[str, ...]:
+    """`draw_scene(split, index).captions`, without painting."""
+    dice, label = _begin(split, index)
+    placed, _, visible = _arrange(dice, label)
+    return describe(_objects(placed, visible), dice.pick(PATTERNS))
+
+
+def _objects(placed: list[_Placed], visible: list[int]) -> tuple[SceneObject, ...]:
+    return tuple(
+        SceneObject(p.shape, p.colour, p.cx, p.cy, p.radius, p.turn, area, p.is_main)
+        for p, area in zip(placed, visible, strict=True)
+    )
+
+
 def draw_scene(split: str, index: int) -> Scene:
     """Scene `index` of `split` ('train', 'val' or 'test'): always the same one. Raises ValueError for other splits."""
     dice, label = _begin(split, index)
@@ -210,13 +227,29 @@ def draw_scene(split: str, index: int) -> Scene:
     scatter_specks(dice, image)
     for thing in placed:
         _paint_object(dice, image, thing, light)
-    objects = tuple(
-        SceneObject(p.shape, p.colour, p.cx, p.cy, p.radius, p.turn, area, p.is_main)
-        for p, area in zip(placed, visible)
-    )
+    objects = _objects(placed, visible)
     table = np.array([0] + [1 + thing.class_id for thing in objects], dtype=np.uint8)
     captions = describe(objects, pattern)
     return Scene(expose(dice, image, light), label, captions, table[owner + 1], objects, pattern)
+
+
+def scene_samples(task: Task, split: str, scenes: int, label: Callable[[str, int], Any]) -> list[Sample]:
+    """The samples of a task of scenes: its `limit` of the split's first `scenes`, with what `label` says of each.
+
+    RequestError for a task that was given data, and for a split or a number that is none.
+    """
+    if task.data is not None:
+        raise RequestError(f"data '{task.data}': task '{task.name}' draws its own pictures; leave data out")
+    if split not in SPLITS:
+        raise RequestError(f"split '{split}' is unknown; use {', '.join(SPLITS)}")
+    indices = evenly_spaced(range(whole_number("scenes", scenes)), task.limit)
+    return [Sample(f"{split}/{i:05d}", label(split, i)) for i in indices]
+
+
+def load_scene(sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
+    """The drawn and preprocessed scene, (3, H, W) float32."""
+    split, index = sample.id.split("/")
+    return preprocessing(Image.fromarray(draw_scene(split, int(index)).image))
 
 
 class Scenes(ClassificationTask):
@@ -227,20 +260,14 @@ class Scenes(ClassificationTask):
     """
 
     name = "scenes"
+    default_model = "scenes_vit"
     num_classes = NUM_CLASSES
 
     def __init__(
         self, data: str | None = None, limit: int | None = None, *, split: str = "test", scenes: int = 1000
     ) -> None:
         super().__init__(data, limit)
-        if data is not None:
-            raise RequestError(f"data '{data}': task 'scenes' draws its own pictures; leave data out")
-        if split not in SPLITS:
-            raise RequestError(f"split '{split}' is unknown; use {', '.join(SPLITS)}")
-        if isinstance(scenes, bool) or not isinstance(scenes, int) or scenes < 1:
-            raise RequestError(f"scenes {scenes!r} is not a number of scenes; use a whole number of 1 or more")
-        samples = [Sample(f"{split}/{i:05d}", scene_label(split, i)) for i in range(scenes)]
-        self.samples = evenly_spaced(samples, limit)
+        self.samples = scene_samples(self, split, scenes, scene_label)
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
         """timm's evaluation preprocessing of the model: for the embedded one, mean and standard deviation alone."""
@@ -248,5 +275,4 @@ class Scenes(ClassificationTask):
 
     def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
         """The drawn and preprocessed scene, (3, H, W) float32."""
-        split, index = sample.id.split("/")
-        return preprocessing(Image.fromarray(draw_scene(split, int(index)).image))
+        return load_scene(sample, preprocessing)

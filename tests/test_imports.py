@@ -21,8 +21,10 @@ LAYERS = (
     ("suite",),
     ("suite.sweep", "suite.estimate", "suite.doctor", "suite.check"),
     ("suite.engine",),
+    ("suite.evaluation",),
     ("suite.batches",),
     ("suite.plan",),
+    ("suite.ask",),
     ("reports",),
     ("suite.train",),
     ("suite.solve",),
@@ -32,6 +34,8 @@ LAYERS = (
     ("suite.reducer_weights",),
     ("suite.spec",),
     ("suite.checkpoint",),
+    ("suite.captioner_files",),
+    ("suite.captioner",),
     ("suite.backbones",),
     ("suite.schedule",),
     ("suite.reducers",),
@@ -43,10 +47,11 @@ LAYERS = (
         "suite.store",
         "suite.stats",
         "suite.progress",
+        "suite.hub",
     ),
     ("suite.tokens",),
     ("suite.pooling",),
-    ("suite.errors",),
+    ("suite.errors", "suite.metric"),
 )
 
 # What these may import of ours, whatever their layer.
@@ -64,8 +69,14 @@ FENCES = {
         ),
     ),
     "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens", "suite.pooling")),
-    "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.task", "suite.errors", "suite.stats")),
-    "a report": (lambda name: within(name, "reports"), ("reports", "suite.store", "suite.stats", "suite.errors")),
+    "a task": (
+        lambda name: within(name, "tasks"),
+        ("tasks", "suite.task", "suite.metric", "suite.errors", "suite.stats"),
+    ),
+    "a report": (
+        lambda name: within(name, "reports"),
+        ("reports", "suite.store", "suite.metric", "suite.stats", "suite.errors"),
+    ),
     "a measurement": (
         lambda name: within(name, "suite.measure"),
         ("suite.measure", "suite.handle", "suite.backbones", "suite.errors", "suite.stats"),

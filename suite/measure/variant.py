@@ -23,7 +23,8 @@ from suite.measure.timing import host_share, is_out_of_memory, warm_up
 class Variant:
     """How to run it, what its blocks took, and why it could not be timed if so.
 
-    expected, output: class of every image in an untimed eager forward, and in the last timed one.
+    model: what is reduced. forward: what is timed; the model, a compiled copy of it, or a whole that it is part of.
+    expected, output: what every image came to in an untimed eager forward, and in the last timed one.
     """
 
     name: str
@@ -32,19 +33,20 @@ class Variant:
     forward: Callable[[Tensor], Any]
     iterations: int = 1
     seconds: list[float] = field(default_factory=list)
-    expected: Tensor | None = None
-    output: Tensor | None = None
+    expected: list[Any] | None = None
+    output: list[Any] | None = None
     attention: str | None = None
     compile_s: float | None = None
     host_share: float | None = None
     compiling: bool = False
+    compiled: bool = False
     failed: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Context in which `model` is this variant. A compiled copy always is."""
-        handle = nullcontext() if self.handle is None or self.forward is not self.model else self.handle
+        """Context in which `forward` is this variant's. That of a compiled copy always is."""
+        handle = nullcontext() if self.handle is None or self.compiled else self.handle
         with handle:
             yield
         if self.handle is not None:
@@ -56,7 +58,7 @@ def prepare(variant: Variant, images: Tensor, compile: bool, settle_s: float, bl
 
     def ready() -> None:
         with variant.running(), torch.no_grad():
-            variant.expected = classes_of(variant.model(images))
+            variant.expected = answers_of(variant.forward(images))
             variant.attention = attention_kernels(variant.model, images[:1])
         if compile:
             _compile(variant, images)
@@ -91,7 +93,7 @@ def attempt(variant: Variant, images: Tensor, work: Callable[[], None]) -> None:
 def _compile(variant: Variant, images: Tensor) -> None:
     variant.compiling = True
     with variant.running():
-        variant.forward = compiled_copy(variant.model)
+        variant.forward, variant.compiled = compiled_copy(variant.model), True
     breaks, start = graph_breaks(), time.perf_counter()
     with torch.inference_mode():
         variant.forward(images)
@@ -116,7 +118,9 @@ def _out_of_memory(variant: Variant, images: Tensor) -> str:
     return f"OOM at batch {len(images)}, and at every smaller one"
 
 
-def classes_of(output: Any) -> Tensor | None:
-    """(B,) class of the highest logit; None when the model does not give (B, K) logits."""
+def answers_of(output: Any) -> list[Any] | None:
+    """What each of the B images came to: the class of the highest logit, or its item of a list; None for features."""
+    if isinstance(output, list):
+        return output
     logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-    return logits.argmax(-1) if logits is not None and logits.dim() == 2 else None
+    return logits.argmax(-1).tolist() if logits is not None and logits.dim() == 2 else None

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from suite.errors import RequestError
+from suite.metric import Shown
 from suite.store.files import atomic_path, read_json, write_json
 from suite.store.schema import SCHEMA
 from suite.store.shards import Shards, read_rows, write_rows
@@ -27,11 +29,15 @@ class CellFolder:
     def write(self, name: str, value: Any) -> None:
         write_json(self.path / f"{name}.json", value)
 
+    def remove(self, name: str) -> None:
+        (self.path / f"{name}.json").unlink(missing_ok=True)
+
+    def write_scores(self, samples: pd.DataFrame) -> None:
+        """scores.parquet: a number per metric and sample."""
+        write_rows(self.path / "scores.parquet", pa.Table.from_pandas(samples, preserve_index=False))
+
     def fail(self, reason: str) -> None:
         self.write("failed", {"reason": reason})
-
-    def clear_failure(self) -> None:
-        (self.path / "failed.json").unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -71,11 +77,18 @@ class RunFolder:
                 )
         return old
 
-    def open(self, spec: dict[str, Any], identity: dict[str, Any], cells: Sequence[str], slots: dict[str, str]) -> None:
+    def open(
+        self,
+        spec: dict[str, Any],
+        identity: dict[str, Any],
+        cells: Sequence[str],
+        slots: dict[str, str],
+        shown: Shown,
+    ) -> None:
         """Make the folder this run's, or continue it. RequestError if it holds another run: results never mix.
 
         slots: cell key -> what it measures (method and rate). A new cell takes the place of an old one with the same
-        slot, which a changed reducer source leaves behind.
+        slot, which a changed reducer source leaves behind. shown: what the reports are to show of the task.
         """
         old = self.check(identity)
         if old is not None:
@@ -85,15 +98,22 @@ class RunFolder:
         try:
             write_json(
                 self.path / "run.json",
-                {"schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots},
+                {
+                    "schema": SCHEMA,
+                    "spec": spec,
+                    "identity": identity,
+                    "cells": list(cells),
+                    "slots": slots,
+                    "shown": shown.as_dict(),
+                },
             )
         except OSError as error:
             raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
 
-    def write_manifest(self, ids: Sequence[str], labels: Sequence[int]) -> None:
+    def write_manifest(self, ids: Sequence[str], labels: Sequence[Any]) -> None:
         path = self.path / "manifest.parquet"
         if not path.exists():
-            write_rows(path, pa.table({"id": list(ids), "label": pa.array(labels, pa.int32())}))
+            write_rows(path, pa.table({"id": list(ids), "label": list(labels)}))
 
     def read_ids(self) -> list[str]:
         """The expected samples, in order; none while the sweep has not listed them."""

@@ -2,9 +2,9 @@
 
 run.json           schema; spec: the RunSpec that was run last; identity: what all cells share and no later command may
                    change (data, weights, versions, precision, ...); cells: keys of the cells that belong to the run;
-                   slots: what each of them measures
+                   slots: what each of them measures; shown: what the task reports, as `Shown` names it
 environment.json   packages, machine and git state of the process that wrote the run first
-manifest.parquet   id, label of the expected samples, in order
+manifest.parquet   id, label (class index, or list of reference captions) of the expected samples, in order
 missing.jsonl      id, path, reason of each sample that could not be read
 cells/<key>/       one cell: (task, model, reducer, rate, precision), see below
 report/            tables and plots, made from the rest and safe to delete
@@ -13,19 +13,22 @@ A cell's folder:
 cell.json          what the cell is; written before it runs (CELL)
 flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model;
                    images: how many were counted; total_p5, total_p95: percentiles over them (total is their mean) and
-                   tokens_mean, tokens_p5, tokens_p95: tokens leaving the last block, all null unless they depend on it
-samples/batch-*.parquet   outcomes of one batch (SAMPLES), written atomically as soon as it is scored
+                   tokens_mean, tokens_p5, tokens_p95: tokens leaving the last block, all null unless they depend on it;
+                   further: costs beyond the backbone's, by the names in run.json's shown.costs
+samples/batch-*.parquet   outcomes of one batch (the task's `outcomes`), written atomically as soon as it is predicted
 samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
-speed.json         rates, ratios and raw rounds, as `SpeedResult` names them
+scores.json        scores: value, low, high (95 %) and, where there is no value, reason of every metric; notes; of: hash
+                   of the outcomes and scorers that they were made of
+scores.parquet     scores of every sample, for tasks whose outcomes do not say them already
+speed.json         the backbone: rates, ratios and raw rounds, as `SpeedResult` names them
+whole_speed.json   the same of the whole model, where it is more than a backbone
 failed.json        reason; present while the last attempt failed
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
-
-SCHEMA = 1
+SCHEMA = 2
 
 CELL = {
     "key": "hash of everything that can change the cell's numbers; names its folder",
@@ -49,16 +52,3 @@ CELL = {
     "tokens_in": "tokens that enter the first block, prefix included",
     "planned_counts": "tokens leaving each block; null where they depend on the image",
 }
-
-SAMPLES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.int32()),
-        ("prediction", pa.int32()),
-        ("correct", pa.bool_()),
-        ("correct5", pa.bool_()),
-        ("top5", pa.list_(pa.int32())),
-        ("confidence", pa.float32()),
-    ]
-)
-"""Outcome of one sample: top-1 prediction, whether it and the best five hold the label, softmax of the prediction."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from suite.store.files import atomic_path
-from suite.store.schema import SAMPLES
 
 
 class Shards:
@@ -23,8 +23,12 @@ class Shards:
     def batch_path(self, batch: int) -> Path:
         return self.folder / f"batch-{batch:05d}.parquet"
 
-    def write(self, batch: int, rows: Sequence[dict[str, Any]]) -> None:
-        write_rows(self.batch_path(batch), pa.Table.from_pylist(list(rows), schema=SAMPLES))
+    def write(self, batch: int, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        write_rows(self.batch_path(batch), pa.Table.from_pylist(list(rows), schema=schema))
+
+    def outcomes(self) -> pd.DataFrame:
+        """All rows of a complete cell."""
+        return read_rows(self.whole).to_pandas()
 
     def missing(self, batches: Sequence[Sequence[str]]) -> list[int]:
         """Numbers of the batches (lists of ids) that are not stored with all their ids."""
@@ -61,7 +65,7 @@ class Shards:
 def merged(old: pa.Table, new: pa.Table, batches: Sequence[Sequence[str]]) -> pa.Table:
     """Rows of both in the order of the samples; where both have one, the new."""
     rows = {row["id"]: row for table in (old, new) for row in table.to_pylist()}
-    return pa.Table.from_pylist([rows[id] for ids in batches for id in ids if id in rows], schema=SAMPLES)
+    return pa.Table.from_pylist([rows[id] for ids in batches for id in ids if id in rows], schema=new.schema)
 
 
 def write_rows(path: Path, table: pa.Table) -> None:

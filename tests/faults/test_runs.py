@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.engine import Cell, predict
 from suite.errors import RequestError
+from suite.evaluation import Cell, predict
 from suite.progress import Progress
 from suite.spec import make_spec
 from suite.store.folder import CellFolder
 from suite.sweep import run
+from suite.task import Sample
+from tasks.scenes import Scenes
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)
@@ -197,6 +199,15 @@ def test_damaged_json_in_the_store_is_named_with_the_remedy(tiny_run):
         run(tiny_run, progress=QUIET)
 
 
+SAMPLES = [Sample(f"sample {i}", i % 3) for i in range(11)]
+
+
+def three_classes() -> Scenes:
+    task = Scenes(scenes=1)
+    task.num_classes = 3
+    return task
+
+
 class MemoryOf(torch.nn.Module):
     """A real forward that has room for `room` images."""
 
@@ -216,14 +227,16 @@ def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
 
     images = torch.randn(11, 3, 4, 4)
     cell = Cell("key", CellFolder(tmp_path), {}, Free(), batch_size=11)
-    assert torch.equal(predict(cell, MemoryOf(3), images), images.mean(dim=(2, 3)))
+    rows = predict(three_classes(), MemoryOf(3), cell, images, SAMPLES)
+    assert [row["id"] for row in rows] == [sample.id for sample in SAMPLES]
+    assert [row["prediction"] for row in rows] == images.mean(dim=(2, 3)).argmax(1).tolist()
     assert cell.batch_size == 3
 
 
 def test_out_of_memory_with_one_image_is_an_error(tmp_path):
     cell = Cell("key", CellFolder(tmp_path), {}, None, batch_size=4)
     with pytest.raises(torch.OutOfMemoryError):
-        predict(cell, MemoryOf(0), torch.randn(4, 3, 4, 4))
+        predict(three_classes(), MemoryOf(0), cell, torch.randn(4, 3, 4, 4), SAMPLES[:4])
 
 
 def test_a_spec_is_stored_with_every_default_spelled_out(tiny_run):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from run_folder import (
@@ -15,9 +16,11 @@ from run_folder import (
     NEWER_FIELDS,
     N,
     change_all,
+    make_captions,
     outcomes,
     rewrite,
     sample_ids,
+    score_cell,
     start_run,
     write_cell,
     write_json,
@@ -25,9 +28,10 @@ from run_folder import (
     write_samples,
 )
 
-from reports.frame import COLUMNS, groups, load_frame, load_samples
+from reports.frame import columns_of, groups, load_frame, load_samples
 from suite.errors import RequestError
 from suite.stats import wilson_interval
+from tasks.classification import ClassificationTask
 
 
 @pytest.fixture
@@ -157,6 +161,7 @@ def test_missing_images_are_counted_and_the_rest_is_scored(run):
         table = pq.read_table(folder / "samples.parquet")
         keep = [i for i in range(N) if i not in (1, 5)]
         write_samples(folder / "samples.parquet", table.take(keep))
+        score_cell(folder)
     frame = load_frame(run)
     assert set(zip(frame.samples, frame.missing, frame.expected)) == {(N - 2, 2, N)}
     assert set(frame.status) == {"done"}
@@ -208,14 +213,14 @@ def test_a_speed_taken_at_another_batch_size_says_so(run):
 
 def test_cells_that_the_run_no_longer_lists_are_left_out(run):
     keys = [path.name for path in (run / "cells").iterdir() if path.name != "tome-flops--50"]
-    write_json(run / "run.json", {"schema": 1, "spec": {}, "cells": keys})
+    rewrite(run / "run.json", cells=keys)
     assert sorted(load_frame(run).index) == sorted(keys)
 
 
 def test_a_run_without_cells_gives_an_empty_frame_with_all_columns(tmp_path):
     frame = load_frame(start_run(tmp_path / "run"))
     assert frame.empty
-    assert list(frame.columns) == list(COLUMNS)
+    assert list(frame.columns) == list(columns_of(ClassificationTask.shown))
 
 
 def test_a_run_that_has_not_listed_its_samples_has_no_finished_cell(run):
@@ -256,3 +261,39 @@ def test_cells_of_different_precision_do_not_share_a_table_or_a_baseline(run):
     frame = load_frame(run)
     assert [len(group.frame) for group in groups(frame)] == [1, 9]
     assert np.isnan(only(frame, precision="fp16").agreement)
+
+
+def test_a_frame_has_the_columns_of_its_task(run):
+    frame = load_frame(make_captions(run))
+    assert "top1" not in frame
+    row = only(frame, reducer="none")
+    assert (row.cider, row.meteor, row.bleu_1) == pytest.approx((1.4 * 0.93, 0.281, 0.7))
+    assert row.cider_low < row.cider < row.cider_high
+    assert np.isnan(row.meteor_low)
+    assert row.prefill_gmacs == pytest.approx(BASE_GMACS / 4)
+    assert (row.whole_s_low, row.whole_s, row.whole_s_high) == (30.5, 31.5, 32.5)
+    assert row.im_s == 210
+
+
+def test_a_score_that_could_not_be_made_is_no_number_and_says_why(run):
+    frame = load_frame(make_captions(run))
+    assert frame.spice.isna().all()
+    assert frame.attrs["context"]["none-full"]["reasons"] == {"spice": "needs CoreNLP"}
+
+
+def test_a_cell_with_all_predictions_and_no_scores_is_not_done(run):
+    (run / "cells" / "tome-flops--50" / "scores.json").unlink()
+    row = only(load_frame(run), reducer="tome", rate="flops=-50%")
+    assert (row.status, row.samples) == ("running", N)
+    assert np.isnan(row.top1)
+    assert "not scored yet" in row.reason
+
+
+def test_scores_of_samples_stand_beside_their_outcomes(run):
+    ids = sample_ids(N)
+    write_samples(
+        run / "cells" / "none-full" / "scores.parquet", pa.table({"id": ids[::-1], "cider": np.arange(N) / N})
+    )
+    samples = load_samples(run, "none-full")
+    assert list(samples.id) == ids
+    assert samples.cider.iloc[-1] == 0

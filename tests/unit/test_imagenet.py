@@ -20,7 +20,7 @@ from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader
 
 from suite.errors import CellError, RequestError
-from suite.task import Reader, Sample, collate, evenly_spaced
+from suite.task import Reader, Sample, Score, collate, evenly_spaced
 from tasks.classification import score_logits
 from tasks.imagenet import ImageNet
 from tasks.images import TimmPreprocessing
@@ -254,8 +254,10 @@ def test_scores_agree_with_torch_in_every_dtype():
 def test_top5_of_five_classes_has_no_value(tmp_path):
     task = ImageNet(str(write(tmp_path, {f"{c}/1.png": jpeg(1) for c in "abcde"})))
     frame = pd.DataFrame(task.score(torch.eye(5), task.samples))
-    assert task.summary(frame) == {"top1": (1.0, 5), "top5": (None, 0)}
-    assert task.summary(frame[:0]) == {"top1": (None, 0), "top5": (None, 0)}
+    summaries = dict(task.summaries({"all": frame, "none": frame[:0]}))
+    assert summaries["all"].scores["top1"].value == 1
+    assert summaries["all"].scores["top5"] == Score(None, reason="five classes or fewer")
+    assert summaries["none"].scores["top1"] == Score(None, reason="no samples")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from run_folder import (
     LEARNED,
     N,
     change_all,
+    make_captions,
     rewrite,
     start_run,
     write_cell,
@@ -24,13 +25,14 @@ from run_folder import (
     write_samples,
 )
 
-from reports.captions import RANDOM_WEIGHTS
 from reports.frame import groups, load_frame
+from reports.headings import RANDOM_WEIGHTS
 from reports.labels import spread_out
-from reports.pareto import COLUMN_WIDTH, FLOPS, FULL_WIDTH, RC, SPEED, draw, frontier, write_pareto
+from reports.pareto import COLUMN_WIDTH, FULL_WIDTH, RC, draw, write_pareto
+from reports.points import FLOPS, SPEED, frontier, plots_of
 from reports.style import FAMILIES, styles_for
 from reports.tables import console_table, write_tables
-from reports.text import gflops, percent, proportion, rate_label, ratio, shorten, significant, speed
+from reports.text import gflops, percent, rate_label, ratio, score, shorten, significant, speed
 
 KNOWN = [name for family in FAMILIES for name in family.members]
 
@@ -221,10 +223,10 @@ def test_tables_of_a_run_without_cells_are_empty_not_an_error(tmp_path):
         (speed(98.76, 98.5, 99.1), "98.8 ± 0.3"),
         (gflops(4.5992), "4.599"),
         (gflops(31.749), "31.75"),
-        (proportion(0.8012, 0.7977, 0.8047), "80.12 ± 0.35"),
-        (proportion(0.80, 0.774, 0.824), "80.0 ± 2.5"),
-        (proportion(1.0, 0.912, 1.0), "100.0 [91.2, 100.0]"),
-        (proportion(float("nan"), 0, 0), "n/a"),
+        (score(0.8012, 0.7977, 0.8047), "80.12 ± 0.35"),
+        (score(0.80, 0.774, 0.824), "80.0 ± 2.5"),
+        (score(1.0, 0.912, 1.0), "100.0 [91.2, 100.0]"),
+        (score(float("nan"), 0, 0), "n/a"),
         (percent(-0.352, signed=True), "−35.2"),
         (percent(0.0, signed=True), "0.0"),
         (ratio(1.234, 1.2, 1.26), "1.23 [1.20, 1.26]"),
@@ -359,3 +361,44 @@ def test_matplotlib_is_imported_only_when_a_plot_is_drawn():
     for path in (Path(__file__).parents[2] / "reports").glob("*.py"):
         at_import = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not any("matplotlib" in ast.unparse(node) for node in at_import), path.name
+
+
+def test_a_captioning_table_has_its_scores_costs_and_whole_speed(run):
+    text = markdown(make_captions(run))
+    header = next(line for line in text.splitlines() if line.startswith("| Reducer"))
+    assert header == (
+        "| Reducer | Rate | CIDEr | METEOR | SPICE | Encoder GFLOPs | FLOPs (%) | Overhead (%) | Encoder im/s "
+        "| Speed-up | Tokens left | Memory (MiB) | captions/s | Prefill GFLOPs |"
+    )
+    row = table_row(text, "tome", "flops=-50% → r=15")
+    assert row[2:6] == ["124.6 ± 4.3", "28.1", "n/a", "0.610"]
+    assert row[-2:] == ["31.5 ± 1", "0.152"]
+
+
+def test_a_score_that_could_not_be_made_is_explained_below_the_table(run):
+    text = markdown(make_captions(run))
+    assert "- SPICE is n/a: needs CoreNLP." in text
+    assert "- 3 of 400 captions are empty (tome flops=-15%, tome flops=-28%, tome flops=-40%, tome flops=-50%)." in text
+    assert "B@1" not in text
+
+
+def test_a_narrow_terminal_keeps_the_first_score_and_the_whole_speed(run):
+    console = Console(width=80, record=True)
+    console.print(console_table(load_frame(make_captions(run)), width=80))
+    text = console.export_text()
+    assert "CIDEr" in text
+    assert "captions/s" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "No room for: Memory (MiB), Prefill GFLOPs, " in " ".join(text.split())
+
+
+def test_a_captioning_plot_shows_the_first_score_and_the_whole_speed(run):
+    frame = load_frame(make_captions(run))
+    _, notes = write_pareto(frame, run / "report")
+    assert not [note for note in notes if "not written" in note]
+    (group,) = groups(frame)
+    cost, whole = plots_of(group)
+    assert (cost.x, whole.x) == ("gmacs", "whole_s")
+    axes = draw(group, whole, FULL_WIDTH).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Captions/s", "CIDEr")
+    assert axes.get_ylim()[1] > 130

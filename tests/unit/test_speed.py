@@ -45,7 +45,7 @@ def test_every_round_has_the_cell_beside_the_unreduced_model(model, images):
         assert result.im_s_low <= result.im_s <= result.im_s_high
         assert result.speedup_low <= result.speedup <= result.speedup_high
         assert result.aa_low <= result.aa_high
-        assert result.top1_agreement == 1.0
+        assert result.agreement == 1.0
         assert result.batch_size == 4
         assert result.note is None
         assert json.loads(json.dumps(result.as_dict()))["im_s"] == result.im_s

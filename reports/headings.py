@@ -8,7 +8,7 @@ from typing import Any
 from reports.frame import Group
 from reports.text import NO_DATA, is_untrained, known, percent, reducer_label, row_label
 
-RANDOM_WEIGHTS = "random weights: accuracy is meaningless"
+RANDOM_WEIGHTS = "random weights: scores are meaningless"
 DISPUTED, UNCOUNTED, REMARK = "†", "‡", "§"
 
 
@@ -43,12 +43,16 @@ def circumstances(group: Group) -> str:
 def notes(group: Group) -> list[str]:
     """What a reader must know to read the group's table rightly, one sentence each."""
     rows = list(group.frame.itertuples())
-    meaningless = f"Warning: {RANDOM_WEIGHTS} and not shown; agreement is the share of images on which the top-1 "
+    meaningless = f"Warning: {RANDOM_WEIGHTS} and not shown; agreement is the share of images on which the prediction "
     said = [meaningless + "is that of the unreduced model."] if group.random_weights else []
+    encoder = " (of the encoder)" if group.shown.throughput else ""
     said.append(
-        "± half of the 95 % interval, or [the interval]: Wilson's for accuracy, over the rounds for speed. "
-        "1 FLOP = 1 multiply-add; overhead: share of the FLOPs that the reducer itself adds."
+        "± half of the 95 % interval, or [the interval]: over the samples for scores, over the rounds for speed. "
+        f"1 FLOP = 1 multiply-add{encoder}; overhead: share of the FLOPs that the reducer itself adds."
     )
+    if group.shown.throughput:
+        said.append(f"im/s and speed-up are the encoder's; {group.shown.throughput}: the whole model, end to end.")
+    said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
     said += _method_notes(rows, group.context)
@@ -56,7 +60,10 @@ def notes(group: Group) -> list[str]:
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
     said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
-    said += [f"{REMARK} speed {remark}: {names}." for remark, names in _remarks(rows)]
+    timed = {"speed": ("im_s", "speed_note")}
+    timed |= {group.shown.throughput: ("whole_s", "whole_note")} if group.shown.throughput else {}
+    for what, columns in timed.items():
+        said += [f"{REMARK} {what} {remark}: {names}." for remark, names in _remarks(rows, *columns)]
     said += [
         f"{row_label(row)} is not finished: {row.samples} of {row.expected} images scored; n/a until it is."
         + (f" {row.reason}" if row.reason else "")
@@ -65,6 +72,19 @@ def notes(group: Group) -> list[str]:
     ]
     said += [f"{row_label(row)} failed: {' '.join(row.reason.split())}" for row in rows if row.status == "failed"]
     return said
+
+
+def _score_notes(rows: list[Any], group: Group) -> list[str]:
+    """Metrics that have no value and why, and what the scores come with."""
+    labels = {metric.name: metric.label for metric in group.shown.metrics if not metric.hidden}
+    seen: dict[str, list[str]] = {}
+    for row, about in zip(rows, group.context, strict=True):
+        reasons = about.get("reasons", {}).items()
+        absent = [f"{labels[name]} is {NO_DATA}: {reason}" for name, reason in reasons if name in labels]
+        for said in (*absent, *about.get("notes", ())):
+            seen.setdefault(said, []).append(row_label(row))
+    done = sum(1 for row in rows if row.status == "done")
+    return [f"{said}." if len(on) >= done else f"{said} ({', '.join(on)})." for said, on in seen.items()]
 
 
 def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
@@ -102,13 +122,13 @@ def _uncounted(rows: Iterable[Any]) -> list[tuple[str, str]]:
     return [(reducer, ", ".join(sorted(ops))) for reducer, ops in seen.items()]
 
 
-def _remarks(rows: list[Any]) -> list[tuple[str, str]]:
+def _remarks(rows: list[Any], pace: str, note: str) -> list[tuple[str, str]]:
     """(remark on a speed, the rows that it is on), each remark once."""
     seen: dict[str, list[str]] = {}
     for row in rows:
-        for remark in filter(None, row.speed_note.split("; ")):
+        for remark in filter(None, getattr(row, note).split("; ")):
             seen.setdefault(remark, []).append(row_label(row))
-    timed = sum(1 for row in rows if known(row.im_s))
+    timed = sum(1 for row in rows if known(getattr(row, pace)))
     if "noisy" in seen:
         seen["noisy, do not rank by it (see the A/A spread)"] = seen.pop("noisy")
     return [(remark, "all rows" if len(on) >= timed > 1 else ", ".join(on)) for remark, on in seen.items()]

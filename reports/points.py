@@ -1,0 +1,64 @@
+"""What stands on a Pareto plot: which rows, grouped into which curves, and which of them no other one beats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from reports.frame import Group
+from reports.text import row_label
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One kind of Pareto plot: what is on its x-axis, and which end of it is better."""
+
+    name: str
+    x: str
+    label: str
+    fewer_is_better: bool
+
+
+FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_is_better=True)
+SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
+PLOTS = (FLOPS, SPEED)
+
+
+def plots_of(group: Group) -> tuple[Plot, Plot]:
+    """Cost and speed. Where a model is more than its backbone, the cost is the encoder's and the speed the whole's."""
+    if not group.shown.throughput:
+        return FLOPS, SPEED
+    speed = replace(SPEED, x="whole_s", label=f"{group.shown.throughput[:1].upper()}{group.shown.throughput[1:]}")
+    return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed
+
+
+def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """(the finished rows that belong on the plot, {why: rows that were measured but do not})."""
+    frame = group.frame[group.frame.status == "done"]
+    frame = frame[frame[group.headline.name].notna() & frame[plot.x].notna()]
+    if plot.fewer_is_better:
+        why, out = "FLOPs disputed", frame.disputed.astype(bool)
+    else:
+        timed = pd.Series([c.get("timed_batch_size") for c in group.context], group.frame.index)[frame.index]
+        usual = timed[frame.reducer == "none"].to_list() or timed.mode().to_list() or [None]
+        why, out = "timed at another batch size", timed.notna() & (timed != usual[0])
+    rows = [row_label(row) for row in frame[out].itertuples()]
+    return frame[~out], {why: rows} if rows else {}
+
+
+def frontier(points: list[tuple[float, float]], fewer_is_better: bool) -> list[tuple[float, float]]:
+    """The points (x, score) that no other point beats in one and equals or beats in the other, by ascending x."""
+    sign = 1 if fewer_is_better else -1
+    best, kept = float("-inf"), []
+    for x, y in sorted(set(points), key=lambda point: (sign * point[0], -point[1])):
+        if y > best:
+            best = y
+            kept.append((x, y))
+    return sorted(kept)
+
+
+def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """The rows of each (reducer, options, training), sorted: one with other options or weights is another curve."""
+    reduced = rows[rows.reducer != "none"]
+    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options", "training"])))
