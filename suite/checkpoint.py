@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import socket
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants as hub_constants
 from torch import nn
 
 from suite.backbones.published import PUBLISHED
+from suite.backbones.published_git import EMBEDDED_GIT, PUBLISHED_GIT, is_git
 from suite.errors import RequestError
+from suite.hub import no_waiting_for_an_unreachable_hub
 from suite.weights_file import file_sha256, load_into, one_line, read_state_dict, state_dict_sha256
 
 # Name -> (module:function(num_classes=...) that builds the model, its weights file relative to this package).
@@ -31,16 +27,19 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Which weights a model carries. `sha256` identifies them: of the file, or of the state dict without one."""
+    """Which weights a model carries. `sha256` identifies them: of the file, or of the state dict without one.
+
+    Of a captioner, it also covers what else its captions depend on: words, preparation of images.
+    """
 
     kind: str  # "trained" | "random"
-    source: str  # "pretrained:<name>", "embedded:<name>", "random:seed=0" or the file (with the wrapper used)
+    source: str  # "pretrained:<name>", "embedded:<name>", "random:seed=0" or the file (with its wrapper) or folder
     sha256: str
 
 
 def default_checkpoint(name: str) -> str:
     """The checkpoint that is meant when the user names none."""
-    return "embedded" if name in EMBEDDED else "pretrained"
+    return "embedded" if name in EMBEDDED or name in EMBEDDED_GIT else "pretrained"
 
 
 def load_model(
@@ -52,14 +51,17 @@ def load_model(
 ) -> tuple[nn.Module, WeightsInfo]:
     """A model in eval mode, in float32 on the CPU, and what its weights are.
 
-    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), or a key of EMBEDDED or PUBLISHED.
-    `checkpoint`: 'pretrained', 'embedded', 'none' (random weights, the same in every process) or a local file.
-    Position embeddings of a file are resampled to `image_size` (pixels) as timm does.
+    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), a key of EMBEDDED or PUBLISHED, or a
+    GIT captioner (`is_git`), which is loaded as a `Captioner`.
+    `checkpoint`: 'pretrained', 'embedded', 'none' (random weights, the same in every process) or a local file; for a
+    captioner, a local folder. Position embeddings of a file are resampled to `image_size` (pixels) as timm does.
     Raises RequestError, one line, for whatever cannot be had or does not fit.
     """
     checkpoint = checkpoint or default_checkpoint(name)
     check_model_name(name)
-    if checkpoint == "embedded":
+    if is_git(name):
+        model, info = _captioner(name, checkpoint, image_size, num_classes)
+    elif checkpoint == "embedded":
         model, info = _embedded(name, image_size, num_classes)
     elif checkpoint == "pretrained":
         model, info = _pretrained(name, image_size, num_classes)
@@ -81,10 +83,10 @@ def load_model(
 def check_model_name(name: str) -> None:
     """Raises RequestError, with the closest names, unless `name` is a timm model, an embedded or a published one."""
     architecture, _, tag = name.partition(".")
-    if name in EMBEDDED or name in PUBLISHED:
+    if name in EMBEDDED or name in PUBLISHED or is_git(name):
         return
     if not timm.is_model(architecture):
-        known = [*EMBEDDED, *PUBLISHED, *timm.list_models()]
+        known = [*EMBEDDED, *EMBEDDED_GIT, *PUBLISHED, *PUBLISHED_GIT, *timm.list_models()]
         close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`list models` shows what there is"
         raise RequestError(f"model '{name}' is unknown; {hint}")
@@ -92,6 +94,20 @@ def check_model_name(name: str) -> None:
     if tag and tag not in tags:
         known = f"its tags are {', '.join(tags)}" if tags else "it has no tags"
         raise RequestError(f"model '{architecture}' has no pretrained tag '{tag}'; {known}")
+
+
+def _captioner(
+    name: str, checkpoint: str, image_size: int | None, num_classes: int | None
+) -> tuple[nn.Module, WeightsInfo]:
+    from suite.captioner_files import load_captioner  # transformers' models take seconds to import
+
+    if num_classes is not None:
+        raise RequestError(f"model '{name}' writes captions; it has no classes, let alone {num_classes}")
+    model, *info = load_captioner(name, checkpoint, RANDOM_SEED)
+    side = model.backbone.embeddings.image_size
+    if image_size not in (None, side):
+        raise RequestError(f"model '{name}' takes images of {side} pixels, not {image_size}; leave the size out")
+    return model, WeightsInfo(*info)
 
 
 def _build(name: str, image_size: int | None, num_classes: int | None, **timm_options: Any) -> nn.Module:
@@ -141,7 +157,7 @@ def _pretrained(name: str, image_size: int | None, num_classes: int | None) -> t
         # timm would quietly put a random head on the trained backbone.
         raise RequestError(f"the pretrained head of '{name}' has {trained} classes, not {num_classes}; {remedy}")
     try:
-        with _no_waiting_for_an_unreachable_hub():
+        with no_waiting_for_an_unreachable_hub():
             model = _build(name, image_size, num_classes, pretrained=True)
     except RequestError:
         raise
@@ -149,25 +165,6 @@ def _pretrained(name: str, image_size: int | None, num_classes: int | None) -> t
     except Exception as error:
         raise RequestError(f"no pretrained weights for '{name}': {one_line(error)}; {remedy}") from error
     return model, WeightsInfo("trained", f"pretrained:{name}", state_dict_sha256(model.state_dict()))
-
-
-@contextmanager
-def _no_waiting_for_an_unreachable_hub() -> Iterator[None]:
-    """Without a network the hub client retries for a minute; offline mode answers from its cache at once."""
-    before = hub_constants.HF_HUB_OFFLINE
-    try:
-        request = urllib.request.Request(hub_constants.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=10).close()
-    except urllib.error.URLError as error:
-        # An HTTP status or a certificate that only the hub client trusts is an answer: the hub is there.
-        unreachable = isinstance(error.reason, socket.gaierror | ConnectionError | TimeoutError)
-        hub_constants.HF_HUB_OFFLINE = before or unreachable
-    except (OSError, ValueError):
-        hub_constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub_constants.HF_HUB_OFFLINE = before
 
 
 def _embedded(name: str, image_size: int | None, num_classes: int | None) -> tuple[nn.Module, WeightsInfo]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from suite.backbones import family_of
-from suite.backbones.block import BlockParts, BlockTrace, Layout, Visit, reducible_block
+from suite.backbones import backbone_of, family_of
+from suite.backbones.block import BlockParts, BlockTrace, Decoder, Layout, Visit, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
 from suite.reducer_weights import load_reducer_weights
@@ -32,7 +32,8 @@ def attach(
     """Make `model` reduce its tokens from now on, in place and without copying weights.
 
     Args:
-        model: a supported backbone; its state dict stays what it is.
+        model: a supported backbone, or a model around one (transformers' GIT, a Captioner); its state dict stays what
+            it is.
         reducer: a registered name, 'path/to/file.py:ClassName', or a Reducer.
         rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'r=0.35@3,6,9' (fraction taken out), 'keep=0.7', 'keep=0.7@3,6,9' or
             'flops=-35%' (solved from the true cost); None reduces nothing, unless the method has a plan of its own.
@@ -43,7 +44,7 @@ def attach(
     """
     if handle_of(model) is not None:
         raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
-    family = family_of(model)
+    whole, model, family = model, backbone_of(model), family_of(model)
     if isinstance(reducer, Reducer) and options:
         raise RequestError(
             f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
@@ -54,22 +55,27 @@ def attach(
         from suite.solve import solve_rate  # solving attaches in turn
 
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
-    handle = Handle(model, family, made, asked)
+    handle = Handle(model, family, made, asked, family.decoder(whole))
     if weights is not None:
         load_reducer_weights(made, Path(weights), needed=any(handle.schedule(handle.layout.tokens).amounts))
     return handle.attach()
 
 
 def handle_of(model: nn.Module) -> Handle | None:
-    """The handle of the reducer that is attached to `model` now."""
-    return model.__dict__.get(SLOT)
+    """The handle of the reducer that is attached to `model`, or to its backbone, now."""
+    return backbone_of(model).__dict__.get(SLOT)
 
 
 class Handle:
-    """A reducer at a rate on a model. Attach and detach as you like: nothing is copied, nothing left behind."""
+    """A reducer at a rate on a backbone. Attach and detach as you like: nothing is copied, nothing left behind.
 
-    def __init__(self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None) -> None:
-        self.model, self.family, self.reducer, self.rate = model, family, reducer, rate
+    decoder: what reads the backbone's tokens and has to be told how many there are; None where nothing does.
+    """
+
+    def __init__(
+        self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None, decoder: Decoder | None = None
+    ) -> None:
+        self.model, self.family, self.reducer, self.rate, self.decoder = model, family, reducer, rate, decoder
         self.layout: Layout = family.layout(model)
         self._schedules: dict[int, Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
@@ -108,6 +114,8 @@ class Handle:
                 )
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
+            if self.decoder is not None:
+                self.decoder.remember()
             self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
@@ -117,6 +125,8 @@ class Handle:
         if self.attached:
             del self.model.__dict__[SLOT]
             self.model.__class__ = type(self.model).__bases__[1]
+            if self.decoder is not None:
+                self.decoder.restore()
 
     def __enter__(self) -> Handle:
         return self.attach()

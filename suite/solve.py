@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from suite.backbones import family_of
+from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace
 from suite.errors import RequestError
 from suite.handle import attach
@@ -71,12 +71,12 @@ class Search:
     """
 
     def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
-        self.model, self.reducer, self.form = model, reducer, reducer.rates[0]
+        self.model, self.reducer, self.form = backbone_of(model), reducer, reducer.rates[0]
         family = family_of(model)
-        self.images = smooth_image(family.image_size(model)) if images is None else images
+        self.images = smooth_image(family.image_size(self.model)) if images is None else images
         if not reducer.input_dependent:
             self.images = self.images[:1]
-        self.layout = family.layout(model)
+        self.layout = family.layout(self.model)
         self._macs: dict[Schedule, int] = {}
 
     def solve(self, target: float) -> Solved:

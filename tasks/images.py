@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from PIL import Image, ImageFile, UnidentifiedImageError
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
+from torchvision.transforms import CenterCrop
 
 from suite.errors import RequestError
 
@@ -24,6 +25,7 @@ from suite.errors import RequestError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000")
 SUFFIXES = (".jpeg", ".jpg", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
 FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB"})
+FLOOR = "center-floor"  # crop mode: see `_FloorCrop`
 MAX_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb
 
 
@@ -135,7 +137,7 @@ def _built_size(model: nn.Module) -> tuple[int, int] | None:
 
 def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
     # timm resizes the shorter side, so a sliver of a picture becomes enormous before its centre is cropped.
-    if preprocessing.crop_mode != "center":
+    if preprocessing.crop_mode not in ("center", FLOOR):
         return
     short, long = sorted(image.size)
     target = max(preprocessing.input_size[1:]) / preprocessing.crop_pct
@@ -145,4 +147,21 @@ def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
 
 @lru_cache(maxsize=32)
 def _transform(preprocessing: TimmPreprocessing) -> Callable[[Image.Image], Tensor]:
-    return create_transform(**asdict(preprocessing), is_training=False)
+    asked, floor = asdict(preprocessing), preprocessing.crop_mode == FLOOR
+    transform = create_transform(**asked | ({"crop_mode": "center"} if floor else {}), is_training=False)
+    if floor:
+        (place,) = (i for i, step in enumerate(transform.transforms) if isinstance(step, CenterCrop))
+        transform.transforms[place] = _FloorCrop(preprocessing.input_size[1:])
+    return transform
+
+
+@dataclass(frozen=True)
+class _FloorCrop:
+    """The centre of an image as transformers' image processors cut it; torchvision rounds half a pixel to even."""
+
+    size: tuple[int, int]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))

@@ -8,6 +8,7 @@ from torch import nn
 
 from suite.backbones.lv_vit import LVViT, LVViTFamily
 from suite.backbones.published import PUBLISHED
+from suite.backbones.published_git import PUBLISHED_GIT
 from suite.backbones.timm_vit import TimmViT
 from suite.backbones.timm_vit import list_models as list_timm_models
 
@@ -15,17 +16,42 @@ from suite.backbones.timm_vit import list_models as list_timm_models
 FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily)]
 
 
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The part of `model` that reducers attach to: GIT's image encoder, what a model of ours calls its `backbone`.
+
+    A model that is nothing but a backbone is its own.
+    """
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module):
+        return backbone
+    if _of_git(model):
+        from suite.backbones.git import vision_of
+
+        return vision_of(model)
+    return model
+
+
 def family_of(model: nn.Module) -> type:
-    """The family that `model` belongs to. RequestError that says what is supported for any other."""
-    family = next((family for cls, family in FAMILIES if isinstance(model, cls)), TimmViT)
+    """The family of `model`'s backbone. RequestError that says what is supported for any other model."""
+    model = backbone_of(model)
+    family = next((family for cls, family in FAMILIES if isinstance(model, cls)), None)
+    if family is None and _of_git(model):
+        from suite.backbones.git import GitViT as family
+    family = family or TimmViT
     family.check(model)
     return family
+
+
+def _of_git(model: nn.Module) -> bool:
+    """Whether it is one of transformers' GIT modules; told by name, because importing them takes seconds."""
+    return any(cls.__module__ == "transformers.models.git.modeling_git" for cls in type(model).__mro__)
 
 
 def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
     """Names that match a wildcard, of our own models and timm's, and whether weights of them can be downloaded."""
     own = [(name, False) for name in PUBLISHED if fnmatchcase(name, pattern)]
+    own += [(name, True) for name in PUBLISHED_GIT if fnmatchcase(name, pattern)]
     return own + list_timm_models(pattern)
 
 
-__all__ = ["FAMILIES", "PUBLISHED", "family_of", "list_models"]
+__all__ = ["FAMILIES", "PUBLISHED", "backbone_of", "family_of", "list_models"]

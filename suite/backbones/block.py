@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,18 @@ class Layout:
     def tokens(self) -> int:
         """N0: tokens that enter the first block, prefix included."""
         return self.num_prefix + self.num_patches
+
+
+@dataclass(frozen=True)
+class PartRules:
+    """Which part of the cost a module belongs to: patterns on its dotted name within the backbone.
+
+    A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
+    """
+
+    patch_embed: str = r"patch_embed(\.|$)"
+    block: str = r"blocks\.(\d+)(\.|$)"
+    mlp: str = r"blocks\.\d+\.mlp(\.|$)"
 
 
 class BlockTrace(NamedTuple):
@@ -90,6 +102,18 @@ class Visit(NamedTuple):
     grid: tuple[int, int] | None = None
     watch: bool = False
     proportional: bool = False
+
+
+class Decoder(Protocol):
+    """What reads a backbone's tokens and keeps their number, which a reducer changes."""
+
+    def remember(self) -> None:
+        """Note the number to go back to."""
+
+    def tell(self, count: int | None) -> None:
+        """None: images of one batch have different numbers of tokens."""
+
+    def restore(self) -> None: ...
 
 
 class BlockParts(ABC):

@@ -14,7 +14,8 @@ from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from suite.backbones.block import BlockParts, Layout
+from suite.backbones.block import BlockParts, Decoder, Layout
+from suite.backbones.reduced import Reduced
 from suite.errors import RequestError
 from suite.pooling import full_precision
 from suite.tokens import Tokens
@@ -108,19 +109,8 @@ class TimmPostNormBlock(TimmBlock):
 BLOCKS = {timm_vit.Block: TimmBlock, timm_vit.ResPostBlock: TimmPostNormBlock}
 
 
-class ReducedViT:
+class ReducedViT(Reduced):
     """Mixed into the class of a VisionTransformer while a reducer is attached to it."""
-
-    def train(self, mode: bool = True) -> nn.Module:
-        self._reducerbench.reducer.train(mode)
-        self._reducerbench.changed()
-        return super().train(mode)
-
-    def _apply(self, *args: object, **options: object) -> nn.Module:
-        """`to`, `half`, `cuda` and the like move the reducer's weights with the model's."""
-        self._reducerbench.reducer._apply(*args, **options)
-        self._reducerbench.changed()
-        return super()._apply(*args, **options)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.norm(self._reducerbench.encode(self, x).x)
@@ -179,6 +169,11 @@ class TimmViT:
             if type(block) not in BLOCKS or type(attention) is not timm_vit.Attention:
                 odd = block if type(block) not in BLOCKS else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
+
+    @staticmethod
+    def decoder(whole: nn.Module) -> Decoder | None:
+        """Nothing but the model's own head reads its tokens."""
+        return None
 
     @staticmethod
     def embed(model: nn.Module, x: Tensor) -> Tensor:

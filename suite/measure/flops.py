@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from suite.backbones import family_of
-from suite.backbones.block import BlockTrace
+from suite.backbones import backbone_of, family_of
+from suite.backbones.block import BlockTrace, PartRules
 from suite.errors import CellError, RequestError
 from suite.handle import handle_of
 from suite.measure.dispatch import count_macs_fast, dispatched_macs, quiet_forward
@@ -37,18 +37,6 @@ __all__ = ["FlopReport", "PartRules", "count_flops", "count_macs_fast", "smooth_
 
 TOLERANCE = 0.005
 PARTS = ("patch_embed", "attention", "mlp", "head", "reducer")
-
-
-@dataclass(frozen=True)
-class PartRules:
-    """Which part of the cost a module belongs to: patterns on its dotted name within the model.
-
-    A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
-    """
-
-    patch_embed: str = r"patch_embed(\.|$)"
-    block: str = r"blocks\.(\d+)(\.|$)"
-    mlp: str = r"blocks\.\d+\.mlp(\.|$)"
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,8 @@ def count_flops(
     """Count the MACs of one forward at batch 1, in eval mode, of a model with or without a reducer attached.
 
     Args:
-        model: takes (1, 3, H, W); its mode, hooks and device are left as they were.
+        model: takes (1, 3, H, W), or is a model around a backbone that does, which alone is counted; its mode, hooks
+            and device are left as they were.
         image_size: H = W, or (H, W), of the smooth synthetic image that is used when `images` is None; default the
             size that the model was built for, 224 where it does not say.
         images: (B, 3, H, W) preprocessed images. The first is counted; all of them, and the mean reported, when the
@@ -110,14 +99,16 @@ def count_flops(
     Raises:
         RequestError: `images` is not of that shape. CellError: the model cannot be traced.
     """
+    model = backbone_of(model)
+    family = _family_of(model)
     if images is None:
         built_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        images = smooth_image(image_size or built_for or 224)
+        images = smooth_image(image_size or (family.image_size(model) if family else built_for) or 224)
     if images.dim() != 4 or len(images) == 0:
         raise RequestError(f"images of shape {tuple(images.shape)}: FLOPs are counted on (B, 3, H, W), B at least 1")
     handle = handle_of(model)
     fixed = handle is None or handle.planned_counts is not None
-    rules = rules or getattr(getattr(handle, "family", None), "part_rules", None) or PartRules()
+    rules = rules or getattr(family, "part_rules", None) or PartRules()
     report = _count_image(model, images[:1], rules)
     return report if fixed else _over(model, images, report)
 
@@ -222,15 +213,24 @@ def _part(names: Sequence[str], block: int | None, rules: PartRules) -> str:
     return "patch_embed" if any(re.match(rules.patch_embed, name) for name in names) else "head"
 
 
+def _family_of(model: nn.Module) -> type | None:
+    """None for a model of no family that we know."""
+    handle = handle_of(model)
+    try:
+        return family_of(model) if handle is None else handle.family
+    except RequestError:
+        return None
+
+
 def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
     """From the token counts of the last forward; None for a model of no family that we know."""
     handle, size = handle_of(model), tuple(image.shape[-2:])
-    if handle is not None:
-        return base_macs(handle.family.layout(model, size), handle.trace)
-    try:
-        layout = family_of(model).layout(model, size)
-    except RequestError:
+    family = _family_of(model)
+    if family is None:
         return None
+    layout = family.layout(model, size)
+    if handle is not None:
+        return base_macs(layout, handle.trace)
     return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
 
 

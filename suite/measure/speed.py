@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suite.backbones import backbone_of
 from suite.errors import RequestError
 from suite.handle import Handle, attach, handle_of
 from suite.measure import machine
@@ -24,7 +25,7 @@ from suite.measure.compiled import recompile_limit
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import dtype_of, in_precision
 from suite.measure.timing import Interval, interval_of, time_block
-from suite.measure.variant import Variant, attempt, classes_of, prepare
+from suite.measure.variant import Variant, answers_of, attempt, prepare
 
 BASELINE = "none"
 HOST_BOUND = 0.95
@@ -40,8 +41,8 @@ class SpeedResult:
     rounds: per round, images/s of the cell and of the unreduced model beside it. im_s, speedup: median over the
     rounds; low, high: 95 % (`timing.interval_of`). aa: the unreduced model against itself. noisy: the A/A interval
     reaches beyond ±1 % on a GPU, ±2 % on a CPU (or there is none). attention: kernels that ran, with their calls.
-    top1_agreement: share of the timed batch that got the same class in an untimed eager forward. compile_s: the
-    first compiled call. host_share: CPU launch time / time of a forward on a GPU.
+    agreement: share of the timed batch that came to the same class or caption in an untimed eager forward. compile_s:
+    the first compiled call. host_share: CPU launch time / time of a forward on a GPU.
     """
 
     device: str
@@ -60,7 +61,7 @@ class SpeedResult:
     aa_high: float | None = None
     noisy: bool = True
     peak_memory_bytes: int | None = None
-    top1_agreement: float | None = None
+    agreement: float | None = None
     iterations_per_block: int | None = None
     compile_s: float | None = None
     host_share: float | None = None
@@ -84,24 +85,29 @@ def measure_speed(
     min_block_s: float | None = None,
     warmup_s: float | None = None,
     seed: int = 0,
+    run: Callable[[Tensor], Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, SpeedResult]:
     """Time cells and the unreduced model on one batch.
 
     Args:
-        model: a backbone; every handle is attached for its blocks alone, and all is put back at the end.
+        model: a backbone, or a model around one, of which the backbone is timed; every handle is attached for its
+            blocks alone, and all is put back at the end.
         images: (B, 3, H, W) real images, preprocessed. Input-dependent reducers do other work on noise.
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
         precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
         compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
         min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
+        run: what is timed with each handle attached in turn, of a model that is part of a larger whole; never compiled.
+            Default: the model.
         progress: called with (blocks done, blocks in all, what is running).
 
     Returns one result per name, and the unreduced model's own under 'none'.
     Raises RequestError for a handle of another model, a name twice, or an unknown precision.
     """
     dtype_of(precision)
+    whole, model = model, backbone_of(model)
     if rounds < 1:
         raise RequestError(f"rounds={rounds}: at least one round is needed, and five for an interval worth printing")
     cells = _handles(model, handles)
@@ -116,12 +122,12 @@ def measure_speed(
         "compile": compile,
         "threads": None if on_gpu else torch.get_num_threads(),
     }
-    modules = [model, *(handle.reducer for handle in cells.values())]
+    modules = [whole, *(handle.reducer for handle in cells.values())]
     many = recompile_limit(len(cells) + 1) if compile else nullcontext()
     with _detached_in_eval(model), in_precision(modules, precision), many:
         images = images.to(device=device, dtype=dtype_of(precision))
-        variants = [Variant(BASELINE, model, None, model)]
-        variants += [Variant(name, model, handle, model) for name, handle in cells.items()]
+        variants = [Variant(BASELINE, model, None, run or model)]
+        variants += [Variant(name, model, handle, run or model) for name, handle in cells.items()]
         report = progress or (lambda *_: None)
         for variant in variants:
             report(0, rounds * (len(variants) + 1), f"warming up {variant.name}")
@@ -194,7 +200,7 @@ def _run_block(variant: Variant, images: Tensor) -> None:
         if not slowed or not tries_left:
             break
     variant.seconds.append(seconds)
-    variant.output = classes_of(output)
+    variant.output = answers_of(output)
     if slowed:
         variant.notes.append(f"the GPU slowed itself down: {', '.join(slowed)}")
 
@@ -234,7 +240,7 @@ def _result(
         aa_high=aa.high,
         noisy=_noisy(aa, 0.01 if images.is_cuda else 0.02),
         peak_memory_bytes=peak,
-        top1_agreement=_agreement(variant.expected, variant.output),
+        agreement=_agreement(variant.expected, variant.output),
         iterations_per_block=variant.iterations,
         note="; ".join(dict.fromkeys([*notes, *variant.notes])) or None,
     )
@@ -244,8 +250,10 @@ def _noisy(aa: Interval, tolerance: float) -> bool:
     return aa.low is None or aa.high is None or aa.low < 1 - tolerance or aa.high > 1 + tolerance
 
 
-def _agreement(expected: Tensor | None, timed: Tensor | None) -> float | None:
-    return None if expected is None or timed is None else (expected == timed).float().mean().item()
+def _agreement(expected: list[Any] | None, timed: list[Any] | None) -> float | None:
+    if not expected or timed is None:
+        return None
+    return sum(a == b for a, b in zip(expected, timed, strict=True)) / len(expected)
 
 
 def _gpu_company(device: torch.device) -> list[str]:

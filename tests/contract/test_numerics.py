@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import PAIRS, REDUCERS, make_images, make_model, rates, reducer_id
+from tiny_models import PAIRS, REDUCERS, inner_weights, make_images, make_model, rates, reducer_id
 
 from suite import RequestError, attach
 from suite.backbones.block import Visit, reducible_block
@@ -15,7 +15,7 @@ from suite.tokens import Tokens
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
 pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
 PER_PATCH = ("queries", "centres", "assignment")
-HEADS = ["class token", "explicit attention", "average pool", "q/k norm"]
+HEADS = ["class token", "explicit attention", "average pool", "q/k norm", "GIT"]
 
 
 @reducers
@@ -90,10 +90,7 @@ def test_gradients_reach_the_patch_embedding_and_every_block(name, kind):
     model = make_model(kind)
     with attach(model, name, rates(name)[0]):
         model(make_images(model)).square().sum().backward()
-    embed = model.patch_embed
-    stem = embed.proj if embed.proj is not None else embed.project
-    weights = [stem.weight, *(block.attn.qkv.weight for block in model.blocks)]
-    for weight in weights:
+    for weight in inner_weights(model):
         assert weight.grad.isfinite().all()
         assert weight.grad.abs().sum() > 0
 

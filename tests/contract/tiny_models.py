@@ -1,4 +1,5 @@
-"""Tiny real Vision Transformers of every kind that timm builds, and reducers with the rates they are proved at."""
+"""Tiny real Vision Transformers of every kind that timm builds and GIT's, and reducers with the rates they are proved
+at."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,7 +19,10 @@ from timm.layers import Attention, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
+from transformers.models.git.modeling_git import GitVisionConfig, GitVisionTransformer
 
+from suite.backbones import FAMILIES
+from suite.backbones.git import GitViT, ReducedGit, use_fused_attention
 from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
 from suite.backbones.t2t_vit import T2TViT
@@ -39,6 +44,64 @@ def with_attention(attention: dict[str, Any], **options: Any) -> nn.Module:
     model = VisionTransformer(**options)
     for block in model.blocks:
         block.attn = Attention(options["embed_dim"], num_heads=options["num_heads"], qkv_bias=True, **attention)
+    return model
+
+
+class Readout:
+    """The class token in place of transformers' output, and timm's names for what the proofs look at."""
+
+    num_prefix_tokens = 1
+    blocks = property(lambda self: self.encoder.layers)
+
+    @property
+    def patch_embed(self) -> SimpleNamespace:
+        side = self.embeddings.image_size
+        return SimpleNamespace(img_size=(side, side), proj=self.embeddings.patch_embedding)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return super().forward(x).last_hidden_state
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+class TinyGit(Readout, GitVisionTransformer):
+    """GIT's image encoder."""
+
+
+class ReducedTinyGit(Readout, ReducedGit):
+    pass
+
+
+class TinyGitFamily(GitViT):
+    mixin = ReducedTinyGit
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """Its forward is its own."""
+
+
+FAMILIES.append((TinyGit, TinyGitFamily))
+
+
+def git(
+    img_size: int, patch_size: int, embed_dim: int, depth: int, num_heads: int, fused: bool = True, num_classes: int = 0
+) -> nn.Module:
+    config = GitVisionConfig(
+        image_size=img_size,
+        patch_size=patch_size,
+        hidden_size=embed_dim,
+        intermediate_size=4 * embed_dim,
+        num_hidden_layers=depth,
+        num_attention_heads=num_heads,
+        attn_implementation="eager",
+    )
+    model = TinyGit(config)
+    if fused:
+        use_fused_attention(model)
     return model
 
 
@@ -70,6 +133,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "MAE": MaeViT,
     "LV-ViT": LVViT,
     "T2T-ViT": partial(T2TViT, img_size=128, patch_size=16),
+    "GIT": git,
+    "GIT, explicit attention": partial(git, fused=False),
 }
 if "attn_head_dim" in ATTENTION_OPTIONS:  # the newer the installed timm, the more there is to prove
     MODELS["wide heads"] = partial(with_attention, {"attn_head_dim": 24})
@@ -94,6 +159,16 @@ def make_model(kind: str = "class token", seed: int = 0, **options: Any) -> nn.M
             spread = 0.02 if "kqv" in name else 0.2  # a performer's features vanish for long keys
             parameter.copy_(1 + 0.1 * noise if gain and "ls" not in name else spread * noise)
     return model
+
+
+def inner_weights(model: nn.Module) -> list[Tensor]:
+    """The patch embedding's kernel, and what every block makes queries, keys and values with."""
+    stem = model.patch_embed.proj if model.patch_embed.proj is not None else model.patch_embed.project
+    if isinstance(model, TinyGit):
+        inner = [getattr(block.self_attn, f"{name}_proj") for block in model.blocks for name in "qkv"]
+    else:
+        inner = [block.attn.qkv for block in model.blocks]
+    return [stem.weight, *(linear.weight for linear in inner)]
 
 
 def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:

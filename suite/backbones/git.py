@@ -1,0 +1,251 @@
+"""GIT's image encoder as transformers builds it: CLIP's Vision Transformer, whose tokens a text decoder reads.
+
+Source: Wang et al., GIT: A Generative Image-to-text Transformer for Vision and Language, TMLR 2022, arXiv 2205.14100.
+Releases of transformers differ in what a block takes and returns, and in how their decoder finds the image's tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.git import modeling_git as hf
+
+from suite.backbones.block import BlockParts, Layout, PartRules
+from suite.backbones.reduced import Reduced
+from suite.errors import RequestError
+
+SUPPORTED = "the image encoder of transformers' GIT is supported (GitForCausalLM, GitModel, GitVisionModel)"
+
+
+class FusedGitVisionAttention(hf.GitVisionAttention):
+    """transformers' attention through `scaled_dot_product_attention`: the same weights, no map in memory."""
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *masks: Tensor | None, **options: object
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, N, C) -> (B, N, C), and the map where somebody asks for it: that takes the explicit form."""
+        if options.get("output_attentions") or any(m is not None for m in (attention_mask, *masks)):
+            return super().forward(hidden_states, attention_mask, *masks, **options)
+        q, k, v = (in_heads(linear(hidden_states), self) for linear in (self.q_proj, self.k_proj, self.v_proj))
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+def use_fused_attention(model: nn.Module) -> None:
+    """From now on every GIT image encoder within `model` runs fused attention, whatever its release has."""
+    for module in model.modules():
+        if type(module) is hf.GitVisionAttention:
+            module.__class__ = FusedGitVisionAttention
+
+
+def in_heads(projected: Tensor, attention: nn.Module) -> Tensor:
+    """(B, N, H·d) -> (B, H, N, d)."""
+    return projected.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+
+
+def masks_wanted() -> int:
+    """How many masks a block wants after its tokens; GIT's encoder gives it none of them."""
+    wanted = inspect.signature(hf.GitVisionEncoderLayer.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in wanted) - 2
+
+
+NO_MASKS = (None,) * masks_wanted()
+
+
+class GitBlock(BlockParts):
+    """transformers' `GitVisionEncoderLayer`: pre-norm, quick-GELU, queries, keys and values of three linear layers."""
+
+    num_class = 1
+
+    def __init__(self, block: nn.Module, index: int) -> None:
+        self.block, self.attention, self.index = block, block.self_attn, index
+        self.scale = block.self_attn.scale
+        stock = getattr(block.self_attn.config, "_attn_implementation", None)
+        self.fused = isinstance(block.self_attn, FusedGitVisionAttention) or stock == "sdpa"
+
+    def original(self, x: Tensor) -> Tensor:
+        out = self.block(x, *NO_MASKS)
+        return out[0] if isinstance(out, tuple) else out
+
+    def norm1(self, x: Tensor) -> Tensor:
+        return self.block.layer_norm1(x)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return *self.queries_keys(x), self.values(x)
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        attention = self.attention
+        return in_heads(attention.q_proj(x), attention), in_heads(attention.k_proj(x), attention)
+
+    def values(self, x: Tensor) -> Tensor:
+        return in_heads(self.attention.v_proj(x), self.attention)
+
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        return self.attention.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        return self.block.mlp(self.block.layer_norm2(x))
+
+    @property
+    def attention_dropout(self) -> float:
+        return self.attention.dropout if self.block.training else 0.0
+
+
+class ReducedGit(Reduced):
+    """Mixed into the class of a `GitVisionTransformer` while a reducer is attached to it."""
+
+    def forward(self, pixel_values: Tensor | None = None, **asked: object) -> BaseModelOutput | tuple[Tensor]:
+        """Images (B, 3, H, W) -> all tokens that are left, normed; the decoder is told how many there are."""
+        if pixel_values is None:
+            raise ValueError("You have to specify pixel_values")
+        refused = [key for key in ("output_hidden_states", "output_attentions") if asked.get(key)]
+        refused += ["interpolate_pos_encoding"] if asked.get("interpolate_pos_encoding") else []
+        if refused:
+            raise RuntimeError(f"{refused[0]} is not possible while a reducer is attached; detach it first")
+        x, valid = image_features(self, pixel_values)
+        if self._reducerbench.decoder is not None:
+            self._reducerbench.decoder.tell(x.shape[1] if valid is None else None)
+        return (x,) if asked.get("return_dict") is False else BaseModelOutput(last_hidden_state=x)
+
+
+def image_features(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(B, N, C) what a decoder reads of images (B, 3, H, W), through whatever reducer is attached to `vision`.
+
+    And (B, N) bool, False on the padding of images with fewer tokens than others; None where there is none.
+    """
+    handle = getattr(vision, "_reducerbench", None)
+    if handle is None:
+        return vision(images).last_hidden_state, None
+    tokens = handle.encode(vision, images)
+    return vision.post_layernorm(tokens.x), tokens.valid
+
+
+class UnevenImages(hf.GitSelfAttention):
+    """Attention of a decoder that would read padding: it refuses to run."""
+
+    def forward(self, *_: object, **__: object) -> None:
+        raise RuntimeError(
+            "the images are left with different numbers of tokens, and GIT's decoder would read the padding; "
+            "give it one image at a time, or use a Captioner"
+        )
+
+
+class ImageTokens:
+    """How many image tokens a GIT decoder expects: `image_patch_tokens` of its attention layers.
+
+    transformers sets it once, from the image size. Some releases split the cache by it, others widen the mask of padded
+    prompts by it; with fewer tokens than that, captions change without a word.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = [module for module in model.modules() if isinstance(module, hf.GitSelfAttention)]
+        self.remember()
+
+    def remember(self) -> None:
+        self.before = [(type(layer), layer.image_patch_tokens) for layer in self.layers]
+
+    def tell(self, count: int | None) -> None:
+        """None: the images of the batch differ in it."""
+        for layer in self.layers:
+            if count is None:
+                layer.__class__ = UnevenImages
+                continue
+            if type(layer) is UnevenImages:
+                layer.__class__ = hf.GitSelfAttention
+            layer.image_patch_tokens = count
+
+    def restore(self) -> None:
+        for layer, (kind, count) in zip(self.layers, self.before):
+            layer.__class__, layer.image_patch_tokens = kind, count
+
+
+def vision_of(model: nn.Module) -> nn.Module:
+    """The `GitVisionTransformer` of one of transformers' GIT models; any other module itself."""
+    for cls, name in ((hf.GitForCausalLM, "git"), (hf.GitModel, "image_encoder"), (hf.GitVisionModel, "vision_model")):
+        model = getattr(model, name) if isinstance(model, cls) else model
+    return model
+
+
+class GitViT:
+    """The family: where a `GitVisionTransformer` keeps what `attach` needs."""
+
+    mixin = ReducedGit
+    part_rules = PartRules(
+        patch_embed=r"embeddings(\.|$)",
+        block=r"encoder\.layers\.(\d+)(\.|$)",
+        mlp=r"encoder\.layers\.\d+\.mlp(\.|$)",
+    )
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """RequestError, in one line, for a model that is not of this family."""
+        kind = type(model).__name__
+        if isinstance(model, ReducedGit):
+            raise RequestError("the model has a reducer attached; detach it first")
+        if not isinstance(model, hf.GitVisionTransformer):
+            raise RequestError(f"model {kind!r} is not supported; {SUPPORTED}")
+        if type(model).forward is not hf.GitVisionTransformer.forward:
+            raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
+        for block in model.encoder.layers:
+            attention = getattr(block, "self_attn", None)
+            known = type(attention) in (hf.GitVisionAttention, FusedGitVisionAttention)
+            if type(block) is not hf.GitVisionEncoderLayer or not known:
+                odd = block if type(block) is not hf.GitVisionEncoderLayer else attention
+                raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
+
+    @staticmethod
+    def decoder(whole: nn.Module) -> ImageTokens | None:
+        """What `whole` has that reads the encoder's tokens. RequestError for models of several frames."""
+        frames = getattr(getattr(whole, "config", None), "num_image_with_embedding", None)
+        if frames is not None:
+            raise RequestError(
+                f"a GIT model of {frames} frames a video is not supported; use one of single images (git_base_coco)"
+            )
+        tokens = ImageTokens(whole)
+        return tokens if tokens.layers else None
+
+    @staticmethod
+    def embed(model: nn.Module, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+        return model.pre_layrnorm(model.embeddings(x))
+
+    @staticmethod
+    def blocks(model: nn.Module) -> list[BlockParts]:
+        return [GitBlock(block, index) for index, block in enumerate(model.encoder.layers)]
+
+    @staticmethod
+    def image_size(model: nn.Module) -> tuple[int, int]:
+        """(H, W) that the model was built for."""
+        return (model.embeddings.image_size, model.embeddings.image_size)
+
+    @staticmethod
+    def grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `size` (H, W)."""
+        patch = model.embeddings.patch_size
+        return size[0] // patch, size[1] // patch
+
+    @staticmethod
+    def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+        """The shape at the model's own image size, the only one that it takes."""
+        rows, columns = GitViT.grid(model, image_size or GitViT.image_size(model))
+        attention, mlp = model.encoder.layers[0].self_attn, model.encoder.layers[0].mlp
+        width = attention.embed_dim
+        return Layout(
+            depth=len(model.encoder.layers),
+            num_prefix=1,
+            num_class=1,
+            num_patches=rows * columns,
+            width=width,
+            heads=attention.num_heads,
+            head_dim=attention.head_dim,
+            qkv_macs=3 * width * width,
+            proj_macs=width * width,
+            mlp_macs=mlp.fc1.weight.numel() + mlp.fc2.weight.numel(),
+            patch_macs=rows * columns * model.embeddings.patch_embedding.weight.numel(),
+            head_macs=0,
+            grid=(rows, columns),
+        )
