@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -24,19 +23,25 @@ def diagnose() -> Iterator[tuple[str, str, str]]:
     yield from devices()
     weights = files("suite") / "weights" / "scenes_vit.safetensors"
     yield "embedded weights", *(("ok", "scenes_vit") if weights.is_file() else ("missing", "reinstall the package"))
-    yield "Java (METEOR, PTB tokenizer)", *java()
+    yield from caption_scorers()
     compiler = shutil.which("g++") or shutil.which("clang++")
     yield "C++ compiler (--compile)", *(("ok", compiler) if compiler else ("missing", "apt install g++"))
 
 
-def java() -> tuple[str, str]:
-    """State and version of the Java runtime."""
-    if not shutil.which("java"):
-        return "missing", "apt install default-jre-headless; captions are then scored without METEOR"
-    said = subprocess.run(["java", "-version"], capture_output=True, text=True, timeout=60)
-    if said.returncode:
-        return "missing", (said.stderr or said.stdout).strip().splitlines()[0]
-    return "ok", said.stderr.splitlines()[0]
+def caption_scorers() -> Iterator[tuple[str, str, str]]:
+    """Java, and what of the captions' scores works with it."""
+    try:
+        from tasks.caption_scoring.scorer import NEEDS_JAVA, availability, java_version
+    except ImportError as error:
+        yield "caption scorers", "missing", f"cannot be imported: {error}"
+        return
+    # Captions as people write them; some made of plain words alone need no tokenizer.
+    reasons, java = availability(["A dog, running."]), java_version()
+    yield "Java (PTB tokenizer)", *(("ok", java) if java else ("missing", NEEDS_JAVA))
+    if not java:
+        reasons["cider"] += "; captions of plain words in lower case are scored without"
+    for metric, label in (("cider", "BLEU, ROUGE-L, CIDEr"), ("meteor", "METEOR"), ("spice", "SPICE")):
+        yield label, "n/a" if reasons[metric] else "ok", reasons[metric] or "pycocoevalcap"
 
 
 def devices() -> Iterator[tuple[str, str, str]]:

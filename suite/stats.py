@@ -39,3 +39,57 @@ def paired_agreement(first: ArrayLike, second: ArrayLike) -> tuple[int, int]:
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(f"predictions of shapes {first.shape} and {second.shape} are not pairs of one sample each")
     return int(np.count_nonzero(first == second)), len(first)
+
+
+def bootstrap_sums(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> np.ndarray:
+    """Sums of `values` over resamples of the samples: n of n, drawn with replacement.
+
+    Statistics of sums, such as means and ratios, follow from them. Equal n, seed and resamples draw the same samples.
+
+    Args:
+        values: (n, k) numbers per sample, n >= 1.
+
+    Returns:
+        (resamples, k) float64.
+
+    Raises:
+        ValueError: values is not two-dimensional, has no rows, or holds NaN or Inf.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"values of shape {values.shape} are not rows of one sample each")
+    if not np.isfinite(values).all():
+        raise ValueError("values hold NaN or Inf; leave out the samples that have none, or say why")
+    draw, n = np.random.default_rng(seed), len(values)
+    # How often each sample is drawn, in place of the samples: one small matrix product a resample.
+    return np.stack([np.bincount(draw.integers(0, n, n), minlength=n) @ values for _ in range(resamples)])
+
+
+def percentile_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of values (resamples,), e.g. from their 2.5th to their 97.5th percentile.
+
+    Raises:
+        ValueError: level is not within (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}; it must lie strictly between 0 and 1, e.g. 0.95")
+    low, high = np.quantile(np.asarray(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_mean_interval(
+    values: ArrayLike, seed: int = 0, resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the mean of values (n,), in their unit; None for n = 0.
+
+    Source: B. Efron, "Bootstrap methods: another look at the jackknife", 1979.
+
+    Raises:
+        ValueError: values is not one-dimensional or holds NaN or Inf, or level is not within (0, 1).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"values of shape {values.shape} are not one number a sample")
+    if not len(values):
+        return None
+    return percentile_interval(bootstrap_sums(values[:, None], seed, resamples)[:, 0] / len(values), level)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from suite.stats import paired_agreement, wilson_interval
+from suite.stats import (
+    bootstrap_mean_interval,
+    bootstrap_sums,
+    paired_agreement,
+    percentile_interval,
+    wilson_interval,
+)
 
 
 def closed_form(successes: int, n: int, level: float) -> tuple[float, float]:
@@ -67,3 +73,59 @@ def test_agreement_of_no_samples_is_zero_of_zero():
 def test_predictions_that_are_not_pairs_are_refused():
     with pytest.raises(ValueError, match="not pairs"):
         paired_agreement([1, 2], [1, 2, 3])
+
+
+def test_a_bootstrap_sum_is_the_sum_over_the_samples_that_were_drawn():
+    values = np.arange(12.0).reshape(6, 2) ** 2
+    draw = np.random.default_rng(3)
+    drawn = [values[draw.integers(0, 6, 6)].sum(axis=0) for _ in range(5)]
+    assert bootstrap_sums(values, seed=3, resamples=5).tolist() == np.array(drawn).tolist()
+
+
+def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_distribution_for_many_samples():
+    values = np.random.default_rng(1).exponential(size=4000)
+    low, high = bootstrap_mean_interval(values, resamples=4000)
+    half = norm.ppf(0.975) * values.std() / math.sqrt(4000)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06 * half)
+
+
+def test_the_bootstrap_interval_holds_the_true_mean_as_often_as_it_says():
+    draw = np.random.default_rng(2)
+    samples = draw.gamma(2.0, size=(300, 100))
+    found = [bootstrap_mean_interval(values, resamples=200) for values in samples]
+    share = np.mean([low <= 2.0 <= high for low, high in found])
+    assert share == pytest.approx(0.95, abs=0.04)  # three standard errors of 300 trials
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_another():
+    values = np.random.default_rng(0).normal(size=50)
+    assert bootstrap_mean_interval(values) == bootstrap_mean_interval(list(values))
+    assert bootstrap_mean_interval(values) != bootstrap_mean_interval(values, seed=1)
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    values = np.random.default_rng(0).normal(size=50)
+    (low95, high95), (low99, high99) = (bootstrap_mean_interval(values, level=level) for level in (0.95, 0.99))
+    assert low99 < low95 < high95 < high99
+
+
+def test_equal_values_have_an_interval_without_width_and_no_values_have_none():
+    assert bootstrap_mean_interval([0.25] * 7) == (0.25, 0.25)
+    assert bootstrap_mean_interval([]) is None
+
+
+@pytest.mark.parametrize("values", [[1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]]])
+def test_values_that_have_no_mean_are_refused(values):
+    with pytest.raises(ValueError, match="values"):
+        bootstrap_mean_interval(values)
+
+
+def test_sums_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="rows"):
+        bootstrap_sums(np.empty((0, 2)))
+
+
+def test_a_percentile_interval_leaves_the_same_share_out_at_both_ends():
+    assert percentile_interval(np.arange(101.0), level=0.9) == pytest.approx((5.0, 95.0))
+    with pytest.raises(ValueError, match="level"):
+        percentile_interval([1.0], level=95)

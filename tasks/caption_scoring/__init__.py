@@ -1,0 +1,1 @@
+"""Scores of captions: pycocoevalcap in a child process that is watched."""

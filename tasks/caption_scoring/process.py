@@ -1,0 +1,96 @@
+"""The child process that scores captions: started, asked under a time limit, and ended with all that it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from suite.errors import CellError
+from tasks.caption_scoring.worker import FOLDER
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+class WorkerProcess:
+    """A running worker; `ask` it, then `close` it.
+
+    Its pycocoevalcap is a temporary folder of links to the installed one: that package writes into its own folder,
+    which may not be writable, and would keep what a killed process leaves there.
+    """
+
+    def __init__(self, package: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="caption-scorer-"))
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(package, self.folder / "pycocoevalcap", copy_function=os.symlink, ignore=ignored)
+        paths = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
+        with open(self.folder / "stderr", "wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": paths, FOLDER: str(self.folder)},
+                start_new_session=True,  # a process group that can be ended as a whole, and no Ctrl-C of its own
+            )
+        self._answers: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def ask(self, request: dict[str, dict], timeout_s: float) -> Any:
+        """The answer to {method: arguments}. CellError if it fails, the process ends, or one phase takes too long."""
+        (phase,) = request
+        # On a thread: a process that hangs does not read, and a pipe holds little.
+        threading.Thread(target=self._write, args=(json.dumps(request) + "\n",), daemon=True).start()
+        while True:
+            try:
+                line = self._answers.get(timeout=timeout_s)
+            except queue.Empty:
+                raise CellError(f"{phase} took more than {timeout_s:g} s") from None
+            if line is None:
+                raise CellError(f"the scoring process {self._end()} during {phase}")
+            with suppress(ValueError):  # half a line is the last of a process that was killed
+                message = json.loads(line)
+                if "failed" in message:
+                    raise CellError(message["failed"])
+                if "answer" in message:
+                    return message["answer"]
+                phase = message["phase"]
+
+    def close(self) -> None:
+        """Kills the process and everything that it started; there is nothing in it to save."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        with suppress(OSError):  # a request that was never read
+            self.process.stdin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # its end is told by `ask`
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
+
+    def _listen(self) -> None:
+        with self.process.stdout as answers:
+            for line in answers:
+                self._answers.put(line)
+        self._answers.put(None)
+
+    def _end(self) -> str:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "closed its output"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        said = (self.folder / "stderr").read_text(errors="replace").strip().splitlines()
+        return f"ended with exit code {code}" + (f" ({said[-1]})" if said else "")
