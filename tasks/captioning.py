@@ -1,0 +1,141 @@
+"""What all captioning tasks share: how captions are generated, what one is worth, what captions add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+from torch import Tensor, nn
+
+from suite.errors import CellError, RequestError
+from suite.metric import Metric, Shown
+from suite.task import Sample, Score, Summary, Task
+from tasks.caption_scoring.intervals import intervals
+from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, scoring_key
+from tasks.images import TimmPreprocessing
+from tasks.options import whole_number
+
+
+class Caption(Protocol):
+    """What a captioning model says of an image. tokens: the ids that were generated, the end token included."""
+
+    text: str
+    tokens: Sequence[int]
+
+
+class CaptioningTask(Task):
+    """A task whose labels are tuples of reference captions, for models that generate text.
+
+    Task options: `num_beams`: width of the beam, 1 for greedy search. `max_new_tokens`: most tokens of a caption, the
+    end token included.
+    """
+
+    shown = Shown(
+        metrics=(
+            Metric("cider", "CIDEr"),
+            Metric("bleu_4", "B@4"),
+            Metric("meteor", "METEOR"),
+            Metric("rouge_l", "ROUGE-L"),
+            Metric("spice", "SPICE"),
+            Metric("bleu_1", "B@1", hidden=True),
+            Metric("bleu_2", "B@2", hidden=True),
+            Metric("bleu_3", "B@3", hidden=True),
+        ),
+        costs=(
+            Metric("prefill", "Prefill GFLOPs", scale=1e-9, decimals=3),
+            Metric("per_token", "GFLOPs per token", scale=1e-9, decimals=3),
+        ),
+        throughput="captions/s",
+    )
+    outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), ("tokens", pa.list_(pa.int32()))])
+
+    def __init__(
+        self, data: str | None = None, limit: int | None = None, *, num_beams: int = 1, max_new_tokens: int = 20
+    ) -> None:
+        super().__init__(data, limit)
+        self.num_beams = whole_number("num_beams", num_beams)
+        self.max_new_tokens = whole_number("max_new_tokens", max_new_tokens)
+
+    def protocol(self) -> dict[str, Any]:
+        """How captions are searched for, the defaults that are never changed included."""
+        return {
+            "num_beams": self.num_beams,
+            "max_new_tokens": self.max_new_tokens,
+            "early_stopping": False,
+            "length_penalty": 1.0,
+        }
+
+    def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
+        """What the model's configuration says, as timm resolves it."""
+        return TimmPreprocessing.of(model, image_size)
+
+    def check_model(self, model: nn.Module) -> None:
+        """RequestError unless the model generates captions, and ones as long as is asked."""
+        if not callable(getattr(model, "generate", None)):
+            raise RequestError(
+                f"task {self.name!r} needs a captioning model such as {self.default_model}, and {type(model).__name__} "
+                "generates no text; choose one with --model"
+            )
+        model.check_length(self.max_new_tokens)
+
+    def predict(self, model: nn.Module, images: Tensor) -> list[Caption]:
+        """A caption of each of the preprocessed images (B, 3, H, W)."""
+        return model.generate(images, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens)
+
+    def score(self, outputs: Sequence[Caption], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Rows of id, prediction (the caption) and tokens.
+
+        CellError for captions that are too few, too many or no text, and where all captions of several images are
+        empty: a model does that which has lost its images, or its words. A single empty one is an outcome.
+        """
+        first = samples[0].id if samples else "none"
+        if len(outputs) != len(samples):
+            raise CellError(f"{len(outputs)} captions for {len(samples)} images from sample {first!r} on")
+        for caption, sample in zip(outputs, samples, strict=True):
+            if not isinstance(caption.text, str):
+                raise CellError(f"the caption of sample {sample.id!r} is of type {type(caption.text).__name__}")
+        if len(samples) > 1 and not any(caption.text.strip() for caption in outputs):
+            raise CellError(f"all {len(samples)} captions from sample {first!r} on are empty")
+        return [
+            {"id": sample.id, "prediction": caption.text, "tokens": [int(token) for token in caption.tokens]}
+            for caption, sample in zip(outputs, samples, strict=True)
+        ]
+
+    def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
+        """pycocoevalcap's scores of every cell against the references of all samples, as fractions.
+
+        One process scores all cells; a cell that it cannot score is a CellError with the reason.
+        """
+        if not cells:
+            return
+        captions = {key: dict(zip(rows["id"], rows["prediction"], strict=True)) for key, rows in cells.items()}
+        with CaptionScorer({sample.id: sample.label for sample in self.samples}) as scorer:
+            for key, result in scorer.score(captions):
+                yield key, result if isinstance(result, CellError) else self.summary(result, captions[key])
+
+    def summary(self, result: CaptionScores, captions: Mapping[str, str]) -> Summary:
+        """A cell's scores, each with its bootstrap interval over images, or with the reason why there is none."""
+        bounds = intervals(result.per_image)
+        scores = {}
+        for name in (metric.name for metric in self.shown.metrics):
+            if name in result.overall:
+                scores[name] = Score(result.overall[name], *bounds[name])
+            else:
+                scores[name] = Score(None, reason=result.missing[name])
+        return Summary(scores, result.per_image, (*result.notes, *notes(captions)))
+
+    def scoring_key(self) -> str:
+        """The scorers' release, and which of them work here: with Java installed later, scores are made anew."""
+        return scoring_key()
+
+    def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
+        """Multiply-accumulates of the decoder per image: for the prompt and the image, and for each token after."""
+        return model.decoding_macs(images)
+
+
+def notes(captions: Mapping[str, str]) -> tuple[str, ...]:
+    """How many captions are empty, if any; `captions` by the ids of their images."""
+    empty = [id for id, text in captions.items() if not text.strip()]
+    return (f"{len(empty)} of {len(captions)} captions empty, first that of {empty[0]!r}",) if empty else ()
