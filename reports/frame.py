@@ -55,7 +55,8 @@ SHARED = ("task", "model", "weights", "weights_kind", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a FLOPs target that no rate meets.
-SPEED_CONTEXT = ("device", "compile", "attention", "aa_low", "aa_high", "noisy")
+SPEED_CONTEXT = {name: name for name in ("device", "compile", "attention", "aa_low", "aa_high", "noisy")}
+SPEED_CONTEXT["timed_batch_size"] = "batch_size"
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,12 @@ class Group:
         """What methods are compared by: the task's first metric, or, with random weights, the agreement."""
         return AGREEMENT if self.random_weights else self.shown.metrics[0]
 
-    def seen(self, name: str) -> list[Any]:
-        """The distinct values of one circumstance among the rows that have it, e.g. their devices."""
+    def seen(self, name: str, whole: bool = False) -> list[Any]:
+        """The distinct values of one circumstance among the rows that have it, e.g. their devices.
+
+        whole: of the timing of the whole model, not of the backbone.
+        """
+        name = f"whole_{name}" if whole else name
         values = (circumstances.get(name) for circumstances in self.context)
         return sorted({value for value in values if value is not None})
 
@@ -253,7 +258,6 @@ def _speed_note(speed: dict[str, Any] | None, about: dict[str, Any]) -> str:
 
 
 def _context(cell: Cell) -> dict[str, Any]:
-    speed = cell.speed or {}
     scores = cell.scores["scores"] if cell.scores else {}
     return {
         "image_size": cell.about.get("image_size"),
@@ -261,9 +265,14 @@ def _context(cell: Cell) -> dict[str, Any]:
         "reasons": {name: score["reason"] for name, score in scores.items() if score["value"] is None},
         "notes": cell.scores["notes"] if cell.scores else [],
         "flops_images": (cell.flops or {}).get("images"),
-        "timed_batch_size": speed.get("batch_size"),
-        **{name: speed.get(name) for name in SPEED_CONTEXT},
+        **_timing(cell.speed, ""),
+        **_timing(cell.whole_speed, "whole_"),
     }
+
+
+def _timing(speed: dict[str, Any] | None, prefix: str) -> dict[str, Any]:
+    """How a speed was measured, under names that begin with `prefix`."""
+    return {f"{prefix}{name}": (speed or {}).get(field) for name, field in SPEED_CONTEXT.items()}
 
 
 def _order(entry: tuple[dict[str, Any], Cell]) -> tuple[Any, ...]:

@@ -27,15 +27,18 @@ def title(group: Group) -> str:
     return " · ".join([group.task, group.model, weights, images(group), *size])
 
 
-def circumstances(group: Group) -> str:
-    """Where and how speed was measured, with the spread of the unreduced model against itself."""
-    if not group.frame.im_s.notna().any():
+def circumstances(group: Group, whole: bool = False) -> str:
+    """Where and how speed was measured, with the spread of the unreduced model against itself.
+
+    whole: the speed of the whole model, not of its backbone.
+    """
+    if not group.frame["whole_s" if whole else "im_s"].notna().any():
         return "speed not measured"
-    batches = group.seen("timed_batch_size") or [group.batch_size]
-    parts = [" / ".join(map(str, group.seen("device"))) or f"device {NO_DATA}"]
+    batches = group.seen("timed_batch_size", whole) or [group.batch_size]
+    parts = [" / ".join(map(str, group.seen("device", whole))) or f"device {NO_DATA}"]
     parts += [f"batch size {', '.join(map(str, batches))}", group.precision]
-    parts += ["compiled" if c else "eager" for c in group.seen("compile")]
-    lows, highs = group.seen("aa_low"), group.seen("aa_high")
+    parts += ["compiled" if c else "eager" for c in group.seen("compile", whole)]
+    lows, highs = group.seen("aa_low", whole), group.seen("aa_high", whole)
     spread = f"{min(lows):.3f}–{max(highs):.3f}" if lows and highs else NO_DATA
     return " · ".join([*parts, f"A/A {spread}"])
 
@@ -51,7 +54,10 @@ def notes(group: Group) -> list[str]:
         f"1 FLOP = 1 multiply-add{encoder}; overhead: share of the FLOPs that the reducer itself adds."
     )
     if group.shown.throughput:
-        said.append(f"im/s and speed-up are the encoder's; {group.shown.throughput}: the whole model, end to end.")
+        said.append(
+            f"{group.shown.throughput} and speed-up: the whole model, end to end ({circumstances(group, whole=True)}); "
+            "they depend on what it generates, too. Costs after the encoder are of all beams."
+        )
     said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")

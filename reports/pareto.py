@@ -1,4 +1,4 @@
-"""Pareto plots of a run: accuracy against FLOPs and against measured speed, as PNG, SVG and PDF.
+"""Pareto plots of a run: a score against FLOPs and against measured speed, as PNG, SVG and PDF.
 
 matplotlib is imported when a plot is drawn and not before; figures are made without pyplot, so nothing global
 changes and no display is needed.
@@ -120,7 +120,7 @@ def _render(group: Group, plot: Plot, width: float) -> dict[str, bytes]:
 
 
 def _draw_series(axes: Axes, coordinates: tuple[pd.Series, ...], style: Style, strong: bool, bars: bool) -> None:
-    """One reducer's line and markers, paler if others beat it everywhere, and thin accuracy intervals."""
+    """One reducer's line and markers, paler if others beat it everywhere, and thin intervals."""
     x, y, low, high = coordinates
     alpha, order, width = (1.0, 4, 1.1) if strong else (0.6, 3, 0.7 if style.filled else 0.55)
     if bars:
@@ -204,7 +204,7 @@ def _draw_key(figure: Figure, styles: list[Style], narrow: bool) -> None:
 def _heading(group: Group, plot: Plot, remarks: list[str], characters: int) -> str:
     lines = [f"{group.task} · {group.model} · {images(group)}"]
     if not plot.fewer_is_better:
-        lines.append(circumstances(group))
+        lines.append(circumstances(group, plot.whole))
     else:
         lines[0] += f" · {group.precision}"
     lines += [RANDOM_WEIGHTS] if group.random_weights else []

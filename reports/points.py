@@ -12,12 +12,13 @@ from reports.text import row_label
 
 @dataclass(frozen=True)
 class Plot:
-    """One kind of Pareto plot: what is on its x-axis, and which end of it is better."""
+    """One kind of Pareto plot: its x-axis, which end of it is better, and whether it is the whole model's."""
 
     name: str
     x: str
     label: str
     fewer_is_better: bool
+    whole: bool = False
 
 
 FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_is_better=True)
@@ -29,7 +30,8 @@ def plots_of(group: Group) -> tuple[Plot, Plot]:
     """Cost and speed. Where a model is more than its backbone, the cost is the encoder's and the speed the whole's."""
     if not group.shown.throughput:
         return FLOPS, SPEED
-    speed = replace(SPEED, x="whole_s", label=f"{group.shown.throughput[:1].upper()}{group.shown.throughput[1:]}")
+    name = group.shown.throughput
+    speed = replace(SPEED, whole=True, x="whole_s", label=f"{name[0].upper()}{name[1:]}")
     return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed
 
 
@@ -40,7 +42,8 @@ def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list
     if plot.fewer_is_better:
         why, out = "FLOPs disputed", frame.disputed.astype(bool)
     else:
-        timed = pd.Series([c.get("timed_batch_size") for c in group.context], group.frame.index)[frame.index]
+        size = "whole_timed_batch_size" if plot.whole else "timed_batch_size"
+        timed = pd.Series([c.get(size) for c in group.context], group.frame.index)[frame.index]
         usual = timed[frame.reducer == "none"].to_list() or timed.mode().to_list() or [None]
         why, out = "timed at another batch size", timed.notna() & (timed != usual[0])
     rows = [row_label(row) for row in frame[out].itertuples()]

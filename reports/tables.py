@@ -55,7 +55,7 @@ class Column:
 
 def _of_metric(row: Any, metric: Metric, interval: bool) -> str:
     value, low, high = (getattr(row, metric.name + end) for end in INTERVAL)
-    return score(value, low, high, interval, metric.scale, metric.decimals)
+    return score(value, low, high, interval, metric.scale, metric.decimals, metric.largest)
 
 
 def _headline(row: Any, metric: Metric) -> str:
@@ -97,14 +97,12 @@ FLOPS = (
     Column("FLOPs (%)", lambda row: percent(row.reduction, signed=True)),
     Column("Overhead (%)", lambda row: percent(row.overhead_gmacs / row.gmacs, 2)),
 )
-SPEED = (
-    Column("Speed-up", lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
+LEFT = (
     Column("Tokens left", lambda row: spread(whole(row.tokens_left), whole(row.tokens_p5), whole(row.tokens_p95))),
     Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
 )
 # What stands in a narrow terminal in place of longer columns.
 SHORTER: tuple[tuple[str, Column | None], ...] = (
-    ("Speed-up interval", Column("Speed-up", lambda row: ratio(row.speedup, math.nan, math.nan))),
     ("what untrained ones lack", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
     ("rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
     ("the word untrained (*)", Column("Reducer", _starred_reducer, numeric=False)),
@@ -115,13 +113,8 @@ def columns_for(frame: pd.DataFrame) -> list[Column]:
     """The columns that people see; 'Images' is one of them only where some are missing."""
     shown, random = Shown.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
     first, *others = (metric for metric in shown.metrics if not metric.hidden)
-    header = (
-        first.label
-        if random == {False}
-        else f"{AGREEMENT.label}"
-        if random == {True}
-        else f"{first.label} or agreement (%)"
-    )
+    headers = {(False,): first.label, (True,): AGREEMENT.label}
+    header = headers.get(tuple(random), f"{first.label} or {AGREEMENT.label.lower()}")
     images = [IMAGES] if frame.missing.any() else []
     # with random weights, the other scores mean nothing either
     scores = [] if random == {True} else [_metric_column(metric) for metric in others]
@@ -129,7 +122,8 @@ def columns_for(frame: pd.DataFrame) -> list[Column]:
     costs = [_cost_column(cost) for cost in shown.costs]
     headline = Column(header, lambda row: _headline(row, first))
     cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
-    return [REDUCER, RATE, headline, *images, *scores, cost, *FLOPS, pace, *SPEED, *whole, *costs]
+    speeds = [pace, *whole, _speedup_column(bool(whole))]
+    return [REDUCER, RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs]
 
 
 def _of_encoder(column: Column) -> Column:
@@ -151,15 +145,27 @@ def _throughput_column(name: str) -> Column:
     return Column(name, show)
 
 
+def _speedup_column(whole: bool, interval: bool = True) -> Column:
+    """Of the whole model, or of the backbone where there is no more to it."""
+    name = "whole_speedup" if whole else "speedup"
+
+    def show(row: Any) -> str:
+        value, *bounds = (getattr(row, name + end) for end in INTERVAL)
+        return ratio(value, *(bounds if interval else (math.nan, math.nan)))
+
+    return Column("Speed-up", show)
+
+
 def _shorter(frame: pd.DataFrame) -> list[tuple[str, Column | None]]:
     """What a narrow terminal goes without, in order, and what stands there instead."""
     shown = Shown.from_dict(frame.attrs["shown"])
     rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
     own = ["Memory (MiB)", *(cost.label for cost in shown.costs[::-1]), "Tokens left", "Overhead (%)", *rest[::-1]]
     if shown.throughput:
-        own += [_of_encoder(IM_S).header, "Speed-up"]
-    cost = _of_encoder(GFLOPS).header if shown.throughput else GFLOPS.header
-    brief = [("GFLOPs interval", Column(cost, _gflops)), *SHORTER, (cost, None)]
+        own.append(_of_encoder(IM_S).header)
+    cost = (_of_encoder(GFLOPS) if shown.throughput else GFLOPS).header
+    brief = [("Speed-up interval", _speedup_column(bool(shown.throughput), interval=False))]
+    brief += [("GFLOPs interval", Column(cost, _gflops)), *SHORTER, (cost, None)]
     return [*((name, None) for name in own), *brief]
 
 

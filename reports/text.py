@@ -45,11 +45,19 @@ def percent(fraction: float, decimals: int = 1, signed: bool = False) -> str:
     return _minus(f"{100 * fraction:{'+' if signed else ''}.{decimals}f}".replace("+0.0", "0.0"))
 
 
-def score(value: float, low: float, high: float, interval: bool = True, scale: float = 100, decimals: int = 1) -> str:
+def score(
+    value: float,
+    low: float,
+    high: float,
+    interval: bool = True,
+    scale: float = 100,
+    decimals: int = 1,
+    largest: float | None = 1.0,
+) -> str:
     """A score times `scale` ± half its interval: two decimals where that is below 0.5, else one.
 
-    Near 0 and 100, where value ± half would leave the scale, the interval itself: '95.0 [83.5, 98.6]'. A score without
-    an interval has `decimals`.
+    Where value ± half would be below 0 or above the largest possible, the interval itself: '95.0 [83.5, 98.6]'. A score
+    without an interval has `decimals`.
     """
     if not known(value):
         return NO_DATA
@@ -57,12 +65,12 @@ def score(value: float, low: float, high: float, interval: bool = True, scale: f
     if not known(low) or not known(high):
         return f"{value:.{decimals}f}"
     half = (high - low) / 2
-    if half == 0:  # not sampled: equal by definition
-        return f"{value:g}"
+    if half == 0:
+        return f"{value:.{decimals}f}"
     decimals = 2 if half < 0.5 else 1
     if not interval:
         return f"{value:.{decimals}f}"
-    if value - half < 0 or value <= 100 < value + half:
+    if value - half < 0 or (largest is not None and value + half > scale * largest):
         return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 

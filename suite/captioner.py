@@ -54,7 +54,7 @@ class Decoding:
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise RequestError(f"{name}={value!r}: captions need a whole number of at least 1")
 
     def settings(self, model: Any, use_cache: bool = True, **changes: Any) -> GenerationConfig:
@@ -137,8 +137,8 @@ class Captioner(nn.Module):
         return [captions[row] for row in range(len(images))]
 
     @torch.no_grad()
-    def decoding_macs(self, images: Tensor) -> dict[str, int]:
-        """MACs per image of (B, 3, H, W) at batch 1, greedily, after the encoder and with what is attached to it.
+    def decoding_macs(self, images: Tensor, num_beams: int = 1) -> dict[str, int]:
+        """MACs per image of (B, 3, H, W) at batch 1, of all beams, after the encoder and with what is attached to it.
 
         prefill: all up to the first token (visual projection, image tokens and BOS through the decoder, output layer).
         per_token: the cached step after it. As dispatched in what really runs; means over images that differ.
@@ -147,13 +147,13 @@ class Captioner(nn.Module):
         bos = [self._bos(images)] * len(images)
         counted = []
         for rows, alike in same_length(features, valid, bos):
-            counted += [self._step_macs(alike[:1], bos[0][None])] * len(rows)
+            counted += [self._step_macs(alike[:1], bos[0][None], num_beams)] * len(rows)
         prefill, per_token = (round(sum(macs) / len(counted)) for macs in zip(*counted, strict=True))
         return {"prefill": prefill, "per_token": per_token}
 
-    def _step_macs(self, features: Tensor, prompt: Tensor) -> tuple[int, int]:
+    def _step_macs(self, features: Tensor, prompt: Tensor, num_beams: int) -> tuple[int, int]:
         """Of the first step and of the second, for encoder output (1, N, C)."""
-        settings = Decoding(max_new_tokens=2).settings(self.git.config, eos_token_id=None)
+        settings = Decoding(num_beams, 2).settings(self.git.config, eos_token_id=None)
         # explicit attention is made of products that every release of the counter knows
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             steps = _CountSteps(counter)
@@ -277,5 +277,5 @@ def same_length(
     for row, (count, prompt) in enumerate(zip(counts, prompts, strict=True)):
         groups.setdefault((count, len(prompt)), []).append(row)
     for (count, _), rows in groups.items():
-        alike = features[rows]
+        alike = features[rows] if len(groups) > 1 else features
         yield rows, alike if valid is None else alike[valid[rows]].view(len(rows), count, -1)

@@ -101,8 +101,9 @@ def _random(name: str, seed: int) -> Captioner:
 def _downloaded(name: str) -> tuple[Path, str]:
     """The folder that the hub's client keeps a model's files in, and the source to name."""
     if name in EMBEDDED_GIT or name == ANY_GIT:
-        use = "embedded, none or a folder" if name in EMBEDDED_GIT else "a folder"
-        raise RequestError(f"model '{name}' has no pretrained weights to download; use checkpoint {use}")
+        folder = "give its folder as the checkpoint (--checkpoint FOLDER)"
+        remedy = "use checkpoint embedded, none or a folder" if name in EMBEDDED_GIT else folder
+        raise RequestError(f"model '{name}' has no pretrained weights to download; {remedy}")
     known = published_git(name)
     hub = known.hub if known else name
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,10 +180,13 @@ def doctor_command() -> None:
     """Say what works here: device, packages, weights, Java, and what to install where something is missing."""
     from suite.doctor import diagnose
 
-    table = Table("item", "state", "detail")
-    for item, state, detail in diagnose():
-        table.add_row(item, state, detail)
+    table, findings = Table("item", "state", "detail"), list(diagnose())
+    for found in findings:
+        table.add_row(found.item, found.state, found.detail)
     out_console.print(table)
+    for found in findings:
+        if found.command:  # a table would break it into pieces
+            out_console.print(f"for {found.item}:\n{found.command}", highlight=False, markup=False, soft_wrap=True)
 
 
 @listing.callback()
@@ -217,11 +221,17 @@ def list_reducers_command() -> None:
 
 @listing.command("models")
 def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
-    """Supported timm models, one a line; those with pretrained weights are marked."""
+    """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
     from suite.backbones import list_models
+    from suite.backbones.published_git import ANY_GIT
+    from suite.checkpoint import EMBEDDED, default_checkpoint
 
-    for name, pretrained in list_models(pattern):
-        typer.echo(f"{name}{'  (pretrained)' if pretrained else ''}")
+    own = [(name, False) for name in EMBEDDED if fnmatchcase(name, pattern)]
+    for name, pretrained in own + list_models(pattern):
+        embedded = default_checkpoint(name) == "embedded"
+        weights = "embedded" if embedded else "pretrained" if pretrained else ""
+        mark = "with --checkpoint FOLDER" if name == ANY_GIT else weights
+        typer.echo(f"{name}  ({mark})" if mark else name)
 
 
 @listing.command("tasks")

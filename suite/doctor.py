@@ -4,55 +4,85 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
+from pathlib import Path
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib"),
     *("pycocoevalcap", "mmsegmentation", "mmcv-lite", "scipy", "safetensors"),
 )
+GIT_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
 
 
-def diagnose() -> Iterator[tuple[str, str, str]]:
-    """(item, 'ok' | 'missing' | 'n/a', detail) for everything a run may need."""
+@dataclass(frozen=True)
+class Finding:
+    """state: 'ok', 'missing' or 'n/a'. command: what to run, where it is too long for the detail."""
+
+    item: str
+    state: str
+    detail: str
+    command: str = ""
+
+
+def diagnose() -> Iterator[Finding]:
+    """Everything a run may need."""
     for name in PACKAGES:
         try:
-            yield name, "ok", version(name)
+            yield Finding(name, "ok", version(name))
         except PackageNotFoundError:
-            yield name, "missing", f"pip install {name}"
+            yield Finding(name, "missing", f"pip install {name}")
     yield from devices()
-    weights = files("suite") / "weights" / "scenes_vit.safetensors"
-    yield "embedded weights", *(("ok", "scenes_vit") if weights.is_file() else ("missing", "reinstall the package"))
+    yield from embedded_weights()
     yield from caption_scorers()
     compiler = shutil.which("g++") or shutil.which("clang++")
-    yield "C++ compiler (--compile)", *(("ok", compiler) if compiler else ("missing", "apt install g++"))
+    yield Finding("C++ compiler (--compile)", *(("ok", compiler) if compiler else ("missing", "apt install g++")))
 
 
-def caption_scorers() -> Iterator[tuple[str, str, str]]:
+def embedded_weights() -> Iterator[Finding]:
+    """The files of every model that comes with the suite."""
+    item = "embedded weights"
+    try:
+        from suite.backbones.published_git import EMBEDDED_GIT
+        from suite.checkpoint import EMBEDDED
+    except ImportError as error:
+        yield Finding(item, "missing", f"cannot be imported: {error}")
+        return
+    models = {name: [Path(__file__).parent / weights] for name, (_, weights) in EMBEDDED.items()}
+    models |= {name: [folder / file for file in GIT_FILES] for name, folder in EMBEDDED_GIT.items()}
+    for name, paths in models.items():
+        absent = ", ".join(path.name for path in paths if not path.is_file())
+        bad = ("missing", f"{name}: no {absent}; reinstall the package")
+        yield Finding(item, *(bad if absent else ("ok", name)))
+
+
+def caption_scorers() -> Iterator[Finding]:
     """Java, and what of the captions' scores works with it."""
     try:
-        from tasks.caption_scoring.scorer import NEEDS_JAVA, availability, java_version
+        from tasks.caption_scoring.scorer import FETCH_SPICE, NEEDS_JAVA, availability, java_version
     except ImportError as error:
-        yield "caption scorers", "missing", f"cannot be imported: {error}"
+        yield Finding("caption scorers", "missing", f"cannot be imported: {error}")
         return
     # Captions as people write them; some made of plain words alone need no tokenizer.
     reasons, java = availability(["A dog, running."]), java_version()
-    yield "Java (PTB tokenizer)", *(("ok", java) if java else ("missing", NEEDS_JAVA))
+    yield Finding("Java (PTB tokenizer)", *(("ok", java) if java else ("missing", NEEDS_JAVA)))
     if not java:
         reasons["cider"] += "; captions of plain words in lower case are scored without"
     for metric, label in (("cider", "BLEU, ROUGE-L, CIDEr"), ("meteor", "METEOR"), ("spice", "SPICE")):
-        yield label, "n/a" if reasons[metric] else "ok", reasons[metric] or "pycocoevalcap"
+        reason, command = reasons[metric], FETCH_SPICE if FETCH_SPICE in reasons[metric] else ""
+        detail = reason.replace(FETCH_SPICE, "see below") or "pycocoevalcap"
+        yield Finding(label, "n/a" if reason else "ok", detail, command)
 
 
-def devices() -> Iterator[tuple[str, str, str]]:
+def devices() -> Iterator[Finding]:
     """The GPUs, or that there is none."""
     try:
         import torch
     except ImportError as error:
-        yield "torch", "missing", f"cannot be imported: {error}"
+        yield Finding("torch", "missing", f"cannot be imported: {error}")
         return
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            yield f"cuda:{index}", "ok", torch.cuda.get_device_name(index)
+            yield Finding(f"cuda:{index}", "ok", torch.cuda.get_device_name(index))
     else:
-        yield "GPU", "n/a", f"no CUDA device; runs on the CPU with {torch.get_num_threads()} threads"
+        yield Finding("GPU", "n/a", f"no CUDA device; runs on the CPU with {torch.get_num_threads()} threads")

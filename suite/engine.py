@@ -103,12 +103,16 @@ def count_cost(plan: Plan, cells: list[Cell], progress: Progress) -> list[Cell]:
 def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
     """scores.json of every cell whose outcomes are not scored yet, by one scorer for all of them."""
     made_of, todo, by_key = {}, {}, {cell.key: cell for cell in cells}
+    version, scorable = plan.task.scoring_version(), set(plan.task.scorable())
     for cell in cells:
         outcomes = cell.folder.shards.whole
         if not outcomes.exists():
             continue
-        made_of[cell.key] = hashlib.sha256((file_sha256(outcomes) + plan.task.scoring_key()).encode()).hexdigest()
-        if (cell.folder.read("scores") or {}).get("of") != made_of[cell.key]:
+        made_of[cell.key] = hashlib.sha256((file_sha256(outcomes) + version).encode()).hexdigest()
+        stored = cell.folder.read("scores") or {"of": None, "scores": {}}
+        unknown = [name for name, score in stored["scores"].items() if score["value"] is None]
+        # what is known stays known, even where its scorer is not installed now
+        if stored["of"] != made_of[cell.key] or scorable.intersection(unknown):
             todo[cell.key] = cell.folder.shards.outcomes()
     with progress.scoring(len(todo)) as advance:
         for key, summary in plan.task.summaries(todo):
@@ -145,7 +149,8 @@ def time_cells(
     if images is None:
         return
     reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
-    with progress.timing(len(todo)) as advance:
+    what = plan.task.shown.throughput if run else "im/s of encoders" if plan.task.shown.throughput else "cells"
+    with progress.timing(what, len(todo)) as advance:
         results = measure_speed(
             plan.model,
             images.to(device),

@@ -10,14 +10,18 @@ import torch
 from suite.batches import sample_images
 from suite.measure.timing import synchronize
 from suite.plan import Plan, resolve_device
-from suite.store.folder import RunFolder
+from suite.store.folder import CellFolder, RunFolder
 
 PROBE_BATCH = 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell and what is left of it. state: 'done', 'failed', 'to do', or 'partly done'."""
+    """A cell and what is left of it.
+
+    state: 'to do', 'partly done', 'to score' (all predicted, no scores yet), 'done' or 'failed'.
+    images: how many are not predicted yet.
+    """
 
     reducer: str
     rate: str
@@ -36,11 +40,16 @@ def estimate(plan: Plan) -> tuple[list[Row], float]:
     for key, ask in plan.asks.items():
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
-        state = (
-            "failed" if cell.read("failed") else "done" if not left else "to do" if left == len(ids) else "partly done"
-        )
-        rows.append(Row(ask.reducer, ask.rate, state, left))
+        rows.append(Row(ask.reducer, ask.rate, state_of(cell, left, len(ids)), left))
     return rows, sum(row.images for row in rows) * seconds_per_image(plan)
+
+
+def state_of(cell: CellFolder, left: int, images: int) -> str:
+    if cell.read("failed"):
+        return "failed"
+    if left:
+        return "to do" if left == images else "partly done"
+    return "to score" if cell.read("scores") is None else "done"
 
 
 def seconds_per_image(plan: Plan) -> float:

@@ -59,7 +59,7 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
     alive = {cell.key: cell for cell in cells}
     for cell in cells:
         if todo[cell.key]:
-            cell.folder.remove("scores")
+            cell.folder.remove_scores()
     with progress.images(total, len(cells)) as advance:
         for number, batch in load(plan, [batches[n] for n in numbers], numbers):
             for error in batch.errors:

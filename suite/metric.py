@@ -8,29 +8,39 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a task reports of a cell, a score or a cost.
+    """A score of a cell.
 
-    name: in the store, and the frame's column. scale: what is stored times this is what people read, with `decimals`.
-    hidden: in the store and the frame only, not in the table for people.
+    name: in the store, and the frame's column. largest: what is possible, None without a bound. scale: what is stored
+    times this is what people read, with `decimals`. hidden: in the store and the frame only, not in the table for
+    people.
     """
 
     name: str
     label: str
+    largest: float | None = 1.0
     scale: float = 100.0
     decimals: int = 1
     hidden: bool = False
 
 
 @dataclass(frozen=True)
-class Shown:
-    """All of them. Methods are compared by the first metric.
+class Cost:
+    """Multiply-accumulates per image beyond the backbone's. name: in the store; the frame's column is <name>_gmacs."""
 
-    costs: multiply-accumulates beyond the backbone's. throughput: what the speed of the whole model is called, such as
+    name: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that a task reports. Methods are compared by the first metric.
+
+    throughput: what the speed of the whole model is called, such as
     'captions/s'; '' where there is no more to it than a backbone.
     """
 
     metrics: tuple[Metric, ...]
-    costs: tuple[Metric, ...] = ()
+    costs: tuple[Cost, ...] = ()
     throughput: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -38,5 +48,5 @@ class Shown:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Shown:
-        metrics, costs = (tuple(Metric(**one) for one in value[name]) for name in ("metrics", "costs"))
-        return cls(metrics, costs, value["throughput"])
+        metrics = tuple(Metric(**one) for one in value["metrics"])
+        return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"])

@@ -31,7 +31,9 @@ from tasks import task_class
 VERSIONS = ("torch", "timm")
 SHARED = (
     *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "draws.py"),
-    *("handle.py", "shared_prefix.py", "captioner*.py", "backbones/*.py"),
+    *("handle.py", "shared_prefix.py", "captioner*.py"),
+    *("backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/reduced.py"),
+    *("backbones/timm_vit.py", "backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py", "backbones/git.py"),
 )
 
 

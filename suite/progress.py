@@ -56,9 +56,9 @@ class Progress:
             yield advance
 
     @contextmanager
-    def timing(self, cells: int) -> Iterator[Callable[[int, int, str], None]]:
+    def timing(self, what: str, cells: int) -> Iterator[Callable[[int, int, str], None]]:
         """A counter of timed blocks; its callback takes (blocks done, blocks in all, what)."""
-        with self._counter(f"timing {cells} cells", 0, unit="blocks", settable=True) as update:
+        with self._counter(f"timing {what}, {cells} variants", 0, unit="blocks", settable=True) as update:
             yield lambda done, blocks, what: update(what, done, blocks)
 
     @contextmanager

@@ -6,7 +6,7 @@ A task hands images to a model and judges what comes back; it never learns which
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -126,10 +126,13 @@ class Task(ABC):
         All cells are given at once, so that a scorer that is slow to start is started once.
         """
 
-    def scoring_key(self) -> str:
-        """What decides a summary beside the rows, such as scorers that are not installed; stored ones of another key
-        are made anew."""
+    def scoring_version(self) -> str:
+        """What decides a summary beside the rows, such as a scorer's release; one of another version is made anew."""
         return ""
+
+    def scorable(self) -> Collection[str]:
+        """Metrics that may be unknown elsewhere and have a scorer here: a summary without one of them is made anew."""
+        return ()
 
     def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
         """Multiply-accumulates per image by the names of `shown.costs`, with whatever is attached to `model`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import pandas as pd
@@ -10,10 +11,11 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from suite.errors import CellError, RequestError
-from suite.metric import Metric, Shown
+from suite.metric import Cost, Metric, Shown
+from suite.stats import bootstrap_mean_interval
 from suite.task import Sample, Score, Summary, Task
 from tasks.caption_scoring.intervals import intervals
-from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, scoring_key
+from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, availability, scoring_version
 from tasks.images import TimmPreprocessing
 from tasks.options import whole_number
 
@@ -34,7 +36,7 @@ class CaptioningTask(Task):
 
     shown = Shown(
         metrics=(
-            Metric("cider", "CIDEr"),
+            Metric("cider", "CIDEr", largest=10.0),
             Metric("bleu_4", "B@4"),
             Metric("meteor", "METEOR"),
             Metric("rouge_l", "ROUGE-L"),
@@ -42,10 +44,11 @@ class CaptioningTask(Task):
             Metric("bleu_1", "B@1", hidden=True),
             Metric("bleu_2", "B@2", hidden=True),
             Metric("bleu_3", "B@3", hidden=True),
+            Metric("length", "Tokens per caption", largest=None, scale=1.0, hidden=True),
         ),
         costs=(
-            Metric("prefill", "Prefill GFLOPs", scale=1e-9, decimals=3),
-            Metric("per_token", "GFLOPs per token", scale=1e-9, decimals=3),
+            Cost("prefill", "Prefill GFLOPs"),
+            Cost("per_token", "GFLOPs per token"),
         ),
         throughput="captions/s",
     )
@@ -59,12 +62,13 @@ class CaptioningTask(Task):
         self.max_new_tokens = whole_number("max_new_tokens", max_new_tokens)
 
     def protocol(self) -> dict[str, Any]:
-        """How captions are searched for, the defaults that are never changed included."""
+        """How captions are searched for, the defaults that are never changed included, and by which releases."""
         return {
             "num_beams": self.num_beams,
             "max_new_tokens": self.max_new_tokens,
             "early_stopping": False,
             "length_penalty": 1.0,
+            **{name: version(name) for name in ("transformers", "tokenizers")},
         }
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
@@ -73,7 +77,7 @@ class CaptioningTask(Task):
 
     def check_model(self, model: nn.Module) -> None:
         """RequestError unless the model generates captions, and ones as long as is asked."""
-        if not callable(getattr(model, "generate", None)):
+        if not all(callable(getattr(model, name, None)) for name in ("generate", "check_length", "decoding_macs")):
             raise RequestError(
                 f"task {self.name!r} needs a captioning model such as {self.default_model}, and {type(model).__name__} "
                 "generates no text; choose one with --model"
@@ -87,8 +91,7 @@ class CaptioningTask(Task):
     def score(self, outputs: Sequence[Caption], samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, prediction (the caption) and tokens.
 
-        CellError for captions that are too few, too many or no text, and where all captions of several images are
-        empty: a model does that which has lost its images, or its words. A single empty one is an outcome.
+        CellError for captions that are too few, too many or no text. An empty one is an outcome.
         """
         first = samples[0].id if samples else "none"
         if len(outputs) != len(samples):
@@ -96,8 +99,6 @@ class CaptioningTask(Task):
         for caption, sample in zip(outputs, samples, strict=True):
             if not isinstance(caption.text, str):
                 raise CellError(f"the caption of sample {sample.id!r} is of type {type(caption.text).__name__}")
-        if len(samples) > 1 and not any(caption.text.strip() for caption in outputs):
-            raise CellError(f"all {len(samples)} captions from sample {first!r} on are empty")
         return [
             {"id": sample.id, "prediction": caption.text, "tokens": [int(token) for token in caption.tokens]}
             for caption, sample in zip(outputs, samples, strict=True)
@@ -106,33 +107,42 @@ class CaptioningTask(Task):
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """pycocoevalcap's scores of every cell against the references of all samples, as fractions.
 
-        One process scores all cells; a cell that it cannot score is a CellError with the reason.
+        One process scores all cells; a cell that it cannot score is a CellError with the reason, and so is one of
+        empty captions alone: a model does that which has lost its images, or its words.
         """
         if not cells:
             return
         captions = {key: dict(zip(rows["id"], rows["prediction"], strict=True)) for key, rows in cells.items()}
+        for key, said in list(captions.items()):
+            if len(said) > 1 and not any(text.strip() for text in said.values()):
+                yield key, CellError(f"all {len(said)} captions from sample {next(iter(said))!r} on are empty")
+                del captions[key]
         with CaptionScorer({sample.id: sample.label for sample in self.samples}) as scorer:
             for key, result in scorer.score(captions):
-                yield key, result if isinstance(result, CellError) else self.summary(result, captions[key])
+                yield key, result if isinstance(result, CellError) else self.summary(result, cells[key])
 
-    def summary(self, result: CaptionScores, captions: Mapping[str, str]) -> Summary:
+    def summary(self, result: CaptionScores, rows: pd.DataFrame) -> Summary:
         """A cell's scores, each with its bootstrap interval over images, or with the reason why there is none."""
-        bounds = intervals(result.per_image)
-        scores = {}
-        for name in (metric.name for metric in self.shown.metrics):
-            if name in result.overall:
-                scores[name] = Score(result.overall[name], *bounds[name])
-            else:
-                scores[name] = Score(None, reason=result.missing[name])
+        bounds, lengths = intervals(result.per_image), rows["tokens"].map(len)
+        scores = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
+        scores |= {name: Score(value, *bounds[name]) for name, value in result.overall.items()}
+        scores["length"] = Score(float(lengths.mean()), *bootstrap_mean_interval(lengths.to_numpy(float)))
+        scores = {metric.name: scores[metric.name] for metric in self.shown.metrics}
+        captions = dict(zip(rows["id"], rows["prediction"], strict=True))
         return Summary(scores, result.per_image, (*result.notes, *notes(captions)))
 
-    def scoring_key(self) -> str:
-        """The scorers' release, and which of them work here: with Java installed later, scores are made anew."""
-        return scoring_key()
+    def scoring_version(self) -> str:
+        """The scorers' release."""
+        return scoring_version()
+
+    def scorable(self) -> list[str]:
+        """What can be scored here: with Java installed later, scores that were unknown are made."""
+        reasons = availability([caption for sample in self.samples for caption in sample.label])
+        return [name for name, reason in reasons.items() if not reason]
 
     def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
         """Multiply-accumulates of the decoder per image: for the prompt and the image, and for each token after."""
-        return model.decoding_macs(images)
+        return model.decoding_macs(images, self.num_beams)
 
 
 def notes(captions: Mapping[str, str]) -> tuple[str, ...]:

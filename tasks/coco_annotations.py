@@ -188,6 +188,8 @@ def _name(value: Any, where: str) -> str:
 
 def _caption(value: Any, where: str) -> str:
     text = _text(value, f"a caption of {where}")
+    if not any(map(str.isalnum, text)):  # scorers leave punctuation out: nothing would remain of it
+        raise _Invalid(f"a caption of {where} is {_shown(text)}, without a word; write it, or remove the entry")
     return text if text.isprintable() else on_one_line(text)  # asking is much faster
 
 

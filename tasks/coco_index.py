@@ -21,7 +21,7 @@ ANNOTATIONS = re.compile(r"captions.*\.json|dataset_coco\.json", re.IGNORECASE)
 @dataclass
 class Index:
     """The captioned images by id. captions: their references. files: their names in the tree, or, of those that are
-    not there, the names they are listed by."""
+    not there, the names they would have beside the others."""
 
     captions: dict[str, tuple[str, ...]]
     files: dict[str, str]
@@ -56,7 +56,8 @@ def build_index(tree: FileTree, annotations: str | None = None, split: str | Non
             f"none of the {len(listed.images)} images of '{file.address}' is there: looked for {first!r} and the "
             f"others {where}; name the folder or archive that holds them with --data"
         )
-    files = {id: found.get(id, image.file) for id, image in listed.images.items()}
+    folder = _folder(listed, found)
+    files = {id: found.get(id, posixpath.join(folder, image.file)) for id, image in listed.images.items()}
     _check_own_files(files, listed)
     captions = {id: image.captions for id, image in listed.images.items()}
     return Index(captions, files, _notes(tree, listed, found))
@@ -151,6 +152,13 @@ def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
         if places:
             found[id] = places[0]
     return found
+
+
+def _folder(listed: Annotations, found: dict[str, str]) -> str:
+    """The folder that the names listed are relative to, for all that is there; '' where it is not a single one."""
+    names = [(name, listed.images[id].file) for id, name in found.items()]
+    folders = {name.removesuffix(file) if name.endswith(file) else "" for name, file in names}
+    return folders.pop() if len(folders) == 1 else ""
 
 
 def _check_own_files(files: dict[str, str], listed: Annotations) -> None:

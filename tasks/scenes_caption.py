@@ -14,7 +14,7 @@ class ScenesCaption(CaptioningTask):
     """Generated captions of embedded scenes, scored against five reference wordings of each.
 
     `limit`: so many scenes, evenly spaced. Task options: `split`: 'test' (default), 'val' or 'train'. `scenes`: how
-    many scenes of the split there are (500); more can be asked for without end. `num_beams` (1) and `max_new_tokens`
+    many scenes of the split there are (300); more can be asked for without end. `num_beams` (1) and `max_new_tokens`
     (20, more than any of the wordings has): see `CaptioningTask`.
     """
 
@@ -27,7 +27,7 @@ class ScenesCaption(CaptioningTask):
         limit: int | None = None,
         *,
         split: str = "test",
-        scenes: int = 500,
+        scenes: int = 300,
         num_beams: int = 1,
         max_new_tokens: int = 20,
     ) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from suite.backbones.lv_vit import LVViT, LVViTFamily
 from suite.backbones.published import PUBLISHED
-from suite.backbones.published_git import PUBLISHED_GIT
+from suite.backbones.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
 from suite.backbones.timm_vit import TimmViT
 from suite.backbones.timm_vit import list_models as list_timm_models
 
@@ -49,8 +49,8 @@ def _of_git(model: nn.Module) -> bool:
 
 def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
     """Names that match a wildcard, of our own models and timm's, and whether weights of them can be downloaded."""
-    own = [(name, False) for name in PUBLISHED if fnmatchcase(name, pattern)]
-    own += [(name, True) for name in PUBLISHED_GIT if fnmatchcase(name, pattern)]
+    names = (*PUBLISHED, *PUBLISHED_GIT, *EMBEDDED_GIT, ANY_GIT)
+    own = [(name, name in PUBLISHED_GIT) for name in names if fnmatchcase(name, pattern)]
     return own + list_timm_models(pattern)
 
 

@@ -124,7 +124,7 @@ def measure_speed(
     }
     modules = [whole, *(handle.reducer for handle in cells.values())]
     many = recompile_limit(len(cells) + 1) if compile else nullcontext()
-    with _detached_in_eval(model), in_precision(modules, precision), many:
+    with _detached_in_eval(whole), in_precision(modules, precision), many:
         images = images.to(device=device, dtype=dtype_of(precision))
         variants = [Variant(BASELINE, model, None, run or model)]
         variants += [Variant(name, model, handle, run or model) for name, handle in cells.items()]

@@ -32,6 +32,11 @@ class CellFolder:
     def remove(self, name: str) -> None:
         (self.path / f"{name}.json").unlink(missing_ok=True)
 
+    def remove_scores(self) -> None:
+        """Those of outcomes that are about to change."""
+        self.remove("scores")
+        (self.path / "scores.parquet").unlink(missing_ok=True)
+
     def write_scores(self, samples: pd.DataFrame) -> None:
         """scores.parquet: a number per metric and sample."""
         write_rows(self.path / "scores.parquet", pa.Table.from_pandas(samples, preserve_index=False))
@@ -57,7 +62,10 @@ class RunFolder:
                 f"{str(self.path)!r} is not the folder of a run: it has no run.json; give what --out named"
             )
         if run.get("schema") != SCHEMA:
-            raise RequestError(f"{self.path / 'run.json'} has schema {run.get('schema')}, this version reads {SCHEMA}")
+            raise RequestError(
+                f"{self.path / 'run.json'} has schema {run.get('schema')}, this version reads {SCHEMA}; "
+                "give another --out"
+            )
         return run
 
     def check(self, identity: dict[str, Any]) -> dict[str, Any] | None:

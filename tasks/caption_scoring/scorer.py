@@ -7,6 +7,7 @@ what went in, and sentences with known scores are scored first.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,11 +75,10 @@ def availability(captions: Sequence[str] = ()) -> dict[str, str]:
     return reasons
 
 
-def scoring_key() -> str:
-    """What decides scores beside captions and references: the scorers' version, Java's, and what is not available."""
-    scorers = version("pycocoevalcap") if find_spec("pycocoevalcap") else "none"
-    missing = ", ".join(metric for metric, reason in availability().items() if reason)
-    return f"pycocoevalcap {scorers}; {java_version() or 'no Java'}; without {missing or 'none'}"
+def scoring_version() -> str:
+    """What decides scores beside captions and references: the release of the scorers, and this package's own code."""
+    own = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
+    return f"pycocoevalcap {version('pycocoevalcap')}; {own.hexdigest()}"
 
 
 def java_version() -> str:

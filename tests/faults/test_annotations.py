@@ -60,6 +60,7 @@ REFUSED = {
     ),
     "an empty caption": (annotation(caption=""), "a caption of image id '42' is empty"),
     "a caption of spaces": (annotation(caption=" \n\t"), "a caption of image id '42' is empty"),
+    "a caption of punctuation": (annotation(caption="..!"), "caption of image id '42' is '..!', without a word; write"),
     "a caption that is a number": (annotation(caption=5), "a caption of image id '42' is 5 instead of text"),
     "a caption that is null": (annotation(caption=None), "a caption of image id '42' is None instead of text"),
     "a caption of half a character": (
@@ -89,6 +90,10 @@ REFUSED = {
         "'sentences' of image id '42' is None instead of a list",
     ),
     "Karpathy: an empty sentence": (of_karpathy(sentences=[{"raw": " "}]), "a caption of image id '42' is empty"),
+    "Karpathy: a sentence of dashes": (
+        of_karpathy(sentences=[{"raw": "\u2014 -"}]),
+        "'42' is .*, without a word; write",
+    ),
     "Karpathy: words alone": (of_karpathy(sentences=[{"tokens": ["a"]}]), "a caption of image id '42' is None"),
     "Karpathy: an image twice": (of_karpathy(cocoid=391895), "image id '391895' is listed twice"),
     "Karpathy: twice, in two splits": (of_karpathy(cocoid=391895, split="val"), "image id '391895' is listed twice"),

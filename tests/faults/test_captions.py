@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from suite.checkpoint import load_model
 from suite.cli import main
 from suite.errors import RequestError
+from suite.progress import Progress
+from suite.sweep import run
 from suite.task import Reader, ReadError, collate
 from tasks.coco_caption import CocoCaption
-from tasks.images import TimmPreprocessing
+from tasks.images import TimmPreprocessing, decode
 from tests.captioned import CAPTIONS, coco, file_name, karpathy, photo, photos, write
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")
@@ -47,7 +50,7 @@ OPTIONS = {
         {**JPEG, "captions.json": {}},
         r"a\.jpg': it is not UTF-8 text",
     ),
-    "a beam of none": ({"num_beams": 0}, OF_COCO, "num_beams 0 is not a number"),
+    "a beam of none": ({"num_beams": 0}, OF_COCO, "num_beams 0 is not a whole number of 1 or more; write one"),
 }
 
 
@@ -97,7 +100,7 @@ def test_a_missing_image_is_listed_and_named_and_takes_no_row(tmp_path, form):
     (batch,) = DataLoader(Reader(task, task.samples, PLAIN), 8, collate_fn=collate)
     assert [error.reason for error in batch.errors] == ["the file is listed and does not exist"]
     assert batch.errors[0].id == (file_name(42) if form == "mapping" else "42")
-    assert file_name(42) in batch.errors[0].path
+    assert batch.errors[0].path == str(tmp_path / gone)  # in the folder where the others lie
     assert len(batch.images) == 3
 
 
@@ -141,8 +144,11 @@ def test_the_command_line_refuses_a_model_that_gives_classes(tmp_path, capsys):
 def test_a_missing_image_fails_the_run_by_name_unless_it_is_allowed_and_then_the_others_are_scored(
     tmp_path, capsys, monkeypatch
 ):
-    captions = {id: ["a man rides a horse", "a woman on a horse"] for id in CAPTIONS}
-    data = write(tmp_path / "data", {**photos("val2014", [391895, 522418, 318219]), OFFICIAL: coco(captions)})
+    model, _ = load_model("scenes_git", "none")
+    there, prepare = [391895, 522418, 318219], TimmPreprocessing.of(model)
+    said = model(torch.stack([prepare(decode(photo(id))) for id in there]))
+    captions = {id: [caption.text] for id, caption in zip(there, said, strict=True)} | {42: ["a man rides a horse"]}
+    data = write(tmp_path / "data", {**photos("val2014", there), OFFICIAL: coco(captions)})
     run = ["run", "--task", "coco-caption", "--data", data, "--out", tmp_path / "run", "--model", "scenes_git"]
     run += ["--checkpoint", "none", "--reducers", "tome", "--rates", "r=8", "--no-speed", "--device", "cpu"]
     monkeypatch.setenv("PATH", str(tmp_path))  # no Java: scorers of plain words work without, and start at once
@@ -153,14 +159,39 @@ def test_a_missing_image_fails_the_run_by_name_unless_it_is_allowed_and_then_the
         return ended.value.code
 
     assert exit_code() == 1
-    said = capsys.readouterr().err
-    assert file_name(42) in said
-    assert "the file is listed and does not exist" in said
+    printed = capsys.readouterr().err
+    assert file_name(42) in printed
+    assert "the file is listed and does not exist" in printed
     (record,) = map(json.loads, (tmp_path / "run" / "missing.jsonl").read_text().splitlines())
     assert (record["id"], record["reason"]) == ("42", "the file is listed and does not exist")
     assert exit_code("--allow-missing", "1") == 0
     cells = list((tmp_path / "run" / "cells").iterdir())
-    assert len(cells) == 2
+    cider = {}
     for cell in cells:
         assert set(pd.read_parquet(cell / "samples.parquet")["id"]) == {"318219", "391895", "522418"}
-        assert json.loads((cell / "scores.json").read_text())["scores"]["cider"]["value"] >= 0
+        scores = json.loads((cell / "scores.json").read_text())["scores"]
+        cider[json.loads((cell / "cell.json").read_text())["reducer"]] = scores["cider"]["value"]
+    assert cider.keys() == {"none", "tome"}
+    assert cider["none"] == pytest.approx(10)  # the most there is, for the references of all that is there are its own
+    assert cider["tome"] < 9
+
+
+def test_scores_that_are_known_stay_known_where_their_scorer_is_missing_and_unknown_ones_are_made(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java
+    spec = {"task": "scenes-caption", "limit": 4, "reducers": ["tome"], "rates": ["r=8"], "speed": False}
+    spec |= {"device": "cpu", "workers": 0, "out": str(tmp_path / "run")}
+    first = run(spec, progress=Progress(quiet=True)).frame()
+    assert first.cider.notna().all()
+    assert first.meteor.isna().all()
+    path = next((tmp_path / "run").glob("cells/*/scores.json"))
+    stored = json.loads(path.read_text())
+    elsewhere = stored["scores"] | {"meteor": {"value": 0.5, "low": 0.4, "high": 0.6, "reason": ""}}
+    path.write_text(json.dumps(stored | {"scores": elsewhere}))
+    run(spec, progress=Progress(quiet=True))
+    assert json.loads(path.read_text())["scores"] == elsewhere
+    unknown = elsewhere | {"cider": {"value": None, "low": None, "high": None, "reason": "needs something"}}
+    path.write_text(json.dumps(stored | {"scores": unknown}))
+    run(spec, progress=Progress(quiet=True))
+    assert json.loads(path.read_text())["scores"] == stored["scores"]

@@ -16,17 +16,27 @@ from suite.errors import OutputError
 REDUCTIONS = [("tome", "r=8"), ("evit", "keep=0.7"), ("random", "r=8"), ("ats", "keep=0.7")]
 reductions = pytest.mark.parametrize(("reducer", "rate"), REDUCTIONS, ids=[name for name, _ in REDUCTIONS])
 searches = pytest.mark.parametrize("beams", [1, 4], ids=["greedy", "beam 4"])
+endings = pytest.mark.parametrize("sooner", [0, 2], ids=["up to the limit", "ended before"])
+END = 2
 
 
+def ending(captioner: Captioner, sooner: float) -> Captioner:
+    """With an end token that is likelier by `sooner`, so that captions are of several lengths."""
+    captioner.git.output.bias.data[END] += sooner
+    return captioner
+
+
+@endings
 @searches
-def test_a_reduced_model_in_the_hands_of_transformers_generates_the_same(beams):
-    captioner, images = Captioner(tiny_git()), pictures(3)
-    whole = tokens_of(captioner(images, num_beams=beams, max_new_tokens=8))
+def test_a_reduced_model_in_the_hands_of_transformers_generates_the_same(beams, sooner):
+    captioner, images = ending(Captioner(tiny_git()), sooner), pictures(3)
+    whole = tokens_of(captioner(images, num_beams=beams, max_new_tokens=12))
     with attach(captioner, "tome", "r=8"):
-        own = captioner.git.generate(pixel_values=images, num_beams=beams, max_new_tokens=8, do_sample=False)[:, 1:]
-        reduced = tokens_of(captioner(images, num_beams=beams, max_new_tokens=8))
-    assert reduced == rows(own, end=2)
+        own = captioner.git.generate(pixel_values=images, num_beams=beams, max_new_tokens=12, do_sample=False)[:, 1:]
+        reduced = tokens_of(captioner(images, num_beams=beams, max_new_tokens=12))
+    assert reduced == rows(own, end=END)
     assert reduced != whole
+    assert not sooner or len({*map(len, reduced)}) > 1
 
 
 @searches
@@ -92,12 +102,14 @@ def test_the_decoder_knows_the_real_number_of_tokens_while_a_reducer_is_attached
 
 
 @pytest.mark.parametrize(("reducer", "rate"), [("none", None), *REDUCTIONS])
+@endings
 @searches
-def test_captions_of_a_batch_are_those_of_its_images_alone(reducer, rate, beams):
-    captioner, images = Captioner(tiny_git()), pictures(5)
+def test_captions_of_a_batch_are_those_of_its_images_alone(reducer, rate, beams, sooner):
+    captioner, images = ending(Captioner(tiny_git()), sooner), pictures(5)
     with attach(captioner, reducer, rate):
-        together = captioner(images, num_beams=beams, max_new_tokens=8)
-        assert together == [captioner(image[None], num_beams=beams, max_new_tokens=8)[0] for image in images]
+        together = captioner(images, num_beams=beams, max_new_tokens=12)
+        assert together == [captioner(image[None], num_beams=beams, max_new_tokens=12)[0] for image in images]
+    assert not sooner or len({*map(len, tokens_of(together))}) > 1
 
 
 def test_padded_tokens_are_never_handed_to_the_decoder():
@@ -175,10 +187,15 @@ def test_a_copy_of_an_attached_model_tells_its_own_decoder():
     assert counts == [TOKENS, 33]
 
 
-def test_half_precision_captions():
-    captioner, images = Captioner(tiny_git()).bfloat16(), pictures(2).bfloat16()
-    with attach(captioner, "tome", "r=8"):
-        assert all(caption.tokens for caption in captioner(images, max_new_tokens=4))
+def test_half_precision_captions_are_mostly_those_of_full_precision():
+    captions = []
+    for dtype in (torch.float32, torch.bfloat16):
+        captioner, images = Captioner(tiny_git()).to(dtype), pictures(16).to(dtype)
+        with attach(captioner, "tome", "r=8"):
+            captions.append(tokens_of(captioner(images, max_new_tokens=4)))
+    full, half = (torch.tensor(tokens) for tokens in captions)
+    assert (full == half).float().mean() > 0.5
+    assert len(set(captions[1])) > 8
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,8 @@ def test_names_are_known_and_sizes_and_classes_refused(folder):
     refused("takes images of 32 pixels, not 64", "git", str(folder), image_size=64)
     refused("writes captions; it has no classes, let alone 7", "git", str(folder), num_classes=7)
     refused("shape of model 'git' is not known", "git", "none")
-    refused("no pretrained weights to download; use checkpoint a folder", "git", "pretrained")
+    refused(r"no pretrained .* give its folder as the checkpoint \(--checkpoint FOLDER\)", "git", "pretrained")
+    refused("use checkpoint embedded, none or a folder", "scenes_git", "pretrained")
     refused("no embedded weights", "git_base_coco", "embedded")
 
 

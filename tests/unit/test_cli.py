@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import yaml
 
+from suite.backbones import PUBLISHED
+from suite.backbones.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
+from suite.checkpoint import EMBEDDED, check_model_name
 from suite.cli import main
+from suite.doctor import embedded_weights
+from tasks.caption_scoring import scorer
 
 RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
 
@@ -73,6 +80,21 @@ def test_plan_shows_what_is_to_do_and_then_what_is_done(yaml_file, capsys):
     assert "to do" not in printed.splitlines()[3]
 
 
+def test_plan_tells_predicted_cells_that_have_no_scores_from_those_that_are_done(yaml_file, tmp_path, capsys):
+    exit_code("run", yaml_file)
+    first, *others = (tmp_path / "run" / "cells").iterdir()
+    (first / "scores.json").unlink()
+    capsys.readouterr()
+    assert exit_code("plan", yaml_file) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("to score") == 1
+    assert printed.count("done") == len(others)
+    exit_code("run", yaml_file)
+    capsys.readouterr()
+    exit_code("plan", yaml_file)
+    assert "to score" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -127,6 +149,12 @@ def test_a_report_of_a_folder_that_holds_no_run_is_refused(tmp_path, capsys):
     assert "run.json" in one_error_line(capsys, "report", tmp_path)
 
 
+def test_a_run_of_another_schema_is_refused_with_a_way_out(yaml_file, tiny_run, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"schema": 1}')
+    assert one_error_line(capsys, "run", yaml_file).endswith("has schema 1, this version reads 2; give another --out")
+
+
 def test_debug_shows_the_traceback(capsys):
     assert exit_code("run", "--task", "imagnet", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
@@ -136,6 +164,43 @@ def test_the_lists_name_what_there_is(capsys):
     for kind, name in (("reducers", "tome"), ("tasks", "imagenet"), ("models", "deit_small_patch16_224")):
         assert exit_code("list", kind) == 0
         assert name in capsys.readouterr().out
+
+
+def test_every_model_that_is_known_by_name_is_listed_with_the_weights_that_it_comes_with(capsys):
+    def listed(pattern: str) -> dict[str, str]:
+        assert exit_code("list", "models", pattern) == 0
+        return dict(line.partition("  ")[::2] for line in capsys.readouterr().out.splitlines())
+
+    assert listed("scenes*") == {"scenes_vit": "(embedded)", "scenes_git": "(embedded)"}
+    assert listed("git*") == {
+        "git_base_coco": "(pretrained)",
+        "git_large_coco": "(pretrained)",
+        "git": "(with --checkpoint FOLDER)",
+    }
+    everything = listed("*")
+    assert everything.keys() >= {*EMBEDDED, *EMBEDDED_GIT, *PUBLISHED, *PUBLISHED_GIT, ANY_GIT}
+    assert everything["lvvit_s"] == ""
+    for name in everything:
+        check_model_name(name)
+
+
+def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a_line_of_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\necho 'openjdk version \"17\"' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(scorer, "CORENLP", ("not-there.jar",))
+    monkeypatch.setitem(EMBEDDED_GIT, "gone_git", tmp_path)
+    assert exit_code("doctor") == 0
+    printed = capsys.readouterr().out
+    assert scorer.FETCH_SPICE in printed.splitlines()
+    weights = {found.detail: found.state for found in embedded_weights()}
+    assert weights.pop("scenes_vit") == weights.pop("scenes_git") == "ok"
+    (detail,) = weights
+    assert detail.startswith("gone_git: no config.json, model.safetensors, ")
+    assert weights[detail] == "missing"
 
 
 def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yaml_file, monkeypatch, capsys):

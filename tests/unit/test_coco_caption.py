@@ -94,8 +94,8 @@ def test_a_split_is_the_files_own_and_test_by_default(tmp_path):
 
 
 def test_references_are_kept_as_written_on_one_line_each(tmp_path):
-    texts = ["  Two\nlines, \tA TAB. ", "one\r\nmore", "x\u2028y\x85z", "naïve 犬 🐕", "same", "same"]
-    kept = ["  Two lines, \tA TAB. ", "one more", "x y z", "naïve 犬 🐕", "same", "same"]
+    texts = ["  Two\nlines, \tA TAB. ", "one\r\nmore", "x\u2028y\x85z", "naïve 犬 🐕", "same", "same", "犬。", "...2"]
+    kept = ["  Two lines, \tA TAB. ", "one more", "x y z", "naïve 犬 🐕", "same", "same", "犬。", "...2"]
     for name, content in {"c": coco({42: texts}), "k": karpathy({42: texts})}.items():
         file = {"c": "captions_x.json", "k": "dataset_coco.json"}[name]
         task = CocoCaption(str(write(tmp_path / name, {**photos(ids=[42]), file: content})))

@@ -67,6 +67,18 @@ def test_captions_are_what_transformers_own_generate_gives(pair, beams):
     assert min(map(len, captions)) > 1
 
 
+@searches
+def test_captions_that_end_before_the_limit_are_what_transformers_own_generate_gives(beams):
+    captioner, images = Captioner(tiny_git()), pictures(5)
+    git = stock(captioner)
+    for model in (captioner.git, git):
+        model.output.bias.data[model.config.eos_token_id] += 2
+    own = git.generate(pixel_values=images, num_beams=beams, max_new_tokens=12, do_sample=False)[:, 1:]
+    captions = tokens_of(captioner.generate(images, num_beams=beams, max_new_tokens=12))
+    assert captions == rows(own, git.config.eos_token_id)
+    assert len({*map(len, captions)}) > 2
+
+
 @pytest.mark.parametrize(
     ("name", "rates"),
     [

@@ -112,7 +112,7 @@ def test_random_weights_show_agreement_with_a_warning_instead_of_accuracy(run):
     assert "Agreement (%)" in text
     assert "Top-1 (%)" not in text
     assert "Top-5 (%)" not in text
-    assert table_row(text, "none", "–")[2] == "100"
+    assert table_row(text, "none", "–")[2] == "100.0"
     assert "random weights" in (run / "report" / "table.tex").read_text()
 
 
@@ -368,11 +368,28 @@ def test_a_captioning_table_has_its_scores_costs_and_whole_speed(run):
     header = next(line for line in text.splitlines() if line.startswith("| Reducer"))
     assert header == (
         "| Reducer | Rate | CIDEr | METEOR | SPICE | Encoder GFLOPs | FLOPs (%) | Overhead (%) | Encoder im/s "
-        "| Speed-up | Tokens left | Memory (MiB) | captions/s | Prefill GFLOPs |"
+        "| captions/s | Speed-up | Tokens left | Memory (MiB) | Prefill GFLOPs |"
     )
     row = table_row(text, "tome", "flops=-50% → r=15")
     assert row[2:6] == ["124.6 ± 4.3", "28.1", "n/a", "0.610"]
-    assert row[-2:] == ["31.5 ± 1", "0.152"]
+    assert row[8:] == ["389 ± 4", "31.5 ± 1", "1.25 [1.84, 1.87]", "113", "n/a", "0.152"]
+
+
+def test_each_speed_is_told_with_its_own_circumstances(run):
+    change_all(make_captions(run), "speed", compile=True)
+    head, *_ = markdown(run).split("|")
+    assert "fp32 · compiled · A/A 0.992–1.006" in head
+    assert "the whole model, end to end (Test CPU · batch size 32 · fp32 · eager · A/A 0.900–1.200)" in markdown(run)
+    (group,) = groups(load_frame(run))
+    _, whole = plots_of(group)
+    title = draw(group, whole, FULL_WIDTH).axes[0].get_title(loc="left")
+    assert "eager · A/A 0.900–1.200" in " ".join(title.split())
+
+
+def test_scores_are_bracketed_only_where_their_own_scale_ends():
+    assert score(0.98, 0.94, 1.02, largest=10.0) == "98.0 ± 4.0"
+    assert score(0.98, 0.9, 0.99) == "98.0 [90.0, 99.0]"
+    assert score(0.0, 0.0, 0.0) == "0.0"
 
 
 def test_a_score_that_could_not_be_made_is_explained_below_the_table(run):
