@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from suite.errors import RequestError
 from suite.plan import Plan
-from suite.task import Batch, Reader, ReadError, Sample, collate
+from suite.task import Batch, Reader, ReadError, Sample, collate, views_of
 
 
 def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
@@ -47,10 +47,13 @@ def timing_batch(plan: Plan) -> Tensor | None:
 
 
 def readable(plan: Plan, samples: Iterable[Sample], errors: list[ReadError]) -> Iterator[Tensor]:
-    """Preprocessed images (3, H, W) of what can be read; the rest goes to `errors`, for the evaluation records it."""
+    """Preprocessed images (3, H, W) of what can be read; the rest goes to `errors`, for the evaluation records it.
+
+    Of a sample of several views, the first.
+    """
     preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
     for sample in samples:
         try:
-            yield plan.task.load(sample, preprocessing)
+            yield views_of(plan.task.load(sample, preprocessing))[0]
         except ReadError as error:
             errors.append(error)

@@ -18,7 +18,7 @@ from suite.ask import BASELINE
 from suite.batches import sample_images, timing_batch
 from suite.errors import CellError
 from suite.evaluation import Cell, evaluate, said
-from suite.measure.flops import count_flops
+from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
 from suite.measure.precision import dtype_of
 from suite.measure.speed import measure_speed
@@ -91,9 +91,9 @@ def count_cost(plan: Plan, cells: list[Cell], progress: Progress) -> list[Cell]:
     for cell in progress.steps("counting FLOPs", todo, name=lambda cell: cell.name):
         try:
             with cell.handle:
-                report = count_flops(plan.model, images=images).as_dict()
-                further = plan.task.further_costs(plan.model, images)
-            cell.folder.write("flops", {**report, "further": further, "baseline_total": baseline})
+                report = count_flops(plan.model, images=images)
+                further = plan.task.further_costs(plan.model, images, report.total, count_module)
+            cell.folder.write("flops", {**report.as_dict(), "further": further, "baseline_total": baseline})
         except Exception as error:  # a method that breaks fails its cell, not the sweep
             cell.folder.fail(said(error))
             progress.failed(cell.name, said(error))
@@ -157,12 +157,17 @@ def time_cells(
             reducing,
             precision=spec.precision,
             compile=spec.compile and run is None,
-            rounds=spec.speed_rounds,
+            rounds=spec.speed_rounds if run is None else fewer_rounds(spec.speed_rounds),
             run=run,
             progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),
         )
     for cell in todo:
         cell.folder.write(file, results[cell.key if cell.key in reducing else BASELINE].as_dict())
+
+
+def fewer_rounds(rounds: int) -> int:
+    """Of whole models, whose forwards last many times as long as a backbone's: half, but not below three."""
+    return min(rounds, max(3, rounds // 2))
 
 
 def named(what: str, names: dict[str, str]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from suite.plan import Plan
 from suite.progress import Progress
 from suite.shared_prefix import SharedPrefix
 from suite.store.folder import CellFolder, RunFolder
-from suite.task import ReadError, Sample, Task
+from suite.task import Batch, ReadError, Sample, Task
 
 
 @dataclass
@@ -73,7 +75,7 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
             for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
                 cell.handle.prefix = prefix
                 try:
-                    rows = outcomes(plan, cell, images, batch.samples, number)
+                    rows = outcomes(plan, cell, images, batch, number)
                 except CellError as error:
                     cell.folder.fail(str(error))
                     progress.failed(cell.name, str(error))
@@ -86,13 +88,15 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
         finish(cell, expected(), list(missing.values()), spec.allow_missing, progress)
 
 
-def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], number: int) -> list[dict[str, Any]]:
-    """Rows of one batch. CellError that names batch and sample for an output that has no meaning."""
+def outcomes(plan: Plan, cell: Cell, images: Tensor, batch: Batch, number: int) -> list[dict[str, Any]]:
+    """Rows of one batch, whose images are on the model's device now. CellError that names batch and sample for an
+    output that has no meaning."""
+    samples = batch.samples
     if not samples:
         return []
     try:
         with cell.handle:
-            return predict(plan.task, plan.model, cell, images, samples)
+            return predict(plan.task, plan.model, cell, images, samples, batch.views)
     except CellError as error:
         raise CellError(f"batch {number}: {error}") from error
     except Exception as error:  # a method that breaks on this model fails its cell, not the sweep
@@ -102,17 +106,24 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, samples: list[Sample], numb
         cell.handle.prefix = None
 
 
-def predict(task: Task, model: nn.Module, cell: Cell, images: Tensor, samples: list[Sample]) -> list[dict[str, Any]]:
-    """Rows of a batch; out of memory halves it and goes on. CellError if tokens were not reduced as planned."""
+def predict(
+    task: Task, model: nn.Module, cell: Cell, images: Tensor, samples: list[Sample], views: list[int]
+) -> list[dict[str, Any]]:
+    """Rows of a batch, `views` images of each sample; out of memory halves it and goes on.
+
+    CellError if tokens were not reduced as planned.
+    """
     rows: list[dict[str, Any]] = []
+    first = [0, *accumulate(views)]  # image of each sample
     with torch.inference_mode(), repeatable(images.device):
-        while len(rows) < len(images):
-            rest = slice(len(rows), len(rows) + cell.batch_size)
+        while len(rows) < len(samples):
+            rest = slice(len(rows), min(len(rows) + cell.batch_size, len(samples)))
             try:  # a whole batch is passed on as it is, for what methods share is known by it
-                part = images[rest] if cell.batch_size < len(images) else images
+                part = images[first[rest.start] : first[rest.stop]] if cell.batch_size < len(samples) else images
                 outputs = task.predict(model, part)
             except OutputError as error:
-                raise CellError(f"sample {samples[rest][error.row].id!r}: {error}") from error
+                of = bisect_right(first, first[rest.start] + error.row) - 1
+                raise CellError(f"sample {samples[of].id!r}: {error}") from error
             except RuntimeError as error:
                 if not is_out_of_memory(error) or cell.batch_size == 1:
                     raise

@@ -77,13 +77,14 @@ class Handle:
     ) -> None:
         self.model, self.family, self.reducer, self.rate, self.decoder = model, family, reducer, rate, decoder
         self.layout: Layout = family.layout(model)
-        self._schedules: dict[int, Schedule] = {}
+        self._schedules: dict[tuple[int, bool], Schedule] = {}
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
         self.prefix: SharedPrefix | None = None
         schedule = self.schedule(self.layout.tokens)
         if any(schedule.amounts):
             check_class_token(reducer, self.layout)
+            check_site(reducer, self.restoring)
             try:
                 reducer.build(self.layout, schedule.num_stages)
             except ValueError as error:
@@ -95,12 +96,18 @@ class Handle:
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
-        if tokens not in self._schedules:
-            layout = self.layout
-            self._schedules[tokens] = resolve(
-                self.rate, self.reducer, depth=layout.depth, tokens=tokens, num_prefix=layout.num_prefix
+        afresh = self.restoring == "per_block"
+        if (tokens, afresh) not in self._schedules:
+            depth, num_prefix = self.layout.depth, self.layout.num_prefix
+            self._schedules[tokens, afresh] = resolve(
+                self.rate, self.reducer, depth=depth, tokens=tokens, num_prefix=num_prefix, afresh=afresh
             )
-        return self._schedules[tokens]
+        return self._schedules[tokens, afresh]
+
+    @property
+    def restoring(self) -> str | None:
+        """When the model wants all its tokens back: see `Tokens.restoring`; None where it never does."""
+        return getattr(self.model, "restoring", None)
 
     @property
     def attached(self) -> bool:
@@ -162,13 +169,17 @@ class Handle:
             )
             tokens, trace, received = reducible_block(parts, tokens, reducer, visit)
             traces.append(trace)
+            if self.restoring == "per_block":
+                # a group's share of attention is divided among its tokens
+                received = None if received is None else tokens.spread(received / tokens.sizes)
+                tokens = tokens.give_back()
         self._last = (tokens, traces)
         return tokens
 
     def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
         if self.prefix is None or self.prefix.images is not x or model.training:
-            return Tokens.start(self.family.embed(model, x), self.layout.num_prefix), 0
+            return Tokens.start(self.family.embed(model, x), self.layout.num_prefix, self.restoring), 0
         embed = partial(self.family.embed, model)
         amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
         first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
@@ -176,7 +187,8 @@ class Handle:
             first -= 1
         x = self.prefix.entering(first, embed, blocks)
         # a method may work in place; what the others share must not see it
-        return Tokens.start(x.clone() if first < len(amounts) else x, self.layout.num_prefix), first
+        x = x.clone() if first < len(amounts) else x
+        return Tokens.start(x, self.layout.num_prefix, self.restoring), first
 
     def changed(self) -> None:
         """Weights may have: what was made of them is made again."""
@@ -221,6 +233,15 @@ def check_class_token(reducer: Reducer, layout: Layout) -> None:
         raise RequestError(
             f"reducer {reducer.name!r} selects by class attention, but the model has no class token; "
             "use a method that needs none"
+        )
+
+
+def check_site(reducer: Reducer, restoring: str | None) -> None:
+    """RequestError for a method that takes tokens out where a block that gives them back has nothing left to do."""
+    if restoring == "per_block" and reducer.site == "after_block":
+        raise RequestError(
+            f"reducer {reducer.name!r} takes tokens out at the end of a block, so restore=per_block would give them "
+            "back at once; use before_decoder or after_decoder"
         )
 
 

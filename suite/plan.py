@@ -34,6 +34,7 @@ SHARED = (
     *("handle.py", "shared_prefix.py", "captioner*.py"),
     *("backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/reduced.py"),
     *("backbones/timm_vit.py", "backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py", "backbones/git.py"),
+    *("backbones/segmenter.py", "backbones/mmseg_vit.py"),
 )
 
 
@@ -66,6 +67,7 @@ class Plan:
             "learned": made.learned if ask.weights or not made.trained else None,
             "reducer_weights": dict(zip(("source", "sha256"), ask.weights)) if ask.weights else None,
             "formulation": made.formulation,
+            "restore": getattr(self.model, "restore", None),
             "rate": ask.rate,
             "resolved_rate": None,
             "solved_reduction": None,
@@ -129,6 +131,7 @@ def make_plan(spec: RunSpec) -> Plan:
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
+    task.configure(model)
     backbone = backbone_of(model)
     family = family_of(backbone)
     identity = {

@@ -9,7 +9,7 @@ from itertools import pairwise
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
 
-FORMS = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9 or flops=-35%"
+FORMS = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3 or flops=-35%"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 
 
@@ -20,7 +20,8 @@ class Rate:
     kind 'r': `values` holds one number of tokens per block (constant), or one per block if `per_block`; with
     `inflection` the numbers change linearly (ToMe's parse_r); a number below 1 is the fraction of a block's patches
     that is taken out (MCTF). kind 'keep': one kept fraction, or with `per_block` one of the original patches per
-    active block (dTPS). kind 'flops': the change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it
+    active block (dTPS). kind 'merge': the portion of all patches that is taken out in total, spread evenly over the
+    blocks. kind 'flops': the change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it
     applies to, None for the method's own.
     """
 
@@ -36,7 +37,7 @@ class Rate:
 
     @property
     def is_zero(self) -> bool:
-        """Asks for no reduction at all (r=0, keep=1, flops=0%), which every method can do."""
+        """Asks for no reduction at all (r=0, keep=1, merge=0, flops=0%), which every method can do."""
         return set(self.values) == {1.0} if self.kind == "keep" else not any(self.values)
 
     @property
@@ -62,7 +63,7 @@ class Schedule:
 
 
 def parse_rate(text: str) -> Rate:
-    """'r=13', 'r=16:-1', 'r=[16,16,8]', 'keep=0.7', '...@3,6,9', 'flops=-35%'. RequestError for anything else."""
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'flops=-35%'. RequestError for others."""
     compact = re.sub(r"\s*([=:,@%[\]])\s*", r"\1", text.strip())  # 'r=1 3' stays what it is, and is refused
     body, staged, at = compact.partition("@")
     kind, _, value = body.partition("=")
@@ -72,6 +73,8 @@ def parse_rate(text: str) -> Rate:
             return _parse_r(compact, value, blocks)
         if kind == "keep":
             return _parse_keep(compact, value, blocks)
+        if kind == "merge":
+            return _parse_merge(compact, value, blocks)
         if kind == "flops" and not staged:
             return _parse_flops(compact, value)
     except ValueError:
@@ -113,6 +116,14 @@ def _parse_r(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
     return Rate(text, "r", values, per_block, inflection, blocks)
 
 
+def _parse_merge(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
+    if not re.fullmatch(NUMBER, value):
+        raise ValueError
+    if not 0 <= float(value) < 1:
+        raise RequestError(f"rate {text!r}: the portion of tokens taken out must lie in [0, 1), not {float(value):g}")
+    return Rate(text, "merge", (float(value),), blocks=blocks)
+
+
 def _parse_flops(text: str, value: str) -> Rate:
     change = float(value[:-1]) / 100 if value.endswith("%") else float(value)
     if not -1 < change <= 0:
@@ -134,6 +145,13 @@ def r_per_block(rate: Rate, depth: int) -> list[int]:
     return [int(low + block * step) for block in range(depth)]
 
 
+def spread_evenly(portion: float, patches: int, blocks: tuple[int, ...], depth: int) -> list[int]:
+    """r of each block, round(portion * patches) in total over `blocks`; the first of them take the remainder."""
+    each, rest = divmod(round(portion * patches), len(blocks))
+    numbers = {block: each + (place < rest) for place, block in enumerate(blocks)}
+    return [numbers.get(block, 0) for block in range(depth)]
+
+
 def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
     """Blocks that a rate acts in: those after '@', else the method's own."""
     if rate.blocks is not None:
@@ -144,12 +162,13 @@ def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
         return tuple(sorted(rate.blocks))
     if rate.per_block and rate.kind == "r":
         return tuple(range(depth))
-    return reducer.active_blocks(rate.kind, depth)
+    return reducer.active_blocks("r" if rate.kind == "merge" else rate.kind, depth)
 
 
 def check_form(rate: Rate, reducer: Reducer) -> None:
     """RequestError if the method is not defined for this form of rate."""
-    if rate.is_zero or rate.kind in reducer.rates or (rate.kind == "flops" and reducer.rates):
+    kind = "r" if rate.kind == "merge" else rate.kind
+    if rate.is_zero or kind in reducer.rates or (kind == "flops" and reducer.rates):
         return
     if not reducer.rates:
         raise RequestError(f"reducer {reducer.name!r} takes no rate, but {rate} was asked")
@@ -157,33 +176,40 @@ def check_form(rate: Rate, reducer: Reducer) -> None:
     raise RequestError(f"reducer {reducer.name!r} is not defined for rate {rate}; it takes {forms}")
 
 
-def resolve(rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num_prefix: int) -> Schedule:
+def resolve(
+    rate: Rate | None, reducer: Reducer, *, depth: int, tokens: int, num_prefix: int, afresh: bool = False
+) -> Schedule:
     """What `rate` takes out in each block of a backbone that `tokens` tokens enter, `num_prefix` of them protected.
 
-    The first block that is asked for more than it can give raises RequestError; later blocks give what they have, as
-    the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last block).
+    afresh: every block begins with all tokens again (they are given back after each); the portion of 'merge' is then
+    taken out of every block. The first block that is asked for more than it can give raises RequestError; later blocks
+    give what they have, as the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last
+    block). Of 'merge', which is a total, all blocks have to give what is asked.
     """
     if reducer.planned:
-        return _resolve_own_plan(rate, reducer, depth, tokens, num_prefix)
+        return _resolve_own_plan(rate, reducer, depth, tokens, num_prefix, afresh)
     if rate is None:
         return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
     check_form(rate, reducer)
     blocks = active_blocks(rate, reducer, depth)
     places = {block: stage for stage, block in enumerate(blocks)}
     asked = r_per_block(rate, depth) if rate.kind == "r" and not rate.is_fraction else None
+    if rate.kind == "merge":
+        asked = spread_evenly(rate.values[0] * (len(blocks) if afresh else 1), tokens - num_prefix, blocks, depth)
     if rate.is_zero:
         return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
     if rate.kind == "keep" and rate.per_block and len(rate.values) != len(blocks):
         raise RequestError(f"rate {rate} lists {len(rate.values)} fractions for {len(blocks)} active blocks")
     amounts, counts, count = [], [], tokens
     for block in range(depth):
-        amount = 0
+        amount, count = 0, tokens if afresh else count
         if block in places and asked is not None:
-            limit = reducer.capacity(tokens, num_prefix)
+            limit = reducer.capacity(count if rate.kind == "merge" else tokens, num_prefix)
             if asked[block] > limit:
+                of, remedy = (count, "take out less") if rate.kind == "merge" else (tokens, f"use r<={limit}")
                 raise RequestError(
                     f"rate {rate} asks block {block} to take out {asked[block]} tokens, but {reducer.name!r} can take "
-                    f"out at most {limit} of {tokens}; use r<={limit}"
+                    f"out at most {limit} of {of}; {remedy}"
                 )
             amount = reducer.amount_for_r(max(0, min(asked[block], reducer.capacity(count, num_prefix))))
         elif block in places:
@@ -212,7 +238,9 @@ def _amount_for_part(rate: Rate, reducer: Reducer, stage: int, count: int, token
     return reducer.amount_for_keep(rate.values[0], stage, patches, origin)
 
 
-def _resolve_own_plan(rate: Rate | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int) -> Schedule:
+def _resolve_own_plan(
+    rate: Rate | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int, afresh: bool
+) -> Schedule:
     if rate is not None:
         raise RequestError(f"reducer {reducer.name!r} was given a plan of its own; leave the rate {rate} out")
     try:
@@ -220,6 +248,6 @@ def _resolve_own_plan(rate: Rate | None, reducer: Reducer, depth: int, tokens: i
     except ValueError as error:
         raise RequestError(f"reducer {reducer.name!r}: {error}") from error
     for amount in amounts:
-        count = reducer.leaving(count, amount)
+        count = reducer.leaving(tokens if afresh else count, amount)
         counts.append(count)
     return Schedule(tuple(amounts), tuple(counts), tuple(range(depth)))

@@ -135,9 +135,9 @@ class Search:
         return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"
 
     def schedule(self, step: int) -> Schedule:
-        layout = self.layout
-        rate = parse_rate(self.rate(step))
-        return resolve(rate, self.reducer, depth=layout.depth, tokens=layout.tokens, num_prefix=layout.num_prefix)
+        layout, rate = self.layout, parse_rate(self.rate(step))
+        shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
+        return resolve(rate, self.reducer, **shape, afresh=getattr(self.model, "restoring", None) == "per_block")
 
     def macs(self, step: int) -> int:
         """Multiply-accumulates per image, counted once per distinct schedule."""

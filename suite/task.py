@@ -98,11 +98,18 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, sample: Sample, preprocessing: Any) -> Tensor:
-        """The model's input for one sample, (3, H, W) float32. Raises ReadError for bad data."""
+        """The model's input for one sample, (3, H, W) float32. Raises ReadError for bad data.
+
+        Or (V, 3, H, W), V >= 1: several views of it, such as sliding windows. `predict` is given the views of all
+        samples one after the other, and `score` what came of them.
+        """
 
     @abstractmethod
     def check_model(self, model: nn.Module) -> None:
         """Raises RequestError when this model cannot be scored on this task; called before anything runs."""
+
+    def configure(self, model: nn.Module) -> None:  # noqa: B027  most tasks have nothing to tell
+        """Tell the model what the task's options decide about it; called once, after `check_model`."""
 
     def protocol(self) -> dict[str, Any]:
         """What decides a prediction beside model and image, such as the width of a beam; part of a run's identity."""
@@ -134,8 +141,13 @@ class Task(ABC):
         """Metrics that may be unknown elsewhere and have a scorer here: a summary without one of them is made anew."""
         return ()
 
-    def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
-        """Multiply-accumulates per image by the names of `shown.costs`, with whatever is attached to `model`."""
+    def further_costs(
+        self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
+    ) -> dict[str, float]:
+        """Multiply-accumulates per image by the names of `shown.costs`, with whatever is attached to `model`.
+
+        backbone: those of the backbone, per view. count(module, *inputs): those of one call, by the same counter.
+        """
         return {}
 
 
@@ -155,11 +167,15 @@ def evenly_spaced(samples: Sequence[Item], limit: int | None) -> list[Item]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one loader step yields: `images` (B, 3, H, W) float32, row i for `samples[i]`; B may be 0."""
+    """What one loader step yields: `images` (ΣV, 3, H, W) float32, the views of all samples; there may be none.
+
+    views: how many of the rows are of each sample; 1 unless the task cuts its samples into several.
+    """
 
     samples: list[Sample]
     images: Tensor
     errors: list[ReadError]
+    views: list[int]
 
 
 class Reader(Dataset):
@@ -187,5 +203,11 @@ def collate(items: Sequence[tuple[Sample, Tensor | ReadError]]) -> Batch:
     """Joins items of `Reader` into a Batch; an unreadable sample stands in `errors` and has no row."""
     read = [(sample, item) for sample, item in items if not isinstance(item, ReadError)]
     errors = [item for _, item in items if isinstance(item, ReadError)]
-    images = torch.stack([image for _, image in read]) if read else torch.empty(0)
-    return Batch([sample for sample, _ in read], images, errors)
+    views = [views_of(item) for _, item in read]
+    images = torch.cat(views) if views else torch.empty(0)
+    return Batch([sample for sample, _ in read], images, errors, [len(of) for of in views])
+
+
+def views_of(item: Tensor) -> Tensor:
+    """What `Task.load` returns as (V, 3, H, W)."""
+    return item if item.dim() == 4 else item[None]

@@ -19,6 +19,7 @@ class Step:
     """One change of the token set, kept so that owner maps are composed only when somebody asks for them.
 
     `kept` holds `count` where a place afterwards is padding. `assigned` (B, count), where given, says it all.
+    `frozen` (B, D, C), where tokens were dropped and are to be restored: what they were; `gone` (B, D) their places.
     """
 
     count: int
@@ -27,6 +28,8 @@ class Step:
     target: Tensor | None = None
     rest: int = -1
     assigned: Tensor | None = None
+    gone: Tensor | None = None
+    frozen: Tensor | None = None
 
     def index_map(self) -> Tensor:
         """(B, count) int64: position before -> position after, -1 = dropped."""
@@ -40,6 +43,14 @@ class Step:
             out.scatter_(1, self.source, self.target)
         return out[:, :-1]
 
+    def freezing(self, x: Tensor, most: int | None) -> Step:
+        """The same step, which remembers what of `x` (B, count, C) it drops: `most` of a sample, None: unknown."""
+        dropped = self.index_map() < 0
+        most = int(dropped.sum(1).max()) if most is None else most
+        # stable, so in their order; where a sample loses fewer, nobody looks up what follows them
+        gone = dropped.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        return replace(self, gone=gone, frozen=take(x, gone))
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -51,6 +62,8 @@ class Tokens:
     size: (B, N) float32 (float64 in a float64 model), original tokens that each token stands for; None while all are 1.
     valid: (B, N) bool, False where a place is padding that nobody attends to; None while there is none.
     active: tokens, from the first, that soft merging still matches; None unless tokens are merged softly.
+    restoring: 'at_end' where all tokens are to be given back after the last block, 'per_block' after every block.
+    residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
     """
 
     x: Tensor
@@ -60,10 +73,12 @@ class Tokens:
     steps: tuple[Step, ...] = ()
     valid: Tensor | None = None
     active: int | None = None
+    restoring: str | None = None
+    residual: Tensor | None = None
 
     @classmethod
-    def start(cls, x: Tensor, num_prefix: int) -> Tokens:
-        return cls(x, num_prefix, origin=x.shape[1])
+    def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None) -> Tokens:
+        return cls(x, num_prefix, origin=x.shape[1], restoring=restoring)
 
     @property
     def count(self) -> int:
@@ -125,6 +140,35 @@ class Tokens:
     def with_features(self, x: Tensor) -> Tokens:
         return replace(self, x=x)
 
+    def add(self, branch: Tensor) -> Tokens:
+        """What a block's attention or MLP (B, N, C) adds to the residual stream; also to that of every original token.
+
+        A token that was dropped without an owner gets nothing.
+        """
+        if self.residual is None:
+            return self.with_features(self.x + branch)
+        return replace(self, x=self.x + branch, residual=self.residual + self.spread(branch))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(B, N, ...) values of tokens -> (B, N0, ...) those of their owners, 0 for tokens without one."""
+        owner = self.owner
+        spread = take(values, owner.clamp(min=0))
+        return spread.masked_fill((owner < 0).view(*owner.shape, *[1] * (values.dim() - 2)), 0)
+
+    def give_back(self) -> Tokens:
+        """All original tokens, with what their owners' branches added to them, as if nothing had been taken out."""
+        x = self.x if self.residual is None else self.residual
+        return Tokens.start(x, self.num_prefix, self.restoring)
+
+    def _after(
+        self, step: Step, x: Tensor, size: Tensor | None, lost: int | None = 0, **changes: Tensor | None
+    ) -> Tokens:
+        """The tokens after a step that drops `lost` of a sample (None: unknown); what giving back needs is kept."""
+        if self.restoring == "at_end" and lost != 0:
+            step = step.freezing(self.x, lost)
+        residual = self.x if self.restoring == "per_block" and self.residual is None else self.residual
+        return replace(self, x=x, size=size, steps=(*self.steps, step), residual=residual, **changes)
+
     def keep(self, index: Tensor, fused: Tensor | None = None, valid: Tensor | None = None) -> Tokens:
         """Keep the prefix tokens and `index` (B, K: positions, in their new order), drop the others.
 
@@ -146,7 +190,8 @@ class Tokens:
             valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
             size = take(self.sizes, kept) * valid
             kept = kept.masked_fill(~valid, self.count)
-        return replace(self, x=x, size=size, valid=valid, steps=(*self.steps, Step(self.count, kept, rest=rest)))
+        lost = 0 if fused is not None else self.count - kept.shape[1] if valid is None else None
+        return self._after(Step(self.count, kept, rest=rest), x, size, lost, valid=valid)
 
     def merge(
         self, matching: Matching, weight: Tensor | None = None, mass: Tensor | None = None, x: Tensor | None = None
@@ -155,15 +200,15 @@ class Tokens:
 
         weight: (B, N) what features are averaged by; default the sizes. mass: (B, N) what adds up to the new sizes;
         default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A token alone in its
-        group is copied bit for bit.
+        group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
         """
         if matching.source.shape[1] == 0:
             return self
         if x is None:
             x = group_mean(self.x, matching, self.sizes if weight is None else weight)
         size = group_sum(self.sizes if mass is None else mass, matching)
-        step = Step(self.count, matching.kept, matching.source, matching.target)
-        return replace(self, x=x, size=size, steps=(*self.steps, step))
+        lost = self.count - matching.kept.shape[1] - matching.source.shape[1]
+        return self._after(Step(self.count, matching.kept, matching.source, matching.target), x, size, lost)
 
     def assign(self, x: Tensor, target: Tensor) -> Tokens:
         """Replace all patch tokens by new ones.
@@ -176,7 +221,7 @@ class Tokens:
         assigned = torch.cat([fixed, prefix + target], dim=1)
         x = torch.cat([self.x[:, :prefix], x.to(self.x.dtype)], dim=1)
         size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
-        return replace(self, x=x, size=size, steps=(*self.steps, Step(self.count, fixed, assigned=assigned)))
+        return self._after(Step(self.count, fixed, assigned=assigned), x, size)
 
     def soften(self, x: Tensor, size: Tensor, active: int) -> Tokens:
         """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything."""
@@ -193,3 +238,27 @@ class Tokens:
         if bool((owner < 0).any()):
             raise ValueError("some tokens were dropped without an owner; they cannot be restored")
         return take(self.x if x is None else x, owner)
+
+    def restorable(self) -> tuple[Tensor, Tensor]:
+        """What every original token is given back from: rows (B, R, C) and, for each, its row (B, N0).
+
+        Rows are the tokens themselves and, after them, what each token without an owner was when it was dropped: it
+        keeps the value that it had then. Raises ValueError unless tokens were started with restoring='at_end', and
+        after soft merging.
+        """
+        if self.restoring != "at_end" or self.active is not None:
+            raise ValueError("tokens were not started to be restored, or were merged softly (training)")
+        rows, first = [self.x], self.count
+        place = owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
+        for step in self.steps:
+            moved = step.index_map().gather(1, owner.clamp(min=0))
+            moved = torch.where(owner < 0, owner, moved)
+            if step.frozen is not None:
+                order = torch.arange(first, first + step.gone.shape[1], device=owner.device).expand_as(step.gone)
+                row_of = owner.new_zeros(owner.shape[0], step.count).scatter_(1, step.gone, order)
+                dropped = (owner >= 0) & (moved < 0)
+                place = torch.where(dropped, row_of.gather(1, owner.clamp(min=0)), place)
+                rows.append(step.frozen)
+                first += step.gone.shape[1]
+            owner = moved
+        return torch.cat(rows, dim=1) if len(rows) > 1 else self.x, torch.where(owner < 0, place, owner)

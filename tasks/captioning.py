@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -140,7 +140,9 @@ class CaptioningTask(Task):
         reasons = availability([caption for sample in self.samples for caption in sample.label])
         return [name for name, reason in reasons.items() if not reason]
 
-    def further_costs(self, model: nn.Module, images: Tensor) -> dict[str, float]:
+    def further_costs(
+        self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
+    ) -> dict[str, float]:
         """Multiply-accumulates of the decoder per image: for the prompt and the image, and for each token after."""
         return model.decoding_macs(images, self.num_beams)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from suite.heap import keep_freed_memory
 from tests.photos import write_photos
 
 
@@ -14,6 +15,7 @@ from tests.photos import write_photos
 def one_thread():
     """Test processes run side by side; more threads would only get in each other's way."""
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 @pytest.fixture

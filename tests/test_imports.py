@@ -51,7 +51,7 @@ LAYERS = (
     ),
     ("suite.tokens",),
     ("suite.pooling",),
-    ("suite.errors", "suite.metric"),
+    ("suite.errors", "suite.metric", "suite.heap"),
 )
 
 # What these may import of ours, whatever their layer.

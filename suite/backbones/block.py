@@ -179,7 +179,7 @@ def reducible_block(
         signals = Signals(parts, tokens, reducer, visit, tokens.attention_bias(visit.proportional))
         tokens = reducer("before_block", tokens, signals, amount)
     bias, attended = tokens.attention_bias(visit.proportional), tokens.count
-    if bias is None and site in (None, "before_block") and not visit.watch:
+    if bias is None and site in (None, "before_block") and not visit.watch and tokens.residual is None:
         return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
     signals = Signals(parts, tokens, reducer, visit, bias)
     # the model's own work comes first: what is computed within a reducer's hook is counted as the reducer's
@@ -190,12 +190,12 @@ def reducible_block(
     if site == "inside_attention":
         tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
     else:
-        tokens = tokens.with_features(tokens.x + parts.attention_branch(signals.attend(), signals.normed))
+        tokens = tokens.add(parts.attention_branch(signals.attend(), signals.normed))
         trace = BlockTrace.plain(attended)
     if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)
     mlp = tokens.count
-    tokens = tokens.with_features(tokens.x + parts.mlp_branch(tokens.x))
+    tokens = tokens.add(parts.mlp_branch(tokens.x))
     if site == "after_block":
         tokens = reducer("after_block", tokens, signals, amount)
     received = signals.received if visit.watch else None
@@ -222,7 +222,7 @@ def _attention_with(
         values = spread_rows(parts.values(normed), after.steps[-1].index_map())
         attended = merge_rows(signals.attend(values=values), change.matching, change.weight)
         trace = BlockTrace.plain(count)._replace(values=after.count, projected=after.count)
-    return after.with_features(after.x + parts.attention_branch(attended, normed)), trace
+    return after.add(parts.attention_branch(attended, normed)), trace
 
 
 def spread_rows(values: Tensor, owner: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore compiles loss functions that nobody asked for
     from fvcore.nn import FlopCountAnalysis
 
-__all__ = ["FlopReport", "PartRules", "count_flops", "count_macs_fast", "smooth_image"]
+__all__ = ["FlopReport", "PartRules", "count_flops", "count_macs_fast", "count_module", "smooth_image"]
 
 TOLERANCE = 0.005
 PARTS = ("patch_embed", "attention", "mlp", "head", "reducer")
@@ -113,6 +113,16 @@ def count_flops(
     return report if fixed else _over(model, images, report)
 
 
+def count_module(module: nn.Module, *inputs: Tensor) -> int:
+    """MACs of one call of a module beside the backbone, such as a decoder; by the counter of `FlopReport.total`.
+
+    Raises CellError where the module cannot be traced.
+    """
+    with quiet_forward(module, inputs[0]):
+        ops, _ = _traced_ops(module, None, inputs)
+    return sum(op.macs for op in ops)
+
+
 def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
     """(1, 3, H, W) deterministic picture of soft blobs, mean 0 and deviation 1: neighbours alike, as in photographs.
 
@@ -166,13 +176,15 @@ class _Counted(nn.Module):
         self.reducer = reducer
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(leaf for leaf in tree_leaves(self.model(image)) if isinstance(leaf, Tensor))
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(leaf for leaf in tree_leaves(self.model(*inputs)) if isinstance(leaf, Tensor))
 
 
-def _traced_ops(model: nn.Module, reducer: nn.Module | None, image: Tensor) -> tuple[list[Op], dict[str, int]]:
+def _traced_ops(
+    model: nn.Module, reducer: nn.Module | None, inputs: Tensor | tuple[Tensor, ...]
+) -> tuple[list[Op], dict[str, int]]:
     """Every operator that fvcore met, in order, and how often those without a handle."""
-    analysis, recorder = FlopCountAnalysis(_Counted(model, reducer), image), Recorder()
+    analysis, recorder = FlopCountAnalysis(_Counted(model, reducer), inputs), Recorder()
     # cleared first: a default handle stays in force when it is set to None
     analysis.clear_op_handles().set_op_handle(**recorder.handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")

@@ -99,8 +99,8 @@ def measure_speed(
         compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
         min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
-        run: what is timed with each handle attached in turn, of a model that is part of a larger whole; never compiled.
-            Default: the model.
+        run: what is timed with each handle attached in turn, of a model that is part of a larger whole; never compiled,
+            and on a CPU without its memory. Default: the model.
         progress: called with (blocks done, blocks in all, what is running).
 
     Returns one result per name, and the unreduced model's own under 'none'.
@@ -137,7 +137,10 @@ def measure_speed(
             _run_rounds(baseline, ready, images, rounds, random.Random(seed), report)
         shared |= {"load_average": machine.load_average(), "gpu": machine.gpu_state(device.index) if on_gpu else None}
         notes = _gpu_company(device)
-        return {v.name: _result(v, baseline, images, shared, notes) for v in variants}
+        # on a CPU: a compiled kernel keeps its buffers to itself, and would be reported as free; and to follow every
+        # operator of a whole model takes longer than all rounds
+        blind = device.type == "cpu" and (compile or run is not None)
+        return {v.name: _result(v, baseline, images, shared, notes, blind) for v in variants}
 
 
 def _handles(model: nn.Module, handles: Mapping[str, Handle] | Sequence[str]) -> dict[str, Handle]:
@@ -206,7 +209,7 @@ def _run_block(variant: Variant, images: Tensor) -> None:
 
 
 def _result(
-    variant: Variant, baseline: Variant, images: Tensor, shared: dict[str, Any], notes: list[str]
+    variant: Variant, baseline: Variant, images: Tensor, shared: dict[str, Any], notes: list[str], blind: bool
 ) -> SpeedResult:
     failed = variant.failed
     if failed is None and baseline.failed is not None:
@@ -223,8 +226,6 @@ def _result(
     if variant.host_share is not None and variant.host_share > HOST_BOUND:
         notes = [*notes, f"host-bound: launching takes {variant.host_share:.0%} of a forward"]
     with variant.running():
-        # a compiled CPU kernel keeps its buffers to itself, and would be reported as free
-        blind = shared["compile"] and images.device.type == "cpu"
         peak = None if blind else peak_memory_bytes(variant.forward, images, variant.model)
     return SpeedResult(
         **shared,

@@ -41,6 +41,7 @@ CELL = {
     "learned": "what the method has to learn, e.g. 'embedding'; null: training-free",
     "reducer_weights": "{source, sha256} of the trained weights that the method was given; null: none",
     "formulation": "which of several formulations of attention was run; null: the method has one",
+    "restore": "when a dense model gets its tokens back, e.g. 'before_decoder'; null: it never does",
     "rate": "as asked, e.g. 'flops=-35%'; '' for the unreduced model",
     "resolved_rate": "what it came to, e.g. 'r=11'; equal to rate unless that was a FLOPs target; null: unresolved",
     "solved_reduction": "change of FLOPs that solving promised; null if nothing was solved",
