@@ -15,6 +15,7 @@ import torch
 from suite.backbones.scenes_git import build_scenes_git, build_word_tokenizer
 from suite.captioner import Captioner
 from suite.errors import CellError, RequestError
+from suite.measure.flops import count_module
 from suite.task import Sample
 from tasks.caption_scoring.scorer import availability
 from tasks.images import TimmPreprocessing
@@ -228,6 +229,6 @@ def test_a_captioning_model_is_asked_for_captions_as_the_protocol_says(captioner
 
 def test_the_costs_of_decoding_are_those_that_the_task_lists(captioner):
     task = ScenesCaption(limit=1)
-    costs = task.further_costs(captioner, torch.zeros(1, 3, 112, 112))
+    costs = task.further_costs(captioner, torch.zeros(1, 3, 112, 112), 1, count_module)
     assert list(costs) == [cost.name for cost in task.shown.costs]
     assert costs["prefill"] > costs["per_token"] > 0

@@ -213,3 +213,51 @@ def test_every_method_accepts_every_way_to_ask_for_no_reduction(name, rate):
     schedule = resolve(parse_rate(rate), make_reducer(name), depth=4, tokens=17, num_prefix=1)
     assert schedule.amounts == (0, 0, 0, 0)
     assert schedule.counts == (17, 17, 17, 17)
+
+
+def amounts(rate, name="tome", tokens=197, depth=12, afresh=False):
+    made = make_reducer(name)
+    return resolve(parse_rate(rate), made, depth=depth, tokens=tokens, num_prefix=1, afresh=afresh).amounts
+
+
+def test_a_portion_is_taken_out_in_total_and_evenly():
+    assert amounts("merge=0.3", tokens=1025) == (26,) * 7 + (25,) * 5  # round(0.3 * 1024) = 307
+    assert sum(amounts("merge=0.8")) == round(0.8 * 196)
+    assert amounts("merge=0.5@3,6,9") == (0, 0, 0, 33, 0, 0, 33, 0, 0, 32, 0, 0)
+    assert amounts("merge=0") == (0,) * 12
+
+
+def test_a_portion_is_the_same_for_a_method_that_fuses_what_it_drops_and_one_that_leaves_the_first_block_out():
+    assert made_counts("evit", "merge=0.5") == 197 - 98
+    assert made_counts("mctf", "merge=0.5") == 197 - 98
+
+
+def made_counts(name, rate):
+    return resolve(parse_rate(rate), make_reducer(name), depth=12, tokens=197, num_prefix=1).counts[-1]
+
+
+def test_where_every_block_begins_afresh_the_portion_is_each_block_s():
+    assert amounts("merge=0.3", tokens=1025, afresh=True) == (308,) * 2 + (307,) * 10  # round(12 * 0.3 * 1024) = 3686
+    assert amounts("r=5", afresh=True) == (5,) * 12
+    made = make_reducer("tome")
+    schedule = resolve(parse_rate("r=5"), made, depth=3, tokens=20, num_prefix=1, afresh=True)
+    assert schedule.counts == (15, 15, 15)
+
+
+@pytest.mark.parametrize(
+    ("rate", "match"),
+    [
+        ("merge=1", r"must lie in \[0, 1\), not 1"),
+        ("merge=-0.1", r"must lie in \[0, 1\)"),
+        ("merge=half", "cannot be read"),
+        ("merge=[0.3,0.2]", "cannot be read"),
+    ],
+)
+def test_what_is_no_portion_is_refused_by_name(rate, match):
+    with pytest.raises(RequestError, match=match):
+        parse_rate(rate)
+
+
+def test_a_portion_that_a_later_block_cannot_give_is_refused_instead_of_missed():
+    with pytest.raises(RequestError, match=r"merge=0.95 asks block 11 to take out 15 tokens, .* at most 12 of 26"):
+        amounts("merge=0.95")
