@@ -28,7 +28,8 @@ from suite.store.shards import read_rows
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
     # training: "", "untrained embedding" (or what else the method learns), or "trained: <file of weights>"
-    ("task model weights weights_kind reducer training options rate resolved_rate precision", TEXT),
+    # restore: when a dense model gets its tokens back; "" where it never does
+    ("task model weights weights_kind restore reducer training options rate resolved_rate precision", TEXT),
     ("batch_size samples expected missing", WHOLE),
     # the task's metrics stand here: <name> <name>_low <name>_high, the latter two a 95 % interval
     # share of samples with the unreduced model's prediction, on the same ids, with Wilson's 95 % interval
@@ -51,7 +52,7 @@ _COLUMNS_BY_DTYPE = (
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
 AGREEMENT = Metric("agreement", "Agreement (%)")
 INTERVAL, SCORE_PARTS = ("", "_low", "_high"), ("value", "low", "high")
-SHARED = ("task", "model", "weights", "weights_kind", "precision", "batch_size")
+SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a FLOPs target that no rate meets.
@@ -67,6 +68,7 @@ class Group:
     model: str
     weights: str
     weights_kind: str
+    restore: str
     precision: str
     batch_size: int
     image_size: int | None
@@ -164,6 +166,7 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
+        "restore": about.get("restore") or "",
         "training": _training(about),
         "options": json.dumps(options, sort_keys=True) if options else "",
         "formulation": about.get("formulation") or "",

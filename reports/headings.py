@@ -21,10 +21,11 @@ def images(group: Group) -> str:
 
 
 def title(group: Group) -> str:
-    """Task, model, weights and number of images."""
+    """Task, model, weights, number of images and, for dense tasks, when tokens are restored."""
     weights = "random weights" if group.random_weights else f"weights {group.weights}"
     size = [f"{group.image_size} px"] if group.image_size else []
-    return " · ".join([group.task, group.model, weights, images(group), *size])
+    restored = [f"tokens restored {group.restore.replace('_', ' ')}"] if group.restore else []
+    return " · ".join([group.task, group.model, weights, images(group), *size, *restored])
 
 
 def circumstances(group: Group, whole: bool = False) -> str:
@@ -56,7 +57,7 @@ def notes(group: Group) -> list[str]:
     if group.shown.throughput:
         said.append(
             f"{group.shown.throughput} and speed-up: the whole model, end to end ({circumstances(group, whole=True)}); "
-            "they depend on what it generates, too. Costs after the encoder are of all beams."
+            f"{group.shown.remark}."
         )
     said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():

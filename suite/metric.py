@@ -36,12 +36,14 @@ class Shown:
     """All that a task reports. Methods are compared by the first metric.
 
     throughput: what the speed of the whole model is called, such as
-    'captions/s'; '' where there is no more to it than a backbone.
+    'captions/s'; '' where there is no more to it than a backbone. remark: what a reader must know of it and of the
+    costs.
     """
 
     metrics: tuple[Metric, ...]
     costs: tuple[Cost, ...] = ()
     throughput: str = ""
+    remark: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,4 +51,4 @@ class Shown:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Shown:
         metrics = tuple(Metric(**one) for one in value["metrics"])
-        return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"])
+        return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"], value["remark"])

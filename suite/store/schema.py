@@ -28,7 +28,7 @@ failed.json        reason; present while the last attempt failed
 
 from __future__ import annotations
 
-SCHEMA = 2
+SCHEMA = 3
 
 CELL = {
     "key": "hash of everything that can change the cell's numbers; names its folder",
