@@ -12,8 +12,9 @@ import timm
 import torch
 from torch import nn
 
+from suite.backbones import backbone_of, family_of
 from suite.backbones.published import PUBLISHED
-from suite.backbones.published_git import EMBEDDED_GIT, PUBLISHED_GIT, is_git
+from suite.backbones.whole import Kind, embedded_files, kind_of, whole_models
 from suite.errors import RequestError
 from suite.hub import no_waiting_for_an_unreachable_hub
 from suite.weights_file import file_sha256, load_into, one_line, read_state_dict, state_dict_sha256
@@ -39,7 +40,7 @@ class WeightsInfo:
 
 def default_checkpoint(name: str) -> str:
     """The checkpoint that is meant when the user names none."""
-    return "embedded" if name in EMBEDDED or name in EMBEDDED_GIT else "pretrained"
+    return "embedded" if name in EMBEDDED or name in embedded_files() else "pretrained"
 
 
 def load_model(
@@ -51,16 +52,17 @@ def load_model(
 ) -> tuple[nn.Module, WeightsInfo]:
     """A model in eval mode, in float32 on the CPU, and what its weights are.
 
-    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), a key of EMBEDDED or PUBLISHED, or a
-    GIT captioner (`is_git`), which is loaded as a `Captioner`.
+    `name`: a timm model, with or without a tag (`deit_small_patch16_224.fb_in1k`), a key of EMBEDDED or PUBLISHED, or
+    one of a whole model (`kind_of`), such as a `Captioner` or a `Segmenter`.
     `checkpoint`: 'pretrained', 'embedded', 'none' (random weights, the same in every process) or a local file; for a
     captioner, a local folder. Position embeddings of a file are resampled to `image_size` (pixels) as timm does.
     Raises RequestError, one line, for whatever cannot be had or does not fit.
     """
     checkpoint = checkpoint or default_checkpoint(name)
     check_model_name(name)
-    if is_git(name):
-        model, info = _captioner(name, checkpoint, image_size, num_classes)
+    kind = kind_of(name)
+    if kind is not None:
+        model, info = _whole(kind, name, checkpoint, image_size, num_classes)
     elif checkpoint == "embedded":
         model, info = _embedded(name, image_size, num_classes)
     elif checkpoint == "pretrained":
@@ -81,12 +83,12 @@ def load_model(
 
 
 def check_model_name(name: str) -> None:
-    """Raises RequestError, with the closest names, unless `name` is a timm model, an embedded or a published one."""
+    """Raises RequestError, with the closest names, unless `name` is a timm model or one of ours."""
     architecture, _, tag = name.partition(".")
-    if name in EMBEDDED or name in PUBLISHED or is_git(name):
+    if name in EMBEDDED or name in PUBLISHED or kind_of(name):
         return
     if not timm.is_model(architecture):
-        known = [*EMBEDDED, *EMBEDDED_GIT, *PUBLISHED, *PUBLISHED_GIT, *timm.list_models()]
+        known = [*EMBEDDED, *PUBLISHED, *whole_models(), *timm.list_models()]
         close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`list models` shows what there is"
         raise RequestError(f"model '{name}' is unknown; {hint}")
@@ -96,16 +98,20 @@ def check_model_name(name: str) -> None:
         raise RequestError(f"model '{architecture}' has no pretrained tag '{tag}'; {known}")
 
 
-def _captioner(
-    name: str, checkpoint: str, image_size: int | None, num_classes: int | None
+def _whole(
+    kind: Kind, name: str, checkpoint: str, image_size: int | None, num_classes: int | None
 ) -> tuple[nn.Module, WeightsInfo]:
-    from suite.captioner_files import load_captioner  # transformers' models take seconds to import
-
-    if num_classes is not None:
+    """A whole model has the image size and the classes that it has."""
+    module, _, loader = kind.loader.partition(":")
+    model, *info = getattr(importlib.import_module(module), loader)(name, checkpoint, RANDOM_SEED)
+    classes = getattr(model, "num_classes", None)
+    if num_classes is not None and classes is None:
         raise RequestError(f"model '{name}' writes captions; it has no classes, let alone {num_classes}")
-    model, *info = load_captioner(name, checkpoint, RANDOM_SEED)
-    side = model.backbone.embeddings.image_size
-    if image_size not in (None, side):
+    if num_classes not in (None, classes):
+        raise RequestError(f"model '{name}' has {classes} classes, not {num_classes}; leave the number out")
+    height, width = family_of(model).image_size(backbone_of(model))
+    if image_size is not None and (image_size, image_size) != (height, width):
+        side = height if height == width else f"{height} x {width}"
         raise RequestError(f"model '{name}' takes images of {side} pixels, not {image_size}; leave the size out")
     return model, WeightsInfo(*info)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from suite.errors import RequestError
+from suite.heap import keep_freed_memory
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -22,6 +23,8 @@ DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 listing = typer.Typer(help="What there is: reducers, models, tasks.", invoke_without_command=True)
 app.add_typer(listing, name="list")
+viewing = typer.Typer(help="Pictures of what a model makes of its tokens.", no_args_is_help=True)
+app.add_typer(viewing, name="view")
 out_console, err_console = Console(), Console(stderr=True)
 
 Config = Annotated[Path | None, typer.Argument(help="YAML file with the same keys as the flags; flags override it.")]
@@ -91,18 +94,22 @@ def put_option(into: dict[str, Any], text: str, depth: int, flag: str) -> None:
         raise RequestError(f"--{flag.replace('_', '-')} {text!r}: the value cannot be read") from error
 
 
-def with_flags(command: Any) -> Any:
-    """Gives a command the flags of a run, so that `run` and `plan` cannot drift apart."""
+def with_flags(**own: Any) -> Any:
+    """Gives a command the flags of a run, and its own, so that commands cannot drift apart."""
     import inspect
 
     parameters = [inspect.Parameter("config", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Config)]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in FLAGS.items()
+        for name, annotation in (FLAGS | own).items()
     ]
-    command.__signature__ = inspect.Signature(parameters)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+
+    def decorate(command: Any) -> Any:
+        command.__signature__ = inspect.Signature(parameters)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 @app.callback(invoke_without_command=True)
@@ -116,7 +123,7 @@ def default(context: typer.Context) -> None:
 
 
 @app.command("run")
-@with_flags
+@with_flags()
 def run_command(config: Path | None = None, **flags: Any) -> None:
     """Run a sweep, or continue it: what is stored already is not run again."""
     execute(asked(config, flags))
@@ -143,7 +150,7 @@ def show(out: Path) -> None:
 
 
 @app.command("plan")
-@with_flags
+@with_flags()
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
     from suite.estimate import estimate
@@ -162,6 +169,26 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
         f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation on this machine",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+@viewing.command("masks")
+@with_flags(
+    out=Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf. [masks.png]")],
+    samples=Annotated[str | None, typer.Option(help="Ids, separated by commas. [the first two]")],
+)
+def view_masks_command(
+    config: Path | None = None, out: Path | None = None, samples: str | None = None, **flags: Any
+) -> None:
+    """Image, truth, predictions without and with reduction, and token groups, side by side for chosen samples.
+
+    Flags as for `run`; without rates, merge=0.5, and without reducers, tome.
+    """
+    from suite.mask_pictures import write_mask_pictures
+
+    file = out or Path("masks.png")
+    for line in write_mask_pictures(asked(config, flags), tuple(filter(None, (samples or "").split(","))), file):
+        err_console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+    out_console.print(f"picture: {file}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("report")
@@ -223,14 +250,13 @@ def list_reducers_command() -> None:
 def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
     """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
     from suite.backbones import list_models
-    from suite.backbones.published_git import ANY_GIT
-    from suite.checkpoint import EMBEDDED, default_checkpoint
+    from suite.backbones.whole import whole_models
+    from suite.checkpoint import EMBEDDED
 
+    weights = {**dict.fromkeys(EMBEDDED, "embedded"), **whole_models()}
     own = [(name, False) for name in EMBEDDED if fnmatchcase(name, pattern)]
     for name, pretrained in own + list_models(pattern):
-        embedded = default_checkpoint(name) == "embedded"
-        weights = "embedded" if embedded else "pretrained" if pretrained else ""
-        mark = "with --checkpoint FOLDER" if name == ANY_GIT else weights
+        mark = weights.get(name, "pretrained" if pretrained else "")
         typer.echo(f"{name}  ({mark})" if mark else name)
 
 
@@ -250,6 +276,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    keep_freed_memory()
     try:
         code = app(args=arguments, prog_name="run_bench.py", standalone_mode=False)
     except (RequestError, UsageError) as error:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib"),
-    *("pycocoevalcap", "mmsegmentation", "mmcv-lite", "scipy", "safetensors"),
+    *("pycocoevalcap", "mmsegmentation", "scipy", "safetensors"),
 )
-GIT_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,9 @@ class Finding:
 def diagnose() -> Iterator[Finding]:
     """Everything a run may need."""
     for name in PACKAGES:
-        try:
-            yield Finding(name, "ok", version(name))
-        except PackageNotFoundError:
-            yield Finding(name, "missing", f"pip install {name}")
+        release = installed(name)
+        yield Finding(name, *(("ok", release) if release else ("missing", f"pip install {name}")))
+    yield from mmcv_build()
     yield from devices()
     yield from embedded_weights()
     yield from caption_scorers()
@@ -43,17 +41,38 @@ def embedded_weights() -> Iterator[Finding]:
     """The files of every model that comes with the suite."""
     item = "embedded weights"
     try:
-        from suite.backbones.published_git import EMBEDDED_GIT
+        from suite.backbones.whole import embedded_files
         from suite.checkpoint import EMBEDDED
     except ImportError as error:
         yield Finding(item, "missing", f"cannot be imported: {error}")
         return
     models = {name: [Path(__file__).parent / weights] for name, (_, weights) in EMBEDDED.items()}
-    models |= {name: [folder / file for file in GIT_FILES] for name, folder in EMBEDDED_GIT.items()}
-    for name, paths in models.items():
+    for name, paths in {**models, **embedded_files()}.items():
         absent = ", ".join(path.name for path in paths if not path.is_file())
         bad = ("missing", f"{name}: no {absent}; reinstall the package")
         yield Finding(item, *(bad if absent else ("ok", name)))
+
+
+def mmcv_build() -> Iterator[Finding]:
+    """mmsegmentation's scores need mmcv in either build, its models the one with compiled operators."""
+    build = next((name for name in ("mmcv", "mmcv-lite") if installed(name)), None)
+    yield Finding(*((build, "ok", installed(build)) if build else ("mmcv-lite", "missing", "pip install mmcv-lite")))
+    item = "mmcv operators (mmseg:CONFIG)"
+    try:
+        from suite.mmseg_models import INSTALL, missing_operators
+    except ImportError as error:
+        yield Finding(item, "missing", f"cannot be imported: {error}")
+        return
+    reason = missing_operators()
+    yield Finding(item, *(("n/a", reason, INSTALL) if reason else ("ok", "mmsegmentation's own models run")))
+
+
+def installed(name: str) -> str | None:
+    """The release of a package; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def caption_scorers() -> Iterator[Finding]:

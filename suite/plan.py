@@ -34,7 +34,7 @@ SHARED = (
     *("handle.py", "shared_prefix.py", "captioner*.py"),
     *("backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/reduced.py"),
     *("backbones/timm_vit.py", "backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py", "backbones/git.py"),
-    *("backbones/segmenter.py", "backbones/mmseg_vit.py"),
+    *("backbones/segmenter.py", "backbones/mmseg_vit.py", "segmenter_files.py", "mmseg_models.py"),
 )
 
 

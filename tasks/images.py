@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
@@ -35,22 +36,42 @@ class UnreadableImage(Exception):
 
 def decode(data: bytes) -> Image.Image:
     """The RGB image in `data`, fully decoded. Raises UnreadableImage for anything less."""
+    image = decode_unconverted(data, _formats(), _check_faithful)
+    with _said_in_one_line(data):
+        return image.convert("RGB")
+
+
+def decode_unconverted(
+    data: bytes, formats: Sequence[str], check: Callable[[Image.Image], None] = lambda header: None
+) -> Image.Image:
+    """The image in `data` as it is stored, fully decoded. Raises UnreadableImage for anything less.
+
+    formats: Pillow's names of those that are allowed. check: of the header alone, before pixels are decoded.
+    """
     if not data:
         raise UnreadableImage("the file is empty (0 bytes)")
     # The flag is global: a library that turns it on would make truncated images grey instead of errors.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with _said_in_one_line(data):
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            image.verify()  # checksums where the format has them; leaves the image unusable
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(image)
+            check(image)
+            if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
+                raise UnreadableImage("image file is truncated (its end marker is missing)")
+            image.load()
+            return image
+
+
+@contextmanager
+def _said_in_one_line(data: bytes) -> Iterator[None]:
+    """Whatever Pillow raises on `data` becomes UnreadableImage."""
     try:
         with warnings.catch_warnings():
             # Remarks on metadata (several ImageNet files have odd EXIF) say nothing about the pixels.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                image.verify()  # checksums where the format has them; leaves the image unusable
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                _check_header(image)
-                if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
-                    raise UnreadableImage("image file is truncated (its end marker is missing)")
-                image.load()
-                return image.convert("RGB")
+            yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -77,10 +98,13 @@ def _jpeg_has_end(data: bytes) -> bool:
     return data.find(b"\xff\xd9", at) >= 0
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(f"{width}x{height} pixels exceed the limit of {MAX_PIXELS}")
+
+
+def _check_faithful(image: Image.Image) -> None:
     if image.mode not in FAITHFUL_MODES:
         raise UnreadableImage(
             f"pixels of mode '{image.mode}' would be clipped in 8-bit RGB; save the image with 8 bits"

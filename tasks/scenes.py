@@ -211,6 +211,17 @@ def scene_captions(split: str, index: int) -> tuple[str, ...]:
     return describe(_objects(placed, visible), dice.pick(PATTERNS))
 
 
+def scene_mask(split: str, index: int) -> np.ndarray:
+    """`draw_scene(split, index).mask`, without painting."""
+    placed, owner, visible = _arrange(*_begin(split, index))
+    return _mask(_objects(placed, visible), owner)
+
+
+def _mask(objects: tuple[SceneObject, ...], owner: np.ndarray) -> np.ndarray:
+    """What is seen at each pixel, 0 or 1 + class id, from who is (-1: nobody)."""
+    return np.array([0, *(1 + thing.class_id for thing in objects)], dtype=np.uint8)[owner + 1]
+
+
 def _objects(placed: list[_Placed], visible: list[int]) -> tuple[SceneObject, ...]:
     return tuple(
         SceneObject(p.shape, p.colour, p.cx, p.cy, p.radius, p.turn, area, p.is_main)
@@ -228,9 +239,8 @@ def draw_scene(split: str, index: int) -> Scene:
     for thing in placed:
         _paint_object(dice, image, thing, light)
     objects = _objects(placed, visible)
-    table = np.array([0] + [1 + thing.class_id for thing in objects], dtype=np.uint8)
     captions = describe(objects, pattern)
-    return Scene(expose(dice, image, light), label, captions, table[owner + 1], objects, pattern)
+    return Scene(expose(dice, image, light), label, captions, _mask(objects, owner), objects, pattern)
 
 
 def scene_samples(task: Task, split: str, scenes: int, label: Callable[[str, int], Any]) -> list[Sample]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from suite.backbones.lv_vit import LVViT, LVViTFamily
 from suite.backbones.published import PUBLISHED
-from suite.backbones.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
 from suite.backbones.timm_vit import TimmViT
 from suite.backbones.timm_vit import list_models as list_timm_models
+from suite.backbones.whole import whole_models
 
 # Looked through in this order: these models are VisionTransformers too, with something of their own around the blocks.
 FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily)]
+# Where other libraries define models -> 'module:class' of the family. By name, because importing them takes seconds.
+GIT, MMSEG_VIT = "transformers.models.git.modeling_git", "mmseg.models.backbones.vit"
+FOREIGN = {GIT: "suite.backbones.git:GitViT", MMSEG_VIT: "suite.backbones.mmseg_vit:MmsegViT"}
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
@@ -24,7 +28,7 @@ def backbone_of(model: nn.Module) -> nn.Module:
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, nn.Module):
         return backbone
-    if _of_git(model):
+    if _defined_in(GIT, model):
         from suite.backbones.git import vision_of
 
         return vision_of(model)
@@ -35,22 +39,24 @@ def family_of(model: nn.Module) -> type:
     """The family of `model`'s backbone. RequestError that says what is supported for any other model."""
     model = backbone_of(model)
     family = next((family for cls, family in FAMILIES if isinstance(model, cls)), None)
-    if family is None and _of_git(model):
-        from suite.backbones.git import GitViT as family
+    place = next((place for place in FOREIGN if _defined_in(place, model)), None)
+    if place is not None:
+        module, _, name = FOREIGN[place].partition(":")
+        family = getattr(importlib.import_module(module), name)
     family = family or TimmViT
     family.check(model)
     return family
 
 
-def _of_git(model: nn.Module) -> bool:
-    """Whether it is one of transformers' GIT modules; told by name, because importing them takes seconds."""
-    return any(cls.__module__ == "transformers.models.git.modeling_git" for cls in type(model).__mro__)
+def _defined_in(place: str, model: nn.Module) -> bool:
+    """Whether the model's class, or one that it is made of, is defined in the module of that name."""
+    return any(cls.__module__ == place for cls in type(model).__mro__)
 
 
 def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
     """Names that match a wildcard, of our own models and timm's, and whether weights of them can be downloaded."""
-    names = (*PUBLISHED, *PUBLISHED_GIT, *EMBEDDED_GIT, ANY_GIT)
-    own = [(name, name in PUBLISHED_GIT) for name in names if fnmatchcase(name, pattern)]
+    own = {**dict.fromkeys(PUBLISHED, ""), **whole_models()}
+    own = [(name, weights == "pretrained") for name, weights in own.items() if fnmatchcase(name, pattern)]
     return own + list_timm_models(pattern)
 
 

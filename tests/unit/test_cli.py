@@ -152,7 +152,7 @@ def test_a_report_of_a_folder_that_holds_no_run_is_refused(tmp_path, capsys):
 def test_a_run_of_another_schema_is_refused_with_a_way_out(yaml_file, tiny_run, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"schema": 1}')
-    assert one_error_line(capsys, "run", yaml_file).endswith("has schema 1, this version reads 2; give another --out")
+    assert one_error_line(capsys, "run", yaml_file).endswith("has schema 1, this version reads 3; give another --out")
 
 
 def test_debug_shows_the_traceback(capsys):
@@ -171,7 +171,7 @@ def test_every_model_that_is_known_by_name_is_listed_with_the_weights_that_it_co
         assert exit_code("list", "models", pattern) == 0
         return dict(line.partition("  ")[::2] for line in capsys.readouterr().out.splitlines())
 
-    assert listed("scenes*") == {"scenes_vit": "(embedded)", "scenes_git": "(embedded)"}
+    assert listed("scenes*") == dict.fromkeys(("scenes_vit", "scenes_git", "scenes_segmenter"), "(embedded)")
     assert listed("git*") == {
         "git_base_coco": "(pretrained)",
         "git_large_coco": "(pretrained)",
@@ -197,7 +197,7 @@ def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a
     printed = capsys.readouterr().out
     assert scorer.FETCH_SPICE in printed.splitlines()
     weights = {found.detail: found.state for found in embedded_weights()}
-    assert weights.pop("scenes_vit") == weights.pop("scenes_git") == "ok"
+    assert {weights.pop(name) for name in ("scenes_vit", "scenes_git", "scenes_segmenter")} == {"ok"}
     (detail,) = weights
     assert detail.startswith("gone_git: no config.json, model.safetensors, ")
     assert weights[detail] == "missing"

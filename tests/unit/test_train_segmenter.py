@@ -72,7 +72,7 @@ def test_the_shipped_model_segments_scenes_and_loses_some_of_it_when_most_tokens
     assert 60 < whole < 97
     with suite.attach(shipped, "tome", "merge=0.8"):
         merged = segmenter.mean_iou(shipped, test)
-    assert 5 < merged < whole - 5
+    assert 5 < merged < whole - 3
     shifted = (test[0], np.roll(test[1], 1, axis=0))  # the masks of other scenes
     assert segmenter.mean_iou(shipped, shifted) < 10
 
@@ -84,16 +84,16 @@ def test_one_scene_is_one_window_and_there_is_a_label_for_the_background(shipped
     assert shipped(torch.zeros(1, 3, 112, 112)).shape == (1, 49, 112, 112)
 
 
-def test_drawn_masks_are_those_of_the_scenes_and_a_second_reading_draws_nothing(tmp_path):
-    images, masks = segment_data("val", 3, tmp_path, 1)
-    before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    again = segment_data("val", 3, tmp_path, 1)
-    for i in range(3):
-        scene = draw_scene("val", i)
-        assert np.array_equal(images[i], scene.image)
-        assert np.array_equal(masks[i], scene.mask)
-        assert np.array_equal(again[1][i], scene.mask)
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
+def test_masks_are_drawn_once_and_are_those_of_the_scenes(data, tmp_path):
+    write_cache(tmp_path / "cache", data)
+    file = tmp_path / "cache" / f"v{VERSION}-train-8-masks.npy"
+    file.unlink()
+    images, masks = segment_data("train", 8, tmp_path / "cache", 1)
+    assert np.array_equal(images, data[0])
+    assert np.array_equal(masks, data[1])
+    file.unlink()  # not written over: it is mapped
+    np.save(file, data[1][::-1])
+    assert np.array_equal(segment_data("train", 8, tmp_path / "cache", 1)[1], data[1][::-1])
 
 
 def test_a_batch_has_the_scenes_that_were_asked_for_and_mirrors_image_and_mask_alike(data):
@@ -128,7 +128,7 @@ def test_pixels_on_all_corners_together_give_the_loss_of_all_pixels(data):
     assert torch.stack(parts).mean() == pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_the_mean_is_taken_over_the_classes_that_are_there_or_predicted(shipped, data):
+def test_the_mean_is_taken_over_the_classes_that_are_there_or_predicted(data):
     class Oracle(torch.nn.Module):
         """Says of every scene what the first one shows, but for one row of pixels."""
 

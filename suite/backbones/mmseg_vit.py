@@ -1,0 +1,205 @@
+"""mmsegmentation's VisionTransformer, as its Segmenter has it, with or without class token and norm before the blocks.
+
+Importing this needs mmcv with compiled operators, as importing mmsegmentation's models does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmseg.models.backbones.vit import TransformerEncoderLayer, VisionTransformer
+from torch import Tensor, nn
+
+from suite.backbones.block import BlockParts, Layout, PartRules
+from suite.backbones.reduced import Reduced
+from suite.backbones.timm_vit import linear_macs
+from suite.errors import RequestError
+from suite.pooling import take
+
+SUPPORTED = "mmsegmentation's VisionTransformer is supported within a Segmenter (model mmseg:CONFIG.py)"
+
+
+class InProjection(nn.MultiheadAttention):
+    """torch's attention, of which a call gives queries, keys and values alone: as a module, so that counters see it."""
+
+    def forward(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:
+        """(B, N, C) -> of queries, keys, values those from `first` to before `last`, each (B, H, N, d)."""
+        rows = slice(first * self.embed_dim, last * self.embed_dim)
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
+        projected = F.linear(x, self.in_proj_weight[rows], bias)
+        heads = projected.unflatten(2, (last - first, self.num_heads, self.head_dim))
+        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class FusedAttention(MultiheadAttention):
+    """mmcv's self-attention through `scaled_dot_product_attention`: the same weights, no map in memory."""
+
+    def forward(self, query: Tensor, identity: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C), `identity` included."""
+        dropout = self.attn.dropout if self.training else 0.0
+        return identity + self.output(F.scaled_dot_product_attention(*self.attn(query), dropout_p=dropout))
+
+    def output(self, attended: Tensor) -> Tensor:
+        """Heads (B, H, N, d) -> what attention adds to the residual stream, (B, N, C)."""
+        return self.dropout_layer(self.proj_drop(self.attn.out_proj(attended.transpose(1, 2).flatten(2))))
+
+
+def use_fused_attention(model: nn.Module) -> None:
+    """From now on the blocks of a VisionTransformer, or of a Segmenter's head, run fused attention."""
+    for module in model.modules():
+        if type(module) is TransformerEncoderLayer and type(module.attn) is MultiheadAttention:
+            module.attn.__class__, module.attn.attn.__class__ = FusedAttention, InProjection
+
+
+class MmsegBlock(BlockParts):
+    """mmsegmentation's `TransformerEncoderLayer`: pre-norm, both residual connections within its attention and MLP."""
+
+    fused = True
+
+    def __init__(self, block: TransformerEncoderLayer, index: int, num_class: int) -> None:
+        self.block, self.attention, self.index, self.num_class = block, block.attn, index, num_class
+        self.scale = block.attn.attn.head_dim**-0.5
+
+    def original(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+    def norm1(self, x: Tensor) -> Tensor:
+        return self.block.norm1(x)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.attention.attn(x)
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.attention.attn(x, 0, 2)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.attention.attn(x, 2, 3)[0]
+
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        return self.attention.output(attended)
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        ffn = self.block.ffn
+        return ffn.dropout_layer(ffn.gamma2(ffn.layers(self.block.norm2(x))))
+
+    @property
+    def attention_dropout(self) -> float:
+        return self.attention.attn.dropout if self.block.training else 0.0
+
+
+class SegmenterViT(VisionTransformer):
+    """mmsegmentation's, with fused attention and what a `Segmenter` of ours asks of its encoder by timm's names."""
+
+    restoring = "at_end"  # whatever reads its output wants all patches in their places
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(self.with_cls_token)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """What follows the last block, where the model has it."""
+        return self.norm1(x) if self.final_norm else x
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> all tokens after the last block, normed, (B, N, C)."""
+        x = MmsegViT.embed(self, images)
+        for block in self.layers:
+            x = block(x)
+        return self.norm(x)
+
+
+def for_segmenter(vit: VisionTransformer) -> SegmenterViT:
+    """The same model, which a `Segmenter` can have as its encoder from now on. RequestError for one that cannot be."""
+    last = len(vit.layers) - 1
+    if list(vit.out_indices) != [last] or vit.out_origin or vit.output_cls_token:
+        raise RequestError(f"mmsegmentation's VisionTransformer gives out more than the patches of block {last}")
+    use_fused_attention(vit)
+    vit.__class__ = SegmenterViT
+    vit.patch_embed.img_size = MmsegViT.image_size(vit)
+    vit.patch_embed.grid_size = MmsegViT.grid(vit, vit.patch_embed.img_size)
+    return vit
+
+
+class ReducedMmsegViT(Reduced):
+    """Mixed into the class of a `SegmenterViT` while a reducer is attached to it."""
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor]:
+        """Images (B, 3, H, W) -> the patches after the last block, (B, C, h, w), each what its owner is."""
+        tokens = self._reducerbench.encode(self, inputs)
+        x = tokens.x
+        if tokens.steps:
+            rows, place = tokens.restorable()
+            x = take(rows, place)
+        grid = MmsegViT.grid(self, tuple(inputs.shape[-2:]))
+        return (self.norm(x)[:, tokens.num_prefix :].transpose(1, 2).unflatten(2, grid),)
+
+
+class MmsegViT:
+    """The family: where a `VisionTransformer` of mmsegmentation keeps what `attach` needs."""
+
+    mixin = ReducedMmsegViT
+    part_rules = PartRules(block=r"layers\.(\d+)(\.|$)", mlp=r"layers\.\d+\.ffn(\.|$)")
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """RequestError, in one line, for a model that is not of this family."""
+        kind = type(model).__name__
+        if isinstance(model, ReducedMmsegViT):
+            raise RequestError("the model has a reducer attached; detach it first")
+        if type(model) is not SegmenterViT:
+            raise RequestError(f"model {kind!r} is not supported as it is; {SUPPORTED}")
+        for block in model.layers:
+            if type(block) is not TransformerEncoderLayer or type(block.attn) is not FusedAttention:
+                raise RequestError(f"model {kind!r} has {type(block).__name__} in its blocks; {SUPPORTED}")
+
+    @staticmethod
+    def decoder(whole: nn.Module) -> None:
+        """No head keeps the number of tokens."""
+        return None
+
+    @staticmethod
+    def embed(model: SegmenterViT, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+        x, grid = model.patch_embed(x)
+        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = model._pos_embeding(x, grid, model.pos_embed)
+        x = x if model.with_cls_token else x[:, 1:]
+        return model.pre_ln(x) if model.pre_norm else x
+
+    @staticmethod
+    def blocks(model: SegmenterViT) -> list[BlockParts]:
+        return [MmsegBlock(block, index, model.num_prefix_tokens) for index, block in enumerate(model.layers)]
+
+    @staticmethod
+    def image_size(model: VisionTransformer) -> tuple[int, int]:
+        """(H, W) that the model was built for."""
+        return tuple(model.img_size)
+
+    @staticmethod
+    def grid(model: VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `size` (H, W), which is padded to whole patches."""
+        return math.ceil(size[0] / model.patch_size), math.ceil(size[1] / model.patch_size)
+
+    @staticmethod
+    def layout(model: VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
+        """The shape at the model's own image size, or at `image_size` (H, W)."""
+        rows, columns = MmsegViT.grid(model, image_size or MmsegViT.image_size(model))
+        attention, width = model.layers[0].attn, model.layers[0].attn.embed_dims
+        return Layout(
+            depth=len(model.layers),
+            num_prefix=model.num_prefix_tokens,
+            num_class=model.num_prefix_tokens,
+            num_patches=rows * columns,
+            width=width,
+            heads=attention.num_heads,
+            head_dim=width // attention.num_heads,
+            qkv_macs=3 * width * width,
+            proj_macs=linear_macs(attention),
+            mlp_macs=linear_macs(model.layers[0].ffn),
+            patch_macs=rows * columns * model.patch_embed.projection.weight.numel(),
+            head_macs=0,
+            grid=(rows, columns),
+        )

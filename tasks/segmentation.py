@@ -1,0 +1,218 @@
+"""What all segmentation tasks share: windows of an image, the class of each of its pixels, what masks add up to."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from suite.errors import CellError, RequestError
+from suite.metric import Cost, Metric, Shown
+from suite.task import ReadError, Sample, Summary, Task
+from tasks.images import UnreadableImage
+from tasks.masks import RecentMasks
+from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, scorer, scores
+from tasks.windows import SlidingWindows, class_map, num_windows
+
+RESTORE = ("before_decoder", "after_decoder", "per_block")
+NEEDED = ("grid_logits", "decoder_inputs", "decoder", "num_classes", "restore", "pretrained_cfg")
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """Class scores of the patches of windows, `scores` (V, K, h, w), and the windows' side in pixels."""
+
+    scores: Tensor
+    window: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, some: slice) -> WindowScores:
+        return WindowScores(self.scores[some], self.window)
+
+
+class SegmentationTask(Task):
+    """A task whose samples have a class at every pixel, for models that give class scores per patch.
+
+    Task options: `restore`: when tokens that were taken out are given back: 'before_decoder' (default),
+    'after_decoder' or 'per_block'.
+    """
+
+    shown = Shown(
+        metrics=(Metric("miou", "mIoU (%)"), Metric("aacc", "aAcc (%)"), Metric("macc", "mAcc (%)")),
+        costs=(Cost("decoder", "Decoder GFLOPs"), Cost("image", "GFLOPs per image")),
+        throughput="crops/s",
+        remark="costs are of one crop, and GFLOPs per image of all crops of an average image",
+    )
+    outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), *COLUMNS])
+    num_classes: ClassVar[int]
+
+    def __init__(self, data: str | None = None, limit: int | None = None, *, restore: str = RESTORE[0]) -> None:
+        super().__init__(data, limit)
+        if restore not in RESTORE:
+            raise RequestError(f"restore {restore!r} is unknown; use {', '.join(RESTORE)}")
+        self.restore = restore
+        self._recent = RecentMasks()
+        self._windows_per_image: dict[int, float] = {}
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Name of every class."""
+
+    @property
+    @abstractmethod
+    def palette(self) -> Sequence[tuple[int, int, int]]:
+        """8-bit RGB of every class, for pictures."""
+
+    @abstractmethod
+    def image(self, sample: Sample) -> Image.Image:
+        """The RGB image at its original size. Raises ReadError for bad data."""
+
+    @abstractmethod
+    def read_truth(self, sample: Sample) -> np.ndarray:
+        """(H, W) uint8 classes, 255 where nothing is scored. Raises ReadError for bad data."""
+
+    @abstractmethod
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """(height, width) in pixels at a fraction of what reading costs. Raises ReadError for bad data."""
+
+    def truth(self, sample: Sample) -> np.ndarray:
+        """(H, W) int64 classes, 255 where nothing is scored. Raises ReadError for bad data."""
+        return self._truth(sample).astype(np.int64)
+
+    def protocol(self) -> dict[str, Any]:
+        """When tokens are given back, and the release that scores."""
+        return {"restore": self.restore, "scorer": scorer()}
+
+    def check_model(self, model: nn.Module) -> None:
+        """RequestError unless the model gives scores of this task's classes per patch and scoring works here."""
+        hint = f"choose a model such as {self.default_model} with --model"
+        if not all(hasattr(model, name) for name in NEEDED):
+            raise RequestError(f"task {self.name!r}: {type(model).__name__} gives no class scores per patch; {hint}")
+        if model.num_classes != self.num_classes:
+            raise RequestError(
+                f"task {self.name!r} has {self.num_classes} classes, and the model {model.num_classes}; {hint}"
+            )
+        iou_metric()
+
+    def configure(self, model: nn.Module) -> None:
+        """Tell the model when to give tokens back."""
+        model.restore = self.restore
+
+    def preprocessing(self, model: nn.Module, image_size: int | None = None) -> SlidingWindows:
+        """The windows that the model takes, normalised as it was trained. `image_size` can only be the window's."""
+        return SlidingWindows.of(model, image_size)
+
+    def load(self, sample: Sample, preprocessing: SlidingWindows) -> Tensor:
+        """The image's windows, (V, 3, S, S) float32.
+
+        Raises ReadError when it or its mask is missing, damaged or of another kind, or their sizes differ.
+        """
+        image, truth = self.image(sample), self.read_truth(sample)
+        if truth.shape != (image.height, image.width):
+            raise ReadError(
+                sample.id,
+                sample.path,
+                f"the image is {image.width}x{image.height} and its mask {truth.shape[1]}x{truth.shape[0]} pixels",
+            )
+        try:
+            return preprocessing(image)
+        except UnreadableImage as error:
+            raise ReadError(sample.id, sample.path, str(error)) from error
+
+    def predict(self, model: nn.Module, images: Tensor) -> WindowScores:
+        """Class scores of the patches of windows (ΣV, 3, S, S)."""
+        return WindowScores(model.grid_logits(images), images.shape[-1])
+
+    def predicted_mask(self, outputs: WindowScores, sample: Sample) -> np.ndarray:
+        """(H, W) int64 classes of the sample's pixels, from the outputs of all its windows.
+
+        CellError that names the sample if they are of another number or shape, or hold NaN or Inf.
+        """
+        height, width = self._truth(sample).shape
+        due = num_windows(height, width, outputs.window)
+        found = tuple(outputs.scores.shape)
+        if len(found) != 4 or found[:2] != (due, self.num_classes):
+            raise CellError(
+                f"outputs of shape {found} for the {due} windows of sample {sample.id!r}; expected ({due}, "
+                f"{self.num_classes}, h, w)"
+            )
+        if not torch.isfinite(outputs.scores).all():
+            raise CellError(f"the class scores of sample {sample.id!r} hold NaN or Inf")
+        return class_map(outputs.scores, height, width, outputs.window).cpu().numpy().astype(np.int64)
+
+    def score(self, outputs: WindowScores, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Rows of id, prediction (hash of the mask), and the areas of the classes in it and in the truth, in pixels.
+
+        CellError that names the sample for outputs that have no meaning.
+        """
+        rows, first = [], 0
+        for sample in samples:
+            truth = self._truth(sample)
+            last = first + num_windows(*truth.shape, outputs.window)
+            mask = self.predicted_mask(outputs[first:last], sample).astype(np.uint8)
+            said = hashlib.blake2b(mask.tobytes(), digest_size=8).hexdigest()
+            rows.append({"id": sample.id, "prediction": said, **image_areas(mask, truth, self.num_classes)})
+            first = last
+        if first != len(outputs):
+            named = f"the last sample {samples[-1].id!r}" if samples else "no sample"
+            raise CellError(f"{len(outputs)} windows, {len(outputs) - first} more than there are up to {named}")
+        return rows
+
+    def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
+        """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with bootstrap intervals."""
+        for key, rows in cells.items():
+            yield key, Summary(scores(rows, self.num_classes))
+
+    def scoring_version(self) -> str:
+        """The scorer's release."""
+        return scorer()
+
+    def further_costs(
+        self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
+    ) -> dict[str, float]:
+        """Multiply-accumulates of the decoder per window, and of all per image: windows of an average sample."""
+        decoder = self._decoder_macs(model, images, count)
+        return {"decoder": decoder, "image": self.windows_per_image(images.shape[-1]) * (backbone + decoder)}
+
+    def _decoder_macs(self, model: nn.Module, images: Tensor, count: Callable[..., int]) -> float:
+        if self.restore != "after_decoder":  # the decoder reads all patches of whatever image
+            images = images[:1]
+        known: dict[tuple[Any, ...], int] = {}
+        macs = []
+        for image in images.to(next(model.parameters()).device).split(1):
+            with torch.inference_mode():
+                inputs = model.decoder_inputs(image)
+            shapes = tuple(None if value is None else value.shape for value in inputs)
+            if shapes not in known:
+                known[shapes] = count(model.decoder, *inputs)
+            macs.append(known[shapes])
+        return fmean(macs)
+
+    def windows_per_image(self, window: int) -> float:
+        """Mean number of windows, `window` pixels a side, of the samples that can be read."""
+        if window not in self._windows_per_image:
+            self._windows_per_image[window] = fmean(self._window_counts(window))
+        return self._windows_per_image[window]
+
+    def _window_counts(self, window: int) -> Iterator[int]:
+        for sample in self.samples:
+            try:
+                yield num_windows(*self.size(sample), window)
+            except (ReadError, UnreadableImage):  # the evaluation records it
+                continue
+
+    def _truth(self, sample: Sample) -> np.ndarray:
+        return self._recent.get(sample.id, lambda: self.read_truth(sample))
