@@ -22,7 +22,7 @@ from suite.plan import Plan
 from suite.progress import Progress
 from suite.shared_prefix import SharedPrefix
 from suite.store.folder import CellFolder, RunFolder
-from suite.task import Batch, ReadError, Sample, Task
+from suite.task import Batch, ReadError, Task
 
 
 @dataclass
@@ -96,7 +96,7 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, batch: Batch, number: int) 
         return []
     try:
         with cell.handle:
-            return predict(plan.task, plan.model, cell, images, samples, batch.views)
+            return predict(plan.task, plan.model, cell, images, batch)
     except CellError as error:
         raise CellError(f"batch {number}: {error}") from error
     except Exception as error:  # a method that breaks on this model fails its cell, not the sweep
@@ -106,15 +106,14 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, batch: Batch, number: int) 
         cell.handle.prefix = None
 
 
-def predict(
-    task: Task, model: nn.Module, cell: Cell, images: Tensor, samples: list[Sample], views: list[int]
-) -> list[dict[str, Any]]:
-    """Rows of a batch, `views` images of each sample; out of memory halves it and goes on.
+def predict(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Batch) -> list[dict[str, Any]]:
+    """Rows of a batch, whose images are on the model's device now; out of memory halves it and goes on.
 
     CellError if tokens were not reduced as planned.
     """
+    samples = batch.samples
     rows: list[dict[str, Any]] = []
-    first = [0, *accumulate(views)]  # image of each sample
+    first = [0, *accumulate(batch.views)]  # image of each sample
     with torch.inference_mode(), repeatable(images.device):
         while len(rows) < len(samples):
             rest = slice(len(rows), min(len(rows) + cell.batch_size, len(samples)))

@@ -40,7 +40,7 @@ def family_of(model: nn.Module) -> type:
     model = backbone_of(model)
     family = next((family for cls, family in FAMILIES if isinstance(model, cls)), None)
     place = next((place for place in FOREIGN if _defined_in(place, model)), None)
-    if place is not None:
+    if family is None and place is not None:
         module, _, name = FOREIGN[place].partition(":")
         family = getattr(importlib.import_module(module), name)
     family = family or TimmViT

@@ -19,7 +19,7 @@ from suite.progress import Progress
 from suite.spec import make_spec
 from suite.store.folder import CellFolder
 from suite.sweep import run
-from suite.task import Sample
+from suite.task import Batch, Sample
 from tasks.scenes import Scenes
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +227,7 @@ def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
 
     images = torch.randn(11, 3, 4, 4)
     cell = Cell("key", CellFolder(tmp_path), {}, Free(), batch_size=11)
-    rows = predict(three_classes(), MemoryOf(3), cell, images, SAMPLES)
+    rows = predict(three_classes(), MemoryOf(3), cell, images, Batch(SAMPLES, images, [], [1] * 11))
     assert [row["id"] for row in rows] == [sample.id for sample in SAMPLES]
     assert [row["prediction"] for row in rows] == images.mean(dim=(2, 3)).argmax(1).tolist()
     assert cell.batch_size == 3
@@ -235,8 +235,9 @@ def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
 
 def test_out_of_memory_with_one_image_is_an_error(tmp_path):
     cell = Cell("key", CellFolder(tmp_path), {}, None, batch_size=4)
+    images = torch.randn(4, 3, 4, 4)
     with pytest.raises(torch.OutOfMemoryError):
-        predict(three_classes(), MemoryOf(0), cell, torch.randn(4, 3, 4, 4), SAMPLES[:4])
+        predict(three_classes(), MemoryOf(0), cell, images, Batch(SAMPLES[:4], images, [], [1] * 4))
 
 
 def test_a_spec_is_stored_with_every_default_spelled_out(tiny_run):

@@ -7,7 +7,7 @@ import torch
 
 from suite.errors import CellError, OutputError
 from suite.evaluation import predict
-from suite.task import ReadError, Sample, collate, views_of
+from suite.task import Batch, ReadError, Sample, collate, views_of
 
 SAMPLES = [Sample(name, 0) for name in "abcd"]
 VIEWS = [2, 1, 3, 1]
@@ -39,7 +39,7 @@ def run(task, batch_size=4):
     images = torch.arange(sum(VIEWS)).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     handle = SimpleNamespace(planned_counts=None, token_counts=[])
     cell = SimpleNamespace(handle=handle, batch_size=batch_size)
-    return predict(task, None, cell, images, SAMPLES, VIEWS), cell
+    return predict(task, None, cell, images, Batch(SAMPLES, images, [], VIEWS)), cell
 
 
 ROWS = [
