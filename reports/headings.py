@@ -56,7 +56,7 @@ def notes(group: Group) -> list[str]:
     )
     if group.shown.throughput:
         said.append(
-            f"{group.shown.throughput} and speed-up: the whole model, end to end ({circumstances(group, whole=True)}); "
+            f"{group.shown.throughput} and speed-up: the whole model ({circumstances(group, whole=True)}); "
             f"{group.shown.remark}."
         )
     said += _score_notes(rows, group)

@@ -89,6 +89,11 @@ def _speed(row: Any) -> str:
     return speed(row.im_s, row.im_s_low, row.im_s_high) + (REMARK if row.speed_note else "")
 
 
+def _rate(row: Any) -> str:
+    """The rate as it was run, or as asked where nothing came of it."""
+    return next((rate for rate in (row.resolved_rate, row.rate) if known(rate) and rate), "–")
+
+
 REDUCER = Column("Reducer", _reducer, numeric=False)
 RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), LABEL_WIDTH), numeric=False)
 IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
@@ -104,7 +109,7 @@ LEFT = (
 # What stands in a narrow terminal in place of longer columns.
 SHORTER: tuple[tuple[str, Column | None], ...] = (
     ("what untrained ones lack", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
-    ("rate as asked", Column("Rate", lambda row: shorten(row.resolved_rate or row.rate or "–", 24), numeric=False)),
+    ("rate as asked", Column("Rate", lambda row: shorten(_rate(row), 24), numeric=False)),
     ("the word untrained (*)", Column("Reducer", _starred_reducer, numeric=False)),
 )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAMES = 40  # that a line lists
+
 
 class RequestError(Exception):
     """What was asked cannot be done. The text names the item, the value and what to do; the CLI exits with 2."""
@@ -29,5 +31,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """The answer to a name that is not known: the nearest known ones, or all of them."""
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
+    listed, more = ", ".join(known[:MOST_NAMES]), len(known) - MOST_NAMES
+    listed += f" and {more} more" if more > 0 else ""
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {listed}"
     return RequestError(f"unknown {kind} {name!r}; {hint}")

@@ -14,7 +14,8 @@ from suite.ask import BASELINE
 from suite.batches import sample_images
 from suite.engine import SOLVED_ON
 from suite.errors import RequestError, unknown
-from suite.plan import Plan, make_plan
+from suite.measure.precision import dtype_of
+from suite.plan import Plan, make_plan, resolve_device
 from suite.spec import make_spec
 from suite.task import ReadError, Sample, views_of
 from tasks.segmentation_scoring import dense_areas, image_areas, metrics
@@ -38,18 +39,22 @@ def write_mask_pictures(values: dict[str, Any], samples: tuple[str, ...], file: 
     plan = make_plan(make_spec(values))
     if not hasattr(plan.task, "predicted_mask"):
         raise RequestError(f"task {plan.spec.task!r} has no masks to show; use scenes-seg or ade20k")
+    if not any(ask.reducer != BASELINE for ask in plan.asks.values()):
+        raise RequestError("no method is left to draw beside the unreduced model; name one with --reducers")
     known = {sample.id: sample for sample in plan.task.samples}
     for id in samples:
         if id not in known:
             raise unknown(f"sample of task {plan.spec.task!r}:", id, known)
     chosen = [known[id] for id in samples] or list(plan.task.samples[:FIRST])
-    rows = [row for sample in chosen for row in rows_of(plan, sample)]
+    device = resolve_device(plan.spec.device)
+    plan.model.to(device, dtype_of(plan.spec.precision))
+    rows = [row for sample in chosen for row in rows_of(plan, sample, device)]
     write_masks(rows, plan.task.class_names, plan.task.palette, file)
     return plan.skipped
 
 
 @torch.inference_mode()
-def rows_of(plan: Plan, sample: Sample) -> list[MaskRow]:
+def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
     """A row for every method and rate."""
     task, model = plan.task, plan.model
     preprocessing = task.preprocessing(model, plan.spec.image_size)
@@ -59,6 +64,7 @@ def rows_of(plan: Plan, sample: Sample) -> list[MaskRow]:
         raise RequestError(f"sample {sample.id!r} cannot be shown: {error}") from error
     image, truth = np.asarray(task.image(sample)), task.truth(sample)
     windows = [preprocessing.picture(view) for view in views]
+    views = views.to(device, dtype_of(plan.spec.precision))
     plain = task.predicted_mask(task.predict(model, views), sample)
     rows = []
     for key, ask in plan.asks.items():
@@ -72,15 +78,19 @@ def rows_of(plan: Plan, sample: Sample) -> list[MaskRow]:
         groups = None
         if handle.restoring != "per_block":
             owner = tokens.owner[:, tokens.num_prefix :] - tokens.num_prefix
-            grids = owner.unflatten(1, handle.layout.grid).numpy()
+            grids = owner.unflatten(1, handle.layout.grid).cpu().numpy()
             drawn = [draw_groups(window, groups) for window, groups in zip(windows, grids, strict=True)]
             groups = preprocessing.joined_pictures(drawn, *truth.shape)
-        notes = tuple(f"mIoU {100 * miou(said, truth, task.num_classes):.1f}" for said in (plain, mask))
+        notes = tuple(f"mIoU {shown(miou(said, truth, task.num_classes))}" for said in (plain, mask))
         rows.append(MaskRow(sample.id, name, image, truth, plain, mask, groups, notes))
     return rows
 
 
-def miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> float:
-    """Of one image alone; NaN where nothing in it is labelled."""
+def miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> float | None:
+    """Of one image alone; None where nothing in it is labelled."""
     areas = dense_areas(pd.DataFrame([image_areas(prediction, truth, num_classes)]), num_classes)[0]
-    return metrics(areas)["miou"] if areas.any() else float("nan")
+    return metrics(areas)["miou"] if areas.any() else None
+
+
+def shown(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.1f}"

@@ -21,8 +21,8 @@ class Rate:
     `inflection` the numbers change linearly (ToMe's parse_r); a number below 1 is the fraction of a block's patches
     that is taken out (MCTF). kind 'keep': one kept fraction, or with `per_block` one of the original patches per
     active block (dTPS). kind 'merge': the portion of all patches that is taken out in total, spread evenly over the
-    blocks. kind 'flops': the change of total cost, -0.35 for 35 % less. `blocks`: 0-based blocks that it
-    applies to, None for the method's own.
+    blocks (at least so much, by a method whose counts depend on the image). kind 'flops': the change of total cost,
+    -0.35 for 35 % less. `blocks`: 0-based blocks that it applies to, None for the method's own.
     """
 
     text: str
@@ -181,10 +181,10 @@ def resolve(
 ) -> Schedule:
     """What `rate` takes out in each block of a backbone that `tokens` tokens enter, `num_prefix` of them protected.
 
-    afresh: every block begins with all tokens again (they are given back after each); the portion of 'merge' is then
-    taken out of every block. The first block that is asked for more than it can give raises RequestError; later blocks
-    give what they have, as the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the last
-    block). Of 'merge', which is a total, all blocks have to give what is asked.
+    afresh: every block begins with all tokens again (they are given back after each); what 'keep' leaves and 'merge'
+    takes out is then of every block. The first block that is asked for more than it can give raises RequestError; later
+    blocks give what they have, as the authors' implementations do (ToMe's r = 16 on DeiT takes 10 tokens out in the
+    last block). Of 'merge', which is a total, all blocks have to give what is asked.
     """
     if reducer.planned:
         return _resolve_own_plan(rate, reducer, depth, tokens, num_prefix, afresh)
@@ -213,7 +213,8 @@ def resolve(
                 )
             amount = reducer.amount_for_r(max(0, min(asked[block], reducer.capacity(count, num_prefix))))
         elif block in places:
-            amount = _amount_for_part(rate, reducer, places[block], count, tokens, num_prefix)
+            stage = 0 if afresh and not rate.per_block else places[block]  # nothing adds up over blocks
+            amount = _amount_for_part(rate, reducer, stage, count, tokens, num_prefix)
             if amount >= count - num_prefix:
                 raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
             limit, fewer = reducer.capacity(count, num_prefix), count - reducer.leaving(count, amount)

@@ -77,6 +77,7 @@ class Search:
         if not reducer.input_dependent:
             self.images = self.images[:1]
         self.layout = family.layout(self.model)
+        self.afresh = getattr(self.model, "restoring", None) == "per_block"
         self._macs: dict[Schedule, int] = {}
 
     def solve(self, target: float) -> Solved:
@@ -128,7 +129,8 @@ class Search:
     def closed_form(self, step: int) -> int:
         """Cost without what the method itself computes, as for a method that acts after attention."""
         counts = self.schedule(step).counts
-        blocks = map(BlockTrace.plain, (self.layout.tokens, *counts[:-1]), counts)
+        entering = [self.layout.tokens] * len(counts) if self.afresh else (self.layout.tokens, *counts[:-1])
+        blocks = map(BlockTrace.plain, entering, counts)
         return base_macs(self.layout, list(blocks)).total
 
     def rate(self, step: int) -> str:
@@ -137,7 +139,7 @@ class Search:
     def schedule(self, step: int) -> Schedule:
         layout, rate = self.layout, parse_rate(self.rate(step))
         shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
-        return resolve(rate, self.reducer, **shape, afresh=getattr(self.model, "restoring", None) == "per_block")
+        return resolve(rate, self.reducer, **shape, afresh=self.afresh)
 
     def macs(self, step: int) -> int:
         """Multiply-accumulates per image, counted once per distinct schedule."""

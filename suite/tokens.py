@@ -156,7 +156,12 @@ class Tokens:
         return spread.masked_fill((owner < 0).view(*owner.shape, *[1] * (values.dim() - 2)), 0)
 
     def give_back(self) -> Tokens:
-        """All original tokens, with what their owners' branches added to them, as if nothing had been taken out."""
+        """All original tokens, with what their owners' branches added to them, as if nothing had been taken out.
+
+        Raises ValueError after soft merging.
+        """
+        if self.active is not None:
+            raise ValueError("tokens were merged softly (training); they cannot be restored")
         x = self.x if self.residual is None else self.residual
         return Tokens.start(x, self.num_prefix, self.restoring)
 

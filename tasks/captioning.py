@@ -51,7 +51,7 @@ class CaptioningTask(Task):
             Cost("per_token", "GFLOPs per token"),
         ),
         throughput="captions/s",
-        remark="they depend on what is generated, too; costs after the encoder are of all beams",
+        remark="from image to text, so they depend on what is generated, too; costs after the encoder are of all beams",
     )
     outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), ("tokens", pa.list_(pa.int32()))])
 

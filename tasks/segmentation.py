@@ -53,7 +53,7 @@ class SegmentationTask(Task):
         metrics=(Metric("miou", "mIoU (%)"), Metric("aacc", "aAcc (%)"), Metric("macc", "mAcc (%)")),
         costs=(Cost("decoder", "Decoder GFLOPs"), Cost("image", "GFLOPs per image")),
         throughput="crops/s",
-        remark="costs are of one crop, and GFLOPs per image of all crops of an average image",
+        remark="through encoder and decoder; costs are of one crop, GFLOPs per image of all crops of an average image",
     )
     outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), *COLUMNS])
     num_classes: ClassVar[int]
@@ -93,8 +93,8 @@ class SegmentationTask(Task):
         return self._truth(sample).astype(np.int64)
 
     def protocol(self) -> dict[str, Any]:
-        """When tokens are given back, and the release that scores."""
-        return {"restore": self.restore, "scorer": scorer()}
+        """When tokens are given back."""
+        return {"restore": self.restore}
 
     def check_model(self, model: nn.Module) -> None:
         """RequestError unless the model gives scores of this task's classes per patch and scoring works here."""
@@ -202,7 +202,7 @@ class SegmentationTask(Task):
         return fmean(macs)
 
     def windows_per_image(self, window: int) -> float:
-        """Mean number of windows, `window` pixels a side, of the samples that can be read."""
+        """Mean number of windows, `window` pixels a side, of the samples whose size can be read."""
         if window not in self._windows_per_image:
             self._windows_per_image[window] = fmean(self._window_counts(window))
         return self._windows_per_image[window]

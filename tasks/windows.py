@@ -21,7 +21,7 @@ from suite.errors import RequestError
 from tasks.images import UnreadableImage
 
 LONGEST = 4  # windows along an image's long side, at most
-CLASSES_AT_ONCE = 64  # class scores of a large photograph, of all classes at full size, are gigabytes
+AT_ONCE = 2**27  # class scores at full size that are held at a time: those of all classes of a photograph are gigabytes
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def class_map(scores: Tensor, height: int, width: int, window: int) -> Tensor:
     original size; the first of equally likely classes is taken. K is at most 256.
     """
     best = likeliest = None
-    for first in range(0, scores.shape[1], CLASSES_AT_ONCE):
-        part = scores[:, first : first + CLASSES_AT_ONCE].float()
+    step = max(1, min(64, AT_ONCE // (height * width)))
+    for first in range(0, scores.shape[1], step):
+        part = scores[:, first : first + step].float()
         value, index = _join(part, height, width, window)[0].max(dim=0)
         if best is None:
             best, likeliest = value, index

@@ -136,7 +136,7 @@ class Segmenter(nn.Module):
         if handle is None:
             return (vit.forward_features(images)[:, prefix:],), None
         tokens = handle.encode(vit, images)
-        if not tokens.steps:  # nothing was taken out, or every block has given it back
+        if not tokens.steps and tokens.active is None:  # nothing was taken out, or every block has given it back
             return (vit.norm(tokens.x)[:, prefix:],), None
         rows, place = tokens.restorable()
         rows, place, count = vit.norm(rows), place[:, prefix:], tokens.count

@@ -75,18 +75,51 @@ def test_every_patch_has_class_scores_and_the_cost_is_as_planned(name, mode):
 @torch.inference_mode()
 def test_a_patch_has_what_its_owner_has_and_without_one_what_it_had_when_it_was_dropped(name):
     model, images = make_segmenter(), make_images()
+    seen = []  # tokens before and after every call of the method's hook
+
+    def note(_, arguments, result):
+        seen.append((arguments[1], result if isinstance(result, Tokens) else result.tokens))
+
     with attach(model, name, rate_of(name)) as handle:
+        watching = handle.reducer.register_forward_hook(note)
         (features,) = model.decoder_inputs(images)
         tokens = handle.tokens
-    owner = tokens.owner[:, 1:]
-    owned = owner >= 0
-    expected = take(model.backbone.norm(tokens.x), owner.clamp(min=0))
-    torch.testing.assert_close(features[owned], expected[owned])
-    rows, place = tokens.restorable()
-    assert (place[:, 1:][owned] < tokens.count).all()
-    assert (place[:, 1:][~owned] >= tokens.count).all()
-    if not owned.all():
-        torch.testing.assert_close(features[~owned], take(model.backbone.norm(rows), place[:, 1:])[~owned])
+        watching.remove()
+    expected = take(tokens.x, tokens.owner.clamp(min=0))
+    known = tokens.owner >= 0
+    for before, after in seen:
+        dropped = (before.owner >= 0) & (after.owner < 0)
+        expected[dropped] = take(before.x, before.owner.clamp(min=0))[dropped]
+        known |= dropped
+    assert known.all()
+    torch.testing.assert_close(features, model.backbone.norm(expected)[:, 1:])
+
+
+@torch.inference_mode()
+def test_patches_that_were_dropped_in_different_blocks_keep_what_each_had():
+    model, images = make_segmenter(depth=3), make_images()
+    vit = model.backbone
+    x, expected = vit.norm_pre(vit._pos_embed(vit.patch_embed(images))), []
+    for block, dropped in zip(vit.blocks, (5, 3, 0), strict=True):
+        x = x + block.attn(block.norm1(x))
+        stays = x.shape[1] - dropped
+        expected.insert(0, x[:, stays:])
+        x = x[:, :stays]
+        x = x + block.mlp(block.norm2(x))
+    with attach(model, Drop(), "r=[5,3]"):
+        (features,) = model.decoder_inputs(images)
+    torch.testing.assert_close(features, vit.norm(torch.cat([x, *expected], dim=1))[:, 1:])
+
+
+@modes
+def test_tokens_that_were_merged_softly_are_not_given_back(mode):
+    model, images = make_segmenter(mode), make_images()
+    with attach(model, "dtem", "r=6"):
+        model.train()
+        with pytest.raises(ValueError, match=r"merged softly \(training\)"):
+            model(images)
+        model.eval()
+        model(images)
 
 
 @methods
@@ -106,6 +139,16 @@ class Drop(Reducer):
     def after_attention(self, tokens, signals, amount):
         index = torch.arange(tokens.num_prefix, tokens.count - amount).expand(len(tokens.x), -1)
         return tokens.keep(index)
+
+
+class Pairs(Reducer):
+    """Makes one token of every two neighbours after attention."""
+
+    def after_attention(self, tokens, signals, amount):
+        patches = tokens.x[:, 1:].unflatten(1, (-1, 2)).mean(2)
+        return tokens.assign(
+            patches, torch.arange(tokens.num_patches).div(2, rounding_mode="floor").expand(len(tokens.x), -1)
+        )
 
 
 class Regroup(Reducer):
@@ -214,6 +257,21 @@ def test_per_block_a_dropped_patch_misses_the_mlp_of_its_block_and_nothing_else(
     with attach(model, Drop(), "r=[5]") as handle:
         (features,) = model.decoder_inputs(images)
         assert handle.token_counts == [60, 65]
+    torch.testing.assert_close(features, expected[:, 1:])
+
+
+@torch.inference_mode()
+def test_per_block_every_token_gets_what_the_mlp_made_of_its_group():
+    model, images = make_segmenter("per_block", depth=1), make_images()
+    vit = model.backbone
+    (block,) = vit.blocks
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    x = x + block.attn(block.norm1(x))
+    pairs = x.clone()
+    pairs[:, 1:] = x[:, 1:].unflatten(1, (32, 2)).mean(2, keepdim=True).expand(-1, -1, 2, -1).flatten(1, 2)
+    expected = vit.norm(x + block.mlp(block.norm2(pairs)))
+    with attach(model, Pairs(), "r=32"):
+        (features,) = model.decoder_inputs(images)
     torch.testing.assert_close(features, expected[:, 1:])
 
 

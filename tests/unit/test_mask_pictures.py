@@ -41,13 +41,14 @@ def test_unlabelled_pixels_show_the_darkened_image():
 def test_the_score_of_one_image_is_its_own_miou():
     truth = np.array([[0, 0, 1, 255]])
     assert miou(np.array([[0, 1, 1, 0]]), truth, 3) == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert np.isnan(miou(np.array([[0]]), np.array([[255]]), 3))
+    assert miou(np.array([[0]]), np.array([[255]]), 3) is None
 
 
-@pytest.mark.parametrize("restore", ["before_decoder", "per_block"])
-def test_every_sample_is_drawn_under_every_method_and_rate(tmp_path, restore):
+@pytest.mark.parametrize(("restore", "precision"), [("before_decoder", "fp32"), ("per_block", "bf16")])
+def test_every_sample_is_drawn_under_every_method_and_rate(tmp_path, restore, precision):
     file = tmp_path / "new" / "masks.png"
     asked = {**SPEC, "reducers": "tome,topk", "rates": ["merge=0.5", "r=4"], "task_options": {"restore": restore}}
+    asked["precision"] = precision
     write_mask_pictures(asked, (), file)
     with Image.open(file) as picture:
         one, width = picture.height, picture.width
@@ -63,6 +64,7 @@ def test_every_sample_is_drawn_under_every_method_and_rate(tmp_path, restore):
         ({}, ("test/99999",), "a.png", r"sample of task 'scenes-seg':.*test/99999"),
         ({}, (), "a.jpg", r"a.jpg.*\.png, \.svg, \.pdf"),
         ({"task": "scenes"}, (), "a.png", "task 'scenes' has no masks"),
+        ({"reducers": "none"}, (), "a.png", "no method is left to draw"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path, changes, samples, file, match):

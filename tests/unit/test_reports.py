@@ -194,6 +194,14 @@ def test_a_cost_that_depends_on_the_image_is_shown_with_its_percentiles(run):
     assert "- FLOPs and tokens of ats depend on the image: mean [5th, 95th percentile] over 256 images." in text
 
 
+def test_a_target_that_cannot_be_met_at_all_has_its_row_in_a_narrow_terminal(run):
+    rewrite(run / "cells" / "tome-flops--50" / "cell.json", resolved_rate=None)
+    (run / "cells" / "tome-flops--50" / "failed.json").write_text('{"reason": "cannot be reached"}')
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table(load_frame(run), 80))
+    assert "flops=-50%" in console.export_text()
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_with_every_method_the_console_table_wraps_no_row_and_marks_the_untrained(tmp_path, width):
     out = write_run(tmp_path / "run", dict.fromkeys(KNOWN, 4.0))
@@ -379,7 +387,7 @@ def test_each_speed_is_told_with_its_own_circumstances(run):
     change_all(make_captions(run), "speed", compile=True)
     head, *_ = markdown(run).split("|")
     assert "fp32 · compiled · A/A 0.992–1.006" in head
-    assert "the whole model, end to end (Test CPU · batch size 32 · fp32 · eager · A/A 0.900–1.200)" in markdown(run)
+    assert "the whole model (Test CPU · batch size 32 · fp32 · eager · A/A 0.900–1.200)" in markdown(run)
     (group,) = groups(load_frame(run))
     _, whole = plots_of(group)
     title = draw(group, whole, FULL_WIDTH).axes[0].get_title(loc="left")

@@ -261,3 +261,14 @@ def test_what_is_no_portion_is_refused_by_name(rate, match):
 def test_a_portion_that_a_later_block_cannot_give_is_refused_instead_of_missed():
     with pytest.raises(RequestError, match=r"merge=0.95 asks block 11 to take out 15 tokens, .* at most 12 of 26"):
         amounts("merge=0.95")
+
+
+@pytest.mark.parametrize("name", ["topk", "dpcknn", "evit", "pitome"])
+def test_where_every_block_begins_afresh_the_same_share_is_kept_in_each(name):
+    schedule = resolve(parse_rate("keep=0.7"), make_reducer(name), depth=12, tokens=197, num_prefix=1, afresh=True)
+    acting = {count for count, amount in zip(schedule.counts, schedule.amounts, strict=True) if amount}
+    assert len(acting) == 1
+    listed = resolve(
+        parse_rate("keep=[0.9,0.5]@3,6"), make_reducer("topk"), depth=12, tokens=197, num_prefix=1, afresh=True
+    )
+    assert (listed.counts[3], listed.counts[6]) == (177, 99)

@@ -120,8 +120,8 @@ def test_how_many_classes_are_resized_at_once_changes_nothing(monkeypatch):
     scores = torch.randn(2, 150, 4, 4)
     scores[:, 100] = scores[:, 20]  # equal in different parts
     masks = []
-    for at_once in (150, 64, 16):
-        monkeypatch.setattr(windows, "CLASSES_AT_ONCE", at_once)
+    for at_once in (2**27, 50 * 70 * 16, 1):
+        monkeypatch.setattr(windows, "AT_ONCE", at_once)
         masks.append(class_map(scores, 50, 70, SIDE))
     assert torch.equal(masks[0], masks[1])
     assert torch.equal(masks[0], masks[2])
