@@ -29,6 +29,7 @@ from suite.store.folder import RunFolder
 from suite.weights_file import file_sha256
 
 SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
+WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there, and no less time an image
 
 
 def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
@@ -138,7 +139,7 @@ def time_cells(
 ) -> None:
     """`file` (JSON) of every cell that has none, in rounds that interleave them with the unreduced model.
 
-    run: what is timed, default the backbone.
+    run: what is timed, default the backbone. On a CPU, no more than `WHOLE_ON_CPU` images then.
     """
     todo = [cell for cell in cells if cell.folder.read(file) is None]
     if not todo:
@@ -148,6 +149,8 @@ def time_cells(
     images = timing_batch(plan)
     if images is None:
         return
+    if run is not None and device.type == "cpu":
+        images = images[:WHOLE_ON_CPU]
     reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
     what = plan.task.shown.throughput if run else "im/s of encoders" if plan.task.shown.throughput else "cells"
     with progress.timing(what, len(todo)) as advance:
@@ -157,17 +160,12 @@ def time_cells(
             reducing,
             precision=spec.precision,
             compile=spec.compile and run is None,
-            rounds=spec.speed_rounds if run is None else fewer_rounds(spec.speed_rounds),
+            rounds=spec.speed_rounds,
             run=run,
             progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),
         )
     for cell in todo:
         cell.folder.write(file, results[cell.key if cell.key in reducing else BASELINE].as_dict())
-
-
-def fewer_rounds(rounds: int) -> int:
-    """Of whole models, whose forwards last many times as long as a backbone's: half, but not below three."""
-    return min(rounds, max(3, rounds // 2))
 
 
 def named(what: str, names: dict[str, str]) -> str:
