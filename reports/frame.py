@@ -166,7 +166,7 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
-        "restore": about.get("restore") or "",
+        "restore": about.get("restore") or "",  # null would be no group of its own
         "training": _training(about),
         "options": json.dumps(options, sort_keys=True) if options else "",
         "formulation": about.get("formulation") or "",

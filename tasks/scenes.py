@@ -256,10 +256,15 @@ def scene_samples(task: Task, split: str, scenes: int, label: Callable[[str, int
     return [Sample(f"{split}/{i:05d}", label(split, i)) for i in indices]
 
 
+def scene_place(sample: Sample) -> tuple[str, int]:
+    """Split and index of a sample of `scene_samples`."""
+    split, index = sample.id.split("/")
+    return split, int(index)
+
+
 def load_scene(sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
     """The drawn and preprocessed scene, (3, H, W) float32."""
-    split, index = sample.id.split("/")
-    return preprocessing(Image.fromarray(draw_scene(split, int(index)).image))
+    return preprocessing(Image.fromarray(draw_scene(*scene_place(sample)).image))
 
 
 class Scenes(ClassificationTask):

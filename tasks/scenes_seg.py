@@ -7,7 +7,7 @@ from PIL import Image
 
 from suite.task import Sample
 from tasks.scene_drawing import COLOURS, SHAPES, SIDE, paint_colour
-from tasks.scenes import CLASS_NAMES, VERSION, draw_scene, scene_mask, scene_samples
+from tasks.scenes import CLASS_NAMES, VERSION, draw_scene, scene_mask, scene_place, scene_samples
 from tasks.segmentation import RESTORE, SegmentationTask
 
 GROUND = (60, 60, 60)
@@ -46,11 +46,11 @@ class ScenesSeg(SegmentationTask):
 
     def image(self, sample: Sample) -> Image.Image:
         """The drawn scene, 112 x 112 pixels."""
-        return Image.fromarray(draw_scene(*_place(sample)).image)
+        return Image.fromarray(draw_scene(*scene_place(sample)).image)
 
     def read_truth(self, sample: Sample) -> np.ndarray:
         """(112, 112) uint8: 0 = background, 1 + class of the object that is seen."""
-        return scene_mask(*_place(sample))
+        return scene_mask(*scene_place(sample))
 
     def size(self, sample: Sample) -> tuple[int, int]:
         """That of all scenes."""
@@ -59,8 +59,3 @@ class ScenesSeg(SegmentationTask):
 
 def _name_of_mask(split: str, index: int) -> str:
     return f"v{VERSION}/{split}/{index:05d}"
-
-
-def _place(sample: Sample) -> tuple[str, int]:
-    split, index = sample.id.split("/")
-    return split, int(index)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from suite.train.scene_batches import drawn, normalise
 from tasks.scene_drawing import SIDE
-from tasks.scenes import VERSION, draw_scene
+from tasks.scenes import VERSION, scene_mask
 
 
 def _all_masks(split: str, count: int, cache: Path) -> np.ndarray:
@@ -21,7 +21,7 @@ def _all_masks(split: str, count: int, cache: Path) -> np.ndarray:
         partial = name.with_suffix(".partial")
         masks = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, SIDE, SIDE))
         for i in range(count):
-            masks[i] = draw_scene(split, i).mask
+            masks[i] = scene_mask(split, i)
         masks.flush()
         partial.replace(name)  # its presence says that it is whole
     return np.load(name, mmap_mode="r")

@@ -25,6 +25,7 @@ from suite.checkpoint import load_model
 from suite.heap import keep_freed_memory
 from suite.train.classifier import snapshot
 from suite.train.segment_batches import batch_of, segment_data
+from tasks.segmentation_scoring import metrics
 
 # The loss is taken on every fourth pixel each way, from a corner that is drawn anew for each batch: all pixels count
 # alike in the long run, at a sixteenth of the cost.
@@ -120,8 +121,7 @@ def confusion(model: nn.Module, data, batch_size: int = 50) -> np.ndarray:
 def mean_iou(model: nn.Module, data) -> float:
     """Mean over classes of intersection / union, in percent, without classes that are neither there nor predicted."""
     found = confusion(model, data)
-    union = found.sum(0) + found.sum(1) - found.diagonal()
-    return float(100 * (found.diagonal()[union > 0] / union[union > 0]).mean())
+    return 100 * metrics(np.stack([found.diagonal(), found.sum(0), found.sum(1)]))["miou"]
 
 
 def as_shipped(model: Segmenter) -> Segmenter:
