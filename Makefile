@@ -1,13 +1,15 @@
 # make bench   environment in .venv, then the embedded default: table and plots in results/
 # make test    environment, then the tests
+# make weights every embedded weights file from nothing: about four hours on two cores
 # make check   lint, format, import directions
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
+CACHE ?= results/train
 
-.PHONY: bench test check format clean
+.PHONY: bench test check format weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
@@ -32,6 +34,12 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $(READY)
+
+weights: $(READY)
+	$(BIN)/python -m suite.train.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)
+	$(BIN)/python -m suite.train.captioner --out suite/weights/scenes_git --cache $(CACHE)
+	$(BIN)/python -m suite.train.segmenter --out suite/weights/scenes_segmenter.safetensors --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded --cache $(CACHE)
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -186,9 +186,9 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
 
 def _training(about: dict[str, Any]) -> str:
     learned, weights = about.get("learned"), about.get("reducer_weights")
-    if learned is None:
-        return ""
-    return f"trained: {Path(weights['source']).name}" if weights else f"untrained {learned}"
+    if weights:
+        return f"trained: {Path(weights['source']).name}"
+    return f"untrained {learned}" if learned else ""
 
 
 def _scores(cell: Cell) -> dict[str, float | None]:

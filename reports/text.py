@@ -103,10 +103,10 @@ def is_untrained(training: str) -> bool:
 
 
 def training_mark(training: str, short: bool = False) -> str:
-    """What a reducer's label says about its training: 'untrained embedding', 'untrained', or nothing."""
-    if not is_untrained(training):
-        return ""
-    return training.split()[0] if short else training
+    """What a reducer's label says about its training: 'untrained embedding', 'untrained', 'trained', or nothing."""
+    if is_untrained(training) and not short:
+        return training
+    return training.partition(" ")[0].removesuffix(":")
 
 
 def rate_label(rate: str, resolved: str) -> str:

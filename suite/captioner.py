@@ -16,7 +16,14 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.git.modeling_git import GitForCausalLM
 
-from suite.backbones.git import ImageTokens, image_features, use_fused_attention, vision_of
+from suite.backbones.git import (
+    ImageTokens,
+    features_to_learn,
+    image_features,
+    next_word_logits,
+    use_fused_attention,
+    vision_of,
+)
 from suite.errors import OutputError, RequestError
 
 
@@ -99,6 +106,14 @@ class Captioner(nn.Module):
 
     def forward(self, images: Tensor, **options: Any) -> list[Caption]:
         return self.generate(images, **options)
+
+    def next_word_logits(self, images: Tensor, words: Tensor) -> Tensor:
+        """Logits (B, T, V), with gradient, of the word after each of `words` (B, T), ids that begin with BOS.
+
+        Of captions of images (B, 3, H, W), through whatever reducer is attached.
+        """
+        features, bias = features_to_learn(self.backbone, images)
+        return next_word_logits(self.git, features, words, bias)
 
     @torch.no_grad()
     def generate(

@@ -196,15 +196,20 @@ class Words:
                 text = text.replace(spaced, spaced[1:])
         return text
 
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
 
 def read_tokenizer(folder: Path, words: int) -> Words:
-    """What turns ids into text. RequestError unless it has as many words as the model."""
+    """What turns ids into text and back. RequestError unless it has as many words as the model."""
     path = _first(folder, TOKENIZER)
     try:
         if path.suffix == ".json":
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         else:  # BERT's list of word pieces, of which GIT's original text decoder is made
             tokenizer = tokenizers.Tokenizer(WordPiece.from_file(str(path)))
+            tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
+            tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
             tokenizer.decoder = WordPieceDecoder()
     except Exception as error:  # the library raises nothing more specific
         raise RequestError(f"'{path}' is no tokenizer: {one_line(error)}") from error

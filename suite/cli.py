@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import traceback
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
+from suite.cli_analyse import analysing
+from suite.cli_list import listing
+from suite.cli_train import EXTRA, train_command
 from suite.errors import RequestError
 from suite.heap import keep_freed_memory
 
@@ -21,7 +23,6 @@ UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "
 DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-listing = typer.Typer(help="What there is: reducers, models, tasks.", invoke_without_command=True)
 app.add_typer(listing, name="list")
 viewing = typer.Typer(help="Pictures of what a model makes of its tokens.", no_args_is_help=True)
 app.add_typer(viewing, name="view")
@@ -33,7 +34,7 @@ FLAGS: dict[str, Any] = {
     "data": Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")],
     "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
     "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
-    "reducers": Annotated[str | None, typer.Option(help="Names, wildcards, training-free. [eight of them]")],
+    "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [eight of them]")],
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
     "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
@@ -216,57 +217,8 @@ def doctor_command() -> None:
             out_console.print(f"for {found.item}:\n{found.command}", highlight=False, markup=False, soft_wrap=True)
 
 
-@listing.callback()
-def list_command(
-    context: typer.Context,
-    check: Annotated[str | None, typer.Option(help="NAME or path.py:Name: run the contract tests on it.")] = None,
-) -> None:
-    """What there is: reducers, models, tasks. --check proves a reducer of your own against the contract of all."""
-    if check is not None:
-        from suite.check import check_reducer
-
-        raise typer.Exit(FAILED_CELLS if check_reducer(check) else DONE)
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@listing.command("reducers")
-def list_reducers_command() -> None:
-    """Registered reducers: what they need, the rates they take and their options."""
-    from suite.reducers import list_reducers, reducer_class, reducer_options
-
-    table = Table("reducer", "training", "rates", Column("options", overflow="fold"), "what it does")
-    for name in list_reducers():
-        cls = reducer_class(name)
-        rates = ", ".join((*cls.rates, "flops")) if cls.rates else "-"
-        training = f"needs training: {cls.learned}" if cls.learned else "training-free"
-        options = ", ".join(f"{key}={value!r}" for key, value in reducer_options(name).items())
-        about = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        table.add_row(name, training, rates, options or "-", " ".join(about.split()))
-    out_console.print(table)
-
-
-@listing.command("models")
-def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
-    """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
-    from suite.backbones import list_models
-    from suite.backbones.whole import whole_models
-    from suite.checkpoint import EMBEDDED
-
-    weights = {**dict.fromkeys(EMBEDDED, "embedded"), **whole_models()}
-    own = [(name, False) for name in EMBEDDED if fnmatchcase(name, pattern)]
-    for name, pretrained in own + list_models(pattern):
-        mark = weights.get(name, "pretrained" if pretrained else "")
-        typer.echo(f"{name}  ({mark})" if mark else name)
-
-
-@listing.command("tasks")
-def list_tasks_command() -> None:
-    """Tasks."""
-    from tasks import list_tasks, task_class
-
-    for name in list_tasks():
-        typer.echo(f"{name}: {(task_class(name).__doc__ or '').strip().splitlines()[0]}")
+app.command("train", context_settings=EXTRA)(train_command)
+app.add_typer(analysing, name="analyse")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockParts, BlockTrace, Decoder, Layout, Visit, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
-from suite.reducer_weights import load_reducer_weights
+from suite.exchange import Exchange
+from suite.reducer_weights import read_reducer_weights
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.schedule import Rate, Schedule, parse_rate, resolve
 from suite.shared_prefix import SharedPrefix
+from suite.shipped import weights_path
 from suite.tokens import Tokens
 
 SLOT = "_reducerbench"
@@ -35,9 +38,10 @@ def attach(
         model: a supported backbone, or a model around one (transformers' GIT, a Captioner); its state dict stays what
             it is.
         reducer: a registered name, 'path/to/file.py:ClassName', or a Reducer.
-        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'r=0.35@3,6,9' (fraction taken out), 'keep=0.7', 'keep=0.7@3,6,9' or
-            'flops=-35%' (solved from the true cost); None reduces nothing, unless the method has a plan of its own.
-        weights: file of what the method has learned, for methods that learn something.
+        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'r=0.35@3,6,9' (fraction taken out), 'keep=0.7', 'keep=0.7@3,6,9',
+            'plan=1' (of learned ones) or 'flops=-35%' (solved from the true cost); None reduces nothing, unless the
+            method has a plan of its own.
+        weights: file of what was trained with the method ('embedded:model/method' for one that comes with the suite).
         options: the method's own options.
 
     Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
@@ -50,6 +54,9 @@ def attach(
             f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
         )
     made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
+    if weights is not None:
+        trained = read_reducer_weights(made, weights_path(str(weights)))
+        trained.prepare(made)
     asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
     if asked is not None and asked.kind == "flops" and not asked.is_zero:
         from suite.solve import solve_rate  # solving attaches in turn
@@ -57,7 +64,11 @@ def attach(
         asked = parse_rate(solve_rate(model, made, flops=asked.values[0]).rate)
     handle = Handle(model, family, made, asked, family.decoder(whole))
     if weights is not None:
-        load_reducer_weights(made, Path(weights), needed=any(handle.schedule(handle.layout.tokens).amounts))
+        handle.bring(trained.backbone)
+        if any(handle.schedule(handle.layout.tokens).amounts):  # else nothing was built that could be filled
+            trained.load_into(made)
+        else:
+            made.mark_trained()
     return handle.attach()
 
 
@@ -75,12 +86,13 @@ class Handle:
     def __init__(
         self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None, decoder: Decoder | None = None
     ) -> None:
-        self.model, self.family, self.reducer, self.rate, self.decoder = model, family, reducer, rate, decoder
+        self.model, self.family, self.reducer, self.decoder = model, family, reducer, decoder
         self.layout: Layout = family.layout(model)
-        self._schedules: dict[tuple[int, bool], Schedule] = {}
+        self.rate = rate
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
         self.prefix: SharedPrefix | None = None
+        self._brought = Exchange(model)
         schedule = self.schedule(self.layout.tokens)
         if any(schedule.amounts):
             check_class_token(reducer, self.layout)
@@ -93,6 +105,16 @@ class Handle:
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of
         return {**self.__dict__, "_last": None, "_fused": FusedProjections(), "prefix": None}
+
+    @property
+    def rate(self) -> Rate | None:
+        """May be set to another, of the same number of stages where the method learns something per stage."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: Rate | None) -> None:
+        self._rate = rate
+        self._schedules: dict[tuple[int, bool], Schedule] = {}
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -119,6 +141,7 @@ class Handle:
                 raise RequestError(
                     f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
                 )
+            self._brought.swap()
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:
@@ -132,8 +155,18 @@ class Handle:
         if self.attached:
             del self.model.__dict__[SLOT]
             self.model.__class__ = type(self.model).__bases__[1]
+            self._brought.swap()
             if self.decoder is not None:
                 self.decoder.restore()
+
+    def bring(self, weights: Mapping[str, Tensor]) -> None:
+        """Weights of the backbone that were trained with the method, by name: the model has them while attached.
+
+        RequestError for those that do not fit.
+        """
+        if self.attached:
+            raise RequestError("weights are brought before a reducer is attached; detach it first")
+        self._brought = Exchange(self.model, weights)
 
     def __enter__(self) -> Handle:
         return self.attach()
@@ -161,6 +194,7 @@ class Handle:
                 depth=depth,
                 planned=schedule.counts[block],
                 stage=schedule.stages[block],
+                plan=schedule.plan,
                 fused=self._fused.of(parts, reducer) if amounts[block] else None,
                 received=received,
                 grid=grid,
@@ -178,7 +212,8 @@ class Handle:
 
     def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
-        if self.prefix is None or self.prefix.images is not x or model.training:
+        unlike = model.training or self._brought  # other weights give other tokens
+        if self.prefix is None or self.prefix.images is not x or unlike:
             return Tokens.start(self.family.embed(model, x), self.layout.num_prefix, self.restoring), 0
         embed = partial(self.family.embed, model)
         amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
@@ -217,13 +252,13 @@ class Handle:
     def planned_counts(self) -> list[int] | None:
         """What `token_counts` has to be: of the last forward, or at the model's own image size before the first.
 
-        None where that depends on the image. Soft merging (training) keeps all tokens.
+        None where that depends on the image. Soft merging and pruning (training) keep all tokens.
         """
         entering = self.trace[0].entering if self.trace else self.layout.tokens
         schedule = self.schedule(entering)
         if self.reducer.input_dependent and any(schedule.amounts):
             return None
-        soft = self._last[0].active is not None if self._last else self.reducer.soft
+        soft = self._last[0].soft if self._last else self.reducer.soft
         return [entering] * self.layout.depth if soft else list(schedule.counts)
 
 

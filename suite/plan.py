@@ -30,8 +30,8 @@ from tasks import task_class
 
 VERSIONS = ("torch", "timm")
 SHARED = (
-    *("pooling.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py", "draws.py"),
-    *("handle.py", "shared_prefix.py", "captioner*.py"),
+    *("pooling.py", "steps.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py"),
+    *("draws.py", "handle.py", "exchange.py", "shared_prefix.py", "captioner*.py"),
     *("backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/reduced.py"),
     *("backbones/timm_vit.py", "backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py", "backbones/git.py"),
     *("backbones/segmenter.py", "backbones/mmseg_vit.py", "segmenter_files.py", "mmseg_models.py"),
@@ -98,7 +98,7 @@ class Plan:
 
     def search(self, ask: Ask, images: Callable[[], Tensor]) -> Search:
         """One search serves all FLOPs targets of a method, and counts no rate twice."""
-        method = json.dumps([ask.reducer, ask.options], sort_keys=True)
+        method = json.dumps([ask.reducer, ask.options, ask.weights], sort_keys=True)
         if method not in self.searches:
             made = ask.make()
             self.searches[method] = Search(self.model, made, images() if made.input_dependent else None)
@@ -107,7 +107,7 @@ class Plan:
     def handle(self, ask: Ask, rate: str) -> Handle:
         """A detached handle of the plan's model."""
         weights = ask.weights[0] if ask.weights else None
-        handle = attach(self.model, ask.reducer, rate or None, weights=weights, **ask.options)
+        handle = attach(self.model, ask.make(), rate or None, weights=weights)
         handle.detach()
         return handle
 

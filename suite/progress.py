@@ -56,6 +56,12 @@ class Progress:
             yield advance
 
     @contextmanager
+    def updates(self, label: str, total: int) -> Iterator[Callable[[str, int], None]]:
+        """A counter of training updates."""
+        with self._counter(label, total, unit="") as advance:
+            yield advance
+
+    @contextmanager
     def timing(self, what: str, cells: int) -> Iterator[Callable[[int, int, str], None]]:
         """A counter of timed blocks; its callback takes (blocks done, blocks in all, what)."""
         with self._counter(f"timing {what}, {cells} variants", 0, unit="blocks", settable=True) as update:

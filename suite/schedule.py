@@ -9,7 +9,7 @@ from itertools import pairwise
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
 
-FORMS = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3 or flops=-35%"
+FORMS = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, plan=1 or flops=-35%"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 
 
@@ -21,8 +21,9 @@ class Rate:
     `inflection` the numbers change linearly (ToMe's parse_r); a number below 1 is the fraction of a block's patches
     that is taken out (MCTF). kind 'keep': one kept fraction, or with `per_block` one of the original patches per
     active block (dTPS). kind 'merge': the portion of all patches that is taken out in total, spread evenly over the
-    blocks (at least so much, by a method whose counts depend on the image). kind 'flops': the change of total cost,
-    -0.35 for 35 % less. `blocks`: 0-based blocks that it applies to, None for the method's own.
+    blocks (at least so much, by a method whose counts depend on the image). kind 'plan': which of the plans that the
+    method has learned, from 1 in order of strength. kind 'flops': the change of total cost, -0.35 for 35 % less.
+    `blocks`: 0-based blocks that it applies to, None for the method's own.
     """
 
     text: str
@@ -50,12 +51,13 @@ class Schedule:
     """A rate resolved for one backbone.
 
     amounts[l]: tokens taken out in block l; counts[l]: tokens that leave it; stages[l]: its place among the blocks that
-    the rate acts in, None for the others.
+    the rate acts in, None for the others. plan: the learned plan that this is, from 1; None: it is none.
     """
 
     amounts: tuple[int, ...]
     counts: tuple[int, ...]
     stages: tuple[int | None, ...]
+    plan: int | None = None
 
     @property
     def num_stages(self) -> int:
@@ -63,7 +65,10 @@ class Schedule:
 
 
 def parse_rate(text: str) -> Rate:
-    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'flops=-35%'. RequestError for others."""
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'plan=1', 'flops=-35%'.
+
+    RequestError for others.
+    """
     compact = re.sub(r"\s*([=:,@%[\]])\s*", r"\1", text.strip())  # 'r=1 3' stays what it is, and is refused
     body, staged, at = compact.partition("@")
     kind, _, value = body.partition("=")
@@ -75,6 +80,8 @@ def parse_rate(text: str) -> Rate:
             return _parse_keep(compact, value, blocks)
         if kind == "merge":
             return _parse_merge(compact, value, blocks)
+        if kind == "plan" and not staged:
+            return _parse_plan(compact, value)
         if kind == "flops" and not staged:
             return _parse_flops(compact, value)
     except ValueError:
@@ -124,6 +131,12 @@ def _parse_merge(text: str, value: str, blocks: tuple[int, ...] | None) -> Rate:
     return Rate(text, "merge", (float(value),), blocks=blocks)
 
 
+def _parse_plan(text: str, value: str) -> Rate:
+    if int(value) < 1:
+        raise RequestError(f"rate {text!r}: plans count from 1, the weakest; for no reduction write r=0")
+    return Rate(text, "plan", (int(value),))
+
+
 def _parse_flops(text: str, value: str) -> Rate:
     change = float(value[:-1]) / 100 if value.endswith("%") else float(value)
     if not -1 < change <= 0:
@@ -168,7 +181,19 @@ def active_blocks(rate: Rate, reducer: Reducer, depth: int) -> tuple[int, ...]:
 def check_form(rate: Rate, reducer: Reducer) -> None:
     """RequestError if the method is not defined for this form of rate."""
     kind = "r" if rate.kind == "merge" else rate.kind
-    if rate.is_zero or kind in reducer.rates or (kind == "flops" and reducer.rates):
+    if rate.is_zero or (kind == "flops" and reducer.rates):
+        return
+    if reducer.plans:
+        if kind == "plan" and rate.values[0] <= reducer.plans:
+            return
+        plans = "plan=1" if reducer.plans == 1 else f"plan=1 to plan={reducer.plans}"
+        raise RequestError(
+            f"rate {rate} is none of what reducer {reducer.name!r} has learned; it takes {plans} or flops=..., and "
+            "other rates without its weights"
+        )
+    if kind == "plan" and reducer.rates:
+        raise RequestError(f"rate {rate}: reducer {reducer.name!r} has learned no plans; give weights that hold some")
+    if kind in reducer.rates:
         return
     if not reducer.rates:
         raise RequestError(f"reducer {reducer.name!r} takes no rate, but {rate} was asked")
@@ -187,10 +212,14 @@ def resolve(
     last block). Of 'merge', which is a total, all blocks have to give what is asked.
     """
     if reducer.planned:
-        return _resolve_own_plan(rate, reducer, depth, tokens, num_prefix, afresh)
+        if rate is not None:
+            raise RequestError(f"reducer {reducer.name!r} was given a plan of its own; leave the rate {rate} out")
+        return _resolve_own_plan(None, reducer, depth, tokens, num_prefix, afresh)
     if rate is None:
         return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
     check_form(rate, reducer)
+    if rate.kind == "plan":
+        return _resolve_own_plan(int(rate.values[0]), reducer, depth, tokens, num_prefix, afresh)
     blocks = active_blocks(rate, reducer, depth)
     places = {block: stage for stage, block in enumerate(blocks)}
     asked = r_per_block(rate, depth) if rate.kind == "r" and not rate.is_fraction else None
@@ -240,15 +269,13 @@ def _amount_for_part(rate: Rate, reducer: Reducer, stage: int, count: int, token
 
 
 def _resolve_own_plan(
-    rate: Rate | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int, afresh: bool
+    plan: int | None, reducer: Reducer, depth: int, tokens: int, num_prefix: int, afresh: bool
 ) -> Schedule:
-    if rate is not None:
-        raise RequestError(f"reducer {reducer.name!r} was given a plan of its own; leave the rate {rate} out")
     try:
-        amounts, counts, count = reducer.own_plan(depth, tokens, num_prefix), [], tokens
+        amounts, counts, count = reducer.own_plan(depth, tokens, num_prefix, plan, afresh), [], tokens
     except ValueError as error:
         raise RequestError(f"reducer {reducer.name!r}: {error}") from error
     for amount in amounts:
         count = reducer.leaving(tokens if afresh else count, amount)
         counts.append(count)
-    return Schedule(tuple(amounts), tuple(counts), tuple(range(depth)))
+    return Schedule(tuple(amounts), tuple(counts), tuple(range(depth)), plan)

@@ -9,12 +9,14 @@ Everything is computed in float32 at least, whatever autocast says: the mask log
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from suite.pooling import full_precision, take
-from suite.tokens import SMALLEST_SIZE
+from suite.tokens import SMALLEST_SIZE, Tokens, floored_log
 
 CERTAIN = torch.finfo(torch.float32).eps  # 1 - a is kept above this, so that a row chosen for certain has a finite mask
 
@@ -67,6 +69,13 @@ def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, r: int, active: int, p
     Returns features (x's dtype) and sizes of as many tokens, in a new order: protected, those of A and B by descending
     size, those that took no part before. The first `active - r` of them take part next time.
     """
+    return soft_merge_with_flow(x, size, grouping, active, protected)[:2]
+
+
+def soft_merge_with_flow(
+    x: Tensor, size: Tensor, grouping: Tensor, active: int, protected: int
+) -> tuple[Tensor, Tensor, Flow]:
+    """`soft_merge`, and where its tokens went."""
     with torch.autocast(x.device.type, enabled=False):
         (a, b), (mass_a, mass_b) = split(full_precision(x), active, protected), split(size, active, protected)
         flow = grouping.transpose(1, 2)
@@ -82,7 +91,50 @@ def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, r: int, active: int, p
     return (
         torch.cat([x[:, :protected], x_sorted.to(x.dtype), x[:, active:]], dim=1),
         torch.cat([size[:, :protected], size_sorted, size[:, active:]], dim=1),
+        Flow(grouping, stays, order, active, protected),
     )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the tokens of one soft merge went: what `restore` needs to give every one of them back.
+
+    grouping: (B, |A|, |B|) shares that flowed. stays: (B, |A|) shares that did not. order: (B, |A| + |B|) which of A
+    and then B stands in each place afterwards.
+    """
+
+    grouping: Tensor
+    stays: Tensor
+    order: Tensor
+    active: int
+    protected: int
+
+    def restore(self, x: Tensor) -> Tensor:
+        """(B, N, C) features of the tokens afterwards -> (B, N, C) of those before, float32 at least.
+
+        A token of A has the mixture of what stayed and of the tokens that it flowed into, one of B what it became. Sums
+        of shares are 1. Where all shares are 0 or 1, every token has the features of the one that owns it.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = full_precision(x)
+            sorted_part = x[:, self.protected : self.active]
+            a, b = take(sorted_part, self.order.argsort(dim=1)).split(self.grouping.shape[1:], dim=1)
+            a = self.stays[..., None] * a + self.grouping @ b
+            # A and B took turns; A may have one more
+            place = torch.arange(sorted_part.shape[1], device=x.device)
+            before = torch.cat([a, b], dim=1)[:, place // 2 + place % 2 * a.shape[1]]
+            return torch.cat([x[:, : self.protected], before, x[:, self.active :]], dim=1)
+
+
+def log_presence(tokens: Tokens) -> Tensor | None:
+    """(B, N) what whoever reads tokens without regard to sizes adds to the logits of attention on them; None: nothing.
+
+    log(min(m, 1)) of the sizes m that soft merging left, so that tokens vanish as they are merged away, and the others
+    are read as they are: a hard merge takes a token out and says nothing of the rest. Nor is padding read, or what was
+    pruned softly. As `floored_log`, it is finite and has a gradient where a size is 0.
+    """
+    presence = tokens.presence if tokens.active is None else tokens.size.where(tokens.size < 1, 1)
+    return None if presence is None else floored_log(presence)
 
 
 def split(tokens: Tensor, active: int, protected: int) -> tuple[Tensor, Tensor]:

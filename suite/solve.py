@@ -67,11 +67,11 @@ def solve_rate(
 class Search:
     """Cost over a method's steps: step 0 reduces nothing and every further step reduces more.
 
-    A step is one token per block for r, and 1e-4 of the patches for keep.
+    A step is one token per block for r, 1e-4 of the patches for keep, and a plan where the method has learned some.
     """
 
     def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
-        self.model, self.reducer, self.form = backbone_of(model), reducer, reducer.rates[0]
+        self.model, self.reducer, self.form = backbone_of(model), reducer, form_of(reducer)
         family = family_of(model)
         self.images = smooth_image(family.image_size(self.model)) if images is None else images
         if not reducer.input_dependent:
@@ -88,13 +88,7 @@ class Search:
                 f"flops={target:+.1%} cannot be reached by {self.reducer.name!r} on this model: its strongest rate "
                 f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
             )
-        low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
-        tries = 0
-        while high - low > 1:
-            # the closed form finds the place in few counts; halving finds it for certain
-            middle = self.guess(low, high, target) if tries < GUESSES else (low + high) // 2
-            tries += 1
-            low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
+        low, high = self.bracket_plans(target) if self.form == "plan" else self.bracket(strongest, target)
         # what reduces nothing is no answer to a wish for less
         ends = (low, high) if low or abs(target) <= TOLERANCE else (high,)
         best = min(ends, key=lambda step: (abs(self.reduction(step) - target), step))
@@ -107,6 +101,23 @@ class Search:
             target=target,
             neighbours=tuple((self.rate(s), self.reduction(s)) for s in (low, high)) if missed else (),
         )
+
+    def bracket(self, strongest: int, target: float) -> tuple[int, int]:
+        """Neighbouring steps on both sides of the target; the strongest and the one before where it is not reached."""
+        low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
+        tries = 0
+        while high - low > 1:
+            # the closed form finds the place in few counts; halving finds it for certain
+            middle = self.guess(low, high, target) if tries < GUESSES else (low + high) // 2
+            tries += 1
+            low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
+        return low, high
+
+    def bracket_plans(self, target: float) -> tuple[int, int]:
+        """The same among plans, which are few: all are counted, for their costs need not fall as their targets do."""
+        steps = sorted(range(self.reducer.plans + 1), key=lambda step: -self.reduction(step))
+        place = next((n for n, step in enumerate(steps) if self.reduction(step) <= target), len(steps) - 1)
+        return steps[max(place - 1, 0)], steps[place]
 
     def guess(self, low: int, high: int, target: float) -> int:
         """A step in (low, high) where the target is crossed, if cost beyond the closed form is as at the nearest ends.
@@ -134,6 +145,8 @@ class Search:
         return base_macs(self.layout, list(blocks)).total
 
     def rate(self, step: int) -> str:
+        if self.form == "plan":
+            return f"plan={step}" if step else "r=0"
         return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"
 
     def schedule(self, step: int) -> Schedule:
@@ -154,7 +167,9 @@ class Search:
         return self.macs(step) / self.macs(0) - 1
 
     def strongest(self) -> int:
-        """The last step that the model allows."""
+        """The last step that the model allows; of plans, the cheapest."""
+        if self.form == "plan":
+            return min(range(1, self.reducer.plans + 1), key=self.macs)
         low, high = 0, self.layout.tokens if self.form == "r" else KEEP_STEPS
         while high - low > 1:
             middle = (low + high) // 2
@@ -164,3 +179,8 @@ class Search:
             except RequestError:
                 high = middle
         return low
+
+
+def form_of(reducer: Reducer) -> str:
+    """The form of rate that a FLOPs target is solved over."""
+    return "plan" if reducer.plans else reducer.rates[0]

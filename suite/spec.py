@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from suite.checkpoint import default_checkpoint
 from suite.errors import RequestError, unknown
+from suite.shipped import EMBEDDED, shipped_weights
 from tasks import task_class
 
 DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
 DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "random")
 """A cross-section that answers in minutes; '*' is every registered method."""
+TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
+"""Beside it, where the model comes with weights for them."""
 
 
 class RunSpec(BaseModel):
@@ -71,11 +74,14 @@ class RunSpec(BaseModel):
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""
         model = self.model or task_class(self.task).default_model
+        checkpoint = self.checkpoint or default_checkpoint(model)
+        here = checkpoint == EMBEDDED
+        trained = [name for name in TRAINED_REDUCERS if here and shipped_weights(model, name.partition("@")[0])]
         return self.model_copy(
             update={
                 "model": model,
-                "checkpoint": self.checkpoint or default_checkpoint(model),
-                "reducers": self.reducers or DEFAULT_REDUCERS,
+                "checkpoint": checkpoint,
+                "reducers": self.reducers or (*DEFAULT_REDUCERS, *trained),
                 "flops": self.flops or (() if self.rates else DEFAULT_FLOPS),
                 "out": self.out or str(Path("results") / f"{self.task}-{model}"),
             }

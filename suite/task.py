@@ -83,6 +83,7 @@ class Task(ABC):
     shown: ClassVar[Shown]  # its metrics, further costs, and the name of the whole model's speed
     outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
+    training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:

@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from suite.errors import RequestError
 from suite.pooling import Matching, flat_index, full_precision, group_mean, group_sum, rank, take
+from suite.steps import Step
 
 __all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
 
 SMALLEST_SIZE = 1e-20  # soft merging lets sizes fall to exactly 0, whose logarithm has no gradient
 
 
-@dataclass(frozen=True)
-class Step:
-    """One change of the token set, kept so that owner maps are composed only when somebody asks for them.
-
-    `kept` holds `count` where a place afterwards is padding. `assigned` (B, count), where given, says it all.
-    `frozen` (B, D, C), where tokens were dropped and are to be restored: what they were; `gone` (B, D) their places.
-    """
-
-    count: int
-    kept: Tensor
-    source: Tensor | None = None
-    target: Tensor | None = None
-    rest: int = -1
-    assigned: Tensor | None = None
-    gone: Tensor | None = None
-    frozen: Tensor | None = None
-
-    def index_map(self) -> Tensor:
-        """(B, count) int64: position before -> position after, -1 = dropped."""
-        if self.assigned is not None:
-            return self.assigned
-        batch, survivors = self.kept.shape
-        out = self.kept.new_full((batch, self.count + 1), self.rest)
-        places = torch.arange(survivors, device=out.device).expand(batch, -1)
-        out.scatter_(1, self.kept, places)
-        if self.source is not None:
-            out.scatter_(1, self.source, self.target)
-        return out[:, :-1]
-
-    def freezing(self, x: Tensor, most: int | None) -> Step:
-        """The same step, which remembers what of `x` (B, count, C) it drops: `most` of a sample, None: unknown."""
-        dropped = self.index_map() < 0
-        most = int(dropped.sum(1).max()) if most is None else most
-        # stable, so in their order; where a sample loses fewer, nobody looks up what follows them
-        gone = dropped.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        return replace(self, gone=gone, frozen=take(x, gone))
+def floored_log(values: Tensor) -> Tensor:
+    """Logarithm of values >= 0, those below `SMALLEST_SIZE` taken as that; the gradient passes as if they had not been
+    raised (its value is the floor's), so that what has come down to 0 still learns."""
+    return (values + (values.clamp(min=SMALLEST_SIZE) - values).detach()).log()
 
 
 @dataclass(frozen=True)
@@ -62,6 +33,9 @@ class Tokens:
     size: (B, N) float32 (float64 in a float64 model), original tokens that each token stands for; None while all are 1.
     valid: (B, N) bool, False where a place is padding that nobody attends to; None while there is none.
     active: tokens, from the first, that soft merging still matches; None unless tokens are merged softly.
+    policy: (B, N) float32 at least, 0 where a token was pruned but stays to be learned from, 1 elsewhere; its gradient
+        says what a token is worth. None unless tokens are pruned softly.
+    flows: with 'at_end', what undoes each soft merge, in order: features (B, N, C) after it to those before it.
     restoring: 'at_end' where all tokens are to be given back after the last block, 'per_block' after every block.
     residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
     """
@@ -73,6 +47,8 @@ class Tokens:
     steps: tuple[Step, ...] = ()
     valid: Tensor | None = None
     active: int | None = None
+    policy: Tensor | None = None
+    flows: tuple[Callable[[Tensor], Tensor], ...] = ()
     restoring: str | None = None
     residual: Tensor | None = None
 
@@ -105,9 +81,19 @@ class Tokens:
         return torch.full((self.x.shape[0],), self.count, device=self.x.device)
 
     @property
+    def soft(self) -> bool:
+        """Tokens were merged or pruned softly (training): all are there still, and nobody owns anything."""
+        return self.active is not None or self.policy is not None
+
+    @property
+    def presence(self) -> Tensor | None:
+        """(B, N) 1 for what takes part, 0 for padding and what was pruned softly; None while all tokens take part."""
+        return self.policy if self.valid is None else self.valid.to(self.sizes.dtype)
+
+    @property
     def owner(self) -> Tensor | None:
-        """(B, N0) int64: the token that each original token ended in, -1 = dropped; None after soft merging."""
-        if self.active is not None:
+        """(B, N0) int64: the token that each original token ended in, -1 = dropped; None after soft steps."""
+        if self.soft:
             return None
         owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
         for step in self.steps:
@@ -119,19 +105,37 @@ class Tokens:
     def log_size(self) -> Tensor | None:
         """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1.
 
-        Sizes below `SMALLEST_SIZE` count as that; after soft merging the gradient passes as if they had not (its value
-        is that of the floor), so that tokens which were merged away completely still learn.
+        Sizes below `SMALLEST_SIZE` count as that; after soft merging tokens that were merged away completely still
+        learn (`floored_log`).
         """
         if self.size is None:
             return None
-        size = self.size.clamp(min=SMALLEST_SIZE)
-        if self.active is not None:
-            size = self.size + (size - self.size).detach()
-        return size.log().to(self.x.dtype)[:, None, None]
+        log = floored_log(self.size) if self.soft else self.size.clamp(min=SMALLEST_SIZE).log()
+        return log.to(self.x.dtype)[:, None, None]
+
+    @property
+    def log_policy(self) -> Tensor | None:
+        """(B, 1, N, N) additive bias in x's dtype that keeps attention off pruned tokens, save a token's own.
+
+        softmax(a + log p) is exp(a) p / sum(exp(a) p), DynamicViT's attention under a policy (Rao et al., 2021) in
+        value and gradient. The authors add 1e-6 to the sum and as much, spread over all tokens, above the fraction
+        line, so that it is never 0/0. No bias can do that, and a token that always sees itself needs no such guard: it
+        is left out. What it changes in a share is at most 1e-6 / sum(exp(a - max a) p).
+        """
+        if self.policy is None:
+            return None
+        itself = torch.eye(self.count, dtype=torch.bool, device=self.x.device)
+        log = floored_log(self.policy).to(self.x.dtype)[:, None, None]
+        return log.expand(-1, -1, self.count, -1).masked_fill(itself, 0)
 
     def attention_bias(self, proportional: bool) -> Tensor | None:
-        """(B, 1, 1, N) what is added to attention logits: log size if `proportional`, -inf on padding; or None."""
+        """What is added to attention logits: log size if `proportional`, -inf on padding; None where there is nothing.
+
+        (B, 1, 1, N); after soft pruning (B, 1, N, N), with `log_policy`.
+        """
         bias = self.log_size if proportional else None
+        if self.policy is not None:
+            bias = self.log_policy if bias is None else bias + self.log_policy
         if self.valid is None:
             return bias
         closed = torch.zeros_like(self.valid, dtype=self.x.dtype).masked_fill(~self.valid, -torch.inf)[:, None, None]
@@ -158,10 +162,12 @@ class Tokens:
     def give_back(self) -> Tokens:
         """All original tokens, with what their owners' branches added to them, as if nothing had been taken out.
 
-        Raises ValueError after soft merging.
+        Raises ValueError after soft pruning, RequestError after soft merging.
         """
+        if self.policy is not None:
+            raise ValueError("tokens were pruned softly (training); they cannot be restored")
         if self.active is not None:
-            raise ValueError("tokens were merged softly (training); they cannot be restored")
+            raise RequestError("tokens were merged softly (training); use restore=before_decoder, not per_block")
         x = self.x if self.residual is None else self.residual
         return Tokens.start(x, self.num_prefix, self.restoring)
 
@@ -228,31 +234,50 @@ class Tokens:
         size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
         return self._after(Step(self.count, fixed, assigned=assigned), x, size)
 
-    def soften(self, x: Tensor, size: Tensor, active: int) -> Tokens:
-        """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything."""
-        return replace(self, x=x, size=size, active=active)
+    def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
+        """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.
+
+        flow: what gives features (B, N, C) of these tokens back to those before; without it they are not restored.
+        """
+        flows = (*self.flows, flow) if flow is not None and self.restoring == "at_end" else self.flows
+        return replace(self, x=x, size=size, active=active, flows=flows)
+
+    def mask(self, policy: Tensor, x: Tensor | None = None, size: Tensor | None = None) -> Tokens:
+        """As many tokens as before, of which those with a `policy` (B, N) of 0 are pruned softly; nobody owns anything.
+
+        x, size: features and sizes from here on; default what they are.
+        """
+        return replace(self, policy=policy, x=self.x if x is None else x, size=self.size if size is None else size)
 
     def expand(self, x: Tensor | None = None) -> Tensor:
         """Give every original token the features (B, N0, C) of the token that owns it.
 
-        Raises ValueError where a token was dropped and nobody owns it, and after soft merging.
+        After soft merging: the mixture of those that it flowed into, by its shares in them, which sum to 1. Raises
+        ValueError where a token was dropped and nobody owns it, after soft merging unless tokens were started with
+        restoring='at_end', and after soft pruning.
         """
-        owner = self.owner
+        x, owner = self.x if x is None else x, self.owner
+        if self.policy is not None:
+            raise ValueError("tokens were pruned softly (training); they cannot be restored")
+        if owner is None and not self.flows:
+            raise ValueError("tokens were merged softly (training) and not started with restoring='at_end'")
         if owner is None:
-            raise ValueError("tokens were merged softly (training); they cannot be restored")
+            for flow in reversed(self.flows):
+                x = flow(x)
+            return x
         if bool((owner < 0).any()):
             raise ValueError("some tokens were dropped without an owner; they cannot be restored")
-        return take(self.x if x is None else x, owner)
+        return take(x, owner)
 
     def restorable(self) -> tuple[Tensor, Tensor]:
         """What every original token is given back from: rows (B, R, C) and, for each, its row (B, N0).
 
         Rows are the tokens themselves and, after them, what each token without an owner was when it was dropped: it
         keeps the value that it had then. Raises ValueError unless tokens were started with restoring='at_end', and
-        after soft merging.
+        after soft steps.
         """
-        if self.restoring != "at_end" or self.active is not None:
-            raise ValueError("tokens were not started to be restored, or were merged softly (training)")
+        if self.restoring != "at_end" or self.soft:
+            raise ValueError("tokens were not started to be restored, or were merged or pruned softly (training)")
         rows, first = [self.x], self.count
         place = owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
         for step in self.steps:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from tasks.scene_drawing import (
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
+TRAINING = MappingProxyType({"split": "train", "scenes": 8192})
 CLASS_NAMES: tuple[str, ...] = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 NUM_CLASSES = len(CLASS_NAMES)
 
@@ -276,6 +278,7 @@ class Scenes(ClassificationTask):
 
     name = "scenes"
     default_model = "scenes_vit"
+    training = TRAINING
     num_classes = NUM_CLASSES
 
     def __init__(

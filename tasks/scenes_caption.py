@@ -7,7 +7,7 @@ from torch import Tensor
 from suite.task import Sample
 from tasks.captioning import CaptioningTask
 from tasks.images import TimmPreprocessing
-from tasks.scenes import load_scene, scene_captions, scene_samples
+from tasks.scenes import TRAINING, load_scene, scene_captions, scene_samples
 
 
 class ScenesCaption(CaptioningTask):
@@ -20,6 +20,7 @@ class ScenesCaption(CaptioningTask):
 
     name = "scenes-caption"
     default_model = "scenes_git"
+    training = TRAINING
 
     def __init__(
         self,

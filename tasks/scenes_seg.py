@@ -7,7 +7,7 @@ from PIL import Image
 
 from suite.task import Sample
 from tasks.scene_drawing import COLOURS, SHAPES, SIDE, paint_colour
-from tasks.scenes import CLASS_NAMES, VERSION, draw_scene, scene_mask, scene_place, scene_samples
+from tasks.scenes import CLASS_NAMES, TRAINING, VERSION, draw_scene, scene_mask, scene_place, scene_samples
 from tasks.segmentation import RESTORE, SegmentationTask
 
 GROUND = (60, 60, 60)
@@ -22,6 +22,7 @@ class ScenesSeg(SegmentationTask):
 
     name = "scenes-seg"
     default_model = "scenes_segmenter"
+    training = TRAINING
     num_classes = 1 + len(CLASS_NAMES)
     class_names = ("background", *CLASS_NAMES)
 

@@ -18,7 +18,10 @@ TOPS = ("run_bench", "suite", "tasks", "reports")
 LAYERS = (
     ("run_bench",),
     ("suite.cli",),
+    ("suite.cli_train", "suite.cli_analyse", "suite.cli_list"),
     ("suite",),
+    ("suite.analyse",),
+    ("suite.train",),
     ("suite.sweep", "suite.estimate", "suite.doctor", "suite.check", "suite.mask_pictures"),
     ("suite.engine",),
     ("suite.evaluation",),
@@ -26,11 +29,10 @@ LAYERS = (
     ("suite.plan",),
     ("suite.ask",),
     ("reports",),
-    ("suite.train",),
     ("suite.solve",),
     ("suite.measure",),
     ("suite.handle",),
-    ("suite.shared_prefix",),
+    ("suite.shared_prefix", "suite.exchange"),
     ("suite.reducer_weights",),
     ("suite.spec",),
     ("suite.checkpoint",),
@@ -50,8 +52,9 @@ LAYERS = (
         "suite.hub",
     ),
     ("suite.tokens",),
+    ("suite.steps",),
     ("suite.pooling",),
-    ("suite.errors", "suite.metric", "suite.heap"),
+    ("suite.errors", "suite.metric", "suite.heap", "suite.shipped"),
 )
 
 # What these may import of ours, whatever their layer.

@@ -87,16 +87,17 @@ class Visit(NamedTuple):
     """What one forward is to do in one block.
 
     amount: tokens that the reducer takes out, 0: it is not called. planned: tokens that the rate lets leave the block,
-    prefix included; None: not known. stage: place of this block among those the rate acts
-    in. fused: weight and bias of qkv with the reducer's extra rows below. received: see `Signals.received_before`.
-    grid: rows and columns of the image's patches. watch: the next block's reducer wants to know what attention every
-    token received here. proportional: attention is biased by log size.
+    prefix included; None: not known. stage: place of this block among those the rate acts in. plan: which of the plans
+    that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below.
+    received: see `Signals.received_before`. grid: rows and columns of the image's patches. watch: the next block's
+    reducer wants to know what attention every token received here. proportional: attention is biased by log size.
     """
 
     amount: int
     depth: int
     planned: int | None = None
     stage: int | None = None
+    plan: int | None = None
     fused: tuple[Tensor, Tensor | None] | None = None
     received: Tensor | None = None
     grid: tuple[int, int] | None = None

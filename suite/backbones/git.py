@@ -1,4 +1,4 @@
-"""GIT's image encoder as transformers builds it: CLIP's Vision Transformer, whose tokens a text decoder reads.
+"""GIT's image encoder as transformers builds it, CLIP's Vision Transformer, and what a text decoder reads of it.
 
 Source: Wang et al., GIT: A Generative Image-to-text Transformer for Vision and Language, TMLR 2022, arXiv 2205.14100.
 Releases of transformers differ in what a block takes and returns, and in how their decoder finds the image's tokens.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -16,18 +17,28 @@ from transformers.models.git import modeling_git as hf
 from suite.backbones.block import BlockParts, Layout, PartRules
 from suite.backbones.reduced import Reduced
 from suite.errors import RequestError
+from suite.soft_matching import log_presence
 
 SUPPORTED = "the image encoder of transformers' GIT is supported (GitForCausalLM, GitModel, GitVisionModel)"
 
 
 class FusedGitVisionAttention(hf.GitVisionAttention):
-    """transformers' attention through `scaled_dot_product_attention`: the same weights, no map in memory."""
+    """transformers' attention through `scaled_dot_product_attention`: the same weights, no map in memory.
+
+    fused_attn: False runs the explicit form, whose backward is the faster one on CPUs; the name is timm's.
+    """
+
+    fused_attn = True
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *masks: Tensor | None, **options: object
     ) -> tuple[Tensor, Tensor | None]:
         """(B, N, C) -> (B, N, C), and the map where somebody asks for it: that takes the explicit form."""
-        if options.get("output_attentions") or any(m is not None for m in (attention_mask, *masks)):
+        if (
+            not self.fused_attn
+            or options.get("output_attentions")
+            or any(m is not None for m in (attention_mask, *masks))
+        ):
             return super().forward(hidden_states, attention_mask, *masks, **options)
         q, k, v = (in_heads(linear(hidden_states), self) for linear in (self.q_proj, self.k_proj, self.v_proj))
         dropout = self.dropout if self.training else 0.0
@@ -65,7 +76,7 @@ class GitBlock(BlockParts):
         self.block, self.attention, self.index = block, block.self_attn, index
         self.scale = block.self_attn.scale
         stock = getattr(block.self_attn.config, "_attn_implementation", None)
-        self.fused = isinstance(block.self_attn, FusedGitVisionAttention) or stock == "sdpa"
+        self.fused = getattr(block.self_attn, "fused_attn", stock == "sdpa")
 
     def original(self, x: Tensor) -> Tensor:
         out = self.block(x, *NO_MASKS)
@@ -115,13 +126,47 @@ class ReducedGit(Reduced):
 def image_features(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """(B, N, C) what a decoder reads of images (B, 3, H, W), through whatever reducer is attached to `vision`.
 
-    And (B, N) bool, False on the padding of images with fewer tokens than others; None where there is none.
+    And (B, N) bool, False on what is no token: padding of images with fewer than others, and what was pruned softly;
+    None where there is none.
     """
     handle = getattr(vision, "_reducerbench", None)
     if handle is None:
         return vision(images).last_hidden_state, None
     tokens = handle.encode(vision, images)
-    return vision.post_layernorm(tokens.x), tokens.valid
+    return vision.post_layernorm(tokens.x), None if tokens.presence is None else tokens.presence > 0
+
+
+def features_to_learn(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`image_features`, and (B, N) what a decoder adds in training to the logits of attention on them; None: nothing.
+
+    After soft merging all tokens are there, and without this a decoder would read what is merged away (`log_presence`).
+    """
+    x, _ = image_features(vision, images)
+    handle = getattr(vision, "_reducerbench", None)
+    return x, None if handle is None else log_presence(handle.tokens)
+
+
+def next_word_logits(git: nn.Module, features: Tensor, words: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Logits (B, T, V) of the word after each of several packed captions, `words` (B, T), of an image (B, N, C).
+
+    As transformers computes them for each caption by itself: image tokens see the image, words see the image and the
+    earlier words of their own caption, and positions count from its start. bias: (B, N), added to the logits of
+    attention on image tokens.
+    """
+    index, starts = torch.arange(words.shape[1], device=words.device), words == git.config.bos_token_id
+    caption = starts.cumsum(1)
+    place = index - (index * starts).cummax(1).values
+    image = git.git.visual_projection(features)
+    tokens = torch.cat([image, git.git.embeddings(words, position_ids=place)], dim=1)
+    seen = torch.zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=words.device)
+    seen[..., : image.shape[1]] = True
+    seen[:, 0, image.shape[1] :, image.shape[1] :] = (caption[:, :, None] == caption[:, None]).tril()
+    closed = torch.finfo(torch.bfloat16).min
+    mask = torch.zeros(seen.shape, dtype=torch.bfloat16, device=words.device).masked_fill_(~seen, closed)
+    if bias is not None:
+        mask = mask + F.pad(bias, (0, words.shape[1]))[:, None, None]
+    hidden = git.git.encoder(tokens, attention_mask=mask).last_hidden_state
+    return git.output(hidden[:, image.shape[1] :])
 
 
 class UnevenImages(hf.GitSelfAttention):

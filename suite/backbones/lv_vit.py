@@ -141,7 +141,7 @@ class ReducedLVViT(ReducedViT):
     """Mixed into `LVViT` while a reducer is attached to it."""
 
     def _head(self, x: Tensor, tokens: Tokens, pre_logits: bool = False) -> Tensor:
-        present = tokens.valid
+        present = None if tokens.presence is None else tokens.presence > 0
         if tokens.active is not None:  # soft merging leaves tokens behind that it has emptied
             present = tokens.sizes != 0
         if present is not None:

@@ -130,7 +130,7 @@ class ReducedMmsegViT(Reduced):
         """Images (B, 3, H, W) -> the patches after the last block, (B, C, h, w), each what its owner is."""
         tokens = self._reducerbench.encode(self, inputs)
         x = tokens.x
-        if tokens.steps or tokens.active is not None:
+        if tokens.steps or tokens.soft:
             rows, place = tokens.restorable()
             x = take(rows, place)
         grid = MmsegViT.grid(self, tuple(inputs.shape[-2:]))

@@ -136,7 +136,9 @@ class Segmenter(nn.Module):
         if handle is None:
             return (vit.forward_features(images)[:, prefix:],), None
         tokens = handle.encode(vit, images)
-        if not tokens.steps and tokens.active is None:  # nothing was taken out, or every block has given it back
+        if tokens.active is not None:
+            return (self._mixed_back(tokens),), None
+        if not tokens.steps and not tokens.soft:  # nothing was taken out, or every block has given it back
             return (vit.norm(tokens.x)[:, prefix:],), None
         rows, place = tokens.restorable()
         rows, place, count = vit.norm(rows), place[:, prefix:], tokens.count
@@ -145,6 +147,13 @@ class Segmenter(nn.Module):
         frozen = rows[:, count:] if rows.shape[1] > count else None
         valid = None if tokens.valid is None else tokens.valid[:, prefix:]
         return (rows[:, prefix:count], frozen, valid), place - prefix
+
+    def _mixed_back(self, tokens: Tokens) -> Tensor:
+        """(B, P, C) what each patch has after soft merging: the mixture, by its shares, of what the norm gives of all
+        tokens, as with hard merging it has what the norm gives of its owner."""
+        if self.restore != "before_decoder":
+            raise RequestError(f"tokens were merged softly (training); use restore=before_decoder, not {self.restore}")
+        return tokens.expand(self.backbone.norm(tokens.x))[:, self.backbone.num_prefix_tokens :]
 
 
 def build_segmenter(

@@ -44,7 +44,7 @@ class Signals:
     ) -> None:
         self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
         self.block, self.depth, self.stage, self.grid = parts.index, visit.depth, visit.stage, visit.grid
-        self.planned = visit.planned
+        self.planned, self.plan = visit.planned, visit.plan
 
     @lazy
     def normed(self) -> Tensor:
@@ -97,7 +97,7 @@ class Signals:
         few = queries[:, :, :rows] * self._parts.scale
         logits = (keys @ few.transpose(-2, -1)).transpose(-2, -1)  # this way round no copy of the keys is made
         if self._bias is not None:
-            logits = logits + self._bias
+            logits = logits + self._bias[:, :, :rows]
         return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     @lazy

@@ -129,14 +129,14 @@ class ReducedViT(Reduced):
         raise RuntimeError("forward_intermediates would run the blocks unreduced; detach the reducer first")
 
     def _head(self, x: Tensor, tokens: Tokens, pre_logits: bool = False) -> Tensor:
-        """The head on normed features; where it pools over patches, by sizes if the method says so, never padding."""
+        """The head on normed features; where it pools over patches, over those present, by sizes if the method says."""
         weight = tokens.size if self._reducerbench.reducer.weighted_pooling else None
-        if tokens.valid is not None:
-            weight = tokens.valid.to(tokens.sizes.dtype) * (1 if weight is None else weight)
+        if tokens.presence is not None:
+            weight = tokens.presence * (1 if weight is None else weight)
         pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax", "max")
         if weight is None or not pools:
-            if tokens.valid is not None and self.attn_pool is not None:
-                raise RuntimeError("attention pooling over samples of different token counts is not supported")
+            if tokens.presence is not None and self.attn_pool is not None:
+                raise RuntimeError("attention pooling over padding or softly pruned tokens is not supported")
             return super().forward_head(x, pre_logits)
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
         weight, patches = weight[:, first:, None], full_precision(x[:, first:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -109,7 +109,7 @@ class Reducer(nn.Module):
 
     @property
     def soft(self) -> bool:
-        """Merges softly at present and so keeps all tokens (DTEM in training)."""
+        """Merges or prunes softly at present and so keeps all tokens (DTEM, dTPS and others in training)."""
         return False
 
     def mark_trained(self) -> None:
@@ -140,6 +140,12 @@ class Reducer(nn.Module):
     def after_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError
 
+    def prepare(self, state: Mapping[str, Tensor]) -> None:
+        """Called with a weights file's tensors before the reducer is built: a plan that was learned is taken here.
+
+        ValueError, in one line, for tensors that cannot be meant.
+        """
+
     def build(self, layout: Layout, stages: int) -> None:
         """Make what is learned for a backbone of `layout` and `stages` active blocks; called again, add what lacks."""
 
@@ -159,8 +165,18 @@ class Reducer(nn.Module):
         """The method brings its own plan as an option, so that a rate has nothing to say; see `own_plan`."""
         return False
 
-    def own_plan(self, depth: int, tokens: int, num_prefix: int) -> list[int]:
-        """Amounts per block, where the method is `planned`. ValueError for a plan that does not fit the model."""
+    @property
+    def plans(self) -> int:
+        """How many plans it has learned, the weakest first; the rates plan=1, plan=2, ... name them."""
+        return 0
+
+    def own_plan(
+        self, depth: int, tokens: int, num_prefix: int, plan: int | None = None, afresh: bool = False
+    ) -> list[int]:
+        """Amounts per block of a learned plan, or, where the method is `planned`, of the one that it brings.
+
+        afresh: every block begins with all tokens again. ValueError for a plan that does not fit the model.
+        """
         raise NotImplementedError
 
     def active_blocks(self, kind: str, depth: int) -> tuple[int, ...]:

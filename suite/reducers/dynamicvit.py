@@ -1,34 +1,20 @@
 """DynamicViT: pruning by a learned predictor."""
 
-from torch import nn
-
-from suite.pruning import ScorePredictor
+from suite.pruning import PredictedPruning
 from suite.reducers.base import Reducer, register
 
 
 @register("dynamicvit")
-class DynamicViT(Reducer):
+class DynamicViT(PredictedPruning, Reducer):
     """Keep the patches that a predictor scores best, drop the others.
 
     Source: Rao et al., NeurIPS 2021, arXiv 2106.02034. Every stage has a predictor of its own, which sees the tokens
     before its block; int(T0 * keep^(k+1)) of the T0 original patches remain after stage k, in falling order of their
-    scores.
+    scores. In training all stay, and those that would go are masked.
     """
 
-    rates = ("keep", "r")
-    staged = True
-    learned = "predictor"
-    checkpoint_keys = {r"(score_predictor\..*)": r"\1"}  # noqa: RUF012
+    def take_out(self, tokens, staying, leaving):
+        return tokens.keep(staying)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.score_predictor = nn.ModuleList()
-
-    def build(self, layout, stages):
-        self.grow(self.score_predictor, stages, lambda: ScorePredictor(layout.width))
-
-    def before_block(self, tokens, signals, amount):
-        prefix = tokens.num_prefix
-        score = self.score_predictor[signals.stage](tokens.x[:, prefix:])
-        order = prefix + score.argsort(dim=1, descending=True, stable=True)
-        return tokens.keep(order[:, : tokens.num_patches - amount])
+    def take_out_softly(self, patches, staying, leaving):
+        return patches

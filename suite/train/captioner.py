@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 from transformers import GitForCausalLM, PreTrainedTokenizerFast
 
+from suite.backbones.git import next_word_logits
 from suite.backbones.scenes_git import build_scenes_git, build_word_tokenizer, preprocessor_config
 from suite.checkpoint import load_model
 from suite.train.caption_batches import BACKGROUND, ROLES, CaptionBatch, CaptionData, batch_of, caption_data, vocabulary
@@ -74,25 +75,6 @@ class PatchTaught(nn.Module):
         """Logits of next words (B, T, V), patch classes (B, P, K + 1), roles and patterns; geometry (B, P, 3)."""
         parts = self.patch_head(features[:, 1:]).split(self.outputs, dim=-1)
         return next_word_logits(self.git, features, words), *parts
-
-
-def next_word_logits(git: GitForCausalLM, features: Tensor, words: Tensor) -> Tensor:
-    """Logits (B, T, V) of the word after each of several packed captions, `words` (B, T), of an image (B, N, C).
-
-    As transformers computes them for each caption by itself: image tokens see the image, words see the image and the
-    earlier words of their own caption, and positions count from its start.
-    """
-    index, starts = torch.arange(words.shape[1]), words == git.config.bos_token_id
-    caption = starts.cumsum(1)
-    place = index - (index * starts).cummax(1).values
-    image = git.git.visual_projection(features)
-    tokens = torch.cat([image, git.git.embeddings(words, position_ids=place)], dim=1)
-    seen = torch.zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1], dtype=torch.bool)
-    seen[..., : image.shape[1]] = True
-    seen[:, 0, image.shape[1] :, image.shape[1] :] = (caption[:, :, None] == caption[:, None]).tril()
-    mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, torch.finfo(torch.bfloat16).min)
-    hidden = git.git.encoder(tokens, attention_mask=mask).last_hidden_state
-    return git.output(hidden[:, image.shape[1] :])
 
 
 def word_loss(logits: Tensor, words: Tensor, git: GitForCausalLM) -> Tensor:

@@ -16,20 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from suite.backbones.scenes_segmenter import build_scenes_segmenter
 from suite.backbones.segmenter import Segmenter
 from suite.checkpoint import load_model
 from suite.heap import keep_freed_memory
 from suite.train.classifier import snapshot
+from suite.train.pixel_logits import STRIDE, pixel_logits
 from suite.train.segment_batches import batch_of, segment_data
 from tasks.segmentation_scoring import metrics
-
-# The loss is taken on every fourth pixel each way, from a corner that is drawn anew for each batch: all pixels count
-# alike in the long run, at a sixteenth of the cost.
-STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,6 @@ class Recipe:
     @property
     def steps(self) -> int:
         return self.frozen_steps + self.joint_steps
-
-
-def pixel_logits(scores: Tensor, size: tuple[int, int], corner: tuple[int, int], stride: int = STRIDE) -> Tensor:
-    """What `Segmenter.forward` says of every `stride`-th pixel from `corner` on.
-
-    Scores of patches (B, K, h, w) to logits (B, K, ceil((H - top) / stride), ceil((W - left) / stride)). Bilinear
-    enlargement is a matrix for rows and one for columns, of which only the rows that are asked for are multiplied.
-    """
-    rows, columns = (
-        interpolate(torch.eye(patches)[None], pixels, mode="linear", align_corners=False)[0, :, first::stride]
-        for patches, pixels, first in zip(scores.shape[-2:], size, corner)
-    )
-    return rows.T @ scores @ columns
 
 
 def learning_rates(step: int, recipe: Recipe) -> tuple[float, float]:

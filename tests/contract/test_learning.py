@@ -5,7 +5,7 @@ import torch
 from tiny_models import REDUCERS, make_images, make_model, rates, reducer_id
 
 from suite import RequestError, attach
-from suite.reducer_weights import save_reducer_weights
+from suite.reducer_weights import save_reducer_weights, write_tensors
 from suite.reducers import reducer_class
 
 LEARNING = [name for name in REDUCERS if reducer_class(name).learned and reducer_class(name).learned != "rates"]
@@ -56,6 +56,14 @@ def test_weights_of_another_model_are_refused_in_one_line(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_method_that_learns_nothing_takes_no_weights(tmp_path):
+def test_a_method_that_learns_nothing_takes_no_weights_but_those_of_its_backbone(tmp_path):
+    model, file = make_model(), tmp_path / "any.safetensors"
+    write_tensors(file, {"embeddings.0.bias": torch.zeros(4)}, reducer="tome")
     with pytest.raises(RequestError, match="learns nothing"):
-        attach(make_model(), "tome", "r=3", weights=tmp_path / "any.safetensors")
+        attach(model, "tome", "r=3", weights=file)
+    name, own = next(iter(model.named_parameters()))
+    write_tensors(file, {f"backbone.{name}": own + 1}, reducer="tome")
+    before = own.detach().clone()
+    with attach(model, "tome", "r=3", weights=file):
+        assert torch.equal(own, before + 1)
+    assert torch.equal(own, before)

@@ -111,12 +111,12 @@ def test_patches_that_were_dropped_in_different_blocks_keep_what_each_had():
     torch.testing.assert_close(features, vit.norm(torch.cat([x, *expected], dim=1))[:, 1:])
 
 
-@modes
-def test_tokens_that_were_merged_softly_are_not_given_back(mode):
+@pytest.mark.parametrize("mode", sorted(set(RESTORE) - {"before_decoder"}))
+def test_tokens_that_were_merged_softly_are_given_back_before_the_decoder_alone(mode):
     model, images = make_segmenter(mode), make_images()
     with attach(model, "dtem", "r=6"):
         model.train()
-        with pytest.raises(ValueError, match=r"merged softly \(training\)"):
+        with pytest.raises(RequestError, match=r"merged softly \(training\); use restore=before_decoder"):
             model(images)
         model.eval()
         model(images)

@@ -45,3 +45,11 @@ def groups(before, after, sample):
 def planned(name, rate, *, depth=12, tokens=197, num_prefix=1, **options):
     asked = None if rate is None else parse_rate(rate)
     return list(resolve(asked, make_reducer(name, **options), depth=depth, tokens=tokens, num_prefix=num_prefix).counts)
+
+
+def steered(counts, numbers):
+    """Make a LearnedCounts certain of numbers of patches."""
+    with torch.no_grad():
+        places = [counts.counts.tolist().index(number) for number in numbers]
+        counts.logits.fill_(-40.0)
+        counts.logits[torch.arange(len(places)), places] = 40.0

@@ -11,18 +11,19 @@ from suite.spec import make_spec
 
 
 def test_training_free_names_every_method_that_learns_nothing_and_no_other():
-    names = expand_names(("training-free",))
-    assert set(names) == {name for name in list_reducers() if not reducer_class(name).learned} - {"none"}
-    assert {"tome", "mctf", "pitome"} <= set(names)
-    assert names.keys().isdisjoint({"dtem", "dtps", "sinkhorn"})
-    assert not any(names.values())  # a rate that one of them cannot do is left out, not refused
+    methods = expand_names(("training-free",))
+    names = {name for name, weights in methods}
+    assert names == {name for name in list_reducers() if not reducer_class(name).learned} - {"none"}
+    assert {"tome", "mctf", "pitome"} <= names
+    assert names.isdisjoint({"dtem", "dtps", "sinkhorn"})
+    assert not any(methods.values())  # a rate that one of them cannot do is left out, not refused
 
 
 def test_a_name_beside_a_set_of_names_stays_named():
     names = expand_names(("training-free", "evit", "dtem"))
-    assert names["evit"]
-    assert names["dtem"]
-    assert not names["tome"]
+    assert names["evit", None]
+    assert names["dtem", None]
+    assert not names["tome", None]
 
 
 def test_a_wildcard_that_matches_nothing_is_refused_with_what_there_is():
@@ -33,3 +34,30 @@ def test_a_wildcard_that_matches_nothing_is_refused_with_what_there_is():
 def test_the_unreduced_model_is_asked_for_first_and_once():
     asks, _ = expand(make_spec({"reducers": ["none", "tome"], "rates": ["r=1", "r=2"]}))
     assert [(ask.reducer, ask.rate) for ask in asks] == [("none", ""), ("tome", "r=1"), ("tome", "r=2")]
+
+
+def test_what_was_trained_is_written_behind_a_name(tmp_path):
+    names = expand_names(("mctf", "mctf@embedded", "dtem@none", "tome@runs/a@b.safetensors"))
+    assert list(names) == [
+        ("mctf", None), ("mctf", "embedded"), ("dtem", "none"), ("tome", "runs/a@b.safetensors"),
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match=r"'mctf@': write mctf@FILE"):
+        expand_names(("mctf@",))
+
+
+def test_an_embedded_model_brings_what_its_methods_have_learned_unless_told_not_to():
+    asks, _ = expand(make_spec({"reducers": ["dtem", "dtem@none", "mctf", "mctf@embedded"], "rates": ["r=4"]}))
+    sources = [(ask.reducer, ask.weights and ask.weights[0]) for ask in asks[1:]]
+    assert sources == [
+        ("dtem", "embedded:scenes_vit/dtem"), ("dtem", None), ("mctf", None), ("mctf", "embedded:scenes_vit/mctf"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "said"), [
+    ("tofu@embedded", "no weights of 'tofu' come with model 'scenes_vit'"),
+    ("tome@nowhere.safetensors", "'nowhere.safetensors' do not exist"),
+])  # fmt: skip
+def test_weights_that_are_not_there_are_refused_in_one_line(entry, said):
+    with pytest.raises(RequestError, match=said) as caught:
+        expand(make_spec({"reducers": [entry], "rates": ["r=4"]}))
+    assert "\n" not in str(caught.value)

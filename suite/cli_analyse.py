@@ -1,0 +1,188 @@
+"""The verb `analyse`: what the DTEM paper finds out about its method, found out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Column, Table
+from rich.text import Text
+
+from suite.cli_train import EXTRA, err_console, options_of, out_console, say, settings_of
+from suite.errors import RequestError
+
+if TYPE_CHECKING:
+    from suite.analyse.sheet import Sheet
+    from suite.analyse.trial import Bench
+
+FAILED_CELLS = 1
+analysing = typer.Typer(help="Analyses of what DTEM learns, and what of it helps.", no_args_is_help=True)
+
+TaskName = Annotated[str, typer.Option(help="Task: see `list tasks`.")]
+Data = Annotated[str | None, typer.Option(help="Folder, zip or tar of the data to measure on.")]
+TrainData = Annotated[str | None, typer.Option(help="Folder, zip or tar of the data to train on.")]
+Model = Annotated[str, typer.Option(help="See `list models`. [the task's own]")]
+Checkpoint = Annotated[str, typer.Option(help="pretrained, none (random weights), or a local file.")]
+TaskOption = Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")]
+Flops = Annotated[str, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Samples to measure on, evenly spaced over the data. [all]")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read images.")]
+TARGETS = "-35%,-50%,-60%"
+
+
+@analysing.command("correlation")
+def correlation_command(
+    task: TaskName = "scenes",
+    data: Data = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Trained embedding: FILE, embedded, or none; repeatable. [embedded]")
+    ] = None,
+    rate: Annotated[str, typer.Option(help="How much is merged: r=16, flops=-50%, ...")] = "r=16",
+    draws: Annotated[int, typer.Option(min=0, help="Random maps to compare with.")] = 4,
+    limit: Annotated[int, typer.Option(min=1, help="Images, evenly spaced over the data.")] = 100,
+    task_option: TaskOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/correlation-TASK-MODEL]")] = "",
+) -> None:
+    """Rank correlation of similarities by keys and by the embedding, block by block, before and after training."""
+    from suite.analyse.correlation import correlate
+    from suite.progress import Progress
+    from suite.spec import make_spec
+
+    options = options_of(task_option, "--task-option") if task_option else {}
+    spec = make_spec({
+        "task": task, "data": data, "model": model, "checkpoint": checkpoint, "limit": limit, "device": device,
+        "workers": workers, "batch_size": batch_size, "task_options": options,
+    })  # fmt: skip
+    folder = folder_of(out, "correlation", task, spec.model)
+    show(correlate(spec, tuple(weights or ("embedded",)), rate, draws, folder, Progress(err_console)), folder)
+
+
+@analysing.command("ablation", context_settings=EXTRA)
+def ablation_command(
+    context: typer.Context,
+    task: TaskName = "scenes",
+    data: Data = None,
+    train_data: TrainData = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0,1,2",
+    flops: Flops = TARGETS,
+    limit: Limit = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")] = None,
+    task_option: TaskOption = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/ablation-TASK-MODEL]")] = "",
+) -> None:
+    """Train ToMe, soft merging by keys, and DTEM end to end on one budget, and compare them at the same FLOPs.
+
+    Every number of DTEM's recipe is a flag, for all three alike: `list recipes dtem`, e.g. --steps 250.
+    """
+    from suite.analyse.ablation import ablate
+
+    folder, make = bench_of("ablation", task, model, out)
+    bench = make(
+        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
+        train_limit=train_limit, device=device, workers=workers,
+    )  # fmt: skip
+    show(ablate(bench, dict(settings_of(context.args)), numbers(seeds, "--seeds", least=0)), folder)
+
+
+@analysing.command("data", context_settings=EXTRA)
+def data_command(
+    context: typer.Context,
+    task: TaskName = "scenes",
+    data: Data = None,
+    train_data: TrainData = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    samples: Annotated[str, typer.Option(help="Sizes of the training set.")] = "256,1024,4096",
+    updates: Annotated[str, typer.Option(help="Numbers of updates.")] = "25,100,250",
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
+    flops: Flops = TARGETS,
+    limit: Limit = None,
+    task_option: TaskOption = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/data-TASK-MODEL]")] = "",
+) -> None:
+    """Train DTEM's embedding on more and more samples and updates, and compare with training-free ToMe.
+
+    Every number of DTEM's recipe is a flag: `list recipes dtem`.
+    """
+    from suite.analyse.data import grow
+
+    folder, make = bench_of("data", task, model, out)
+    bench = make(
+        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
+        train_limit=None, device=device, workers=workers,
+    )  # fmt: skip
+    sizes, steps = numbers(samples, "--samples"), numbers(updates, "--updates")
+    show(grow(bench, dict(settings_of(context.args)), sizes, steps, numbers(seeds, "--seeds", least=0)), folder)
+
+
+def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable[..., Bench]]:
+    """The analysis' folder, and what makes its bench of the other flags."""
+    from suite.analyse.trial import Bench
+    from suite.progress import Progress
+    from suite.spec import split_list
+    from tasks import task_class
+
+    model = model or task_class(task).default_model
+    folder = folder_of(out, name, task, model)
+
+    def make(task_option: list[str] | None, flops: str, **flags: Any) -> Bench:
+        options = options_of(task_option, "--task-option") if task_option else {}
+        targets = split_list(flops)
+        if not targets:
+            raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
+        return Bench(
+            task=task, model=model, task_options=options, flops=targets, out=folder, progress=Progress(err_console),
+            **flags,
+        )  # fmt: skip
+
+    return folder, make
+
+
+def folder_of(out: str, name: str, task: str, model: str) -> Path:
+    return Path(out) if out else Path("results") / "analyse" / f"{name}-{task}-{model}"
+
+
+def numbers(text: str, flag: str, least: int = 1) -> tuple[int, ...]:
+    """'256,1024' -> its numbers, each once, ascending."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) >= least for part in parts):
+        raise RequestError(f"{flag} {text!r} cannot be read; write whole numbers of {least} or more, such as 1,2,3")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def show(sheet: Sheet, folder: Path) -> None:
+    """Write an analysis, print its table, and say where its files are."""
+    from suite.analyse.sheet import write_sheet
+
+    files = write_sheet(sheet, folder)
+    sides = ["left"] * sheet.names + ["right"] * (len(sheet.headers) - sheet.names)
+    columns = [Column(header, justify=side, overflow="fold") for header, side in zip(sheet.headers, sides)]
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.title, table.caption, table.caption_justify = Text(sheet.title), Text("\n".join(sheet.notes)), "left"
+    before = ""
+    for line in sheet.lines:
+        if before and line[0] != before and sheet.grouped:
+            table.add_section()
+        same, before = sheet.grouped and line[0] == before, line[0]
+        table.add_row(*map(Text, ["" if same else line[0], *line[1:]]))
+    out_console.print(table)
+    say(f"written: {', '.join(str(file) for file in files)}")
+    for reason in sheet.failed:
+        err_console.print(f"failed: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if sheet.failed:
+        raise typer.Exit(FAILED_CELLS)

@@ -1,0 +1,75 @@
+"""Captioning: the next word of a reference caption, given the image and the words before it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.task import Sample
+from suite.train.objective import Examples, Objective
+from suite.train.picture_cache import Pictures
+from suite.train.recipe import Recipe
+from tasks.captioning import CaptioningTask
+
+PADDING = -1  # of targets: a model's own id for it may be a word's, too
+
+
+class Captioning(Objective):
+    """Targets are captions (B, T) int64 from BOS to EOS, -1 behind their ends: one of an image's references, at random.
+
+    Captions name colours and sides, so images are neither recoloured nor mirrored: of the recipe's augmentations there
+    are the crops alone, a random square of every image, which is all the augmentation that CLIP's encoders, and so
+    GIT's, were trained with (Radford et al., ICML 2021, section 2.4).
+
+    The model is a `Captioner`. With softly merged tokens its decoder reads all of them, and those that are merged away
+    fade from its attention (`features_to_learn`).
+    """
+
+    task_class, kind = CaptioningTask, "captioning"
+
+    def __init__(self, task: CaptioningTask, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__(task, model, recipe)
+        self.preprocessing, self.pictures = task.preprocessing(model), Pictures(task)
+        self.tokenizer, config = model.tokenizer, model.git.config
+        if not hasattr(self.tokenizer, "encode"):
+            raise RequestError(
+                f"task {task.name!r}: the model has no tokenizer, so it cannot be taught words; use a checkpoint that "
+                "has one"
+            )
+        self.bos, self.eos, self.pad = config.bos_token_id, config.eos_token_id, config.pad_token_id
+        self.places = config.max_position_embeddings
+
+    def example(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """The image, and a caption's ids (T,): at most as many as the model has positions for."""
+        image = self.pictures.image(sample)
+        if self.recipe.crop:
+            image = random_square(image)
+        return self.preprocessing(image), self.words(random.choice(sample.label))
+
+    def words(self, caption: str) -> Tensor:
+        """(T,) int64 BOS, the caption's words, EOS."""
+        encoded = self.tokenizer.encode(caption, add_special_tokens=False)
+        ids = getattr(encoded, "ids", encoded)  # a library's own tokenizer says more than ids
+        return torch.tensor([self.bos, *ids, self.eos][: self.places])
+
+    def join(self, targets: Sequence[Tensor]) -> Tensor:
+        return nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=PADDING)
+
+    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
+        """Mean cross-entropy of the words that follow, EOS included."""
+        words, following = batch.targets[:, :-1], batch.targets[:, 1:]
+        logits = model.next_word_logits(batch.images, words.masked_fill(words == PADDING, self.pad))
+        return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=PADDING)
+
+
+def random_square(image: Image.Image) -> Image.Image:
+    """A square of an image, as large as it has room for and anywhere along its longer side."""
+    side = min(image.size)
+    left, top = random.randint(0, image.width - side), random.randint(0, image.height - side)
+    return image.crop((left, top, left + side, top + side))

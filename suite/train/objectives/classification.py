@@ -1,0 +1,75 @@
+"""Classification: timm's augmentations, soft targets, cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.data import create_transform
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.task import Sample
+from suite.train.objective import Examples, Objective
+from suite.train.picture_cache import Pictures
+from suite.train.recipe import Recipe
+from tasks.classification import ClassificationTask
+from tasks.images import TimmPreprocessing
+
+
+class Classification(Objective):
+    """Targets are distributions over classes (B, K) float32: mixed (mixup, cutmix) and smoothed labels."""
+
+    task_class, kind = ClassificationTask, "classification"
+
+    def __init__(self, task: ClassificationTask, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__(task, model, recipe)
+        self.preprocessing = TimmPreprocessing.of(model)
+        self.pictures = Pictures(task)
+        self.classes = task.num_classes
+        if self.mixes and recipe.batch_size % 2:
+            raise RequestError(f"batch_size={recipe.batch_size}: images are mixed in pairs; use an even number")
+
+    @property
+    def mixes(self) -> bool:
+        return bool(self.recipe.mixup or self.recipe.cutmix)
+
+    @cached_property
+    def transform(self) -> Any:
+        """timm's training transform; without crops, that of evaluation."""
+        if not self.recipe.crop:
+            return self.preprocessing
+        looks = self.preprocessing
+        return create_transform(
+            looks.input_size, is_training=True, interpolation=looks.interpolation, mean=looks.mean, std=looks.std,
+            auto_augment=self.recipe.randaugment or None, color_jitter=self.recipe.jitter,
+            re_prob=self.recipe.erasing, re_mode="pixel",
+        )  # fmt: skip
+
+    def example(self, sample: Sample) -> tuple[Tensor, int]:
+        image = self.transform(self.pictures.image(sample))
+        if not self.recipe.crop and torch.rand(()) < 0.5:
+            image = image.flip(-1)
+        return image, sample.label
+
+    def prepare(self, batch: Examples) -> Examples:
+        """Labels (B,) become targets (B, K)."""
+        recipe, images = self.recipe, batch.images
+        if self.mixes:
+            mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=self.classes)
+            images, targets = mix(images.clone(), batch.targets)
+        else:
+            targets = F.one_hot(batch.targets, self.classes).float()
+            targets = targets * (1 - recipe.smoothing) + recipe.smoothing / self.classes
+        return replace(batch, images=images, targets=targets)
+
+    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
+        return self.criterion(model(batch.images), batch)
+
+    def criterion(self, logits: Tensor, batch: Examples) -> Tensor:
+        """Mean cross-entropy of logits (B, K) with the batch's targets."""
+        return F.cross_entropy(logits.float(), batch.targets)

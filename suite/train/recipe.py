@@ -1,0 +1,123 @@
+"""How a method is trained: numbers that anybody may override, and what one update does with a batch."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from suite.errors import RequestError, unknown
+from suite.train import recipes
+
+if TYPE_CHECKING:
+    from suite.train.objective import Examples
+    from suite.train.session import Session
+
+REGISTERED: dict[str, type[Recipe]] = {}
+FROZEN, WHOLE = "", ".*"
+
+
+class Recipe(BaseModel):
+    """Defaults are the authors' where they published them. Fields are flags: `--lr 1e-4`, `--batch-size 64`.
+
+    A subclass changes defaults, adds fields, and says in `loss` what is minimised.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    method: ClassVar[str]
+    """The reducer that is trained."""
+    source: ClassVar[str] = ""
+    """Where the numbers are from."""
+    kinds: ClassVar[tuple[str, ...]] = ("classification",)
+    """Kinds of tasks whose loss the method can be trained with."""
+
+    rate: str = "r=13"
+    reducer_options: dict[str, Any] = Field(default_factory=dict)
+    epochs: int = Field(30, ge=1)
+    steps: int | None = Field(None, ge=1)
+    """Updates in all; overrides epochs."""
+    batch_size: int = Field(128, ge=1)
+    """Samples of an update and process, accumulated ones included. Most authors train on eight processes."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a batch is cut into, so that it fits into memory."""
+    lr: float = Field(1e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    amp: bool = True
+    """bfloat16 autocast; what needs float32 takes it anyway."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the running average of weights that is saved instead of the last ones."""
+    backbone: str = WHOLE
+    """Regular expression of the backbone's parameters that are trained; empty: it is frozen."""
+    backbone_lr: float = Field(1.0, gt=0)
+    """The backbone's learning rate, as a multiple of `lr`."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    randaugment: str = "rand-m9-mstd0.5-inc1"
+    """timm's string of an automatic augmentation; empty: none."""
+    jitter: float = Field(0.4, ge=0)
+    erasing: float = Field(0.25, ge=0, le=1)
+    repeated: int = Field(1, ge=1)
+    """Times that a sample is repeated within a pass (repeated augmentation, Hoffer et al., CVPR 2020)."""
+    crop: bool = True
+    """Random crops; without, images are prepared as in evaluation and mirrored at most."""
+    seed: int = 0
+
+    @property
+    def teacher_wanted(self) -> bool:
+        """An unreduced copy of the model teaches beside the labels."""
+        return False
+
+    def begin(self, session: Session) -> None:
+        """Called once, when the reducer is attached and before anything is trained."""
+
+    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
+        """What is minimised on a batch, and what is to be noted of it. Default: the task's loss through the reducer."""
+        session.modes(soft=False)
+        return session.objective.loss(session.model, batch), {}
+
+    def rate_at(self, rate: str, epoch: float) -> str:
+        """The rate of an update. rate: what `rate` was resolved to. epoch: how many passes were made before it."""
+        return rate
+
+    def learned(self, session: Session) -> dict[str, Tensor]:
+        """What the method has learned, by the names that the reducer reads."""
+        return session.reducer.state_dict()
+
+
+def register(recipe: type[Recipe]) -> type[Recipe]:
+    """Class decorator: makes a recipe known by its method."""
+    REGISTERED[recipe.method] = recipe
+    return recipe
+
+
+def list_recipes() -> list[str]:
+    """Methods that can be trained, sorted."""
+    for module in pkgutil.iter_modules(recipes.__path__):
+        importlib.import_module(f"{recipes.__name__}.{module.name}")
+    return sorted(REGISTERED)
+
+
+def make_recipe(method: str, **values: Any) -> Recipe:
+    """The recipe of a method with some of its numbers changed. RequestError, in one line, for what is not possible."""
+    if method not in list_recipes():
+        raise unknown("training recipe for", method, REGISTERED)
+    cls = REGISTERED[method]
+    for key in values:
+        if key not in cls.model_fields:
+            raise unknown(f"setting of the recipe for {method!r}:", key, cls.model_fields)
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{where}={first['input']!r} is not valid: {first['msg'].lower()}") from error

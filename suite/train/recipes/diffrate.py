@@ -1,0 +1,83 @@
+"""DiffRate: how many tokens each block prunes and merges, learned under FLOPs targets with the model frozen."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.reducers.diffrate import LearnedCounts, together
+from suite.schedule import parse_rate
+from suite.spec import split_list
+from suite.train.objective import Examples
+from suite.train.recipe import FROZEN, Recipe, register
+from suite.train.session import Session
+
+
+@register
+class DiffRate(Recipe):
+    """One plan for each of `targets`, all in one training: updates take the targets in turn, and nothing that is
+    learned is shared. The loss adds `flops_weight` times the squared distance from the target in GFLOPs.
+    """
+
+    method = "diffrate"
+    source = "Chen et al., ICCV 2023, arXiv 2305.17997; the authors' commands. Epochs are those of all plans together"
+    kinds: ClassVar = ("classification",)
+
+    rate: str = "r=1"
+    """Calls the method in every block; how many tokens leave is what is learned."""
+    targets: tuple[str, ...] = ("-20%", "-35%", "-50%", "-60%")
+    epochs: int = 12
+    batch_size: int = 256
+    lr: float = 0.01
+    min_lr: float = 0.001
+    weight_decay: float = 0.0
+    backbone: str = FROZEN
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    flops_weight: float = Field(5.0, ge=0)
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        targets = split_list(value) if isinstance(value, str) else value
+        for target in targets:
+            try:
+                parse_rate(f"flops={target}")
+            except RequestError as error:
+                raise ValueError(str(error)) from error
+        return targets
+
+    def begin(self, session: Session) -> None:
+        layout, step = session.handle.layout, session.reducer.step
+        for number in range(len(self.targets)):
+            pair = [LearnedCounts(layout.depth, layout.num_patches, step) for _ in range(2)]
+            session.extra[f"plan_{number}"] = nn.ModuleList(pair).to(session.device)
+        self.take(session, 0)
+
+    def take(self, session: Session, number: int) -> None:
+        """Make the reducer learn the plan of this number."""
+        session.reducer.prune_counts, session.reducer.merge_counts = session.extra[f"plan_{number}"]
+
+    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
+        number = step % len(self.targets)
+        self.take(session, number)
+        session.modes(soft=True)
+        labels = session.objective.loss(session.model, batch)
+        reducer = session.reducer
+        macs, wanted = reducer.expected_macs(), (1 + self.change(number)) * reducer.baseline_macs
+        cost = ((macs - wanted) / 1e9).square()
+        reduction = macs.item() / reducer.baseline_macs - 1
+        return labels + self.flops_weight * cost, {"labels": labels.item(), f"reduction_{number}": reduction}
+
+    def change(self, number: int) -> float:
+        return parse_rate(f"flops={self.targets[number]}").values[0]
+
+    def learned(self, session: Session) -> dict[str, Tensor]:
+        states = []
+        for number in range(len(self.targets)):
+            self.take(session, number)
+            states.append(session.reducer.learned_state(self.change(number)))
+        return together(*states)

@@ -1,0 +1,50 @@
+"""DTEM: the embedding learns to merge by the task's loss alone, through soft merging."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from suite.train.objective import Examples
+from suite.train.recipe import FROZEN, WHOLE, Recipe, register
+from suite.train.session import Session
+
+
+@register
+class DTEM(Recipe):
+    """Modular by default: the backbone is frozen, and one embedding, trained at r = 16, serves every smaller r.
+
+    With `end_to_end`, the backbone learns with hard merges as in evaluation, and every `soft_every`-th update the
+    embedding learns with soft ones (nine to one); the learning rates of that mode were not published.
+    """
+
+    method = "dtem"
+    source = "Lee and Hong, NeurIPS 2024, arXiv 2412.10569; numbers of modular training from the authors' code"
+    kinds: ClassVar = ("classification", "captioning", "segmentation")
+
+    rate: str = "r=16"
+    batch_size: int = 128
+    weight_decay: float = 1e-4
+    clip: float | None = 5.0
+    backbone: str = FROZEN
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    smoothing: float = 0.0
+    end_to_end: bool = False
+    soft_every: int = Field(10, ge=2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_model(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if str(values.get("end_to_end", False)).lower() in ("true", "1", "yes"):
+            return {"backbone": WHOLE, **values}
+        return values
+
+    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
+        hard = self.end_to_end and step % self.soft_every != self.soft_every - 1
+        # by keys, which are the backbone's, nothing else could learn
+        session.learn(reducer=not hard, backbone=hard or session.reducer.learned is None)
+        session.modes(soft=not hard)
+        return session.objective.loss(session.model, batch), {}

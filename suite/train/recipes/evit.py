@@ -1,0 +1,60 @@
+"""EViT and eTPS: fine-tuning with pruning by class attention; from scratch, with more and more of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from suite.train.recipe import Recipe, register
+
+FROM_SCRATCH = {
+    "epochs": 300, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 5, "weight_decay": 0.05, "shrink_start": 10,
+    "shrink_epochs": 100, "drop_path": 0.1, "mixup": 0.8, "cutmix": 1.0,
+}  # fmt: skip
+
+
+@register
+class EViT(Recipe):
+    """Fine-tuning by default, at a fixed rate. `from_scratch`: DeiT's recipe, keeping all tokens for `shrink_start`
+    epochs, then falling to `rate` along half a cosine over `shrink_epochs`.
+    """
+
+    method = "evit"
+    source = "Liang et al., ICLR 2022, arXiv 2202.07800; the authors' commands"
+    kinds: ClassVar = ("classification",)
+
+    rate: str = "keep=0.7"
+    batch_size: int = 256
+    lr: float = 2e-5
+    min_lr: float = 2e-6
+    weight_decay: float = 1e-6
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    from_scratch: bool = False
+    shrink_start: float = Field(0.0, ge=0)
+    shrink_epochs: float = Field(0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_scratch(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if str(values.get("from_scratch", False)).lower() in ("true", "1", "yes"):
+            return {**FROM_SCRATCH, **values}
+        return values
+
+    def rate_at(self, rate: str, epoch: float) -> str:
+        if epoch >= self.shrink_start + self.shrink_epochs or not rate.startswith("keep="):
+            return rate
+        last, at, blocks = rate.removeprefix("keep=").partition("@")
+        progress = max(0.0, epoch - self.shrink_start) / self.shrink_epochs
+        keep = float(last) + (1 - float(last)) * 0.5 * (1 + math.cos(math.pi * progress))
+        return f"keep={keep:.4f}{at}{blocks}"
+
+
+@register
+class ETPS(EViT):
+    """As EViT: the authors' recipe for eTPS is that of dTPS without a predictor."""
+
+    method = "etps"
+    source = "Wei et al., CVPR 2023, arXiv 2304.10716, give no numbers for eTPS of their own; EViT's"

@@ -1,0 +1,37 @@
+"""SiT, PatchMerger and Sinkhorn: what mixes tokens is trained with the model, straight through."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from suite.train.recipe import Recipe, register
+
+
+class Mixtures(Recipe):
+    """The comparison that all three are taken from trains everything alike."""
+
+    source = "Haurum et al., ICCV-W 2023, arXiv 2308.04657"
+    kinds: ClassVar = ("classification",)
+
+    rate: str = "keep=0.7"
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup_epochs: float = 20.0
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    drop_path: float = 0.1
+
+
+@register
+class SiT(Mixtures):
+    method = "sit"
+
+
+@register
+class PatchMerger(Mixtures):
+    method = "patchmerger"
+
+
+@register
+class Sinkhorn(Mixtures):
+    method = "sinkhorn"

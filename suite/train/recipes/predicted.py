@@ -1,0 +1,67 @@
+"""dTPS and DynamicViT: predictors learn which tokens to prune, held to a ratio and taught by the unreduced model."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from suite.train.objective import Examples
+from suite.train.recipe import Recipe, register
+from suite.train.session import Session
+
+
+@register
+class DTPS(Recipe):
+    """Masks are drawn by Gumbel-softmax and pruned tokens are kept out of attention. The loss adds, to that of the
+    labels, how far the kept share is from the planned one at every stage, and how far the predictions are from those
+    of the model as it was. The backbone learns at a hundredth of the predictors' rate.
+    """
+
+    method = "dtps"
+    source = "Wei et al., CVPR 2023, arXiv 2304.10716; the authors' script for DeiT-S"
+    kinds: ClassVar = ("classification",)
+
+    rate: str = "keep=0.7"
+    batch_size: int = 128
+    lr: float = 2.5e-4
+    warmup_epochs: float = 5.0
+    backbone_lr: float = 0.01
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    ratio: float = Field(2.0, ge=0)
+    """Weight of the squared distance of kept shares from planned ones."""
+    distill: float = Field(0.5, ge=0)
+    """Weight of the divergence from the unreduced model's predictions; the authors' script for DeiT-T has none."""
+
+    @property
+    def teacher_wanted(self) -> bool:
+        return self.distill > 0
+
+    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
+        session.modes(soft=True)
+        logits = session.model(batch.images)
+        labels = session.objective.criterion(logits, batch)
+        reducer = session.reducer
+        ratio = torch.stack(
+            [((kept - planned) ** 2).mean() for kept, planned in zip(reducer.kept_shares, reducer.planned_shares)]
+        ).mean()
+        distance = logits.new_zeros((), dtype=torch.float32)
+        if session.teacher is not None:
+            with torch.no_grad():
+                wanted = session.teacher(batch.images).float().log_softmax(1)
+            distance = F.kl_div(logits.float().log_softmax(1), wanted, reduction="batchmean", log_target=True)
+        loss = labels + self.ratio * ratio + self.distill * distance
+        kept = reducer.kept_shares[-1].mean().item()
+        return loss, {"labels": labels.item(), "ratio": ratio.item(), "distance": distance.item(), "kept": kept}
+
+
+@register
+class DynamicViT(DTPS):
+    """The same loss; the original's distillation of single tokens is left out."""
+
+    method = "dynamicvit"
+    source = "Rao et al., NeurIPS 2021, arXiv 2106.02034; numbers of dTPS, which builds on it"

@@ -1,0 +1,163 @@
+"""Train a method: from a request to a file that `--reducer-weights` reads."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.checkpoint import default_checkpoint, load_model
+from suite.errors import RequestError
+from suite.evaluation import repeatable
+from suite.measure.machine import describe_machine
+from suite.plan import make_task, resolve_device
+from suite.progress import Progress
+from suite.reducer_weights import about as stored_about
+from suite.reducer_weights import write_tensors
+from suite.spec import RunSpec
+from suite.store.files import once, write_json
+from suite.task import Task
+from suite.train.fit import Fit
+from suite.train.loop import train
+from suite.train.recipe import Recipe, make_recipe
+from suite.train.session import Session
+from suite.train.settings import recipe_settings
+from tasks import task_class
+
+WEIGHTS, MODEL = "weights.safetensors", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is trained, on what. task_options: default the task's training split."""
+
+    method: str
+    task: str = "scenes"
+    data: str | None = None
+    model: str = ""
+    checkpoint: str = ""
+    task_options: dict[str, Any] | None = None
+    limit: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+    every: int = 100
+    out: str = ""
+
+    def completed(self) -> Request:
+        """With every default spelled out."""
+        cls = task_class(self.task)
+        model = self.model or cls.default_model
+        options = {**cls.training, **(self.task_options or {})}
+        out = self.out or str(Path("results") / "train" / f"{self.task}-{model}-{self.method}")
+        checkpoint = self.checkpoint or default_checkpoint(model)
+        return Request(
+            self.method, self.task, self.data, model, checkpoint, options, self.limit, self.device, self.workers,
+            self.every, out,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """weights: the file for `--reducer-weights`. model: the whole model for `--checkpoint`, where it learned, too."""
+
+    weights: Path
+    model: Path | None
+
+
+def train_method(request: Request, settings: dict[str, Any], progress: Progress) -> Trained:
+    """Train, or go on with what was interrupted; what is finished is not trained again.
+
+    settings: of the recipe, by name; see `Recipe`. RequestError for what cannot be done, and for a loss that is no
+    number.
+    """
+    request = request.completed()
+    folder, (world, rank, local) = Path(request.out), processes()
+    recipe = make_recipe(request.method, **{**recipe_settings(request.task, request.method), **settings})
+    device = resolve_device(request.device)
+    if device.type == "cuda" and world > 1:
+        device = torch.device("cuda", local)
+    spec = RunSpec(task=request.task, data=request.data, limit=request.limit, task_options=request.task_options or {})
+    task = make_task(spec)
+    model, weights = load_model(request.model, request.checkpoint)
+    task.check_model(model)
+    task.configure(model)
+    about = description(request, recipe, task, weights.sha256, weights.source)
+    if is_finished(folder / WEIGHTS, about):
+        progress.note(f"trained already: {folder / WEIGHTS}")
+        return Trained(folder / WEIGHTS, folder / MODEL if (folder / MODEL).exists() else None)
+    session = Session(task, model, recipe, device)
+    workers = request.workers if request.workers is not None else min(8, (os.cpu_count() or 1) // 2)
+    fit = Fit(session, about, workers=workers, world=world, rank=rank)
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        once(folder / "environment.json", describe_machine)
+        write_json(folder / "training.json", {**about, "rate": session.rate, "updates": fit.steps})
+        write_manifest(task, folder / "manifest.csv")
+    with repeatable(device):
+        train(fit, folder, progress, every=request.every, main=rank == 0)
+    return finish(fit, folder, about, rank)
+
+
+def finish(fit: Fit, folder: Path, about: dict[str, Any], rank: int) -> Trained:
+    """Write what was learned: the method's file and, where the backbone learned, the whole model."""
+    session, state = fit.session, fit.finish()
+    trains_backbone = bool(session.backbone_parameters)
+    if rank == 0:
+        about = {**about, "rate": session.rate, "updates": fit.steps}
+        if trains_backbone:
+            session.handle.detach()
+            write_tensors(folder / MODEL, session.model.state_dict(), **about)
+        write_tensors(folder / WEIGHTS, state, **about)
+    return Trained(folder / WEIGHTS, folder / MODEL if trains_backbone else None)
+
+
+def description(request: Request, recipe: Recipe, task: Task, sha256: str, source: str) -> dict[str, Any]:
+    """What decides the result, as it stands in the file that comes of it."""
+    ids = json.dumps([[sample.id, repr(sample.label)] for sample in task.samples])
+    return {
+        "reducer": request.method,
+        "recipe": recipe.model_dump(mode="json"),
+        "task": request.task,
+        "task_options": request.task_options,
+        "data": f"{len(task.samples)} samples ({hashlib.sha256(ids.encode()).hexdigest()[:12]})",
+        "model": request.model,
+        "weights": source,
+        "weights_sha256": sha256,
+    }
+
+
+def is_finished(file: Path, about: dict[str, Any]) -> bool:
+    """The file is there already. RequestError if it is another training's."""
+    if not file.is_file():
+        return False
+    stored = stored_about(file)
+    for key, value in json.loads(json.dumps(about)).items():
+        if stored.get(key) != value:
+            raise RequestError(
+                f"{str(file)!r} is of another training: {key} was {stored.get(key)!r} and is now {value!r}; "
+                "use another --out"
+            )
+    return True
+
+
+def write_manifest(task: Task, file: Path) -> None:
+    """Ids and labels of what is trained on, in the task's order."""
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "label"])
+        writer.writerows([sample.id, sample.label] for sample in task.samples)
+
+
+def processes() -> tuple[int, int, int]:
+    """Number of processes, number of this one, and that on its machine, as torchrun says; joined on first use."""
+    world, rank, local = (int(os.environ.get(name, default)) for name, default in
+                          (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))  # fmt: skip
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return world, rank, local
