@@ -187,8 +187,16 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
 def _training(about: dict[str, Any]) -> str:
     learned, weights = about.get("learned"), about.get("reducer_weights")
     if weights:
-        return f"trained: {Path(weights['source']).name}"
+        return f"trained: {_origin(weights['source'])}"
     return f"untrained {learned}" if learned else ""
+
+
+def _origin(source: str) -> str:
+    """A short name for where weights are from: every training calls its file alike, so its folder's."""
+    if source.startswith("embedded:"):
+        return "embedded"
+    path = Path(source)
+    return path.parent.name if path.stem == "weights" and path.parent.name else path.name
 
 
 def _scores(cell: Cell) -> dict[str, float | None]:

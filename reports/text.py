@@ -103,10 +103,13 @@ def is_untrained(training: str) -> bool:
 
 
 def training_mark(training: str, short: bool = False) -> str:
-    """What a reducer's label says about its training: 'untrained embedding', 'untrained', 'trained', or nothing."""
-    if is_untrained(training) and not short:
-        return training
-    return training.partition(" ")[0].removesuffix(":")
+    """What a reducer's label says about its training: 'untrained embedding', 'trained: run-3', or nothing.
+
+    short: 'untrained'. The weights that come with the embedded models are just 'trained'.
+    """
+    if is_untrained(training):
+        return training.split()[0] if short else training
+    return "trained" if training == "trained: embedded" else training
 
 
 def rate_label(rate: str, resolved: str) -> str:

@@ -104,6 +104,11 @@ def learned_weights(spec: RunSpec, methods: Iterable[Method]) -> dict[Method, tu
             which = f"{len(learning)} of the reducers learn something" if learning else "none of the reducers learns"
             raise RequestError(f"reducer weights {file!r}: {which}; write NAME={file} and name it in --reducers")
         given[name or learning[0]] = file
+    for name, file in given.items():
+        if (name, None) not in methods:
+            raise RequestError(
+                f"reducer weights {file!r}: {name!r} was named with weights of its own; write one of them"
+            )
     found = {}
     for name, asked in methods:
         source = asked or given.get(name)

@@ -130,6 +130,42 @@ def data_command(
     show(grow(bench, dict(settings_of(context.args)), sizes, steps, numbers(seeds, "--seeds", least=0)), folder)
 
 
+@analysing.command("trained", context_settings=EXTRA)
+def trained_command(
+    context: typer.Context,
+    methods: Annotated[str, typer.Option(help="Methods to train.")] = "dtem,mctf,tome,dtps,diffrate",
+    free: Annotated[str, typer.Option(help="Methods to measure as they are.")] = "tome,mctf,etps",
+    against: Annotated[str, typer.Option(help="What differences are taken to: NAME, or 'NAME trained'.")] = "tome",
+    task: TaskName = "scenes",
+    data: Data = None,
+    train_data: TrainData = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0,1,2",
+    flops: Flops = TARGETS,
+    limit: Limit = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")] = None,
+    task_option: TaskOption = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/trained-TASK-MODEL]")] = "",
+) -> None:
+    """Train methods by their recipes and compare them with each other and with untrained ones at the same FLOPs.
+
+    Numbers that all their recipes have are flags: --steps 100. Another --against costs nothing more.
+    """
+    from suite.analyse.trained import compare_trained
+    from suite.spec import split_list
+
+    folder, make = bench_of("trained", task, model, out)
+    bench = make(
+        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
+        train_limit=train_limit, device=device, workers=workers,
+    )  # fmt: skip
+    settings, names = dict(settings_of(context.args)), (split_list(methods), split_list(free))
+    show(compare_trained(bench, settings, *names, against, numbers(seeds, "--seeds", least=0)), folder)
+
+
 def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable[..., Bench]]:
     """The analysis' folder, and what makes its bench of the other flags."""
     from suite.analyse.trial import Bench

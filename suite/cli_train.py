@@ -45,7 +45,9 @@ def train_command(
     request = Request(method, task, data, model, checkpoint, options, limit, device, workers, every, out)
     trained = train_method(request, settings, Progress(err_console))
     say(f"learned: {trained.weights}")
-    say(f"measure it: run_bench.py run --task {task} --reducers {method}@{trained.weights}")
+    same = "".join(f" --{name} {value}" for name, value in (("model", model), ("checkpoint", checkpoint)) if value)
+    where = f" --task {task}" + (" --data ..." if data else "")
+    say(f"measure it: run_bench.py run{where}{same} --reducers {method}@{trained.weights}")
     if trained.model:
         say(f"the whole model: --checkpoint {trained.model}")
 

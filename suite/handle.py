@@ -141,11 +141,11 @@ class Handle:
                 raise RequestError(
                     f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
                 )
-            self._brought.swap()
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:
                 self.decoder.remember()
+            self._brought.bring()
             self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
@@ -155,7 +155,7 @@ class Handle:
         if self.attached:
             del self.model.__dict__[SLOT]
             self.model.__class__ = type(self.model).__bases__[1]
-            self._brought.swap()
+            self._brought.take_away()
             if self.decoder is not None:
                 self.decoder.restore()
 
@@ -167,6 +167,11 @@ class Handle:
         if self.attached:
             raise RequestError("weights are brought before a reducer is attached; detach it first")
         self._brought = Exchange(self.model, weights)
+
+    @property
+    def exchanged(self) -> list[Tensor]:
+        """Tensors of the model whose values are this method's own while it is attached."""
+        return self._brought.places
 
     def __enter__(self) -> Handle:
         return self.attach()

@@ -19,9 +19,11 @@ from suite.backbones import backbone_of, family_of
 from suite.checkpoint import WeightsInfo, load_model
 from suite.errors import RequestError, unknown
 from suite.handle import Handle, attach, check_class_token
+from suite.reducer_weights import about
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.schedule import parse_rate
+from suite.shipped import weights_path
 from suite.solve import Search
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
@@ -151,6 +153,7 @@ def make_plan(spec: RunSpec) -> Plan:
     }
     plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
     for ask in asks:
+        check_base(ask, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run
             if ask.rate.startswith("flops"):
                 made = ask.make()
@@ -171,6 +174,22 @@ def make_plan(spec: RunSpec) -> Plan:
     if len(plan.asks) == 1 and len(asks) > 1:
         raise RequestError(plan.skipped[-1])
     return plan
+
+
+def check_base(ask: Ask, spec: RunSpec, weights: WeightsInfo) -> None:
+    """RequestError for what was trained with another model, or brings tensors of one with other weights."""
+    if not ask.weights:
+        return
+    of = about(weights_path(ask.weights[0]))
+    if of.get("model", spec.model) != spec.model:
+        raise RequestError(
+            f"weights {ask.weights[0]!r} of {ask.reducer!r} were trained with model {of['model']!r}, not {spec.model!r}"
+        )
+    if of.get("recipe", {}).get("backbone") and of["weights_sha256"] != weights.sha256:
+        raise RequestError(
+            f"weights {ask.weights[0]!r} of {ask.reducer!r} bring parts of the backbone, trained from {of['weights']}; "
+            f"here it has {weights.source}: give that checkpoint, or train again"
+        )
 
 
 def resolve_device(name: str) -> torch.device:

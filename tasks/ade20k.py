@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 from PIL import Image
 
@@ -25,6 +27,7 @@ class Ade20k(SegmentationTask):
 
     name = "ade20k"
     default_model = "seg_small_mask_16"
+    training = MappingProxyType({"split": "training"})
     num_classes = NUM_CLASSES
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from reports.pareto import COLUMN_WIDTH
@@ -13,7 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREYS, BLUES = ("#4D4D4D", "#ADADAD"), ("#9CCBEA", "#45A5DC", "#0072B2", "#00436B", "#00243A")
-APART = "#0072B2", "#E08A00", "#00805F"  # of Okabe and Ito's colours, which colour-blind readers can tell apart
+APART = (
+    "#0072B2",
+    "#E08A00",
+    "#00805F",
+    "#B0478A",
+    "#56B4E9",
+    "#A63A00",
+    "#1B1B1B",
+)  # of Okabe and Ito's colours, which colour-blind readers can tell apart
 MARKERS, HOLLOW = ("o", "s", "^", "D", "v", "P", "X"), "white"
 BAR = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7, "linewidth": 1.0, "markersize": 3.6}
 KEY = {"frameon": False, "handlelength": 1.8, "columnspacing": 1.1, "handletextpad": 0.5}
@@ -40,7 +49,7 @@ def draw_correlation(table: Mapping[str, Mapping[str, Estimate | None]], depth: 
 def draw_against_flops(curves: Mapping[str, Series], title: str, label: str) -> Figure:
     """A score (%) over the change of FLOPs (%), one curve per row."""
     figure, (axes,) = panels(1, 2.3, title)
-    looks = zip((GREYS[1], *APART), MARKERS)
+    looks = cycle(zip((GREYS[1], *APART), cycle(MARKERS)))
     for (name, series), (colour, marker) in zip(curves.items(), looks):
         curve(axes, series, name, colour, marker, scale=100, dashed=colour in GREYS)
     axes.set_xlabel("Change of FLOPs (%)")

@@ -10,10 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from suite.handle import handle_of
+
 
 def compiled_copy(model: nn.Module) -> Callable[..., Any]:
-    """A compiled copy of the model as it is now, with what is attached to it, sharing the original's weights."""
-    weights = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    """A compiled copy of the model as it is now, with what is attached to it, sharing the original's weights.
+
+    But for those that the method brought: they leave the original when it is detached.
+    """
+    handle = handle_of(model)
+    own = {id(tensor) for tensor in handle.exchanged} if handle else set()
+    tensors = [*model.parameters(), *model.buffers()]
+    weights = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
     return torch.compile(copy.deepcopy(model, weights), dynamic=False)
 
 

@@ -35,19 +35,25 @@ class Order:
         whole = recipe.batch_size * world
         # fewer samples than a batch: they are taken again
         self.updates_per_epoch = max(1, samples // whole)
+        self._epoch: tuple[int, np.ndarray] | None = None
 
     @property
     def steps(self) -> int:
         return self.recipe.steps or self.recipe.epochs * self.updates_per_epoch
 
-    def update(self, step: int) -> list[tuple[int, int]]:
-        """(number within training, sample) of every example of this process in update `step`."""
-        epoch, place = divmod(step, self.updates_per_epoch)
+    def _order(self, epoch: int) -> np.ndarray:
+        """Samples in the order of a pass; a repeated one stands beside itself, so that an update has it twice."""
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.samples)
         if self.recipe.repeated > 1:
             order = np.repeat(order, self.recipe.repeated)[: self.samples]
-        size = self.recipe.batch_size
-        whole = np.resize(order, max(self.samples, size * self.world))
+        return np.resize(order, max(self.samples, self.recipe.batch_size * self.world))
+
+    def update(self, step: int) -> list[tuple[int, int]]:
+        """(number within training, sample) of every example of this process in update `step`."""
+        epoch, place = divmod(step, self.updates_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, self._order(epoch)
+        size, whole = self.recipe.batch_size, self._epoch[1]
         first = (place * self.world + self.rank) * size
         drawn = (step * self.world + self.rank) * size
         return [(drawn + i, int(sample)) for i, sample in enumerate(whole[first : first + size])]

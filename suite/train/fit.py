@@ -99,8 +99,8 @@ class Fit:
     def _diverged(self, what: str, value: float, step: int, batch: Examples) -> str:
         seen = ", ".join(batch.ids[:8]) + (f" and {len(batch.ids) - 8} more" if len(batch.ids) > 8 else "")
         return (
-            f"the {what} is {value} in update {step + 1}, on samples {seen}; the checkpoint before it is kept: "
-            "lower lr, set clip, or pass --amp false"
+            f"the {what} is {value} in update {step + 1}, on samples {seen}; nothing was changed by it: train anew "
+            "with a lower lr, with clip, or with --amp false"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,8 +7,10 @@ checkpoint does what it would have done without the interruption.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -53,35 +55,61 @@ def train(
     job.start(first)
     log = Log(folder, first) if main else None
     label = f"training, from update {first}" if first else "training"
-    with progress.updates(label, job.steps - first) as advance:
-        for step in range(first, job.steps):
-            noted = job.update(step)
-            done = step + 1
-            if log and (done % log_every == 0 or done == job.steps):
-                log.write(done, noted)
-            if main and (done % every == 0 or done == job.steps):
-                save(job, folder / CHECKPOINT, done)
-            advance(f"loss {noted['loss']:.4f}", 1)
-    if log:
-        log.close()
+    try:
+        with progress.updates(label, job.steps - first) as advance:
+            for step in range(first, job.steps):
+                noted, done = job.update(step), step + 1
+                if log:
+                    log.add(noted)
+                if log and (done % log_every == 0 or done == job.steps):
+                    log.write(done)
+                if main and (done % every == 0 or done == job.steps):
+                    save(job, folder / CHECKPOINT, done)
+                advance(f"loss {noted['loss']:.4f}", 1)
+    finally:
+        if log:
+            log.close()
 
 
 def resume(job: Job, file: Path) -> int:
     """Load a checkpoint, if there is one: updates that are done."""
-    if not file.exists():
+    state = stored_state(file)
+    if state is None:
         return 0
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail in any way
-        raise RequestError(f"checkpoint {str(file)!r} cannot be read; delete it to start again") from error
-    for key, value in job.identity.items():
-        if state["identity"].get(key) != value:
-            raise RequestError(
-                f"checkpoint {str(file)!r} is of another training: {key} was {state['identity'].get(key)!r} and is now "
-                f"{value!r}; use another --out, or delete it to start again"
-            )
+    check_identity(state, job.identity, file)
     job.load_state_dict(state["job"])
     return state["step"]
+
+
+def stored_state(file: Path) -> dict[str, Any] | None:
+    """A checkpoint, if there is one. RequestError for a file that is none."""
+    if not file.exists():
+        return None
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {key: state[key] for key in ("identity", "job", "step")}
+    except Exception as error:  # a damaged file can fail in any way
+        raise RequestError(f"{str(file)!r} is no checkpoint of a training; delete it to start again") from error
+
+
+def check_identity(state: Mapping[str, Any] | None, identity: Mapping[str, Any], file: Path) -> None:
+    """RequestError, with the first difference, for a checkpoint of another training."""
+    if state is not None and (found := difference(state["identity"], identity)):
+        raise RequestError(
+            f"{str(file)!r} is of another training: {found}; use another --out, or delete it to start again"
+        )
+
+
+def difference(stored: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:
+    """'recipe.lr was 0.1 and is now 0.2': the first of what is wanted now that was not so before; '' if all was."""
+    for key, value in now.items():
+        before = stored.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            if found := difference(before, value, f"{within}{key}."):
+                return found
+        elif json.dumps(before) != json.dumps(value):
+            return f"{within}{key} was {before!r} and is now {value!r}"
+    return ""
 
 
 def save(job: Job, file: Path, step: int) -> None:
@@ -91,18 +119,27 @@ def save(job: Job, file: Path, step: int) -> None:
 
 
 class Log:
-    """metrics.csv and TensorBoard's events. What an interrupted run wrote beyond its last checkpoint is taken out."""
+    """metrics.csv and TensorBoard's events, means of the updates since the row before.
+
+    What an interrupted run wrote beyond its last checkpoint is taken out.
+    """
 
     def __init__(self, folder: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.file, self.rows, self.names = folder / METRICS, [], []
+        self.since: dict[str, list[float]] = {}
         if self.file.exists():
             with self.file.open(newline="") as stream:
                 self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= first]
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
 
-    def write(self, step: int, noted: Mapping[str, float]) -> None:
+    def add(self, noted: Mapping[str, float]) -> None:
+        for name, value in noted.items():
+            self.since.setdefault(name, []).append(value)
+
+    def write(self, step: int) -> None:
+        noted, self.since = {name: fmean(values) for name, values in self.since.items()}, {}
         self.rows.append({"step": step, **{name: f"{value:.6g}" for name, value in noted.items()}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         if names == self.names:

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from suite.errors import RequestError, unknown
@@ -44,7 +44,7 @@ class Recipe(BaseModel):
     """Samples of an update and process, accumulated ones included. Most authors train on eight processes."""
     accumulate: int = Field(1, ge=1)
     """Parts that a batch is cut into, so that it fits into memory."""
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
     min_lr: float = Field(1e-6, ge=0)
     warmup_epochs: float = Field(0.0, ge=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -70,7 +70,7 @@ class Recipe(BaseModel):
     """Times that a sample is repeated within a pass (repeated augmentation, Hoffer et al., CVPR 2020)."""
     crop: bool = True
     """Random crops; without, images are prepared as in evaluation and mirrored at most."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @property
     def teacher_wanted(self) -> bool:
@@ -92,6 +92,14 @@ class Recipe(BaseModel):
     def learned(self, session: Session) -> dict[str, Tensor]:
         """What the method has learned, by the names that the reducer reads."""
         return session.reducer.state_dict()
+
+
+def truth(value: Any) -> bool:
+    """What pydantic takes for true; a value that it takes for neither is refused where it belongs."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 def register(recipe: type[Recipe]) -> type[Recipe]:
@@ -120,4 +128,6 @@ def make_recipe(method: str, **values: Any) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:
+            raise RequestError(f"recipe of {method!r}: {first['msg'].removeprefix('Value error, ')}") from error
         raise RequestError(f"{where}={first['input']!r} is not valid: {first['msg'].lower()}") from error

@@ -24,7 +24,7 @@ from suite.spec import RunSpec
 from suite.store.files import once, write_json
 from suite.task import Task
 from suite.train.fit import Fit
-from suite.train.loop import train
+from suite.train.loop import CHECKPOINT, check_identity, difference, stored_state, train
 from suite.train.recipe import Recipe, make_recipe
 from suite.train.session import Session
 from suite.train.settings import recipe_settings
@@ -77,7 +77,9 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     number.
     """
     request = request.completed()
-    folder, (world, rank, local) = Path(request.out), processes()
+    folder, (world, rank, local) = Path(request.out), processes(request.device)
+    if rank:
+        progress = Progress(quiet=True)
     recipe = make_recipe(request.method, **{**recipe_settings(request.task, request.method), **settings})
     device = resolve_device(request.device)
     if device.type == "cuda" and world > 1:
@@ -91,9 +93,12 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     if is_finished(folder / WEIGHTS, about):
         progress.note(f"trained already: {folder / WEIGHTS}")
         return Trained(folder / WEIGHTS, folder / MODEL if (folder / MODEL).exists() else None)
+    if not task.training:
+        progress.note(f"trains on all {len(task.samples)} samples of {request.data}: measure it on others")
     session = Session(task, model, recipe, device)
     workers = request.workers if request.workers is not None else min(8, (os.cpu_count() or 1) // 2)
     fit = Fit(session, about, workers=workers, world=world, rank=rank)
+    check_identity(stored_state(folder / CHECKPOINT), fit.identity, folder / CHECKPOINT)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         once(folder / "environment.json", describe_machine)
@@ -107,7 +112,8 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
 def finish(fit: Fit, folder: Path, about: dict[str, Any], rank: int) -> Trained:
     """Write what was learned: the method's file and, where the backbone learned, the whole model."""
     session, state = fit.session, fit.finish()
-    trains_backbone = bool(session.backbone_parameters)
+    # a captioner is a folder of several files, which only its weights would not make
+    trains_backbone = bool(session.backbone_parameters) and session.objective.kind != "captioning"
     if rank == 0:
         about = {**about, "rate": session.rate, "updates": fit.steps}
         if trains_backbone:
@@ -136,13 +142,8 @@ def is_finished(file: Path, about: dict[str, Any]) -> bool:
     """The file is there already. RequestError if it is another training's."""
     if not file.is_file():
         return False
-    stored = stored_about(file)
-    for key, value in json.loads(json.dumps(about)).items():
-        if stored.get(key) != value:
-            raise RequestError(
-                f"{str(file)!r} is of another training: {key} was {stored.get(key)!r} and is now {value!r}; "
-                "use another --out"
-            )
+    if found := difference(stored_about(file), about):
+        raise RequestError(f"{str(file)!r} is of another training: {found}; use another --out")
     return True
 
 
@@ -154,10 +155,10 @@ def write_manifest(task: Task, file: Path) -> None:
         writer.writerows([sample.id, sample.label] for sample in task.samples)
 
 
-def processes() -> tuple[int, int, int]:
+def processes(device: str) -> tuple[int, int, int]:
     """Number of processes, number of this one, and that on its machine, as torchrun says; joined on first use."""
     world, rank, local = (int(os.environ.get(name, default)) for name, default in
                           (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))  # fmt: skip
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        torch.distributed.init_process_group("nccl" if resolve_device(device).type == "cuda" else "gloo")
     return world, rank, local

@@ -44,6 +44,7 @@ class Session:
         self.rate = str(self.handle.rate)
         self.reducer = made
         self.extra = nn.ModuleDict()
+        self.backbone_parameters: dict[str, nn.Parameter] = {}
         if device.type == "cpu":
             self._explicit_attention()
         recipe.begin(self)
@@ -53,7 +54,6 @@ class Session:
     def _train_what(self) -> None:
         self.model.requires_grad_(False)
         self.reducer.requires_grad_(True)
-        self.backbone_parameters = {}
         if self.recipe.backbone:
             try:
                 pattern = re.compile(self.recipe.backbone)
@@ -152,7 +152,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe, updates_per_epoch: int)
 
 
 class Average:
-    """Running average of parameters, p' = decay p' + (1 - decay) p. Younger averages forget faster, as timm's do."""
+    """Running average of parameters, p' = decay p' + (1 - decay) p. Young averages forget faster."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
         self.parameters, self.decay, self.updates = parameters, decay, 0

@@ -19,7 +19,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dtps": {**FROZEN, "steps": 150, "rate": "keep=0.6", "backbone": ""},
     "dynamicvit": {**FROZEN, "steps": 150, "rate": "keep=0.6", "backbone": ""},
     # The weight makes the gradients of FLOPs and labels alike at first; else Adam would see those of FLOPs alone.
-    "diffrate": {**SHORT, "steps": 320, "batch_size": 32, "lr": 0.2, "min_lr": 0.02, "flops_weight": 32.0},
+    "diffrate": {
+        **SHORT,
+        "steps": 320,
+        "batch_size": 32,
+        "lr": 0.2,
+        "min_lr": 0.02,
+        "flops_weight": 32.0,
+    },
     "tome": FINE_TUNED,
     "tofu": FINE_TUNED,
     "mctf": FINE_TUNED,

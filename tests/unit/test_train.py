@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 
 from suite import RequestError, attach
 from suite.checkpoint import load_model
+from suite.exchange import Exchange
+from suite.measure.compiled import compiled_copy
 from suite.progress import Progress
 from suite.reducer_weights import about
 from suite.sweep import run
@@ -129,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_with_update_and_samples_and_keeps_the_ch
 
 def test_a_folder_of_another_training_is_refused(tmp_path):
     trained("dtem", tmp_path)
-    with pytest.raises(RequestError, match=r"another training: recipe .*use another --out"):
+    with pytest.raises(RequestError, match=r"another training: recipe.lr was .* is now 0.5; use another --out"):
         trained("dtem", tmp_path, lr=0.5)
 
 
@@ -153,6 +156,7 @@ def test_backbone_weights_of_another_width_are_refused_by_name(tmp_path):
     ({"backbone": "nothing_like_it"}, "matches none"),
     ({"backbone": "("}, "no regular expression"),
     ({"backbone": ""}, "nothing would be trained"),
+    ({"seed": -1}, "seed=-1 is not valid"),
 ])  # fmt: skip
 def test_settings_that_mean_nothing_are_refused_in_one_line(settings, said, tmp_path):
     with pytest.raises(RequestError, match=said) as caught:
@@ -172,7 +176,7 @@ def test_a_row_of_trained_weights_names_them_and_stands_beside_the_untrained_one
     )
     frame = results.frame()
     rows = frame[frame.reducer == "mctf"]
-    assert sorted(rows.training) == ["", "trained: weights.safetensors"]
+    assert sorted(rows.training) == ["", "trained: training"]
     assert rows.gmacs.nunique() == 1
 
 
@@ -187,3 +191,91 @@ def test_parts_of_a_batch_add_up_to_the_whole_batch(tmp_path):
 def test_the_average_of_weights_is_what_is_saved(tmp_path):
     last, averaged = (load_file(trained("dtem", tmp_path / str(e), ema=e).weights) for e in (None, 0.9))
     assert any(not torch.equal(last[key], averaged[key]) for key in last)
+
+
+@pytest.mark.parametrize("method", ["dtps", "diffrate"])
+def test_an_interrupted_training_with_drawn_masks_mixed_images_and_an_average_goes_on_to_the_same_bits(
+    method, tmp_path
+):
+    settings = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "steps": 4}
+    whole = trained(method, tmp_path / "whole", **settings)
+
+    class Stop(Exception):
+        pass
+
+    class Interrupting(Progress):
+        @contextmanager
+        def updates(self, label, total):
+            def advance(what, done):
+                if (tmp_path / "parts" / CHECKPOINT).exists():
+                    raise Stop
+
+            yield advance
+
+    request = Request(method, limit=8, workers=1, every=2, out=str(tmp_path / "parts"))
+    with pytest.raises(Stop):
+        train_method(request, {**SMALL, **settings}, Interrupting(quiet=True))
+    parts = train_method(request, {**SMALL, **settings}, QUIET)
+    assert parts.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_buffers_that_a_method_brings_survive_a_conversion_of_the_model():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    brought = {"1.running_mean": torch.full((4,), 5.0), "0.bias": torch.full((4,), 3.0)}
+    exchange, own = Exchange(model, brought), model[0].bias.detach().clone()
+    model.to(torch.bfloat16)
+    exchange.bring()
+    assert model[1].running_mean.tolist() == [5.0] * 4
+    assert model[0].bias.tolist() == [3.0] * 4
+    exchange.take_away()
+    assert model[1].running_mean.tolist() == [0.0] * 4
+    model.float()
+    exchange.bring()
+    assert model[0].bias.tolist() == [3.0] * 4
+    exchange.take_away()
+    assert torch.equal(model[0].bias, own.bfloat16().float())
+
+
+def test_a_compiled_copy_keeps_what_the_method_brought_once_it_is_detached(tmp_path):
+    made = trained("mctf", tmp_path, backbone=".*")
+    model, _ = load_model("scenes_vit", "embedded")
+    images = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), attach(model, "mctf", "r=16", weights=made.weights):
+        wanted = model(images)
+        copied = compiled_copy(model)._orig_mod
+    with torch.no_grad():
+        assert torch.equal(copied(images), wanted)
+
+
+def test_trained_parts_of_a_backbone_are_refused_on_one_with_other_weights(tmp_path):
+    made = trained("mctf", tmp_path)
+    with pytest.raises(
+        RequestError, match=r"bring parts of the backbone, trained from embedded:scenes_vit; here it has"
+    ):
+        run(reducers=[f"mctf@{made.weights}"], rates=["r=8"], limit=4, checkpoint="none", out=str(tmp_path / "run"))
+
+
+def test_a_refused_training_leaves_the_folder_as_it_was(tmp_path):
+    trained("dtem", tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with pytest.raises(RequestError, match=r"recipe.steps was 3 and is now 5; use another --out"):
+        trained("dtem", tmp_path, steps=5)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize(("method", "settings", "said"), [
+    ("dtem", {"end_to_end": "on", "backbone": ""}, "end to end, the backbone learns"),
+    ("diffrate", {"targets": "-35%,-35%"}, "different changes of flops"),
+    ("diffrate", {"targets": "0%"}, "different changes of flops"),
+    ("diffrate", {"targets": ""}, "different changes of flops"),
+])  # fmt: skip
+def test_settings_of_one_recipe_that_mean_nothing_are_refused_in_one_line(method, settings, said):
+    with pytest.raises(RequestError, match=said) as caught:
+        make_recipe(method, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_word_for_true_trains_from_scratch_with_its_own_numbers():
+    assert {make_recipe("evit", from_scratch=word).epochs for word in (True, "true", "on", "1", "yes")} == {300}
+    assert make_recipe("evit").epochs == 30

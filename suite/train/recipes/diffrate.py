@@ -48,6 +48,8 @@ class DiffRate(Recipe):
                 parse_rate(f"flops={target}")
             except RequestError as error:
                 raise ValueError(str(error)) from error
+        if not targets or len(set(targets)) < len(targets) or any(float(t.rstrip("%")) == 0 for t in targets):
+            raise ValueError("give one or more different changes of FLOPs below 0, such as -35%,-50%")
         return targets
 
     def begin(self, session: Session) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from suite.train.objective import Examples
-from suite.train.recipe import FROZEN, WHOLE, Recipe, register
+from suite.train.recipe import FROZEN, WHOLE, Recipe, register, truth
 from suite.train.session import Session
 
 
@@ -38,9 +38,14 @@ class DTEM(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _whole_model(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if str(values.get("end_to_end", False)).lower() in ("true", "1", "yes"):
-            return {"backbone": WHOLE, **values}
-        return values
+        # a tenth of the embedding's rate: ours
+        return {"backbone": WHOLE, "backbone_lr": 0.1, **values} if truth(values.get("end_to_end", False)) else values
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> DTEM:
+        if self.end_to_end and not self.backbone:
+            raise ValueError("end to end, the backbone learns; leave backbone out or name its parameters")
+        return self
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         hard = self.end_to_end and step % self.soft_every != self.soft_every - 1

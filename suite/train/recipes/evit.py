@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from suite.train.recipe import Recipe, register
+from suite.train.recipe import Recipe, register, truth
 
 FROM_SCRATCH = {
     "epochs": 300, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 5, "weight_decay": 0.05, "shrink_start": 10,
-    "shrink_epochs": 100, "drop_path": 0.1, "mixup": 0.8, "cutmix": 1.0,
+    "shrink_epochs": 100, "repeated": 3, "drop_path": 0.1, "mixup": 0.8, "cutmix": 1.0,
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ class EViT(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _from_scratch(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if str(values.get("from_scratch", False)).lower() in ("true", "1", "yes"):
+        if truth(values.get("from_scratch", False)):
             return {**FROM_SCRATCH, **values}
         return values
 

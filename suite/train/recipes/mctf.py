@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from suite.errors import RequestError
 from suite.schedule import parse_rate
 from suite.train.objective import Examples
 from suite.train.recipe import Recipe, register
@@ -40,6 +41,17 @@ class MCTF(Recipe):
     teacher_fraction: float = Field(0.15, gt=0, lt=1)
     consistency: float = Field(3.0, ge=0)
     gate: float = Field(0.4, ge=0, lt=1)
+
+    def begin(self, session: Session) -> None:
+        height, width = session.handle.family.image_size(session.backbone)
+        session.modes(soft=False)
+        session.model.eval()
+        with torch.no_grad():
+            image = torch.rand(1, 3, height, width, device=session.device)
+            read, whole = session.features(image)[1], session.model(image)
+        if not torch.allclose(read, whole, atol=1e-4):
+            name = type(session.model).__bases__[-1].__name__
+            raise RequestError(f"'mctf' compares the features of one head, and {name} predicts by more than one")
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         session.modes(soft=False)

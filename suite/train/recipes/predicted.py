@@ -30,6 +30,7 @@ class DTPS(Recipe):
     lr: float = 2.5e-4
     warmup_epochs: float = 5.0
     backbone_lr: float = 0.01
+    repeated: int = 3
     mixup: float = 0.8
     cutmix: float = 1.0
     ratio: float = Field(2.0, ge=0)
