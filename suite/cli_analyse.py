@@ -170,6 +170,7 @@ def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable
     """The analysis' folder, and what makes its bench of the other flags."""
     from suite.analyse.trial import Bench
     from suite.progress import Progress
+    from suite.schedule import parse_rate
     from suite.spec import split_list
     from tasks import task_class
 
@@ -178,9 +179,11 @@ def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable
 
     def make(task_option: list[str] | None, flops: str, **flags: Any) -> Bench:
         options = options_of(task_option, "--task-option") if task_option else {}
-        targets = split_list(flops)
+        targets = split_list(flops.strip(" ,"))
         if not targets:
             raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
+        for target in targets:  # before anything is trained
+            parse_rate(f"flops={target}")
         return Bench(
             task=task, model=model, task_options=options, flops=targets, out=folder, progress=Progress(err_console),
             **flags,

@@ -171,7 +171,7 @@ def test_an_untrained_method_is_marked_on_its_rows_and_explained(run):
     assert table_row(text, "dtem (untrained embedding)", "r=5 → r=6")
     said = "Untrained, so only their cost and speed are the method's (give --reducer-weights)"
     assert f"- {said}: dtem (embedding)." in text
-    assert table_row(text, "sit", "keep=0.7 → r=6")
+    assert table_row(text, "sit (trained: sit.pt)", "keep=0.7 → r=6")
     assert "- sit trained: sit.pt." in text
     assert "dtem (untrained embedding)" in (run / "report" / "table.tex").read_text()
 
