@@ -221,7 +221,8 @@ def test_every_stage_of_the_ablation_is_trained_on_one_budget_and_measured_at_th
     flags = ["analyse", "ablation", *FLAGS, "--steps", 2, "--soft-every", 2, "--batch-size", 4, "--train-limit", 8]
     flags += ["--limit", 12, "--seeds", 7, "--flops=-50%", "--out", out]
     assert exit_code(*flags) == 0
-    assert "soft, by embedding" in capsys.readouterr().out
+    assert "Ablation: scenes" in capsys.readouterr().out
+    assert "soft, by embedding" in (out / "ablation.md").read_text()
     records = pd.DataFrame(json.loads((out / "ablation.json").read_text())["records"]).set_index("row")
     assert list(records.index) == [
         "unreduced", "ToMe as it comes", "hard, by keys", "soft, by keys", "soft, by embedding",
