@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from cold_dtem import COLD, HardTwin
+from PIL import Image
 from taught import batch_of, scene_captions, scene_masks, seed
+from timm.data import auto_augment
 
 from suite import attach
 from suite.train.objective import Examples
+from suite.train.objectives.classification import posterize
 from suite.train.picture_cache import Kept, Pictures
 from suite.train.recipe import Recipe
 from tasks.scenes_seg import ScenesSeg
@@ -93,3 +96,10 @@ def test_a_picture_is_read_once_and_is_the_tasks_own():
         assert small.get(name, partial(count, reads, name)).tolist() == [len(name)]
     assert "".join(reads) == "abc" + "c"
     assert pickle.loads(pickle.dumps(kept)).bytes == 0
+
+
+def test_randaugment_runs_at_its_largest_magnitude_on_any_pillow():
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    for bits in range(9):
+        assert posterize(image, bits).getpixel((0, 0))[0] in (128, 192, 200)
+    assert auto_augment.NAME_TO_OP["PosterizeIncreasing"] is posterize

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import create_transform
+from PIL import Image, ImageOps
+from timm.data import auto_augment, create_transform
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
@@ -19,6 +20,14 @@ from suite.train.picture_cache import Pictures
 from suite.train.recipe import Recipe
 from tasks.classification import ClassificationTask
 from tasks.images import TimmPreprocessing
+
+
+def posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's operation, but for 0 bits, which it asks for at the largest magnitude and recent Pillow refuses: 1 bit."""
+    return ImageOps.posterize(image, max(1, min(8, bits)))
+
+
+auto_augment.NAME_TO_OP.update(dict.fromkeys(("Posterize", "PosterizeIncreasing"), posterize))
 
 
 class Classification(Objective):
