@@ -1,6 +1,6 @@
 # make bench   environment in .venv, then the embedded default: table and plots in results/
 # make test    environment, then the tests
-# make weights every embedded weights file from nothing: about four hours on two cores
+# make weights every embedded weights file from nothing: hours on two cores
 # make check   lint, format, import directions
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \

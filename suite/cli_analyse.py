@@ -1,8 +1,8 @@
 """The verb `analyse`: what the DTEM paper finds out about its method, found out again."""
 
-from __future__ import annotations
-
+import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,8 @@ Flops = Annotated[str, typer.Option(help="Changes of total FLOPs: --flops=-35%,-
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples to measure on, evenly spaced over the data. [all]")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read images.")]
-TARGETS = "-35%,-50%,-60%"
+Seeds = Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")]
+TrainLimit = Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")]
 
 
 @analysing.command("correlation")
@@ -66,108 +67,43 @@ def correlation_command(
     show(correlate(spec, tuple(weights or ("embedded",)), rate, draws, folder, Progress(err_console)), folder)
 
 
-@analysing.command("ablation", context_settings=EXTRA)
-def ablation_command(
-    context: typer.Context,
+def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
+    """A command that gives `analysis(bench, settings, ...)` its bench and a recipe's settings, from flags that all such
+    commands share and the recipe's own, and shows what comes of it.
+    """
+    own = [*inspect.signature(analysis).parameters.values()][2:]
+    shared = [*inspect.signature(bench_of).parameters.values()][1:]
+    parameters = {
+        "context": inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        **{one.name: one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*shared, *own)},
+    }
+
+    def command(context: typer.Context, **flags: Any) -> None:
+        bench = bench_of(analysis.__name__, **{one.name: flags.pop(one.name) for one in shared})
+        show(analysis(bench, dict(settings_of(context.args)), **flags), bench.out)
+
+    command.__doc__ = analysis.__doc__
+    command.__signature__ = inspect.Signature(parameters.values())
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    analysing.command(analysis.__name__, context_settings=EXTRA)(command)
+    return command
+
+
+def bench_of(
+    name: str,
     task: TaskName = "scenes",
     data: Data = None,
     train_data: TrainData = None,
     model: Model = "",
     checkpoint: Checkpoint = "",
-    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0,1,2",
-    flops: Flops = TARGETS,
-    limit: Limit = None,
-    train_limit: Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")] = None,
-    task_option: TaskOption = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    out: Annotated[str, typer.Option(help="Folder. [results/analyse/ablation-TASK-MODEL]")] = "",
-) -> None:
-    """Train ToMe, soft merging by keys, and DTEM end to end on one budget, and compare them at the same FLOPs.
-
-    Every number of DTEM's recipe is a flag, for all three alike: `list recipes dtem`, e.g. --steps 250.
-    """
-    from suite.analyse.ablation import ablate
-
-    folder, make = bench_of("ablation", task, model, out)
-    bench = make(
-        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
-        train_limit=train_limit, device=device, workers=workers,
-    )  # fmt: skip
-    show(ablate(bench, dict(settings_of(context.args)), numbers(seeds, "--seeds", least=0)), folder)
-
-
-@analysing.command("data", context_settings=EXTRA)
-def data_command(
-    context: typer.Context,
-    task: TaskName = "scenes",
-    data: Data = None,
-    train_data: TrainData = None,
-    model: Model = "",
-    checkpoint: Checkpoint = "",
-    samples: Annotated[str, typer.Option(help="Sizes of the training set.")] = "256,1024,4096",
-    updates: Annotated[str, typer.Option(help="Numbers of updates.")] = "25,100,250",
-    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
-    flops: Flops = TARGETS,
+    flops: Flops = "-35%,-50%,-60%",
     limit: Limit = None,
     task_option: TaskOption = None,
     device: Device = "auto",
     workers: Workers = None,
-    out: Annotated[str, typer.Option(help="Folder. [results/analyse/data-TASK-MODEL]")] = "",
-) -> None:
-    """Train DTEM's embedding on more and more samples and updates, and compare with training-free ToMe.
-
-    Every number of DTEM's recipe is a flag: `list recipes dtem`.
-    """
-    from suite.analyse.data import grow
-
-    folder, make = bench_of("data", task, model, out)
-    bench = make(
-        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
-        train_limit=None, device=device, workers=workers,
-    )  # fmt: skip
-    sizes, steps = numbers(samples, "--samples"), numbers(updates, "--updates")
-    show(grow(bench, dict(settings_of(context.args)), sizes, steps, numbers(seeds, "--seeds", least=0)), folder)
-
-
-@analysing.command("trained", context_settings=EXTRA)
-def trained_command(
-    context: typer.Context,
-    methods: Annotated[str, typer.Option(help="Methods to train.")] = "dtem,mctf,tome,dtps,diffrate",
-    free: Annotated[str, typer.Option(help="Methods to measure as they are.")] = "tome,mctf,etps",
-    against: Annotated[str, typer.Option(help="What differences are taken to: NAME, or 'NAME trained'.")] = "tome",
-    task: TaskName = "scenes",
-    data: Data = None,
-    train_data: TrainData = None,
-    model: Model = "",
-    checkpoint: Checkpoint = "",
-    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0,1,2",
-    flops: Flops = TARGETS,
-    limit: Limit = None,
-    train_limit: Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")] = None,
-    task_option: TaskOption = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    out: Annotated[str, typer.Option(help="Folder. [results/analyse/trained-TASK-MODEL]")] = "",
-) -> None:
-    """Train methods by their recipes and compare them with each other and with untrained ones at the same FLOPs.
-
-    Numbers that all their recipes have are flags: --steps 100. Another --against costs nothing more.
-    """
-    from suite.analyse.trained import compare_trained
-    from suite.spec import split_list
-
-    folder, make = bench_of("trained", task, model, out)
-    bench = make(
-        data=data, train_data=train_data, checkpoint=checkpoint, task_option=task_option, flops=flops, limit=limit,
-        train_limit=train_limit, device=device, workers=workers,
-    )  # fmt: skip
-    settings, names = dict(settings_of(context.args)), (split_list(methods), split_list(free))
-    show(compare_trained(bench, settings, *names, against, numbers(seeds, "--seeds", least=0)), folder)
-
-
-def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable[..., Bench]]:
-    """The analysis' folder, and what makes its bench of the other flags."""
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/ANALYSIS-TASK-MODEL]")] = "",
+) -> "Bench":
+    """Where the analysis `name` trains and measures."""
     from suite.analyse.trial import Bench
     from suite.progress import Progress
     from suite.schedule import parse_rate
@@ -175,21 +111,69 @@ def bench_of(name: str, task: str, model: str, out: str) -> tuple[Path, Callable
     from tasks import task_class
 
     model = model or task_class(task).default_model
-    folder = folder_of(out, name, task, model)
+    options = options_of(task_option, "--task-option") if task_option else {}
+    targets = split_list(flops.strip(" ,"))
+    if not targets:
+        raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
+    for target in targets:  # before anything is trained
+        parse_rate(f"flops={target}")
+    return Bench(
+        task=task, data=data, train_data=train_data, model=model, checkpoint=checkpoint, task_options=options,
+        flops=targets, train_limit=None, limit=limit, device=device, workers=workers,
+        out=folder_of(out, name, task, model), progress=Progress(err_console),
+    )  # fmt: skip
 
-    def make(task_option: list[str] | None, flops: str, **flags: Any) -> Bench:
-        options = options_of(task_option, "--task-option") if task_option else {}
-        targets = split_list(flops.strip(" ,"))
-        if not targets:
-            raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
-        for target in targets:  # before anything is trained
-            parse_rate(f"flops={target}")
-        return Bench(
-            task=task, model=model, task_options=options, flops=targets, out=folder, progress=Progress(err_console),
-            **flags,
-        )  # fmt: skip
 
-    return folder, make
+@on_a_bench
+def ablation(
+    bench: "Bench", settings: dict[str, Any], seeds: Seeds = "0,1,2", train_limit: TrainLimit = None
+) -> "Sheet":
+    """Train ToMe, soft merging by keys, and DTEM end to end on one budget, and compare them at the same FLOPs.
+
+    Every number of DTEM's recipe is a flag, for all three alike: `list recipes dtem`, e.g. --steps 250.
+    """
+    from suite.analyse.ablation import ablate
+
+    return ablate(replace(bench, train_limit=train_limit), settings, numbers(seeds, "--seeds", least=0))
+
+
+@on_a_bench
+def data(
+    bench: "Bench",
+    settings: dict[str, Any],
+    samples: Annotated[str, typer.Option(help="Sizes of the training set.")] = "256,1024,4096",
+    updates: Annotated[str, typer.Option(help="Numbers of updates.")] = "25,100,250",
+    seeds: Seeds = "0",
+) -> "Sheet":
+    """Train DTEM's embedding on more and more samples and updates, and compare with training-free ToMe.
+
+    Every number of DTEM's recipe is a flag: `list recipes dtem`.
+    """
+    from suite.analyse.data import grow
+
+    sizes, steps = numbers(samples, "--samples"), numbers(updates, "--updates")
+    return grow(bench, settings, sizes, steps, numbers(seeds, "--seeds", least=0))
+
+
+@on_a_bench
+def trained(
+    bench: "Bench",
+    settings: dict[str, Any],
+    methods: Annotated[str, typer.Option(help="Methods to train.")] = "dtem,mctf,tome,dtps,diffrate",
+    free: Annotated[str, typer.Option(help="Methods to measure as they are.")] = "tome,mctf,etps",
+    against: Annotated[str, typer.Option(help="What differences are taken to: NAME, or 'NAME trained'.")] = "tome",
+    seeds: Seeds = "0,1,2",
+    train_limit: TrainLimit = None,
+) -> "Sheet":
+    """Train methods by their recipes and compare them with each other and with untrained ones at the same FLOPs.
+
+    Numbers that all their recipes have are flags: --steps 100. Another --against costs nothing more.
+    """
+    from suite.analyse.trained import compare_trained
+    from suite.spec import split_list
+
+    bench, names = replace(bench, train_limit=train_limit), (split_list(methods), split_list(free))
+    return compare_trained(bench, settings, *names, against, numbers(seeds, "--seeds", least=0))
 
 
 def folder_of(out: str, name: str, task: str, model: str) -> Path:
@@ -204,7 +188,7 @@ def numbers(text: str, flag: str, least: int = 1) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def show(sheet: Sheet, folder: Path) -> None:
+def show(sheet: "Sheet", folder: Path) -> None:
     """Write an analysis, print its table, and say where its files are."""
     from suite.analyse.sheet import write_sheet
 

@@ -103,6 +103,9 @@ def parts(batch: Examples, count: int) -> Iterator[Examples]:
 
 def on(device: torch.device, batch: Examples) -> Examples:
     """The batch on a device."""
-    move = lambda t: t.to(device, non_blocking=True)  # noqa: E731
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
     targets = tuple(map(move, batch.targets)) if isinstance(batch.targets, tuple) else move(batch.targets)
     return replace(batch, images=move(batch.images), targets=targets)

@@ -15,7 +15,7 @@ BRIGHTNESS, GAIN, HUE = 32, (0.5, 1.5), 18 * 256 / 180
 def distorted(image: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue changed at random, each half of the time.
 
-    (3, H, W) RGB in [0, 255], float32; so is what it returns. Source: Liu et al., SSD (ECCV 2016), section 2.2, as
+    (3, H, W) RGB in [0, 255], float32; so is what it returns. Source: Liu et al., SSD (ECCV 2016), as
     mmsegmentation has it: brightness by up to 32, contrast and saturation by 0.5 to 1.5, hue by up to 18 degrees of
     180, and contrast before or after the colours.
     """

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from suite.progress import Progress
 from suite.reducer_weights import about as stored_about
 from suite.reducer_weights import write_tensors
 from suite.spec import RunSpec
-from suite.store.files import once, write_json
+from suite.store.files import atomic_path, once, write_json
 from suite.task import Task
 from suite.train.fit import Fit
 from suite.train.loop import CHECKPOINT, check_identity, difference, stored_state, train
@@ -56,10 +56,7 @@ class Request:
         options = {**cls.training, **(self.task_options or {})}
         out = self.out or str(Path("results") / "train" / f"{self.task}-{model}-{self.method}")
         checkpoint = self.checkpoint or default_checkpoint(model)
-        return Request(
-            self.method, self.task, self.data, model, checkpoint, options, self.limit, self.device, self.workers,
-            self.every, out,
-        )  # fmt: skip
+        return replace(self, model=model, checkpoint=checkpoint, task_options=options, out=out)
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def is_finished(file: Path, about: dict[str, Any]) -> bool:
 
 def write_manifest(task: Task, file: Path) -> None:
     """Ids and labels of what is trained on, in the task's order."""
-    with file.open("w", newline="") as stream:
+    with atomic_path(file) as path, path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "label"])
         writer.writerows([sample.id, sample.label] for sample in task.samples)

@@ -25,7 +25,7 @@ class Captioning(Objective):
 
     Captions name colours and sides, so images are neither recoloured nor mirrored: of the recipe's augmentations there
     are the crops alone, a random square of every image, which is all the augmentation that CLIP's encoders, and so
-    GIT's, were trained with (Radford et al., ICML 2021, section 2.4).
+    GIT's, were trained with (Radford et al., ICML 2021).
 
     The model is a `Captioner`. With softly merged tokens its decoder reads all of them, and those that are merged away
     fade from its attention (`features_to_learn`).

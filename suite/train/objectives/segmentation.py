@@ -27,7 +27,7 @@ TRIES, LARGEST_SHARE = 10, 0.75  # a crop is drawn again where one class has mor
 class Segmentation(Objective):
     """Targets are masks (B, S, S) uint8, 255 where no class is taught.
 
-    Augmented as Segmenter was trained (Strudel et al., ICCV 2021, section 4.1; mmsegmentation's `segmenter` recipes):
+    Augmented as Segmenter was trained (Strudel et al., ICCV 2021; mmsegmentation's `segmenter` recipes):
     resized to 0.5 to 2.0 times the size of evaluation, a random crop of one window, mirrored half of the time,
     photometric distortion unless the recipe's `jitter` is 0. Without the recipe's `crop`: any window of the image at
     its size of evaluation, mirrored half of the time. What a window has beyond the image is grey, and not taught.

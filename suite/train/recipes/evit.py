@@ -54,7 +54,7 @@ class EViT(Recipe):
 
 @register
 class ETPS(EViT):
-    """As EViT: the authors' recipe for eTPS is that of dTPS without a predictor."""
+    """Fine-tuned as EViT is, from which it differs only in what it does with pruned tokens."""
 
     method = "etps"
-    source = "Wei et al., CVPR 2023, arXiv 2304.10716, give no numbers for eTPS of their own; EViT's"
+    source = "ours: EViT's numbers, whose score it shares"

@@ -19,9 +19,9 @@ from suite.train.session import Session
 class MCTF(Recipe):
     """A student at the rate and a teacher of the same weights at a random smaller one, in one update.
 
-    Both learn by cross-entropy; the student's features before the head are drawn to the teacher's (eq. 11 of the
-    paper), on images whose label the student gives more than `gate` (in the authors' code alone). Ten epochs at the
-    lowest rate follow the authors' thirty; here `epochs` are all.
+    Both learn by cross-entropy; the student's features before the head are drawn to the teacher's, on images whose
+    label the student gives more than `gate` (in the authors' code alone). Ten epochs at the lowest rate follow the
+    authors' thirty; here `epochs` are all.
 
     teacher: its r is uniform in {0, ..., teacher - 1}, drawn once per update. teacher_fraction: the same for rates that
     are fractions, in hundredths.

@@ -1,4 +1,4 @@
-"""Statistics of per-sample outcomes: pure functions of counts and arrays, nothing of ours imported."""
+"""Intervals of proportions and means, and resampling: how far other samples could move a score."""
 
 from __future__ import annotations
 
