@@ -7,8 +7,7 @@ from tiny_models import PAIRS, REDUCERS, make_model, rates, reducer_id
 from suite import attach, count_flops, solve_rate
 from suite.reducers import reducer_class
 
-COUNTED = ["class token", "distilled", "registers", "explicit attention", "gated attention", "average pool", "GIT"]
-COUNTED += ["GIT, explicit attention"]
+COUNTED = ["class token", "registers", "explicit attention", "gated attention", "GIT"]
 pairs = [pair for pair in PAIRS if pair[1] in COUNTED]
 methods = [name for name in REDUCERS if reducer_class(name).rates]
 

@@ -10,11 +10,11 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from tiny_models import (
     EVERY_PAIR,
     MODELS,
-    PAIRS,
     REDUCERS,
     SHAPE,
     make_images,
     make_model,
+    on_a_third,
     rates,
     reducer_id,
     zero_rates,
@@ -44,7 +44,7 @@ def test_zero_reduction_is_the_unmodified_model_bit_for_bit(name, kind):
     model = make_model(kind)
     images = make_images(model)
     whole, features = model(images), model.forward_features(images)
-    for rate in zero_rates(name):
+    for rate in zero_rates(name) if kind == "class token" else zero_rates(name)[:2]:
         with attach(model, name, rate) as handle:
             assert torch.equal(model(images), whole)
             assert handle.token_counts == [handle.layout.tokens] * len(model.blocks)
@@ -75,7 +75,7 @@ def test_the_reducible_block_computes_what_the_original_block_does(kind):
         torch.testing.assert_close(model(images), whole, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
+@on_a_third(1)
 @torch.no_grad()
 def test_detaching_leaves_the_model_exactly_what_it_was(name, kind):
     model = make_model(kind)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import PAIRS, REDUCERS, inner_weights, make_images, make_model, rates, reducer_id
+from tiny_models import REDUCERS, inner_weights, make_images, make_model, on_a_third, rates, reducer_id
 
 from suite import RequestError, attach
 from suite.backbones.block import Visit, reducible_block
@@ -13,7 +13,6 @@ from suite.schedule import resolve
 from suite.tokens import Tokens
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
-pairs = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=[f"{reducer_id(n)}-{kind}" for n, kind in PAIRS])
 PER_PATCH = ("queries", "centres", "assignment")
 HEADS = ["class token", "explicit attention", "average pool", "q/k norm", "GIT"]
 
@@ -85,7 +84,7 @@ def test_half_precision_pools_many_tokens_by_their_exact_sizes():
         assert (model.forward_head(model.forward_features(make_images(model).bfloat16()), pre_logits=True) == 1).all()
 
 
-@pairs
+@on_a_third(2)
 def test_gradients_reach_the_patch_embedding_and_every_block(name, kind):
     model = make_model(kind)
     with attach(model, name, rates(name)[0]):

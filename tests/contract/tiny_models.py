@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from timm.layers import Attention, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
@@ -243,3 +244,21 @@ def works_on(name: str, kind: str) -> bool:
 EVERY_PAIR = [(name, kind) for name in REDUCERS for kind in (TOY_MODELS if name in TOY else MODELS)]
 PAIRS = [pair for pair in EVERY_PAIR if works_on(*pair) and pair[0] != "none"]
 IMPOSSIBLE = [pair for pair in EVERY_PAIR if not works_on(*pair)]
+
+
+def on_every_pair(test: Callable) -> Callable:
+    """The test runs for every method on every kind of model."""
+    return _on(PAIRS)(test)
+
+
+def on_a_third(part: int) -> Callable[[Callable], Callable]:
+    """The test runs on the pairs `part` (0, 1 or 2), part + 3, ...: every method and every kind, each pair by some law.
+
+    Thousands of tests of laws that kind and method rarely break together would take minutes; `list --check` proves a
+    method on all of them.
+    """
+    return _on(PAIRS if CHECKED else PAIRS[part::3])
+
+
+def _on(chosen: list[tuple[str, str]]) -> Callable[[Callable], Callable]:
+    return pytest.mark.parametrize(("name", "kind"), chosen, ids=[f"{reducer_id(n)}-{kind}" for n, kind in chosen])

@@ -110,7 +110,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
     checkpoint, started = tmp_path / "killed" / CHECKPOINT, time.monotonic()
-    while not checkpoint.exists() and time.monotonic() - started < 120:
+    while process.poll() is None and not checkpoint.exists() and time.monotonic() - started < 120:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
