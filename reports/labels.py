@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 POINT = 1 / 72  # inch
-EDGE, GLYPH, GUTTER = 3 * POINT, 9 * POINT, 16 * POINT  # room at the axes' edge, for a marker, and for a leader: inches
+EDGE, GLYPH, GUTTER = 5 * POINT, 9 * POINT, 16 * POINT  # room at the axes' edge, for a marker, and for a leader: inches
 PITCH = 1.22  # from one name to the next, in font sizes
+FAR = 0.25  # of the axes' width
 TICK = 0.42  # inches that a number on the x-axis needs at least
 
 
@@ -101,7 +102,17 @@ def _join(axes: Axes, end: End, x: float, y: float, shown: bool) -> None:
     """The curve's marker beside its name, and a thin line from there to the curve's end if that is shown."""
     style = end.style
     if shown:
-        line = {"arrowstyle": "-", "color": style.colour, "linewidth": 0.4, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0}
+        at = axes.transAxes.inverted().transform(axes.transData.transform((end.x, end.y)))[0]
+        far = abs(at - x) > FAR  # a long line would be taken for a curve
+        line = {
+            "linestyle": (0, (1, 2.5)) if far else "-",
+            "arrowstyle": "-",
+            "color": style.colour,
+            "linewidth": 0.4,
+            "alpha": 0.6,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
         axes.annotate("", (end.x, end.y), (x, y), textcoords="axes fraction", arrowprops=line, zorder=2.6)
     axes.plot([x], [y], transform=axes.transAxes, linestyle="none", **marker_of(style, 3.6), zorder=7, label="_end")
 

@@ -35,20 +35,28 @@ class MaskRow:
     notes: tuple[str, str]
 
 
-def draw_groups(image: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The groups of tokens of an image (H, W, 3) uint8 from the group (h, w) of each patch, -1: dropped.
+def mean_colours(image: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The colour (h, w, 3) uint8 of every patch of an image (H, W, 3) uint8, from the group (h, w) that it is in.
 
-    Every group has the mean colour of its pixels and a white border; patches that were dropped without an owner are
-    grey. H and W are multiples of h and w.
+    Every group has the mean colour of its pixels; -1, patches that were dropped without an owner, is grey. H and W are
+    multiples of h and w.
     """
-    height, width = image.shape[:2]
-    rows, columns = height // groups.shape[0], width // groups.shape[1]
+    rows, columns = image.shape[0] // groups.shape[0], image.shape[1] // groups.shape[1]
     _, number = np.unique(groups, return_inverse=True)
-    pixels = number.reshape(groups.shape).repeat(rows, 0).repeat(columns, 1)
+    number = number.reshape(groups.shape)
+    pixels = number.repeat(rows, 0).repeat(columns, 1)
     count = np.bincount(pixels.ravel())
     means = np.stack([np.bincount(pixels.ravel(), image[..., channel].ravel()) / count for channel in range(3)], axis=1)
-    picture = np.rint(means).astype(np.uint8)[pixels]
-    picture[groups.repeat(rows, 0).repeat(columns, 1) < 0] = DROPPED
+    colours = np.rint(means).astype(np.uint8)[number]
+    colours[groups < 0] = DROPPED
+    return colours
+
+
+def draw_groups(image: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """`mean_colours` as a picture (H, W, 3) uint8, with a white border where a group meets another."""
+    rows, columns = image.shape[0] // groups.shape[0], image.shape[1] // groups.shape[1]
+    pixels = groups.repeat(rows, 0).repeat(columns, 1)
+    picture = mean_colours(image, groups).repeat(rows, 0).repeat(columns, 1)
     picture[:, 1:][pixels[:, 1:] != pixels[:, :-1]] = BORDER
     picture[1:][pixels[1:] != pixels[:-1]] = BORDER
     return picture

@@ -12,7 +12,7 @@ from reports.text import row_label
 
 @dataclass(frozen=True)
 class Plot:
-    """One kind of Pareto plot: its x-axis, which end of it is better, and whether it is the whole model's."""
+    """One kind of Pareto plot: the column on its x-axis, which end is better, and whether it is the whole model's."""
 
     name: str
     x: str
@@ -20,26 +20,35 @@ class Plot:
     fewer_is_better: bool
     whole: bool = False
 
+    @property
+    def timed(self) -> bool:
+        """Whether x was measured on a device, beside the unreduced model, and not counted."""
+        return self.x != FLOPS.x
+
 
 FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_is_better=True)
 SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
-PLOTS = (FLOPS, SPEED)
+MEMORY = Plot("pareto_memory", "peak_memory_mib", "Peak memory of a batch (MiB)", fewer_is_better=True)
+PLOTS = (FLOPS, SPEED, MEMORY)
+BY_AXIS = {"flops": FLOPS, "speed": SPEED, "memory": MEMORY}
+ENCODER_SPEED = replace(SPEED, name="pareto_speed_encoder", label="Images per second through the encoder")
 
 
-def plots_of(group: Group) -> tuple[Plot, Plot]:
-    """Cost and speed. Where a model is more than its backbone, the cost is the encoder's and the speed the whole's."""
+def plots_of(group: Group) -> tuple[Plot, Plot, Plot]:
+    """Cost, speed and memory. Where a model is more than its backbone, only the speed is the whole's."""
     if not group.shown.throughput:
-        return FLOPS, SPEED
+        return PLOTS
     name = group.shown.throughput
     speed = replace(SPEED, whole=True, x="whole_s", label=f"{name[0].upper()}{name[1:]}")
-    return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed
+    memory = replace(MEMORY, label="Peak memory of a batch in the encoder (MiB)")
+    return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed, memory
 
 
 def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """(the finished rows that belong on the plot, {why: rows that were measured but do not})."""
     frame = group.frame[group.frame.status == "done"]
     frame = frame[frame[group.headline.name].notna() & frame[plot.x].notna()]
-    if plot.fewer_is_better:
+    if not plot.timed:
         why, out = "FLOPs disputed", frame.disputed.astype(bool)
     else:
         size = "whole_timed_batch_size" if plot.whole else "timed_batch_size"
@@ -59,6 +68,11 @@ def frontier(points: list[tuple[float, float]], fewer_is_better: bool) -> list[t
             best = y
             kept.append((x, y))
     return sorted(kept)
+
+
+def along(rows: pd.DataFrame, plot: Plot) -> pd.DataFrame:
+    """The rows in the order that a curve joins them: by the axis; by cost where memory hardly moves."""
+    return rows.sort_values("gmacs" if plot.x == MEMORY.x else plot.x, kind="stable")
 
 
 def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:

@@ -17,30 +17,33 @@ MARKERS = (
 )  # fmt: skip
 LINES = ("-", (0, (6, 1.2, 1.5, 1.2)), (0, (1.2, 1.2)), (0, (8, 2)))
 UNTRAINED_LINE = (0, (2.5, 1.8))
-BASELINE_COLOUR = "#000000"
+BASELINE_COLOUR, BASELINE_LINE = "#000000", (0, (4, 3))
 FRONTIER_COLOUR = "#B8B8B8"
 
 
 @dataclass(frozen=True)
 class Family:
-    """Reducers that treat tokens alike, and the shades of their common hue."""
+    """Reducers that treat tokens alike, the shades of their common hue, and where in MARKERS their markers begin."""
 
     name: str
     shades: tuple[str, ...]
     members: tuple[str, ...] = ()
+    first: int = 0
 
 
 # Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the
-# shades of one hue differ in lightness, so they survive a grey print. Within a family, new members go last.
+# shades of one hue differ in lightness, so they survive a grey print. So do markers: those of different families begin
+# at different places, so that the methods that are most often compared have ten different ones. Within a family, new
+# members go last.
 FAMILIES = (
     Family("merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random")),
-    Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids")),
-    Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps")),
-    Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit")),
-    Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit")),
-    Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic")),
+    Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids"), 7),
+    Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps"), 6),
+    Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit"), 3),
+    Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit"), 8),
+    Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic"), 4),
 )
-OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"))
+OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"), first=1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def styles_for(series: list[tuple[str, str, str]]) -> dict[tuple[str, str, str],
 
 
 def _style(family: Family, place: int, curve: int, training: str) -> Style:
-    marker, size = MARKERS[(place + 5 * curve) % len(MARKERS)]
+    marker, size = MARKERS[(family.first + place + 5 * curve) % len(MARKERS)]
     untrained = is_untrained(training)
     line = UNTRAINED_LINE if untrained else LINES[curve % len(LINES)]
     colour = family.shades[place % len(family.shades)]

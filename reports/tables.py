@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports.frame import AGREEMENT, INTERVAL, Group, groups
 from reports.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
+from reports.markup import TEX_HEAD, markdown_row, markdown_rule, tex_escaped
 from reports.text import (
     NO_DATA,
     gflops,
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REASON_WIDTH, LABEL_WIDTH = 60, 40
-TEX_HEAD = r"% needs \usepackage{booktabs}"
-TEX_SIGNS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "±": r"$\pm$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "–": "--",
-    "…": r"\dots{}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -252,20 +246,17 @@ def _blocks(group: Group) -> list[list[Any]]:
 
 
 def _markdown(group: Group) -> str:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
-
     columns = columns_for(group.frame)
-    lines = [f"### {title(group)}", "", circumstances(group), "", line([column.header for column in columns])]
-    lines.append("|" + "|".join("---:" if column.numeric else ":---" for column in columns) + "|")
-    lines += [line([column.show(row) for column in columns]) for row in group.frame.itertuples()]
+    lines = [f"### {title(group)}", "", circumstances(group), "", markdown_row([column.header for column in columns])]
+    lines.append(markdown_rule([column.numeric for column in columns]))
+    lines += [markdown_row([column.show(row) for column in columns]) for row in group.frame.itertuples()]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(group)), ""])
 
 
 def _tex(group: Group, number: int) -> str:
     columns = columns_for(group.frame)
     blocks = [
-        "".join(" & ".join(_escape(column.show(row)) for column in columns) + " \\\\\n" for row in block)
+        "".join(" & ".join(tex_escaped(column.show(row)) for column in columns) + " \\\\\n" for row in block)
         for block in _blocks(group)
     ]
     caption = f"{title(group)}. Speed: {circumstances(group)}."
@@ -273,19 +264,15 @@ def _tex(group: Group, number: int) -> str:
         [
             r"\begin{table*}[t]",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{_escape(caption)}}}",
+            rf"\caption{{{tex_escaped(caption)}}}",
             rf"\label{{tab:reducers-{number + 1}}}",
             rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
             r"\toprule",
-            " & ".join(_escape(column.header) for column in columns) + r" \\",
+            " & ".join(tex_escaped(column.header) for column in columns) + r" \\",
             r"\midrule",
             "\\midrule\n".join(blocks) + r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\smallskip {{\scriptsize {_escape(note)}\par}}" for note in notes(group)),
+            *(rf"\par\smallskip {{\scriptsize {tex_escaped(note)}\par}}" for note in notes(group)),
             r"\end{table*}",
         ]
     )
-
-
-def _escape(text: str) -> str:
-    return "".join(TEX_SIGNS.get(sign, sign) for sign in " ".join(text.split()))

@@ -15,6 +15,7 @@ PUBLIC = {
     "attach": "suite.handle",
     "count_flops": "suite.measure.flops",
     "list_reducers": "suite.reducers",
+    "load": "suite.sweep",
     "measure_speed": "suite.measure.speed",
     "run": "suite.sweep",
     "solve_rate": "suite.solve",

@@ -14,8 +14,11 @@ from suite.reducers import make_reducer, reducer_class
 TESTS = Path(__file__).parents[1] / "tests" / "contract"
 
 
-def check_reducer(name: str) -> int:
-    """pytest's exit status, 0 if every test passes. RequestError where the reducer or the tests are not there."""
+def check_reducer(name: str, report: Path | None = None, only: str = "") -> int:
+    """pytest's exit status, 0 if every test passes. RequestError where the reducer or the tests are not there.
+
+    report: where pytest's JUnit XML goes, in place of its output. only: pytest's -k, to run a part of them.
+    """
     reducer_class(name)
     make_reducer(name)  # its own mistakes are one line, not a hundred failures
     if not TESTS.is_dir():
@@ -24,7 +27,9 @@ def check_reducer(name: str) -> int:
         raise RequestError("the contract tests need pytest; install it with: pip install -e '.[dev]'")
     path, _, cls = name.rpartition(":")
     full = f"{Path(path).resolve()}:{cls}" if path else name
-    parallel = ["-n", "auto"] if find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", *parallel, str(TESTS)]
+    chosen = ["-k", only] if only else ["-n", "auto"] if find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", *chosen, str(TESTS)]
+    command += [f"--junitxml={report}"] if report else []
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "REDUCERBENCH_CHECK": full}
-    return subprocess.run(command, cwd=TESTS.parents[1], env=environment, check=False).returncode
+    output = subprocess.DEVNULL if report else None
+    return subprocess.run(command, cwd=TESTS.parents[1], env=environment, stdout=output, check=False).returncode

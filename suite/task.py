@@ -84,6 +84,7 @@ class Task(ABC):
     outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
+    class_names: Sequence[str] = ()  # by class index, of tasks whose labels are classes that have names
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:

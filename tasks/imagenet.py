@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from suite.errors import RequestError
@@ -55,6 +57,14 @@ class ImageNet(ClassificationTask):
         self.num_classes, self.notes = index.num_classes, index.notes
         samples = [Sample(id, label, self._tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
         self.samples = evenly_spaced(samples, limit)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The first of each class' names in ImageNet; none of other data."""
+        if self.num_classes != 1000:
+            return ()
+        info = ImageNetInfo()
+        return [info.index_to_description(i).split(",")[0] for i in range(1000)]
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
         """timm's own evaluation preprocessing for the model."""

@@ -280,6 +280,7 @@ class Scenes(ClassificationTask):
     default_model = "scenes_vit"
     training = TRAINING
     num_classes = NUM_CLASSES
+    class_names = CLASS_NAMES
 
     def __init__(
         self, data: str | None = None, limit: int | None = None, *, split: str = "test", scenes: int = 1000

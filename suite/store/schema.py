@@ -7,7 +7,8 @@ environment.json   packages, machine and git state of the process that wrote the
 manifest.parquet   id, label (class index, or list of reference captions) of the expected samples, in order
 missing.jsonl      id, path, reason of each sample that could not be read
 cells/<key>/       one cell: (task, model, reducer, rate, precision), see below
-report/            tables and plots, made from the rest and safe to delete
+exhibits/          thumbnails, views and token groups for the page; made from data and model, safe to delete
+report/            page, tables and plots, made from the rest and safe to delete
 
 A cell's folder:
 cell.json          what the cell is; written before it runs (CELL)

@@ -389,7 +389,7 @@ def test_each_speed_is_told_with_its_own_circumstances(run):
     assert "fp32 · compiled · A/A 0.992–1.006" in head
     assert "the whole model (Test CPU · batch size 32 · fp32 · eager · A/A 0.900–1.200)" in markdown(run)
     (group,) = groups(load_frame(run))
-    _, whole = plots_of(group)
+    _, whole, _ = plots_of(group)
     title = draw(group, whole, FULL_WIDTH).axes[0].get_title(loc="left")
     assert "eager · A/A 0.900–1.200" in " ".join(title.split())
 
@@ -422,7 +422,7 @@ def test_a_captioning_plot_shows_the_first_score_and_the_whole_speed(run):
     _, notes = write_pareto(frame, run / "report")
     assert not [note for note in notes if "not written" in note]
     (group,) = groups(frame)
-    cost, whole = plots_of(group)
+    cost, whole, _ = plots_of(group)
     assert (cost.x, whole.x) == ("gmacs", "whole_s")
     axes = draw(group, whole, FULL_WIDTH).axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Captions/s", "CIDEr")

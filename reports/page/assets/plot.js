@@ -1,0 +1,166 @@
+// Score against cost: one curve a method, the cells that the filters show.
+const CONFIG = {
+  displaylogo: false,
+  responsive: true,
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  toImageButtonOptions: { format: "svg", filename: "pareto" },
+};
+
+// The cells that no other one beats in one coordinate and equals or beats in the other; as in reports/points.py.
+function frontierOf(points, fewer) {
+  const sign = fewer ? 1 : -1, kept = [];
+  let best = -Infinity;
+  for (const [x, y] of [...points].sort((a, b) => sign * (a[0] - b[0]) || b[1] - a[1])) {
+    if (y > best) {
+      best = y;
+      kept.push([x, y]);
+    }
+  }
+  return kept.sort((a, b) => a[0] - b[0]);
+}
+
+// A low end that lets the best be told apart: what lies far below the middle would squeeze all else.
+function lowestShown(scores, best) {
+  const sorted = [...scores].sort((a, b) => a - b), top = sorted.at(-1);
+  const reach = Math.max(2.5 * (top - sorted[Math.floor(sorted.length / 2)]), 1.15 * (top - Math.min(...best)) + 1);
+  return sorted.find((score) => score >= top - reach);
+}
+
+const narrow = () => matchMedia("(max-width: 820px)").matches;
+
+function layoutOf(x, y, extra = {}) {
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--faint"), zeroline: false, ticks: "outside", tickcolor: colour("--faint"), ticklen: 4, automargin: true };
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest", hoverdistance: 24,
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("--ink") },
+    margin: { l: 52, r: 12, t: 10, b: 44 },
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    xaxis: { ...axis, title: { text: narrow() ? x.replace(" (", "<br>(") : x, standoff: 8 }, ...extra.xaxis },
+    yaxis: { ...axis, title: { text: y, standoff: 6 }, ...extra.yaxis },
+    shapes: extra.shapes || [],
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--ink") },
+  };
+}
+
+const tone = (series) => (dark() ? series.dark : series.colour);
+
+function curveTrace(series, points, intervals) {
+  const shade = tone(series);
+  return {
+    type: "scatter", mode: "lines+markers", hoverinfo: "none", name: series.name,
+    x: points.map((point) => point.x), y: points.map((point) => point.y), customdata: points.map((point) => point.place),
+    line: { color: shade, width: 1.6, dash: series.dash },
+    marker: { color: shade, symbol: series.symbol, size: series.size, line: { color: series.filled ? colour("--ground") : shade, width: series.filled ? 0.7 : 1.4 } },
+    error_y: { visible: intervals, type: "data", symmetric: false, array: points.map((point) => point.high - point.y), arrayminus: points.map((point) => point.y - point.low), thickness: 1, width: 2, color: shade },
+  };
+}
+
+function startPlot(data, filters) {
+  const state = { score: "", axis: "" }, plot = byId("plot");
+  const group = () => data.groups[filters.group];
+
+  function controls() {
+    const { scores, axes } = group();
+    if (!scores.some((score) => score.name === state.score)) state.score = scores[0]?.name ?? "";
+    if (!axes.some((axis) => axis.name === state.axis)) state.axis = axes[0]?.name ?? "";
+    fillSelect(byId("score"), scores.map((score) => [score.name, score.short]), state.score);
+    fillSwitch(byId("axis"), axes.map((axis) => [axis.name, axis.short]), state.axis, (name) => { state.axis = name; draw(); });
+  }
+
+  function visiblePoints() {
+    const points = [];
+    data.cells.forEach((cell, place) => {
+      const x = cell.x[state.axis], score = cell.y[state.score];
+      if (!filters.visible(cell) || x === undefined || x === null || !score || score[0] === null) return;
+      const [y, low, high] = score;
+      points.push({ place, cell, x, y, low: Math.min(low ?? y, y), high: Math.max(high ?? y, y) });
+    });
+    return points;
+  }
+
+  function draw() {
+    const { axes, scores } = group(), axis = axes.find((one) => one.name === state.axis);
+    const score = scores.find((one) => one.name === state.score);
+    if (!axis || !score) {
+      Plotly.purge(plot);
+      byId("plot-notes").textContent = "No finished cell has both a score and a cost.";
+      return;
+    }
+    const points = visiblePoints(), traces = [], shapes = [], notes = [...axis.notes];
+    const fair = points.filter((point) => point.cell.fair);
+    const best = frontierOf((fair.length ? fair : points).map((point) => [point.x, point.y]), axis.fewer);
+    if (byId("frontier").checked && points.length) {
+      traces.push({ type: "scatter", mode: "lines", hoverinfo: "skip", x: best.map(([x]) => x), y: best.map(([, y]) => y), line: { color: colour("--frontier"), width: 9, shape: "linear" }, opacity: 0.75 });
+      if (fair.length < points.length) notes.push("untrained methods are not on the frontier");
+    }
+    // where memory hardly moves, cells are joined by their cost
+    const along = (point) => (axis.name === "peak_memory_mib" ? point.cell.x.gmacs ?? point.x : point.x);
+    const curves = Map.groupBy ? Map.groupBy(points, (point) => point.cell.series) : grouped(points);
+    for (const [series, of] of [...curves].sort(([a], [b]) => (a ?? Infinity) - (b ?? Infinity))) {
+      of.sort((a, b) => along(a) - along(b));
+      if (series === null) {
+        const look = { colour: colour("--ink"), dark: colour("--ink"), name: "unreduced", symbol: "star", size: 14, filled: true, dash: "solid" };
+        traces.push({ ...curveTrace(look, of, byId("intervals").checked), mode: "markers" });
+        for (const { y } of of) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below", line: { color: colour("--faint"), width: 1, dash: "dash" } });
+      } else traces.push(curveTrace(data.series[series], of, byId("intervals").checked));
+    }
+    const yaxis = points.length ? rangeOf(points, best, notes) : {};
+    Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis }), CONFIG);
+    byId("plot-notes").textContent = notes.join(" · ");
+  }
+
+  byId("score").addEventListener("change", (event) => { state.score = event.target.value; draw(); });
+  for (const id of ["intervals", "frontier"]) byId(id).addEventListener("change", draw);
+  byId("intervals").checked = data.series.length <= 8;
+  for (const [enter, leave] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
+    byId("methods").addEventListener(enter, (event) => {
+      const label = event.target.closest("[data-hue]");
+      if (label) stress(plot, data.series[Number(label.dataset.hue)].name);
+    });
+    byId("methods").addEventListener(leave, () => stress(plot, null));
+  }
+  controls();
+  draw();
+  startTip(plot, data);
+  return { draw, controls };
+}
+
+function grouped(points) {
+  const found = new Map();
+  for (const point of points) found.set(point.cell.series, [...(found.get(point.cell.series) ?? []), point]);
+  return found;
+}
+
+function rangeOf(points, best, notes) {
+  const scores = points.map((point) => point.y), low = lowestShown(scores, best.map(([, y]) => y)), top = Math.max(...points.map((point) => point.high));
+  const below = scores.filter((score) => score < low).length, margin = 0.05 * (top - low) || 0.5;
+  if (below) notes.push(`${below} ${below === 1 ? "cell lies" : "cells lie"} below the axis: double-click shows all`);
+  return below ? { range: [low - margin, top + margin] } : { autorange: true };
+}
+
+// One curve stands out while its name is pointed at: eleven colours are more than anybody keeps apart.
+function stress(plot, name) {
+  const curves = (plot.data ?? []).map((trace, i) => [trace, i]).filter(([trace]) => trace.customdata);
+  const found = curves.some(([trace]) => trace.name === name);
+  if (curves.length) Plotly.restyle(plot, { opacity: curves.map(([trace]) => (found && trace.name !== name ? 0.15 : 1)) }, curves.map(([, i]) => i));
+}
+
+// All numbers of the cell under the pointer, as in the table.
+function startTip(plot, data) {
+  const tip = byId("tip");
+  plot.on("plotly_hover", (event) => {
+    const place = event.points[0]?.customdata;
+    if (place === undefined) return;
+    const [[, reducer], [, rate], ...numbers] = numbersOf(place);
+    tip.replaceChildren(
+      element("b", { textContent: `${reducer}  ${rate === "–" ? "" : rate}` }),
+      element("dl", {}, ...numbers.flatMap(([head, text]) => [element("dt", { textContent: head }), element("dd", { textContent: text })])),
+    );
+    tip.hidden = false;
+    const { pageX, pageY } = event.event, room = document.documentElement.clientWidth;
+    tip.style.left = `${Math.max(4, Math.min(pageX + 16, room - tip.offsetWidth - 4))}px`;
+    const below = event.event.clientY + 16 + tip.offsetHeight < innerHeight;
+    tip.style.top = `${below ? pageY + 16 : pageY - 16 - tip.offsetHeight}px`;
+  });
+  plot.on("plotly_unhover", () => { tip.hidden = true; });
+}

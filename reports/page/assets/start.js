@@ -1,0 +1,24 @@
+// After the first paint, in the order in which people look: filters and table, the plot, then samples and tokens.
+async function start() {
+  const data = await unpackedJson("data");
+  if (!byId("methods")) return;
+  let plot = null, tokens = null;
+  const filters = startFilters(data, () => {
+    filterTables(data, filters);
+    plot?.controls();
+    plot?.draw();
+  });
+  startTables();
+  filters.start();
+  const plotting = await startPlotly();
+  if (plotting && byId("plot")) plot = startPlot(data, filters);
+  if (data.compare) startCompare(data, await unpackedJson("samples"), (await unpackedJson("pictures")) ?? {});
+  tokens = await startTokens(data, await unpackedJson("tokens"), plotting);
+  document.addEventListener("themechange", () => {
+    plot?.draw();
+    tokens?.draw();
+  });
+  document.documentElement.dataset.ready = "true";
+}
+
+requestAnimationFrame(() => setTimeout(start, 0));

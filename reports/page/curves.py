@@ -1,0 +1,94 @@
+"""What the plots of a page show: cells as points, reducers as curves, and the axes to see them on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.frame import AGREEMENT, INTERVAL, Group
+from reports.page.markers import look
+from reports.points import plots_of, series_of, valid_points
+from reports.style import styles_for
+from reports.text import is_untrained, known, reducer_label, row_label, training_mark
+from suite.store.folder import RunFolder
+
+SHORT = {"gmacs": "GFLOPs", "im_s": "im/s", "peak_memory_mib": "memory"}
+
+
+def curves_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Name and look of every (reducer, options, training) of the frame, in the order of their names."""
+    styles = styles_for(list(series_of(frame)))
+    return [
+        {
+            "key": list(key),
+            "name": reducer_label(key[0], key[1], training_mark(key[2], short=True)),
+            "untrained": is_untrained(key[2]),
+            **look(styles[key]),
+        }
+        for key in series_of(frame)
+    ]
+
+
+def axes_of(group: Group) -> list[dict[str, Any]]:
+    """What the horizontal axis can be: cost, speed and memory, as far as they were measured."""
+    axes = []
+    for plot in plots_of(group):
+        points, left_off = valid_points(group, plot)
+        if len(points):
+            note = [f"left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()]
+            axes.append(
+                {
+                    "name": plot.x,
+                    "label": plot.label,
+                    "short": SHORT.get(plot.x, plot.label),
+                    "fewer": plot.fewer_is_better,
+                    "keys": list(points.index),
+                    "notes": note,
+                }
+            )
+    return axes
+
+
+def scores_of(group: Group) -> list[dict[str, Any]]:
+    """What the vertical axis can be: the metrics that any cell has, the one to compare by first."""
+    metrics = [AGREEMENT] if group.random_weights else [m for m in group.shown.metrics if not m.hidden]
+    if not group.random_weights:
+        metrics.append(AGREEMENT)
+    return [
+        {"name": metric.name, "label": _score_label(metric), "short": metric.label, "scale": metric.scale}
+        for metric in metrics
+        if group.frame[metric.name].notna().any()
+    ]
+
+
+def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]]) -> dict[str, Any]:
+    """One cell's coordinates; scores as people read them."""
+    return {
+        "x": {axis["name"]: getattr(row, axis["name"]) for axis in axes if row.Index in axis["keys"]},
+        "y": {
+            score["name"]: [score["scale"] * getattr(row, score["name"] + end) for end in INTERVAL] for score in scores
+        },
+    }
+
+
+def blocks_of(out: Path, key: str) -> dict[str, Any]:
+    """Tokens that enter the first block and leave each, and MACs of each; None where that is unknown beforehand."""
+    cell = RunFolder(out).cell(key)
+    about, flops = cell.read("cell"), cell.read("flops")
+    planned = about.get("planned_counts")
+    return {
+        "tokens": [about["tokens_in"], *planned] if planned else None,
+        "macs": (flops or {}).get("by_block") or None,
+    }
+
+
+def name_of(row: Any) -> str:
+    """The cell's name: reducer, what it was trained with, and the rate."""
+    label = reducer_label(row.reducer, row.options, training_mark(row.training, short=True))
+    return f"{label} {row.rate}".strip() if known(row.rate) else row_label(row)
+
+
+def _score_label(metric: Any) -> str:
+    return "Agreement with unreduced model (%)" if metric.name == AGREEMENT.name else metric.label

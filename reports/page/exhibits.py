@@ -1,0 +1,98 @@
+"""Pictures and token maps for a page: kept in the run's folder, so that a page is written from the folder alone.
+
+They need the task's data and the model; whoever has both makes them (`Exhibits.save`), and a page without them says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from suite.store.files import read_json, write_json
+from suite.store.shards import read_rows, write_rows
+
+NOT_MADE = "pictures and token maps are not made yet; run `run_bench.py report` on this folder"
+
+
+@dataclass(frozen=True)
+class CellMaps:
+    """What a cell made of the patches of some images.
+
+    owners: sample id -> (depth, P) int32, the group of each patch after each block, -1: of none. tokens: sample id ->
+    (depth + 1,) tokens that enter the first block and leave each, prefix included. grid: rows and columns of patches.
+    """
+
+    grid: tuple[int, int]
+    owners: dict[str, np.ndarray]
+    tokens: dict[str, np.ndarray]
+
+
+@dataclass
+class Exhibits:
+    """classes: names of the labels, if they have any. thumbnails, views: sample id -> JPEG, views being what the model
+    sees of the samples whose tokens are shown. maps: by the cells' keys. missing: what could not be made -> why.
+    """
+
+    classes: list[str] = field(default_factory=list)
+    thumbnails: dict[str, bytes] = field(default_factory=dict)
+    views: dict[str, bytes] = field(default_factory=dict)
+    maps: dict[str, CellMaps] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def save(self, out: Path) -> None:
+        folder = _folder(out)
+        write_rows(folder / "thumbnails.parquet", _pictures(self.thumbnails))
+        write_rows(folder / "views.parquet", _pictures(self.views))
+        for key, maps in self.maps.items():
+            write_rows(folder / "tokens" / f"{key}.parquet", _table(maps))
+        write_json(folder / "about.json", {"classes": self.classes, "missing": self.missing})
+
+
+def read_exhibits(out: Path) -> Exhibits:
+    """What was saved of a run; nothing, and why, where nothing was."""
+    folder = _folder(out)
+    about = read_json(folder / "about.json")
+    if about is None:
+        return Exhibits(missing={"pictures": NOT_MADE})
+    thumbnails, views = (
+        dict(zip(*read_rows(folder / f"{name}.parquet").to_pydict().values(), strict=True))
+        for name in ("thumbnails", "views")
+    )
+    maps = {path.stem: _maps(path) for path in sorted((folder / "tokens").glob("*.parquet"))}
+    maps = {key: of for key, of in maps.items() if set(of.owners) >= set(views)}  # of other samples: an older choice
+    return Exhibits(about["classes"], thumbnails, views, maps, about["missing"])
+
+
+def _folder(out: Path) -> Path:
+    return out / "exhibits"
+
+
+def _pictures(pictures: dict[str, bytes]) -> pa.Table:
+    return pa.table({"id": pa.array(list(pictures), pa.string()), "jpeg": pa.array(pictures.values(), pa.binary())})
+
+
+def _table(maps: CellMaps) -> pa.Table:
+    rows = [
+        {"id": id, "block": block, "rows": maps.grid[0], "tokens": int(maps.tokens[id][block]), "owner": owner.tolist()}
+        for id, owners in maps.owners.items()
+        for block, owner in enumerate([np.arange(owners.shape[1]), *owners])
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _maps(path: Path) -> CellMaps:
+    owners: dict[str, list[list[int]]] = {}
+    tokens: dict[str, list[int]] = {}
+    rows = read_rows(path).to_pylist()
+    for row in rows:
+        owners.setdefault(row["id"], []).append(row["owner"])
+        tokens.setdefault(row["id"], []).append(row["tokens"])
+    grid = (rows[0]["rows"], len(rows[0]["owner"]) // rows[0]["rows"])
+    return CellMaps(
+        grid,
+        {id: np.array(of[1:], np.int32) for id, of in owners.items()},
+        {id: np.array(of) for id, of in tokens.items()},
+    )

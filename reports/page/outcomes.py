@@ -1,0 +1,156 @@
+"""What every finished cell made of every sample, side by side: the ground of all paired comparisons of a page.
+
+Three kinds are known by the columns that they store: `labels` (a class, right or wrong), `captions` (a text with a
+score per image) and `masks` (areas of classes per image). With random weights, or for a task of another kind, what
+counts is `agreement`: whether the prediction is the unreduced model's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.cells import read_manifest, read_samples
+from reports.frame import AGREEMENT
+from suite.metric import Metric, Shown
+from suite.store.shards import read_rows
+
+LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
+AREAS = ("intersection", "predicted", "labelled")
+READ = {LABELS: ("label", "prediction", "correct"), CAPTIONS: ("prediction",), MASKS: ("classes", *AREAS)}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """C finished cells on the n samples that all of them have, in the manifest's order.
+
+    kind: see above. metric: what is compared. keys: of the cells. ids: of the samples; truth: their labels, or None.
+    score: (C, n) float64, the sample's own score: 0 or 1 for labels and agreement, the metric's per image otherwise
+    (NaN where an image has none). said: C lists of predictions, of what people can read; None for masks.
+    sparse: C tables of masks, whose rows hold the AREAS of the classes that occur; see `areas`.
+    """
+
+    kind: str
+    metric: Metric
+    keys: list[str]
+    ids: list[str]
+    truth: list[Any] | None
+    score: np.ndarray
+    said: list[list[Any]] | None
+    sparse: list[pd.DataFrame] | None = None
+    classes: int = 0
+
+    def areas(self, cell: int) -> np.ndarray:
+        """(n, 3, K) float64 areas of one cell; those of all at once would fill the memory."""
+        return _dense(self.sparse[cell], self.classes)
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        """(C, n) int64: a sample's score as a page shows it: 0 or 1, else tenths of what people read, -1: none."""
+        scale = 10 * self.metric.scale if self.kind in (CAPTIONS, MASKS) else 1
+        return np.nan_to_num(np.rint(scale * self.score), nan=-1).astype(int)
+
+    @cached_property
+    def interest(self) -> np.ndarray:
+        """(n,) how much the cells differ on a sample, where every pair of cells counts alike, however close it is."""
+        score = np.nan_to_num(self.score)
+        weight = np.zeros(len(self.ids))
+        for place in range(len(score) - 1):
+            apart = np.abs(score[place + 1 :] - score[place])
+            total = apart.sum(axis=1, keepdims=True)
+            weight += np.divide(apart, total, out=np.zeros_like(apart), where=total > 0).sum(axis=0)
+        return weight
+
+
+def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
+    """The outcomes of a run's finished cells; None where fewer than two can be compared."""
+    done = frame[frame.status == "done"]
+    if len(done) < 2:
+        return None
+    shown, random = Shown.from_dict(frame.attrs["shown"]), bool((done.weights_kind == "random").any())
+    folders, manifest = [out / "cells" / key for key in done.index], read_manifest(out)
+    kind = SAME if random else _kind(folders[0], shown.metrics[0])
+    tables = [_read(folder, manifest, kind, shown.metrics[0]) for folder in folders]
+    common = tables[0].index
+    for table in tables[1:]:
+        common = common.intersection(table.index)
+    if common.empty:
+        return None
+    tables = [table.loc[common] for table in tables]
+    about = {"keys": list(done.index), "ids": manifest[common].to_list()}
+    if kind == SAME:
+        plain = next((i for i, reducer in enumerate(done.reducer) if reducer == "none"), None)
+        if plain is None:
+            return None
+        said = np.stack([table["prediction"].to_numpy() for table in tables])
+        words = said.tolist() if random and said.dtype != object else None
+        return Outcomes(SAME, AGREEMENT, truth=None, score=(said == said[plain]).astype(float), said=words, **about)
+    return _MAKE[kind](tables, shown.metrics[0], about, _references(out, common))
+
+
+def _kind(folder: Path, metric: Metric) -> str:
+    columns = set(read_rows(folder / "samples.parquet").column_names)
+    if columns.issuperset(READ[LABELS]):
+        return LABELS
+    if columns.issuperset(READ[MASKS]) and metric.name == "miou":
+        return MASKS
+    scores = folder / "scores.parquet"
+    return CAPTIONS if scores.is_file() and metric.name in read_rows(scores).column_names else SAME
+
+
+def _read(folder: Path, manifest: pd.Index, kind: str, metric: Metric) -> pd.DataFrame:
+    """A cell's rows by position in the manifest."""
+    table, _ = read_samples(folder, manifest, ("id", *READ.get(kind, ("prediction",))))
+    if kind == CAPTIONS:
+        scores = read_rows(folder / "scores.parquet", ["id", metric.name]).to_pandas()
+        table["score"] = table["id"].map(dict(zip(scores["id"], scores[metric.name], strict=True)))
+    return table
+
+
+def _references(out: Path, rows: pd.Index) -> list[Any]:
+    return read_rows(out / "manifest.parquet", ["label"])["label"].take(rows.to_numpy()).to_pylist()
+
+
+def _labels(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
+    score = np.stack([table["correct"].to_numpy(bool) for table in tables]).astype(float)
+    said = [table["prediction"].tolist() for table in tables]
+    return Outcomes(LABELS, metric, truth=truth, score=score, said=said, **about)
+
+
+def _captions(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
+    score = np.stack([table["score"].to_numpy(float) for table in tables])
+    said = [table["prediction"].tolist() for table in tables]
+    return Outcomes(CAPTIONS, metric, truth=[list(of) for of in truth], score=score, said=said, **about)
+
+
+def _masks(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
+    classes = 1 + max((int(max(seen, default=0)) for table in tables for seen in table["classes"]), default=0)
+    score = np.stack([mean_iou(_dense(table, classes)) for table in tables])
+    return Outcomes(MASKS, metric, truth=None, score=score, said=None, sparse=tables, classes=classes, **about)
+
+
+_MAKE = {LABELS: _labels, CAPTIONS: _captions, MASKS: _masks}
+
+
+def _dense(table: pd.DataFrame, classes: int) -> np.ndarray:
+    """(n, 3, K) float64 areas in the order of AREAS; exact, for a picture's pixels are far below 2^53."""
+    counts = table["classes"].map(len).to_numpy()
+    image, seen = np.repeat(np.arange(len(table)), counts), np.concatenate(table["classes"].to_list()).astype(int)
+    areas = np.zeros((len(table), len(AREAS), classes))
+    for place, name in enumerate(AREAS):
+        areas[image, place, seen] = np.concatenate(table[name].to_list())
+    return areas
+
+
+def mean_iou(areas: np.ndarray) -> np.ndarray:
+    """Mean over the classes that occur of intersection / union, of areas (..., 3, K); NaN where none occurs."""
+    both, predicted, labelled = np.moveaxis(areas, -2, 0)
+    union = predicted + labelled - both
+    share = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    occurring = (union > 0).sum(axis=-1)
+    return np.divide(share.sum(axis=-1), occurring, out=np.full(occurring.shape, np.nan), where=occurring > 0)

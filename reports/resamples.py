@@ -1,0 +1,80 @@
+"""Scores of a run's cells over resamples of its samples: the same for all cells, so that differences are paired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from reports.cells import read_manifest, read_samples
+from reports.frame import AGREEMENT, Group
+from suite.errors import RequestError
+from suite.stats import bootstrap_sums
+from suite.store.shards import read_rows
+
+RESAMPLES = 2000
+OUTCOME = {"top1": "correct", "top5": "correct5"}  # shares of true outcomes; other means are in scores.parquet
+AREAS = ("intersection", "predicted", "labelled")  # of miou, a ratio of sums over all samples
+
+
+def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """Cell key -> (resamples,) headline scores as people read them, of every finished cell of `group` in the run `out`.
+
+    The draws depend on the ids of the samples alone: runs on the same samples draw the same ones. {} where the store
+    holds no outcome per sample that the headline is made of.
+
+    Raises:
+        RequestError: cells of one group were scored on different samples.
+    """
+    name, done = group.headline.name, group.frame[group.frame.status == "done"]
+    keys = list(done.index[done[name].notna()])
+    manifest = read_manifest(out)
+    seed = crc32("\n".join(manifest).encode())
+    if name == "miou":
+        return {key: group.headline.scale * _miou(out, key, manifest, seed, resamples) for key in keys}
+    columns = {key: _per_sample(out, key, manifest, group) for key in keys}
+    if not keys or any(column is None for column in columns.values()):
+        return {}
+    table = pd.DataFrame(columns)
+    if table.isna().any(axis=None):
+        raise RequestError(f"run {str(out)!r}: its cells hold different samples; run the same command again")
+    means = bootstrap_sums(table.to_numpy(np.float64), seed, resamples) / len(table)
+    return {key: group.headline.scale * means[:, i] for i, key in enumerate(keys)}
+
+
+def _per_sample(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
+    """What each sample adds to the headline of a cell, by its place in the manifest; None if the store does not say."""
+    name, folder = group.headline.name, out / "cells" / key
+    if name == AGREEMENT.name:
+        unreduced = group.frame.index[(group.frame.reducer == "none") & (group.frame.status == "done")]
+        if not len(unreduced):
+            return None
+        own, full = (_column(out / "cells" / cell, manifest, "prediction").rename(None) for cell in (key, unreduced[0]))
+        return own.eq(full).where(full.notna())
+    if name in OUTCOME:
+        return _column(folder, manifest, OUTCOME[name])
+    file = folder / "scores.parquet"
+    if not file.is_file() or name not in (rows := read_rows(file).to_pandas()):
+        return None
+    return pd.Series(rows[name].to_numpy(), manifest.get_indexer(rows["id"]))
+
+
+def _column(folder: Path, manifest: pd.Index, name: str) -> pd.Series:
+    samples, _ = read_samples(folder, manifest, ("id", name))
+    return samples[name]
+
+
+def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) -> np.ndarray:
+    """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean."""
+    samples, _ = read_samples(out / "cells" / key, manifest, ("id", "classes", *AREAS))
+    count = 1 + max((max(classes, default=-1) for classes in samples["classes"]), default=-1)
+    areas = np.zeros((len(samples), len(AREAS), count))
+    for i, row in enumerate(samples.itertuples(index=False)):
+        areas[i][:, row.classes] = [getattr(row, name) for name in AREAS]
+    sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples).reshape(resamples, len(AREAS), count)
+    both, predicted, labelled = np.moveaxis(sums, 1, 0)
+    union = predicted + labelled - both
+    ratios = np.divide(both, union, out=np.full_like(both, np.nan), where=union > 0)
+    return np.nanmean(ratios, axis=1)

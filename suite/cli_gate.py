@@ -1,0 +1,202 @@
+"""The verbs `compare`, `check` and `baseline`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from suite.cli_flags import FLAGS, asked
+from suite.cli_train import err_console, out_console, say
+
+if TYPE_CHECKING:
+    from suite.gate.report import Report
+
+NEW = Annotated[str, typer.Argument(help="NAME or path.py:Name, to be run; or RUN, BASELINE, RUN:METHOD.")]
+AGAINST = Annotated[str, typer.Option(help="RUN, RUN:METHOD or BASELINE; or a method, which is run beside NEW.")]
+MARGIN = Annotated[float | None, typer.Option(help="Points that NEW may lose. [0.5 of top-1, else 1 % of the score]")]
+ALPHA = Annotated[float, typer.Option(help="Probability of a wrong verdict.")]
+TOLERANCE = Annotated[float, typer.Option(help="Percent by which compared costs may differ.")]
+ALLOW = Annotated[
+    str, typer.Option(help="What may differ: data, model, weights, precision, image-size, protocol, by commas.")
+]
+CONTRACT = Annotated[bool, typer.Option("--contract/--no-contract", help="Prove NEW by the contract tests first.")]
+MARKDOWN = Annotated[Path | None, typer.Option(help="Add a summary to this file, e.g. $GITHUB_STEP_SUMMARY.")]
+JUNIT = Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")]
+BASELINES = Annotated[Path, typer.Option(help="Folder of the baselines.")]
+
+baselines = typer.Typer(
+    help="Small files of a run's outcomes, costs and speeds to check against.", no_args_is_help=True
+)
+
+
+def compare_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="RUN, RUN:METHOD, 'RUN:METHOD RATE', RUN#KEY or BASELINE.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    alpha: ALPHA = 0.05,
+    allow_different: ALLOW = "",
+    markdown: MARKDOWN = None,
+    folder: BASELINES = Path("baselines"),
+) -> None:
+    """Compare two runs or cells on the same samples: A − B in every metric, with p-values and what could be seen."""
+    from suite.gate.compare import compare
+
+    report = compare(a, b, _names(allow_different), alpha, folder)
+    show(report)
+    write(report, markdown, None)
+
+
+def check_command(
+    new: str,
+    *,
+    against: str,
+    margin: float | None = None,
+    alpha: float = 0.05,
+    tolerance: float = 2.0,
+    allow_different: str = "",
+    contract: bool = True,
+    markdown: Path | None = None,
+    junit: Path | None = None,
+    folder: Path = Path("baselines"),
+    **flags: Any,
+) -> None:
+    """Is NEW as good as BASE at the same FLOPs? Exit codes: 0 pass, 3 regressed, 4 cannot tell.
+
+    Flags as for `run`; what they leave open is taken over from BASE.
+    """
+    from suite.gate.check import check
+    from suite.gate.render import headline, reasons
+    from suite.gate.verdict import EXIT, REGRESSED
+    from suite.progress import Progress
+
+    report = check(
+        new, against, asked(None, flags), margin=margin, alpha=alpha, tolerance=tolerance / 100,
+        allowed=_names(allow_different), contract=contract, folder=folder, progress=Progress(err_console),
+    )  # fmt: skip
+    show(report)
+    for line in reasons(report):
+        say(line)
+    out_console.print(headline(report), style="red" if report.verdict == REGRESSED else "bold", **PLAIN)
+    write(report, markdown, junit)
+    raise typer.Exit(EXIT[report.verdict])
+
+
+LOG_WIDTH = 240
+PLAIN = {"highlight": False, "markup": False, "soft_wrap": True}
+OWN = {
+    "margin": MARGIN, "alpha": ALPHA, "tolerance": TOLERANCE, "allow_different": ALLOW, "contract": CONTRACT,
+    "markdown": MARKDOWN, "junit": JUNIT, "folder": BASELINES,
+}  # fmt: skip
+
+
+def with_own_flags(command: Any) -> Any:
+    """Gives `check_command` the flags of a run behind its own."""
+    own = inspect.signature(command).parameters
+    required = [own["new"].replace(annotation=NEW), own["against"].replace(annotation=AGAINST)]
+    mine = [own[name].replace(annotation=annotation) for name, annotation in OWN.items()]
+    theirs = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in FLAGS.items()
+    ]
+    command.__signature__ = inspect.Signature([*required, *mine, *theirs])
+    command.__annotations__ = {name: p.annotation for name, p in command.__signature__.parameters.items()}
+    return command
+
+
+check_command = with_own_flags(check_command)
+
+
+@baselines.command("save")
+def save_command(
+    name: Annotated[str, typer.Argument(help="NAME, for baselines/NAME.parquet, or a file.")],
+    source: Annotated[str, typer.Argument(metavar="RUN", help="RUN, RUN:METHOD or 'RUN:METHOD RATE'.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an older one.")] = False,
+    folder: BASELINES = Path("baselines"),
+) -> None:
+    """Save a run's finished cells as a small file that can be committed."""
+    from suite.gate.baseline import baseline_path, save_baseline
+    from suite.gate.select import load_side
+
+    path = baseline_path(name, folder)
+    written, left_out = save_baseline(load_side(source, folder), path, force)
+    for entry in left_out:
+        err_console.print(f"left out: {entry.label} is {entry.status}: {entry.reason or 'not finished'}", **PLAIN)
+    say(f"baseline: {path}, {len(written)} cells, {path.stat().st_size / 1024:.0f} KiB")
+
+
+@baselines.command("list")
+def list_command(folder: BASELINES = Path("baselines")) -> None:
+    """Baselines, one a line."""
+    from suite.errors import RequestError
+    from suite.gate.baseline import list_baselines, read_baseline
+
+    for path in list_baselines(folder):
+        try:
+            side = read_baseline(path, path.stem)
+            about = f"{side.identity['task']}, {side.identity['model']}, {', '.join(side.methods)}"
+        except RequestError as error:
+            about = str(error)
+        say(f"{path.stem}: {about}")
+
+
+@baselines.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="Name or file.")], folder: BASELINES = Path("baselines")
+) -> None:
+    """What a baseline holds, and what a run has to share with it."""
+    from reports.text import gflops, percent
+    from suite.gate.baseline import baseline_path, read_baseline
+
+    side = read_baseline(baseline_path(name, folder), name)
+    table = Table("method", "rate", "came to", Column("GFLOPs", justify="right"), Column("FLOPs (%)", justify="right"))
+    for entry in side.entries:
+        cost = [gflops(entry.gmacs), percent(entry.reduction, signed=True)]
+        table.add_row(*map(Text, [entry.method, entry.rate or "–", entry.resolved_rate or "–", *cost]))
+    out_console.print(table)
+    for key, value in side.identity.items():
+        say(f"{key}: {value}")
+
+
+def show(report: Report) -> None:
+    """Print a comparison and how to read it."""
+    from suite.gate.render import notes, table, title
+
+    if report.rows:
+        headers, lines = table(report)
+        columns = [
+            Column(header, justify="left" if place < 2 else "right", overflow="fold")
+            for place, header in enumerate(headers)
+        ]
+        shown = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title(report)))
+        for line in lines:
+            shown.add_row(*map(Text, line))
+        # a log has no width that rows would have to be broken for
+        console = out_console if out_console.is_terminal else Console(width=LOG_WIDTH)
+        console.print(shown)
+    for note in notes(report):
+        say(note)
+
+
+def write(report: Report, markdown: Path | None, junit: Path | None) -> None:
+    from suite.errors import RequestError
+    from suite.gate import junit as xml
+    from suite.gate import render
+
+    try:
+        if markdown:
+            with markdown.open("a") as file:
+                file.write(render.markdown(report))
+        if junit:
+            junit.write_text(xml.junit(report))
+    except OSError as error:
+        raise RequestError(f"{error.filename} cannot be written: {error.strerror}") from error
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,51 @@
+"""Two runs, baselines or cells side by side: what differs, and what could not have been seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from suite.errors import RequestError
+from suite.gate.baseline import FOLDER
+from suite.gate.pairing import Match, same_rate
+from suite.gate.report import LEVEL, Report, adjusted, rows_of
+from suite.gate.select import load_side
+from suite.gate.side import Side, check_comparable
+
+
+def compare(new: str, base: str, allowed: Collection[str] = (), alpha: float = LEVEL, folder: Path = FOLDER) -> Report:
+    """NEW - BASE in every metric of every pair of cells; what `load_side` reads may be named.
+
+    Raises:
+        RequestError: a name is unknown, the sides cannot be compared, or no two cells belong together.
+    """
+    check_alpha(alpha)
+    sides = load_side(new, folder), load_side(base, folder)
+    remarks = check_comparable(*sides, allowed)
+    matches, lonely = same_rate(*sides)
+    rows = rows_of([_finished(match) for match in matches], *sides, alpha, every=True)
+    check_common(*sides, rows)
+    return Report(new, base, alpha, sides[0].shown, adjusted(rows), [*remarks, *lonely])
+
+
+def check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise RequestError(f"--alpha {alpha} is no probability of an error; use one between 0 and 1, such as 0.05")
+
+
+def check_common(new: Side, base: Side, rows: Collection[object]) -> None:
+    """RequestError where finished cells have no sample in common."""
+    if any(row.contrast for row in rows):
+        return
+    pairs = [row.match for row in rows if row.match.new and row.match.base and not row.match.reason]
+    if pairs and all(match.new.read().index.intersection(match.base.read().index).empty for match in pairs):
+        raise RequestError(f"{new.name} and {base.name} have no sample in common; compare runs of the same data")
+
+
+def _finished(match: Match) -> Match:
+    for entry in (match.new, match.base):
+        if entry.status != "done":
+            return Match(
+                match.new, match.base, reason=f"{entry.label} is {entry.status}: {entry.reason or 'not finished'}"
+            )
+    return match

@@ -1,0 +1,45 @@
+"""The contract tests of all reducers, run on one, and which of them it fails."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from suite.check import check_reducer
+from suite.errors import RequestError
+
+PASSED, FAILED = 0, 1  # of pytest
+
+
+@dataclass(frozen=True)
+class Contract:
+    """failed: what a test promises -> on how many kinds of model (or other cases) it does not hold."""
+
+    tests: int
+    failed: dict[str, int]
+
+
+def prove(reducer: str, only: str = "") -> Contract:
+    """Run the contract tests on a reducer, or the part of them that pytest's -k chooses.
+
+    RequestError where they cannot be run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "contract.xml"
+        status = check_reducer(reducer, report, only)
+        if status not in (PASSED, FAILED) or not report.is_file():
+            raise RequestError(
+                f"the contract tests of {reducer!r} could not be run (pytest ended with {status}); see: "
+                f"run_bench.py list --check {reducer}"
+            )
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    broken = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    return Contract(len(cases), dict(Counter(promise(case.get("name", "")) for case in broken)))
+
+
+def promise(test: str) -> str:
+    """'test_two_forwards_are_equal[tome-MAE]' -> 'two forwards are equal'."""
+    return test.partition("[")[0].removeprefix("test_").replace("_", " ")

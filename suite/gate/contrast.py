@@ -1,0 +1,109 @@
+"""How far one method is from another in one metric, what chance would make of that, and what could have been seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from suite.gate.outcomes import Paired
+from suite.metric import Metric
+from suite.stats import (
+    mcnemar,
+    paired_bootstrap,
+    paired_share_interval,
+    samples_to_bound,
+    samples_to_bound_mean,
+    samples_to_find,
+    samples_to_find_mean,
+    smallest_difference,
+    smallest_normal_difference,
+    swap_test,
+    unseen_share,
+)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """NEW against BASE on the same samples, in the unit that the metric is stored in.
+
+    difference: NEW - BASE, within low..high at 95 %. bound: the least that it may be, one-sided at 1 - alpha. p, worse:
+    p-values of any difference and of NEW being worse. differing: samples whose outcomes are not the same. deviation:
+    the difference's standard error. wins, losses: samples that NEW alone, or BASE alone, has right; None where outcomes
+    are more than right or wrong.
+    """
+
+    metric: Metric
+    samples: int
+    new: float
+    base: float
+    difference: float
+    low: float
+    high: float
+    bound: float
+    p: float
+    worse: float
+    differing: int
+    deviation: float
+    wins: int | None = None
+    losses: int | None = None
+
+    def detectable(self, alpha: float) -> float | None:
+        """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
+        if self.wins is None:
+            found = smallest_normal_difference(self.deviation, alpha)
+            return max(found, self.base * unseen_share(self.samples, alpha))
+        found = smallest_difference((self.wins + self.losses) / self.samples, self.samples, alpha)
+        return None if np.isnan(found) else found
+
+    def needed_to_bound(self, margin: float, alpha: float) -> int | None:
+        """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""
+        if self.wins is not None:
+            return samples_to_bound(self.wins, self.losses, self.samples, margin, alpha)
+        return samples_to_bound_mean(self.deviation, self.difference, self.samples, margin, alpha, self.base)
+
+    def needed_to_find(self, alpha: float) -> int | None:
+        """Samples in which the loss that there seems to be would be significant at `alpha`; None: there is none."""
+        if self.wins is not None:
+            return samples_to_find(self.wins, self.losses, self.samples, alpha)
+        return samples_to_find_mean(self.deviation, self.difference, self.samples, alpha)
+
+
+def contrast(pair: Paired, alpha: float) -> Contrast:
+    """Top-1: exact McNemar and Tango's interval; other scores: resamples of the samples, and their outcomes swapped.
+
+    alpha: of the one-sided bound.
+    """
+    return _of_shares(pair, alpha) if pair.binary else _of_sums(pair, alpha)
+
+
+def _of_shares(pair: Paired, alpha: float) -> Contrast:
+    new, base, n = pair.new[:, 0] > 0, pair.base[:, 0] > 0, pair.samples
+    wins, losses = int(np.count_nonzero(new & ~base)), int(np.count_nonzero(base & ~new))
+    low, high = paired_share_interval(wins, losses, n)
+    difference = (wins - losses) / n
+    return Contrast(
+        **_common(pair), new=float(new.mean()), base=float(base.mean()), difference=difference, low=float(low),
+        high=float(high), bound=float(paired_share_interval(wins, losses, n, 1 - 2 * alpha)[0]),
+        p=float(mcnemar(wins, losses)), worse=float(mcnemar(wins, losses, "less")),
+        deviation=float(np.sqrt(((wins + losses) / n - difference**2) / n)),
+        wins=wins, losses=losses,
+    )  # fmt: skip
+
+
+def _of_sums(pair: Paired, alpha: float) -> Contrast:
+    sides = (pair.new, pair.base, pair.statistic)
+    drawn = paired_bootstrap(*sides)
+    low, high = drawn.interval()
+    # resamples of samples that do not differ do not differ either, but samples that were not drawn may
+    unseen = drawn.difference - drawn.second * unseen_share(pair.samples, alpha)
+    return Contrast(
+        **_common(pair), new=drawn.first, base=drawn.second, difference=drawn.difference, low=low, high=high,
+        bound=min(drawn.lower_bound(alpha), unseen), p=swap_test(*sides), worse=swap_test(*sides, "less"),
+        deviation=drawn.deviation,
+    )  # fmt: skip
+
+
+def _common(pair: Paired) -> dict[str, Any]:
+    return {"metric": pair.metric, "samples": pair.samples, "differing": pair.differing}

@@ -1,0 +1,28 @@
+"""A verdict as JUnit XML, which every CI service shows: one case a row, and one for the contract."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from suite.gate.render import headline, place, reasons
+from suite.gate.report import Report
+from suite.gate.verdict import CANNOT_TELL, PASSED, REGRESSED
+
+TAGS = {REGRESSED: "failure", CANNOT_TELL: "error"}
+
+
+def junit(report: Report) -> str:
+    """Failures are what regressed; errors are what cannot be told, as the run is no success either."""
+    cases = [(place(row), row.verdict, f"{row.verdict}: {row.reason}") for row in report.rows]
+    if report.contract:
+        broken = bool(report.contract.failed)
+        cases.insert(0, ("contract", REGRESSED if broken else PASSED, "; ".join(reasons(report)) if broken else ""))
+    counts = {f"{tag}s": str(sum(verdict == of for _, verdict, _ in cases)) for of, tag in TAGS.items()}
+    suite = ElementTree.Element("testsuite", name="reducerbench check", tests=str(len(cases)), **counts)
+    for name, verdict, reason in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"{report.new} against {report.base}", name=name)
+        if verdict in TAGS:
+            ElementTree.SubElement(case, TAGS[verdict], message=reason, type=verdict)
+    ElementTree.SubElement(suite, "system-out").text = headline(report)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

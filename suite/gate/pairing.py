@@ -1,0 +1,119 @@
+"""Which cells are compared with which: those asked for alike, or those of equal cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from suite.errors import RequestError
+from suite.gate.side import Entry, Side
+
+TOLERANCE = 0.02  # of BASE's cost
+
+
+@dataclass(frozen=True)
+class Match:
+    """A cell of BASE with the one of NEW that it is compared with; without one, `reason` says why.
+
+    cheaper: NEW costs less by more than the tolerance, so that it may pass but not regress here.
+    """
+
+    new: Entry | None
+    base: Entry | None
+    cheaper: bool = False
+    reason: str = ""
+
+
+def same_rate(new: Side, base: Side) -> tuple[list[Match], list[str]]:
+    """Two single cells; else cells with the same method and rate, or of two methods with the same rate.
+
+    The same is what was asked for, or, where that is nowhere the same, what it came to. Also the cells that have no
+    partner. RequestError if none has one.
+    """
+    if len(new.entries) == len(base.entries) == 1:
+        return [Match(new.entries[0], base.entries[0])], []
+    alone = len(new.methods) == len(base.methods) == 1
+    for came_to in (False, True):
+        keys = [{_key(entry, alone, came_to): entry for entry in side.entries} for side in (new, base)]
+        shared = [key for key in keys[0] if key in keys[1]]
+        if any(keys[0][key].reduced for key in shared):
+            break
+    if not shared:
+        raise RequestError(
+            f"{new.name} ({_some(new)}) and {base.name} ({_some(base)}) share no method and rate; name one cell of "
+            "each: 'RUN:METHOD RATE'"
+        )
+    lonely = [f"{e.label} is in {side.name} alone" for side, own, other in ((new, *keys), (base, *keys[::-1]))
+              for key, e in own.items() if key not in other]  # fmt: skip
+    return [Match(keys[0][key], keys[1][key]) for key in shared], lonely
+
+
+def _key(entry: Entry, alone: bool, came_to: bool) -> tuple[str, ...]:
+    return (str(entry.reduced) if alone else entry.method, entry.resolved_rate if came_to else entry.rate)
+
+
+def _some(side: Side) -> str:
+    labels = [entry.label for entry in side.entries]
+    return ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
+
+
+def same_cost(new: Side, base: Side, tolerance: float = TOLERANCE) -> list[Match]:
+    """Every reduced cell of BASE with the cell of NEW that costs the same.
+
+    That is the nearest in FLOPs if it differs by no more than `tolerance` of BASE's cost, else the nearest that costs
+    less: what is as good for less has passed, and what is worse for less proves nothing. Cells of NEW that failed
+    stand for themselves.
+
+    Raises:
+        RequestError: the sides have several methods and none in common, or BASE has no reduced cell.
+    """
+    return [match for methods in _methods(new, base) for match in _of_method(new, base, *methods, tolerance)]
+
+
+def _methods(new: Side, base: Side) -> list[tuple[str, str]]:
+    for side in (new, base):
+        if not side.methods:
+            raise RequestError(f"{side.name} has no cell in which tokens are reduced; there is nothing to check")
+    if len(new.methods) == len(base.methods) == 1:
+        return [(new.methods[0], base.methods[0])]
+    both = [(method, method) for method in new.methods if method in base.methods]
+    if not both:
+        raise RequestError(
+            f"{new.name} has {', '.join(new.methods)} and {base.name} {', '.join(base.methods)}; say which one of each "
+            "is meant: RUN:METHOD"
+        )
+    return both
+
+
+def _of_method(new: Side, base: Side, name: str, against: str, tolerance: float) -> Iterator[Match]:
+    own = [entry for entry in new.entries if entry.method == name and entry.reduced]
+    for entry in own:
+        if entry.status == "failed":
+            yield Match(entry, None, reason=entry.reason)
+    for entry in (entry for entry in base.entries if entry.method == against and entry.reduced):
+        if entry.status != "done":
+            yield Match(None, entry, reason=f"BASE is {entry.status}: {entry.reason or 'not finished'}")
+        elif entry.gmacs is None:
+            yield Match(None, entry, reason="BASE's cost is not known")
+        else:
+            yield _nearest(own, entry, tolerance)
+
+
+def _nearest(own: list[Entry], base: Entry, tolerance: float) -> Match:
+    counted = [entry for entry in own if entry.gmacs is not None and entry.status != "failed"]
+    near = min(counted, key=lambda entry: abs(entry.gmacs - base.gmacs), default=None)
+    if near is not None and abs(near.gmacs / base.gmacs - 1) <= tolerance:
+        return _standing(Match(near, base))
+    less = max((entry for entry in counted if entry.gmacs < base.gmacs), key=lambda e: e.gmacs, default=None)
+    if less is not None:
+        return _standing(Match(less, base, cheaper=True))
+    nearest = f"the nearest of NEW costs {near.gmacs / base.gmacs - 1:+.1%}" if near else "NEW has none that is counted"
+    return Match(None, base, reason=f"no cell at this cost: {nearest}")
+
+
+def _standing(match: Match) -> Match:
+    if match.new.status == "done":
+        return match
+    return Match(
+        match.new, match.base, match.cheaper, f"NEW is {match.new.status}: {match.new.reason or 'not finished'}"
+    )

@@ -1,0 +1,78 @@
+"""What a comparison came to, ready to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from suite.gate.contract import Contract
+from suite.gate.contrast import contrast
+from suite.gate.outcomes import pair_up
+from suite.gate.pace import memory_change, pace
+from suite.gate.pairing import Match
+from suite.gate.side import Side
+from suite.gate.verdict import Row, margin_of
+from suite.metric import Shown
+from suite.stats import holm
+
+LEVEL = 0.05
+UNMEASURED = "no metric that both have is stored sample by sample"
+
+
+@dataclass(frozen=True)
+class Report:
+    """new, base: what was compared. verdict: of `check`, "" of `compare`. needed: samples that would decide.
+
+    remarks: what a reader must know. skipped: why the contract tests were not run; "" if they were or had no place.
+    """
+
+    new: str
+    base: str
+    alpha: float
+    shown: Shown
+    rows: Sequence[Row]
+    remarks: Sequence[str]
+    margin: float | None = None
+    verdict: str = ""
+    needed: int | None = None
+    contract: Contract | None = None
+    skipped: str = ""
+
+    @property
+    def samples(self) -> list[int]:
+        return sorted({row.contrast.samples for row in self.rows if row.contrast})
+
+
+def rows_of(
+    matches: Sequence[Match], new: Side, base: Side, alpha: float, points: float | None = None, every: bool = False
+) -> list[Row]:
+    """A row of every match in the task's first metric, or in `every` one that both sides have.
+
+    points: the margin as people read the metric; None for the default.
+    """
+    same = new.identity.get("samples") == base.identity.get("samples")
+    paired = []
+    for match in matches:
+        if match.reason or match.new is None or match.base is None:
+            paired.append((match, []))
+            continue
+        found = pair_up(match.new.read(), match.base.read(), new.shown, same)
+        paired.append((match, found if every else [one for one in found if one.metric == new.shown.metrics[0]]))
+    whole = bool(new.shown.throughput)
+    rows = []
+    for match, found in paired:
+        if not found:
+            rows.append(Row(match, reason=match.reason or UNMEASURED))
+        costs = {"pace": pace(match.new, match.base, whole), "memory": memory_change(match.new, match.base)} if found \
+            else {}  # fmt: skip
+        for one in found:
+            seen = contrast(one, alpha)
+            rows.append(Row(match, seen, margin=margin_of(seen, points), **costs))
+    return rows
+
+
+def adjusted(rows: Sequence[Row]) -> list[Row]:
+    """With two-sided p-values, adjusted over all rows."""
+    tested = [row for row in rows if row.contrast is not None]
+    values = dict(zip(map(id, tested), holm([row.contrast.p for row in tested]).tolist()))
+    return [replace(row, adjusted=values.get(id(row))) for row in rows]

@@ -1,0 +1,55 @@
+"""A side of a comparison that is a run's folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.frame import load_frame, load_samples
+from suite.errors import RequestError
+from suite.gate.outcomes import KEPT
+from suite.gate.pace import TIMING
+from suite.gate.side import Entry, Side
+from suite.metric import Shown
+from suite.store.folder import RunFolder
+
+
+def run_side(out: Path, name: str) -> Side:
+    """All cells of the run in `out`. RequestError if it is none, or has random weights: its scores mean nothing."""
+    folder, frame = RunFolder(out), load_frame(out)
+    run = folder.read_run()
+    if (frame.weights_kind == "random").any():
+        raise RequestError(f"{name!r} has random weights, so its scores mean nothing; run it with a checkpoint")
+    entries = tuple(_entry(folder, row) for row in frame.itertuples())
+    return Side(name, run["identity"], run["spec"], Shown.from_dict(run["shown"]), entries)
+
+
+def _entry(folder: RunFolder, row: object) -> Entry:
+    cell = folder.cell(row.Index)
+    return Entry(
+        key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
+        resolved_rate=_text(row.resolved_rate), status=row.status, reason=row.reason, gmacs=_number(row.gmacs),
+        reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(cell.read("speed")),
+        whole_speed=_timing(cell.read("whole_speed")), read=partial(read_outcomes, folder.path, row.Index),
+    )  # fmt: skip
+
+
+def read_outcomes(out: Path, key: str) -> pd.DataFrame:
+    """The outcomes that scores are made of, by sample id."""
+    samples = load_samples(out, key).set_index("id")
+    return samples[[name for name in KEPT if name in samples]]
+
+
+def _timing(speed: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if speed is None else {name: speed.get(name) for name in TIMING}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)

@@ -1,0 +1,106 @@
+"""One side of a comparison: cells with their outcomes, whether they come from a run or from a stored baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from reports.text import reducer_label, training_mark
+from suite.ask import BASELINE
+from suite.errors import RequestError, unknown
+from suite.metric import Shown
+
+# What has to be equal on both sides -> the fields of a run's identity that decide it. A task is never another one.
+COMPARED = {
+    "task": ("task",),
+    "data": ("samples",),
+    "model": ("model",),
+    "weights": ("weights",),
+    "precision": ("precision",),
+    "image-size": ("image_size",),
+    "protocol": ("task_options", "protocol"),
+}
+REMARKED = ("torch", "timm", "device", "batch_size", "compile")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell. read: its outcomes by sample id, with the columns that scores are made of.
+
+    speed, whole_speed: part of a `SpeedResult` (`suite.gate.pace`), None where nothing was measured.
+    """
+
+    key: str
+    reducer: str
+    options: str
+    training: str
+    rate: str
+    resolved_rate: str
+    status: str
+    reason: str
+    gmacs: float | None
+    reduction: float | None
+    memory_mib: float | None
+    speed: dict[str, Any] | None
+    whole_speed: dict[str, Any] | None
+    read: Callable[[], pd.DataFrame] = field(repr=False, compare=False, default=pd.DataFrame)
+
+    @property
+    def method(self) -> str:
+        """Name with options and training, of a reducer's file without folders."""
+        return reducer_label(self.reducer, self.options, training_mark(self.training))
+
+    @property
+    def reduced(self) -> bool:
+        return self.reducer != BASELINE
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} {self.rate}".strip()
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cells that share data and model. name: as asked for. spec: the request that made them."""
+
+    name: str
+    identity: dict[str, Any]
+    spec: dict[str, Any]
+    shown: Shown
+    entries: tuple[Entry, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that reduce, each once."""
+        return list(dict.fromkeys(entry.method for entry in self.entries if entry.reduced))
+
+
+def check_comparable(new: Side, base: Side, allowed: Collection[str] = ()) -> list[str]:
+    """What differs and must be known, one sentence each. RequestError for what must not, unless it is in `allowed`."""
+    for name in allowed:
+        if name not in COMPARED or name == "task":
+            raise unknown("name in --allow-different", name, set(COMPARED) - {"task"})
+    remarks = []
+    for what, fields in COMPARED.items():
+        here, there = ([side.identity.get(name) for name in fields] for side in (new, base))
+        if here == there:
+            continue
+        said = f"{what} differs: {_short(here)} in {new.name}, {_short(there)} in {base.name}"
+        if what not in allowed:
+            allow = "" if what == "task" else f", or allow it with --allow-different {what}"
+            raise RequestError(f"{said}; compare runs of the same {what}{allow}")
+        remarks.append(f"{said} (allowed)")
+    for name in REMARKED:
+        here, there = new.identity.get(name), base.identity.get(name)
+        if here != there:
+            remarks.append(f"{name}: {here} in {new.name}, {there} in {base.name}")
+    return remarks
+
+
+def _short(values: list[Any]) -> str:
+    shown = [value for value in values if value not in ({}, None)]
+    texts = [value[:12] if isinstance(value, str) and len(value) == 64 else str(value) for value in shown]
+    return " ".join(texts) or "none"

@@ -1,0 +1,112 @@
+"""Running what is to be compared: a new method at the cost of a baseline, or two methods in the same rounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from suite.batches import sample_images
+from suite.engine import SOLVED_ON
+from suite.errors import RequestError
+from suite.gate.run_side import run_side
+from suite.gate.side import Side, check_comparable
+from suite.plan import make_plan
+from suite.progress import Progress
+from suite.spec import make_spec
+from suite.sweep import run
+
+# What a run against a stored side takes over from it, where it is not said otherwise.
+TAKEN_OVER = (
+    *("task", "data", "model", "checkpoint", "task_options", "limit", "batch_size", "image_size", "precision"),
+    "allow_missing",
+)
+OWN = ("reducers", "reducer_file")
+
+
+def sweep_against(
+    new: str, base: Side, values: Mapping[str, Any], progress: Progress, allowed: Collection[str] = ()
+) -> Side:
+    """NEW at what the cells of BASE cost.
+
+    RequestError if BASE has several methods, or differs in what is not `allowed`, and for what `run` refuses.
+    """
+    _refuse(values)
+    if len(base.methods) != 1:
+        raise RequestError(
+            f"{base.name} has {', '.join(base.methods) or 'no method'}; say which one is meant: {base.name}:METHOD"
+        )
+    given = {name: base.spec[name] for name in TAKEN_OVER if base.spec.get(name) not in (None, {}, "")}
+    given |= values
+    if not given.get("rates") and not given.get("flops"):
+        cuts = [entry.reduction for entry in base.entries if entry.reduced and entry.reduction is not None]
+        if not cuts:
+            raise RequestError(f"{base.name} does not say what its cells cost; name targets with --flops")
+        given["flops"] = targets(cuts)
+    given["reducers"] = [new]
+    planned = make_plan(make_spec(given)).identity  # said before the sweep, not after it
+    check_comparable(Side(new, planned, {}, base.shown, ()), base, allowed)
+    return _swept(given, [new], f"{_plain(new)}-against-{_plain(base.name)}", progress)[0]
+
+
+def sweep_both(new: str, base: str, values: Mapping[str, Any], progress: Progress) -> tuple[Side, Side]:
+    """NEW and BASE in one run, so that their speeds are measured side by side, at what the cells of BASE cost."""
+    _refuse(values)
+    given = dict(values)
+    if not given.get("rates"):
+        given["flops"] = reached({**given, "reducers": [base]})
+    found = _swept({**given, "reducers": [base, new]}, [new, base], f"{_plain(new)}-against-{_plain(base)}", progress)
+    return found[0], found[1]
+
+
+def reached(values: Mapping[str, Any]) -> list[str]:
+    """FLOPs targets that the method of `values` meets exactly: what its steps allow nearest to those asked for.
+
+    Another method is then compared with it at its true cost. A target that cannot be reached stays as it is.
+    """
+    plan = make_plan(make_spec(dict(values)))
+    found = []
+    for key, ask in plan.asks.items():
+        if not ask.rate.startswith("flops"):
+            continue
+        try:
+            solved = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["solved_reduction"]
+            found += targets([solved])
+        except RequestError:
+            found.append(ask.rate.partition("=")[2])
+    return list(dict.fromkeys(found))
+
+
+def targets(reductions: list[float]) -> list[str]:
+    """[-0.3392] -> ['-33.92%'], the least reduction first."""
+    return [f"{100 * cut:.2f}%" for cut in sorted(set(reductions), reverse=True)]
+
+
+def _swept(values: dict[str, Any], methods: list[str], name: str, progress: Progress) -> list[Side]:
+    """The cells of each of the methods, in a folder of their own unless `out` says which."""
+    spec = make_spec(values)
+    limited = f"-{spec.limit}" if spec.limit else ""
+    folder = values.get("out") or str(Path("results") / "check" / f"{spec.task}-{spec.model}-{name}{limited}")
+    results = run({**values, "out": folder}, progress=progress)
+    side = run_side(results.out, str(results.out))
+    asked = [entry for entry in side.entries if entry.key in results.cells]
+    return [
+        Side(method, side.identity, side.spec, side.shown, tuple(e for e in asked if e.reducer == _bare(method)))
+        for method in methods
+    ]
+
+
+def _bare(method: str) -> str:
+    return method if ".py:" in method else method.partition("@")[0]
+
+
+def _refuse(values: Mapping[str, Any]) -> None:
+    for name in OWN:
+        if values.get(name):
+            raise RequestError(f"--{name.replace('_', '-')} has no place here: NEW and --against say what is run")
+
+
+def _plain(text: str) -> str:
+    """Part of a folder's name: 'my/file.py:Mine' -> 'Mine'."""
+    return re.sub(r"[^\w.-]+", "-", text.rpartition(":")[2] if ".py:" in text else Path(text).name).strip("-")

@@ -1,0 +1,115 @@
+"""The rule by which a new method passes.
+
+A row is one cell of BASE and the cell of NEW that it is compared with; d = NEW - BASE in the task's first metric.
+
+- A row passes if NEW is not inferior: the one-sided 1 - alpha bound of d lies above -margin.
+- A row regressed if NEW is significantly worse, by a test whose p-values are adjusted over the rows (Holm), and d lies
+  beyond the margin; also where NEW failed or broke the contract.
+- Of any other row nothing can be said yet, and how many samples would say it is computed.
+
+NEW passes if every row does. That needs no adjustment: the chance that a NEW passes which is worse by the margin
+anywhere is at most alpha (intersection-union). NEW regressed if any row did: the chance that this happens to a NEW that
+is equal everywhere is at most alpha, as the tests are exact. Speed never decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from suite.gate.contrast import Contrast
+from suite.gate.pace import Pace
+from suite.gate.pairing import Match
+from suite.stats import holm
+
+PASSED, REGRESSED, CANNOT_TELL = "pass", "regressed", "cannot tell"
+EXIT = {PASSED: 0, REGRESSED: 3, CANNOT_TELL: 4}
+MARGIN, SHARE_OF_BASE = 0.005, 0.01
+"""Default margins: 0.5 points of top-1; 1 % of BASE's own score for others, whose ranges differ."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. reason: one sentence; needed: samples that would decide, None where no number is known."""
+
+    match: Match
+    contrast: Contrast | None = None
+    pace: Pace = field(default_factory=Pace)
+    memory: float | None = None
+    margin: float = 0.0
+    adjusted: float | None = None
+    verdict: str = CANNOT_TELL
+    reason: str = ""
+    needed: int | None = None
+
+
+def margin_of(found: Contrast, points: float | None) -> float:
+    """The margin in the unit of what is stored; points: as the user gave it, None for the default."""
+    if points is not None:
+        return points / found.metric.scale
+    return MARGIN if found.wins is not None else SHARE_OF_BASE * found.base
+
+
+def judge(rows: Sequence[Row], alpha: float) -> list[Row]:
+    """The rows with their adjusted p-values and verdicts."""
+    tested = [row for row in rows if row.contrast is not None and not row.match.cheaper]
+    adjusted = dict(zip(map(id, tested), holm([row.contrast.worse for row in tested]).tolist()))
+    return [_judged(replace(row, adjusted=adjusted.get(id(row))), alpha) for row in rows]
+
+
+def _judged(row: Row, alpha: float) -> Row:
+    found = row.contrast
+    if found is None:
+        new = row.match.new
+        broke = new is not None and new.status == "failed" and bool(new.resolved_rate)
+        return replace(row, verdict=REGRESSED if broke else CANNOT_TELL, reason=row.reason or row.match.reason)
+    if found.bound > -row.margin:
+        said = f"not worse by {_points(found, row.margin)} or more"
+        return replace(row, verdict=PASSED, reason=said + (", at less cost" if row.match.cheaper else ""))
+    if row.match.cheaper:
+        return replace(row, reason="NEW costs less here and is not as good: no cell of NEW at this cost")
+    if row.adjusted <= alpha and found.difference < -row.margin:
+        label = found.metric.label.removesuffix(" (%)")
+        said = f"{label} fell by {_points(found, -found.difference)}, from {_score(found, found.base)} to "
+        return replace(row, verdict=REGRESSED, reason=f"{said}{_score(found, found.new)}")
+    if found.difference <= -row.margin:
+        return replace(row, reason=f"seems worse by {_points(found, -found.difference)}, which may be chance")
+    return replace(row, reason=f"may be worse by {_points(found, row.margin)} or more")
+
+
+def planned(rows: Sequence[Row], alpha: float) -> list[Row]:
+    """The rows of `judge`; those of which nothing can be said with the samples that would decide them."""
+    family = sum(row.adjusted is not None for row in rows)
+    return [replace(row, needed=_needed(row, alpha, family)) if _open(row) else row for row in rows]
+
+
+def _open(row: Row) -> bool:
+    return row.verdict == CANNOT_TELL and row.contrast is not None and not row.match.cheaper
+
+
+def _needed(row: Row, alpha: float, family: int) -> int | None:
+    """If things are as they seem: to show a loss beyond the margin, at the strictest level that Holm may ask for, or
+    else to show that there is none.
+    """
+    if row.contrast.difference <= -row.margin:
+        return row.contrast.needed_to_find(alpha / family)
+    return row.contrast.needed_to_bound(row.margin, alpha)
+
+
+def overall(rows: Sequence[Row]) -> str:
+    verdicts = {row.verdict for row in rows}
+    return next((v for v in (REGRESSED, CANNOT_TELL) if v in verdicts), PASSED)
+
+
+def samples_needed(rows: Sequence[Row]) -> int | None:
+    """What would decide the row that needs most; None where there is none, or one that no number decides."""
+    needed = [row.needed for row in rows if row.verdict == CANNOT_TELL]
+    return max(needed) if needed and None not in needed else None
+
+
+def _points(found: Contrast, value: float) -> str:
+    return f"{found.metric.scale * value:.2f} points"
+
+
+def _score(found: Contrast, value: float) -> str:
+    return f"{found.metric.scale * value:.1f}"

@@ -1,0 +1,25 @@
+"""What the papers' tables measured, in terms of the models, methods and rates here: one file a paper."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from suite.errors import unknown
+from suite.papers.table import PaperTable
+
+
+@cache
+def paper_tables() -> dict[str, PaperTable]:
+    """Name -> table, in the order of the papers."""
+    from suite.papers import diffrate, dtem, dynamicvit, evit, mctf, secondary, tofu, tome, tps
+
+    papers = (dtem, mctf, tofu, tome, diffrate, evit, tps, dynamicvit, secondary)
+    return {table.name: table for paper in papers for table in paper.TABLES}
+
+
+def paper_table(name: str) -> PaperTable:
+    """RequestError, with the nearest names, for one that is not known."""
+    tables = paper_tables()
+    if name not in tables:
+        raise unknown("table", name, tables)
+    return tables[name]

@@ -1,0 +1,100 @@
+"""Names that the papers print, and what they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """rate: the one that the name stands for, where it stands for one."""
+
+    reducer: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rate: str = ""
+
+
+def _each(names: str, model: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(", "), model)
+
+
+AUGREG = "augreg_in21k_ft_in1k"
+SWAG = "!SWAG's checkpoints have no loader here"
+# "name@side": images of that side; "!...": why there is no such model here.
+MODELS = {
+    **_each("DeiT-T, DeiT-Ti, DeiT-Ti/16", "deit_tiny_patch16_224"),
+    **_each("DeiT-S, DeiT-S/16, ViT-S (DeiT)", "deit_small_patch16_224"),
+    **_each("DeiT-B, ViT-B (DeiT)", "deit_base_patch16_224"),
+    **_each("MAE-B, ViT-B (MAE), ViT-B MAE, ViT-B/16 MAE, ViT-B-MAE", "mae_vit_base_patch16"),
+    **_each("MAE-L, ViT-L (MAE), ViT-L MAE, ViT-L/16 MAE, ViT-L-MAE", "mae_vit_large_patch16"),
+    **_each("ViT-H (MAE), ViT-H MAE, ViT-H/14 MAE", "mae_vit_huge_patch14"),
+    **_each("ViT-S AugReg, ViT-S/16 AugReg (timm), ViT-S-21K", f"vit_small_patch16_224.{AUGREG}"),
+    **_each("ViT-B AugReg, ViT-B/16 AugReg (timm)", f"vit_base_patch16_224.{AUGREG}"),
+    **_each("ViT-L AugReg, ViT-L/16 AugReg, ViT-L/16 AugReg (timm)", f"vit_large_patch16_224.{AUGREG}"),
+    "ViT-L/16 @384 AugReg (timm)": f"vit_large_patch16_384.{AUGREG}",
+    "ViT-S": "vit_small_patch16_224.augreg_in1k",
+    "ViT-B-DINO": "vit_base_patch16_224.dino",
+    "DINOv2-B/14": "vit_base_patch14_dinov2@224",
+    "LV-ViT-S": "lvvit_s",
+    "Seg-S-Mask/16": "seg_small_mask_16",
+    **_each("ViT-B/16 @384 SWAG, ViT-L/16 @512 SWAG, ViT-H/14 @518 SWAG", SWAG),
+}
+
+_SIMILARITY = "an ablation of ToMe that is no option of `tome` here"
+_TOME_ABLATED = (
+    "feature X_pre, feature X, feature Q, feature V, distance euclidean, distance dot, distance softmax, "
+    "head aggregation concat, combine keep one, combine max pool, combine avg pool, partition sequential, "
+    "partition random, attention pruning, k-means (2 iters), k-means (5 iters), greedy matching"
+)
+_TOME_DEFAULT = (
+    "feature K, distance cosine, head aggregation mean, combine weighted avg, partition alternating, bipartite matching"
+)
+
+METHODS: dict[str, Method | str] = {
+    "none": Method("none"),
+    **dict.fromkeys(("ToMe", "ToMe (as published)"), Method("tome")),
+    **dict.fromkeys((f"ToMe: {name}" for name in _TOME_ABLATED.split(", ")), _SIMILARITY),
+    **dict.fromkeys((f"ToMe: {name}" for name in _TOME_DEFAULT.split(", ")), Method("tome")),
+    "ToMe: MAE, no proportional attention": Method("tome", {"proportional_attention": False}),
+    "ToMe: MAE, proportional attention": Method("tome", {"proportional_attention": True}),
+    "ToMe: AugReg, no proportional attention": Method("tome", {"proportional_attention": False}),
+    "ToMe: AugReg, proportional attention": Method("tome", {"proportional_attention": True}),
+    "ToMe: random pruning": Method("random"),
+    "DTEM": Method("dtem"),
+    "MCTF": Method("mctf"),
+    "MCTF-Fast": Method("mctf", rate="r=0.35@3,6,9"),
+    "MCTF sim only": Method("mctf", {"tau_info": 0.0, "tau_size": 0.0}),
+    "MCTF info only": Method("mctf", {"tau_sim": 0.0, "tau_size": 0.0}),
+    "MCTF sim+info": Method("mctf", {"tau_size": 0.0}),
+    "MCTF sim+info+size": Method("mctf"),
+    "MCTF bidirectional matching": Method("mctf"),
+    "MCTF one-way matching": Method("mctf", {"bidirectional": False}),
+    "ToFu": Method("tofu"),
+    "ToFu AVG": Method("tofu", {"merge": "average"}),
+    "ToFu MLERP": Method("tofu", {"merge": "mlerp"}),
+    "PRUNE then AVG (d=6)": Method("tofu", {"merge": "average", "d": 6}),
+    "AVG then PRUNE": "`tofu` prunes before it merges; the other order is no option of it",
+    **dict.fromkeys(("EViT", "EViT with inattentive token fusion", "EViT top-k"), Method("evit")),
+    "EViT (oracle ViT)": Method("evit"),
+    "EViT without inattentive token fusion": Method("evit", {"fuse": False}),
+    "remove inattentive tokens at blocks 4/7/10": Method("evit", {"fuse": False}),
+    **dict.fromkeys(("EViT random", "EViT min-k"), "an ablation of EViT that is no option of `evit` here"),
+    "dTPS": Method("dtps"),
+    "eTPS": Method("etps"),
+    "TPS": "the abstract does not say which of dTPS and eTPS it is",
+    "DynamicViT": Method("dynamicvit"),
+    "ATS": Method("ats"),
+    "PiToMe": Method("pitome"),
+    "K-Medoids": Method("kmedoids"),
+    "DPC-KNN": Method("dpcknn"),
+    "SiT": Method("sit"),
+    "Sinkhorn": Method("sinkhorn"),
+    "PatchMerger": Method("patchmerger"),
+    **dict.fromkeys(("DiffRate", "DiffRate prune then merge"), Method("diffrate")),
+    **dict.fromkeys(
+        ("DiffRate merge then prune", "DiffRate merge only", "DiffRate prune only"),
+        "an ablation of DiffRate that is no option of `diffrate` here",
+    ),
+}

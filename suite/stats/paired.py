@@ -1,0 +1,191 @@
+"""Two methods on the same samples: how far apart they are, how sure that is, and whether chance alone would do.
+
+Of a share of right answers only the samples count on which the two disagree: `wins`, where the first alone is right,
+and `losses`, where the second alone is. Any other score is a function of sums over the samples (a mean, a ratio of
+sums such as mIoU, METEOR): the resamples draw samples, never sums, and the same ones for both methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom, norm
+
+from suite.stats.intervals import bootstrap_sums, percentile_interval
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Sums over n samples (R, k) -> the score that each row of sums comes to (R,)."""
+
+SIGNS = 2**22  # drawn at a time: 32 MiB
+HALVINGS = 60  # of an interval of width 2: what is left is below a float64's precision
+
+
+def mcnemar(wins: ArrayLike, losses: ArrayLike, alternative: str = "two-sided") -> np.ndarray:
+    """Exact p-values of the hypothesis that a disagreement is as often a win as a loss.
+
+    wins, losses: whole numbers of any one shape. alternative: 'two-sided', or 'less': the first is worse. The p-value
+    is 1 where the two never disagree. Under the hypothesis P(p <= a) <= a for every a, at any number of samples.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    1947; exact by the binomial distribution of wins given wins + losses.
+
+    Raises:
+        ValueError: a negative count, or an unknown alternative.
+    """
+    wins, losses = np.asarray(wins, dtype=np.int64), np.asarray(losses, dtype=np.int64)
+    if (wins < 0).any() or (losses < 0).any():
+        raise ValueError("wins and losses are counts, and one of them is negative")
+    if alternative == "less":
+        return binom.cdf(wins, wins + losses, 0.5)
+    if alternative != "two-sided":
+        raise ValueError(f"alternative {alternative!r} is unknown; use 'two-sided' or 'less'")
+    return np.minimum(1.0, 2 * binom.cdf(np.minimum(wins, losses), wins + losses, 0.5))
+
+
+def paired_share_interval(
+    wins: ArrayLike, losses: ArrayLike, n: ArrayLike, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval of the difference of two shares of right answers on the same n samples, each (wins - losses) / n.
+
+    Any one shape, counts need not be whole; the result is (low, high) of that shape, within [-1, 1]. Where the two
+    never disagree it is still z^2 / (n + z^2) wide on either side: so large a difference may go unseen in n samples.
+
+    Source: T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design", Statistics in Medicine, 1998. Its one-sided bound is the test of non-inferiority given there.
+
+    Raises:
+        ValueError: wins + losses exceeds n, n is 0, or level is not within (0, 1).
+    """
+    wins, losses, n = (np.asarray(value, dtype=np.float64) for value in (wins, losses, n))
+    if (n <= 0).any() or (wins < 0).any() or (losses < 0).any() or (wins + losses > n).any():
+        raise ValueError("wins and losses must be counts of n > 0 samples, and no more than n together")
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}; it must lie strictly between 0 and 1, e.g. 0.95")
+    z = norm.ppf(0.5 + level / 2)
+    low = _tango_bound(wins, losses, n, z)
+    high = -_tango_bound(losses, wins, n, z)
+    return low, high
+
+
+def _tango_bound(wins: np.ndarray, losses: np.ndarray, n: np.ndarray, z: float) -> np.ndarray:
+    """The difference d0 <= (wins - losses) / n at which the score statistic is z, by bisection: it falls in d0."""
+    least, largest = np.full(np.shape(wins - losses + n), -1.0), (wins - losses) / n
+    for _ in range(HALVINGS):
+        middle = (least + largest) / 2
+        beyond = _tango_statistic(wins, losses, n, middle) > z
+        least, largest = np.where(beyond, middle, least), np.where(beyond, largest, middle)
+    return least
+
+
+def _tango_statistic(wins: np.ndarray, losses: np.ndarray, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    # the likeliest probability of a loss if the difference of the two shares is d
+    linear = (2 * n - wins + losses) * d - wins - losses
+    root = np.sqrt(np.maximum(linear**2 + 8 * n * losses * d * (1 - d), 0))
+    loss = (root - linear) / (4 * n)
+    variance = n * np.maximum(2 * loss + d * (1 - d), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(variance > 0, (wins - losses - n * d) / np.sqrt(variance), np.inf)
+
+
+def unseen_share(n: float, alpha: float) -> float:
+    """The largest share of samples of which none among n may be seen by chance `alpha`: z^2 / (n + z^2), about 3 / n.
+
+    Where two methods never disagree, it bounds how often they may.
+    """
+    z2 = norm.isf(alpha) ** 2
+    return float(z2 / (n + z2))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The difference of two scores on the same samples, and what it is in resamples of them (draws, (R,))."""
+
+    first: float
+    second: float
+    draws: np.ndarray
+
+    @property
+    def difference(self) -> float:
+        return self.first - self.second
+
+    @property
+    def deviation(self) -> float:
+        """Standard error."""
+        return float(self.draws.std(ddof=1))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The middle `level` of the resamples."""
+        return percentile_interval(self.draws, level)
+
+    def lower_bound(self, alpha: float) -> float:
+        """What a resample falls below with chance `alpha`: a one-sided bound at confidence 1 - alpha."""
+        return float(np.quantile(self.draws, alpha))
+
+
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, statistic: Statistic, seed: int = 0, resamples: int = 2000
+) -> Resampled:
+    """Difference of two scores, and of both on the same resamples of the samples.
+
+    Args:
+        first, second: (n, k) what each sample adds to the sums that a score is made of, the same sample in each row.
+        statistic: makes scores of sums. A resample for which one of the two is NaN is left out.
+
+    Raises:
+        ValueError: the two are no pairs, have no rows, or hold NaN or Inf.
+    """
+    first, second = _pairs(first, second)
+    width = first.shape[1]
+    sums = bootstrap_sums(np.hstack([first, second]), seed, resamples)
+    draws = statistic(sums[:, :width]) - statistic(sums[:, width:])
+    values = [float(statistic(side.sum(axis=0)[None])[0]) for side in (first, second)]
+    return Resampled(*values, draws[~np.isnan(draws)])
+
+
+def swap_test(
+    first: ArrayLike,
+    second: ArrayLike,
+    statistic: Statistic,
+    alternative: str = "two-sided",
+    seed: int = 0,
+    resamples: int = 2000,
+) -> float:
+    """p-value of the hypothesis that it makes no difference which of the two methods a sample's outcome is from.
+
+    Which is whose is drawn anew for every sample. As the true assignment is one of the draws, P(p <= a) <= a under the
+    hypothesis for every a, at any number of samples; for right and wrong answers it is McNemar's test. Arguments as for
+    `paired_bootstrap`; alternative as for `mcnemar`.
+
+    Source: E. W. Noreen, "Computer-intensive methods for testing hypotheses", 1989 (approximate randomization).
+    """
+    if alternative not in ("two-sided", "less"):
+        raise ValueError(f"alternative {alternative!r} is unknown; use 'two-sided' or 'less'")
+    first, second = _pairs(first, second)
+    half, both = (first - second) / 2, (first + second).sum(axis=0) / 2
+    differing = half[(half != 0).any(axis=1)]  # to swap equal outcomes changes nothing
+    observed = _difference(statistic, both[None], half.sum(axis=0)[None])[0]
+    draw, found = np.random.default_rng(seed), []
+    chunk = max(1, SIGNS // max(1, len(differing)))
+    for begin in range(0, resamples, chunk):
+        owners = draw.integers(0, 2, (min(chunk, resamples - begin), len(differing)), dtype=np.int8)
+        found.append((2.0 * owners - 1) @ differing)
+    drawn = _difference(statistic, both[None], np.concatenate(found))
+    slack = 1e-9 * max(abs(observed), 1e-12)  # equal but for the order of additions
+    extreme = drawn <= observed + slack if alternative == "less" else np.abs(drawn) >= abs(observed) - slack
+    return float((1 + np.count_nonzero(extreme)) / (1 + resamples))
+
+
+def _difference(statistic: Statistic, both: np.ndarray, half: np.ndarray) -> np.ndarray:
+    return statistic(both + half) - statistic(both - half)
+
+
+def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.ndim != 2 or first.shape != second.shape or not len(first):
+        raise ValueError(f"outcomes of shapes {first.shape} and {second.shape} are not pairs of one sample each")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("outcomes hold NaN or Inf; leave out the samples that have none, or say why")
+    return first, second

@@ -1,0 +1,121 @@
+"""What a paired comparison of a given size can find, and how large it has to be to find it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.stats import binom, norm
+
+from suite.stats.paired import paired_share_interval, unseen_share
+
+POWER = 0.8
+MOST = 10**9  # samples; more than that are as good as never enough
+
+
+def mcnemar_power(difference: float, discordant: float, n: int, alpha: float, two_sided: bool = True) -> float:
+    """How often exact McNemar rejects at `alpha` if the second of two methods is right more often by `difference`.
+
+    difference: of the shares, >= 0. discordant: share of samples on which the two disagree, at least `difference`.
+    """
+    if not 0 <= difference <= discordant <= 1:
+        raise ValueError(f"a difference of {difference} among {discordant} of the samples is not possible")
+    if discordant == 0:
+        return 0.0
+    spread = 9 * math.sqrt(n * discordant * (1 - discordant)) + 9
+    middle = n * discordant
+    count = np.arange(max(0, math.floor(middle - spread)), min(n, math.ceil(middle + spread)) + 1)
+    level = alpha / 2 if two_sided else alpha
+    # the most wins of the worse method that are still rejected, -1 where no number is
+    most = binom.ppf(level, count, 0.5).astype(np.int64)
+    most = np.where(binom.cdf(most, count, 0.5) > level, most - 1, most)
+    wins = (discordant - difference) / (2 * discordant)
+    return float(np.sum(binom.pmf(count, n, discordant) * binom.cdf(most, count, wins)))
+
+
+def smallest_difference(discordant: float, n: int, alpha: float, two_sided: bool = True, power: float = POWER) -> float:
+    """The difference of two shares that exact McNemar finds with probability `power` in n samples; NaN if none is.
+
+    discordant: share of samples on which the two methods disagree anyhow, half of them wins; a larger difference makes
+    for more of them.
+    """
+    low, high = 0.0, 1.0
+    if mcnemar_power(1.0, 1.0, n, alpha, two_sided) < power:
+        return math.nan
+    for _ in range(40):
+        middle = (low + high) / 2
+        found = mcnemar_power(middle, max(discordant, middle), n, alpha, two_sided)
+        low, high = (low, middle) if found >= power else (middle, high)
+    return high
+
+
+def smallest_normal_difference(deviation: float, alpha: float, two_sided: bool = True, power: float = POWER) -> float:
+    """The same of any score whose difference has the standard error `deviation`, by the normal distribution."""
+    return (norm.isf(alpha / 2 if two_sided else alpha) + norm.ppf(power)) * deviation
+
+
+def samples_to_bound(
+    wins: float, losses: float, n: int, margin: float, alpha: float, power: float = POWER
+) -> int | None:
+    """Samples after which the lower bound of a difference of shares lies above -margin with probability `power`.
+
+    If as many of them are wins and losses as now, but for a difference in favour, which is not counted on. None where
+    the difference is as large as the margin already: no number will do.
+    """
+    wins, losses = _no_better(wins, losses)
+    share, difference = (wins + losses) / n, (wins - losses) / n
+    if difference <= -margin:
+        return None
+
+    def enough(count: int) -> bool:
+        low, _ = paired_share_interval(wins * count / n, losses * count / n, count, 1 - 2 * alpha)
+        return float(low) - norm.ppf(power) * math.sqrt(max(share - difference**2, 0) / count) > -margin
+
+    return _least(enough)
+
+
+def samples_to_bound_mean(
+    deviation: float, difference: float, n: int, margin: float, alpha: float, at_stake: float, power: float = POWER
+) -> int | None:
+    """The same of any score, by the normal distribution, and no fewer than `unseen_share` of `at_stake` asks for.
+
+    deviation: standard error of the difference over n samples. at_stake: what a sample that fails altogether costs.
+    """
+    difference = min(difference, 0.0)
+    if difference <= -margin:
+        return None
+    normal = n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / (difference + margin)) ** 2
+    return max(math.ceil(normal), _least(lambda count: difference - at_stake * unseen_share(count, alpha) > -margin))
+
+
+def samples_to_find(wins: float, losses: float, n: int, alpha: float, power: float = POWER) -> int | None:
+    """Samples in which one-sided exact McNemar finds, with probability `power`, a loss such as there is now."""
+    share, difference = (wins + losses) / n, (losses - wins) / n
+    if difference <= 0:
+        return None
+    return _least(lambda count: mcnemar_power(difference, share, count, alpha, two_sided=False) >= power)
+
+
+def samples_to_find_mean(deviation: float, difference: float, n: int, alpha: float, power: float = POWER) -> int | None:
+    """The same of any score, by the normal distribution."""
+    if difference >= 0:
+        return None
+    return math.ceil(n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / difference) ** 2)
+
+
+def _no_better(wins: float, losses: float) -> tuple[float, float]:
+    """Half wins, half losses, where there are more wins."""
+    return (wins, losses) if wins <= losses else ((wins + losses) / 2,) * 2
+
+
+def _least(enough: object) -> int | None:
+    """The least number of samples that is enough, if more are always better; None beyond `MOST`."""
+    low, high = 0, 1
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,274 @@
+"""What `compare`, `check` and `baseline` promise, on a real sweep of the embedded task and on written run folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from suite.engine import execute
+from suite.gate.check import check
+from suite.gate.compare import compare
+from suite.gate.contract import prove
+from suite.gate.junit import junit
+from suite.gate.pace import pace
+from suite.gate.pairing import same_cost
+from suite.gate.render import headline, markdown, reasons
+from suite.gate.report import Report
+from suite.gate.select import load_side
+from suite.gate.side import Entry, Side
+from suite.metric import Shown
+from suite.plan import make_plan
+from suite.progress import Progress
+from suite.spec import make_spec
+from tasks.classification import ClassificationTask
+from tasks.segmentation import SegmentationTask
+from tests.unit.gate_runs import IDENTITY, cli, identified
+from tests.unit.run_folder import rewrite, sample_ids, write_cell, write_run, write_samples
+
+BROKEN = Path(__file__).parent / "broken_tome.py"
+WRONG = {"WrongParity": "wrong parity", "NoSizes": "no size weighting", "ClassTokenMerged": "class token merged"}
+LIMIT, MARGIN = 90, 3.0  # so many samples could show a loss of three points
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory) -> Path:
+    """ToMe, a copy and three broken ones on scenes, where half of the FLOPs are left."""
+    out = tmp_path_factory.mktemp("gate") / "run"
+    reducers = ["tome", *(f"{BROKEN}:{name}" for name in ("Copy", *WRONG))]
+    asked = {"reducers": reducers, "rates": ["r=15"], "limit": LIMIT, "speed": False, "workers": 0, "device": "cpu"}
+    execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True))
+    return out
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    """ToMe and EViT at four rates, and the unreduced model, on 400 samples."""
+    (tmp_path / "run").mkdir()
+    return identified(write_run(tmp_path / "run", {"tome": 4.0, "evit": 7.0}))
+
+
+# --- the gate, on real outcomes
+
+
+def test_an_identical_copy_passes(sweep):
+    report = check(f"{sweep}:Copy", f"{sweep}:tome", {}, margin=MARGIN)
+    assert report.verdict == "pass"
+    (row,) = report.rows
+    assert (row.contrast.differing, row.contrast.samples) == (0, LIMIT)
+    assert row.match.new.gmacs == row.match.base.gmacs
+
+
+@pytest.mark.parametrize("name", WRONG, ids=WRONG.values())
+def test_a_broken_copy_regresses_and_the_message_says_what_fell_and_by_how_much(sweep, name):
+    report = check(f"{sweep}:{name}", f"{sweep}:tome", {}, margin=MARGIN)
+    assert report.verdict == "regressed"
+    found = report.rows[0].contrast
+    lost = f"Top-1 fell by {-100 * found.difference:.2f} points, from {100 * found.base:.1f} to {100 * found.new:.1f}"
+    assert headline(report) == f"regressed: broken_tome.py:{name} against tome at r=15: {lost}"
+
+
+def test_the_command_runs_a_reducer_file_at_the_baselines_cost_and_exits_with_3(sweep, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli("baseline", "save", "tome", f"{sweep}:tome") == 0
+    summary, xml = tmp_path / "summary.md", tmp_path / "junit.xml"
+    code = cli(
+        "check", f"{BROKEN}:WrongParity", "--against", "tome", "--margin", MARGIN, "--no-contract", "--no-speed",
+        "--workers", 0, "--device", "cpu", "--out", tmp_path / "new", "--markdown", summary, "--junit", xml,
+    )  # fmt: skip
+    assert code == 3
+    said = capsys.readouterr().out
+    assert "regressed: broken_tome.py:WrongParity" in said
+    assert "contract tests left out" in said
+    assert "Top-1 fell by" in summary.read_text()
+    (case,) = ElementTree.parse(xml).iter("testcase")
+    assert "Top-1 fell by" in case.find("failure").get("message")
+    frame = load_side(str(tmp_path / "new")).entries
+    reduced = next(entry for entry in frame if entry.reduced)
+    assert reduced.resolved_rate == "r=15"  # solved for what the baseline's cell costs
+
+
+def test_other_data_than_the_baselines_are_refused_before_anything_is_run(sweep, tmp_path, capsys):
+    out = tmp_path / "new"
+    asked = ("check", "tofu", "--against", f"{sweep}:tome", "--no-contract", "--limit", 20, "--out", out)
+    assert cli(*asked) == 2
+    assert "data differs: 20 (" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_few_samples_cannot_tell_even_of_a_copy_and_the_number_that_would_is_named(tmp_path, capsys):
+    code = cli(
+        "check", f"{BROKEN}:Copy", "--against", "tome", "--no-contract", "--no-speed", "--limit", 20, "--rates", "r=15",
+        "--workers", 0, "--device", "cpu", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 4
+    assert "cannot tell" in (said := capsys.readouterr().out)
+    assert "about 539 samples are needed, these are 20" in said
+
+
+def test_a_broken_promise_is_named_before_anything_is_run():
+    proved = prove(f"{BROKEN}:ClassTokenMerged", only="prefix_tokens_stay and MAE")
+    assert proved.tests == 1
+    assert list(proved.failed) == ["prefix tokens stay first alone and of size one"]
+    report = Report("mine", "tome", 0.05, ClassificationTask.shown, [], [], verdict="regressed", contract=proved)
+    assert headline(report) == "regressed: mine breaks 1 of the promises that every reducer makes"
+    assert "prefix tokens stay first alone" in "\n".join(reasons(report))
+    assert "prefix tokens stay first alone" in markdown(report)
+    assert 'failures="1"' in junit(report)
+
+
+# --- what is compared with what
+
+
+def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_what_could_be_seen(written, capsys):
+    report = compare(f"{written}:tome", f"{written}:evit")
+    assert len(report.rows) == 4
+    assert all(row.match.new.rate == row.match.base.rate for row in report.rows)
+    worst = report.rows[-1]
+    assert worst.contrast.difference > 0
+    assert all(row.adjusted >= row.contrast.p for row in report.rows)
+    assert cli("compare", f"{written}:tome", f"{written}:evit") == 0
+    assert "±" in capsys.readouterr().out
+
+
+def test_single_cells_are_compared_whatever_their_rates(written):
+    report = compare(f"{written}:tome flops=-15%", f"{written}:evit flops=-50%")
+    assert len(report.rows) == 1
+    assert report.rows[0].match.base.reducer == "evit"
+
+
+def test_a_cell_can_be_named_by_its_key_by_its_rate_or_by_what_that_came_to(written):
+    wanted = load_side(f"{written}:tome flops=-50%").entries
+    assert load_side(f"{written}#tome-flops--50").entries == wanted
+    assert load_side(f"{written}:tome {wanted[0].resolved_rate}").entries == wanted
+
+
+def entry(reducer: str, gmacs: float | None, status: str = "done", rate: str = "r=1", **changes) -> Entry:
+    values = {
+        "key": f"{reducer}-{gmacs}", "options": "", "training": "", "resolved_rate": rate, "reason": "it broke",
+        "reduction": None, "memory_mib": None, "speed": None, "whole_speed": None,
+    }  # fmt: skip
+    return Entry(reducer=reducer, gmacs=gmacs, status=status, rate=rate, **(values | changes))
+
+
+def side(*entries: Entry) -> Side:
+    return Side("side", IDENTITY, {}, Shown(()), entries)
+
+
+def matched(*new: Entry, base: float = 1.0) -> list:
+    return same_cost(side(*new), side(entry("base", base)))
+
+
+def test_cells_are_matched_by_cost_within_two_percent_else_by_the_next_cheaper_one():
+    (near,) = matched(entry("new", 0.97), entry("new", 1.015), entry("new", 1.04))
+    assert (near.new.gmacs, near.cheaper) == (1.015, False)
+    (cheaper,) = matched(entry("new", 0.9), entry("new", 0.97), entry("new", 1.03))
+    assert (cheaper.new.gmacs, cheaper.cheaper) == (0.97, True)
+    (none,) = matched(entry("new", 1.03))
+    assert none.new is None
+    assert none.reason == "no cell at this cost: the nearest of NEW costs +3.0%"
+
+
+def test_cells_that_failed_or_run_still_are_named_and_a_failure_of_new_alone_is_a_regression(written):
+    rewrite(written / "run.json", cells=[*json.loads((written / "run.json").read_text())["cells"], "mine-r=1"])
+    write_cell(written, "mine", "r=1", about={"resolved_rate": "r=1"})
+    (written / "cells" / "mine-r-1" / "failed.json").write_text('{"reason": "NaN in batch 3"}')
+    report = check(f"{written}:mine", f"{written}:tome", {})
+    assert report.verdict == "regressed"
+    assert "NaN in batch 3" in headline(report)
+    for folder in (written / "cells").glob("tome-*"):
+        (folder / "scores.json").unlink()
+    report = check(f"{written}:evit", f"{written}:tome", {})
+    assert report.verdict == "cannot tell"
+    assert "BASE is running" in reasons(report)[0]
+    report = compare(f"{written}:evit", f"{written}:tome")
+    assert "tome flops=-15% is running" in report.rows[0].reason
+
+
+def test_a_loss_at_less_cost_proves_nothing_and_as_good_at_less_cost_passes(written):
+    small = check(f"{written}:evit flops=-50%", f"{written}:tome flops=-15%", {}, margin=1.0)
+    assert small.verdict == "cannot tell"
+    assert "costs less" in small.rows[0].reason
+    assert small.rows[0].adjusted is None
+    equal = check(f"{written}:evit flops=-50%", f"{written}:tome flops=-15%", {}, margin=20.0)
+    assert equal.verdict == "pass"
+
+
+# --- speed
+
+
+def timed(pairs: list[tuple[float, float]], **changes) -> dict:
+    rounds = [{"im_s": own, "baseline_im_s": beside} for own, beside in pairs]
+    return {"rounds": rounds, "device": "CPU", "batch_size": 64, "precision": "fp32", "compile": False} | changes
+
+
+def test_cells_of_the_same_rounds_are_compared_round_by_round():
+    beside = [100.0, 90.0, 110.0, 100.0, 95.0]
+    new = entry("new", 1.0, speed=timed([(2.2 * b, b) for b in beside]))
+    base = entry("base", 1.0, speed=timed([(2.0 * b, b) for b in beside], noisy=True))
+    found = pace(new, base)
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.1, 1.1, 1.1))
+    assert found.noisy
+
+
+def test_cells_of_two_runs_are_compared_by_their_speedups_with_an_interval_that_holds_the_truth():
+    draw, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        sides = []
+        for speedup in (2.2, 2.0):  # the second machine hour was half as fast
+            beside = draw.lognormal(np.log(100 / len(sides or [0])), 0.02, 5)
+            sides.append(entry("m", 1.0, speed=timed([(speedup * b * draw.lognormal(0, 0.02), b) for b in beside])))
+        found = pace(*sides)
+        held += found.low <= 1.1 <= found.high
+    assert held / 300 == pytest.approx(0.95, abs=0.04)
+
+
+def test_speeds_of_other_devices_are_not_compared():
+    beside = [(200.0, 100.0)] * 3
+    found = pace(entry("a", 1.0, speed=timed(beside)), entry("b", 1.0, speed=timed(beside, device="H100")))
+    assert found.ratio is None
+    assert found.note == "timed with device CPU and H100"
+    assert pace(entry("a", 1.0), entry("b", 1.0)).note == "not timed"
+
+
+# --- other tasks
+
+
+def scored(out: Path, shown: Shown, make) -> Path:
+    """A run of `shown`'s task whose cells hold what `make(cell's name, ids)` gives."""
+    rewrite(out / "run.json", shown=shown.as_dict())
+    ids = sample_ids(400)
+    for folder in (out / "cells").iterdir():
+        write_samples(folder / "samples.parquet", pa.Table.from_pylist(make(folder.name, ids)))
+    return out
+
+
+def test_masks_are_compared_by_resampled_areas_and_the_scores_are_those_of_all_images(written):
+    def make(name: str, ids: list[str]) -> list[dict]:
+        draw = np.random.default_rng(1)
+        lost = 40 if name.startswith("evit") else 20
+        rows = []
+        for id in ids:
+            true = draw.integers(100, 500, 3)
+            hit = true - np.minimum(true, draw.integers(0, lost, 3))
+            rows.append({"id": id, "prediction": "", "classes": [0, 1, 4], "intersection": hit.tolist(),
+                         "predicted": true.tolist(), "labelled": true.tolist()})  # fmt: skip
+        return rows
+
+    scored(written, SegmentationTask.shown, make)
+    report = compare(f"{written}:tome flops=-50%", f"{written}:evit flops=-50%")
+    (row,) = report.rows
+    found = row.contrast
+    rows = pd.DataFrame(make("tome", sample_ids(400)))
+    hit, all_ = (np.sum(list(rows[name]), axis=0) for name in ("intersection", "labelled"))
+    assert found.new == pytest.approx(np.mean(hit / (2 * all_ - hit)))
+    assert found.low > 0
+    assert found.p < 0.001
+    verdict = check(f"{written}:evit flops=-50%", f"{written}:tome flops=-50%", {})
+    assert verdict.verdict == "regressed"
+    assert "mIoU fell by" in headline(verdict)

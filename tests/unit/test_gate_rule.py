@@ -1,0 +1,83 @@
+"""The gate's rule, proved by simulation: how often it is wrong, and what it finds."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from suite.gate.contrast import Contrast, contrast
+from suite.gate.outcomes import Paired
+from suite.gate.pairing import Match
+from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall
+from suite.metric import Metric
+from suite.stats import smallest_difference, unseen_share
+from tests.unit.test_paired_stats import chance, counts
+
+TOP1, CIDER = Metric("top1", "Top-1 (%)"), Metric("cider", "CIDEr", largest=10.0)
+
+
+def answers(wins: int, losses: int, n: int) -> Paired:
+    new, base = np.ones((n, 1)), np.ones((n, 1))
+    base[:wins] = new[wins : wins + losses] = 0
+    return Paired(TOP1, new, base, lambda sums: sums[:, 0] / n)
+
+
+@cache
+def seen(wins: int, losses: int, n: int) -> Contrast:
+    return contrast(answers(wins, losses, n), 0.05)
+
+
+def verdicts(n: int, wins: float, losses: float, margin: float, rows: int = 4, trials: int = 500) -> list[str]:
+    """What the gate says of `trials` comparisons of so many rows, each with its own samples."""
+    drawn = zip(*(side.reshape(trials, rows).tolist() for side in counts(n, wins, losses, trials * rows)))
+    return [
+        overall(judge([Row(Match(None, None), seen(won, lost, n), margin=margin) for won, lost in zip(*trial)], 0.05))
+        for trial in drawn
+    ]
+
+
+@pytest.mark.parametrize(("n", "share"), [(50, 0.1), (1000, 0.06)])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_method_against_its_equal_regresses_no_more_often_than_alpha(n, share, rows):
+    said = verdicts(n, share / 2, share / 2, margin=0.005, rows=rows)
+    assert said.count(REGRESSED) / len(said) <= 0.05 + chance(0.05, len(said))
+
+
+@pytest.mark.parametrize(("n", "share"), [(1000, 0.04), (300, 0.1)])
+def test_a_method_that_is_worse_by_the_margin_passes_no_more_often_than_alpha(n, share):
+    margin = 0.02
+    said = verdicts(n, (share - margin) / 2, (share + margin) / 2, margin=margin, rows=1)
+    assert said.count(PASSED) / len(said) <= 0.05 + chance(0.05, len(said)) + 0.005
+    said = verdicts(n, (share - margin) / 2, (share + margin) / 2, margin=margin, rows=4, trials=200)
+    assert said.count(PASSED) / len(said) <= 0.01
+
+
+def test_a_loss_that_can_be_seen_regresses_four_times_of_five_and_more():
+    n, share, rows = 1000, 0.06, 4
+    effect = smallest_difference(share, n, 0.05 / rows, two_sided=False)
+    said = verdicts(n, (share - effect) / 2, (share + effect) / 2, margin=0.005, rows=rows)
+    assert said.count(REGRESSED) / len(said) >= 0.8
+
+
+def test_an_identical_method_passes_as_soon_as_the_samples_could_have_shown_a_difference():
+    assert [overall(judge([Row(Match(None, None), seen(0, 0, n), margin=0.005)], 0.05)) for n in (538, 539)] == [
+        "cannot tell", PASSED,
+    ]  # fmt: skip
+
+
+def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
+    for n, passes in ((100, False), (300, True)):
+        cider = np.random.default_rng(8).gamma(2.0, size=(n, 1))
+        found = contrast(Paired(CIDER, cider, cider, lambda sums, n=n: sums[:, 0] / n), 0.05)
+        assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+        assert found.bound == pytest.approx(-found.base * unseen_share(n, 0.05))
+        assert (found.bound > -0.01 * found.base) == passes
+        assert passes or found.needed_to_bound(0.01 * found.base, 0.05) == 268
+
+
+def test_a_significant_loss_within_the_margin_is_no_regression():
+    said = judge([Row(Match(None, None), seen(100, 200, 50_000), margin=0.005)], 0.05)[0]
+    assert said.adjusted < 1e-6
+    assert said.verdict == PASSED

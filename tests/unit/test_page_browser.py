@@ -1,0 +1,233 @@
+"""The page of a run in a real browser, opened from disk: what a person can do with it, and what they see first."""
+
+import re
+import shutil
+
+import pytest
+
+from reports.frame import load_frame
+from reports.page.markers import contrast
+from reports.page.outcomes import load_outcomes
+from reports.page.pairs import compare_pairs
+from reports.page.write import write_page
+from reports.points import FLOPS, frontier
+from tests.unit.page_runs import HOSTILE, packed, write_captioned
+from tests.unit.wide_run import write_wide_run
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+if BROWSER is None:
+    pytest.skip("neither Chromium nor Chrome is installed", allow_module_level=True)
+
+FIRST_PAINT = 1000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    out = write_wide_run(tmp_path_factory.mktemp("wide") / "run", names=HOSTILE)
+    write_page(out, load_frame(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    out = write_captioned(tmp_path_factory.mktemp("captions") / "run")
+    write_page(out, load_frame(out))
+    return out
+
+
+def open_page(chromium, out, **options):
+    """The page, ready; whatever a console or an error says is in `page.said`."""
+    page = chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options)).new_page()
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.said.append(request.url) if request.url.startswith("http") else None)
+    page.goto(f"file://{out}/report/index.html")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(chromium, wide):
+    page = open_page(chromium, wide)
+    yield page
+    assert page.said == []  # after all that the tests below did
+    page.context.close()
+
+
+def column(page, number):
+    rows = "#table tbody tr:not([hidden])"
+    return page.eval_on_selector_all(rows, f"rows => rows.map(row => row.cells[{number}].textContent.trim())")
+
+
+def heading(page, text):
+    return page.locator("#table thead th", has_text=re.compile(rf"^{re.escape(text)}"))
+
+
+def numbers(text):
+    return [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+(?:\.\d+)?", text)]
+
+
+def test_a_page_of_a_hundred_cells_is_painted_within_a_second_and_complains_of_nothing(page):
+    paints = page.evaluate("performance.getEntriesByType('paint').map(paint => [paint.name, paint.startTime])")
+    assert 0 < dict(paints)["first-contentful-paint"] < FIRST_PAINT
+    assert page.said == []
+    assert page.locator("#plot .scatterlayer .point").count() > 90
+
+
+def test_a_column_is_sorted_by_keyboard_and_says_so(page):
+    head = heading(page, "GFLOPs")
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    costs = [float(text) for text in column(page, 4)]
+    assert costs == sorted(costs, reverse=True)
+    page.keyboard.press("Space")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(text) for text in column(page, 4)] == sorted(costs)
+    heading(page, "Reducer").locator("button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    assert column(page, 0) == sorted(column(page, 0))
+
+
+def test_filters_hold_for_table_and_plot(page):
+    page.fill("#search", "evit r=4")
+    assert column(page, 0) == ["evit"]
+    assert page.locator("#plot .scatterlayer .point").count() == 1
+    page.fill("#search", "")
+    page.uncheck("#methods input >> nth=0")
+    assert "dtem" not in column(page, 0)
+    page.click("#methods [data-all]")
+    page.click("#rates [data-none]")
+    assert column(page, 0) == ["none"]
+    page.click("#rates [data-all]")
+    assert len(column(page, 0)) == 100
+
+
+def test_the_frontier_is_python_s(page, wide):
+    frame = load_frame(wide)
+    best = frontier(list(zip(frame.gmacs, 100 * frame.top1, strict=True)), FLOPS.fewer_is_better)
+    line = "plot => { const {x, y} = plot.data[0]; return Array.from(x).map((value, i) => [value, y[i]]); }"
+    assert page.eval_on_selector("#plot", line) == [pytest.approx(point) for point in best]
+
+
+def test_two_cells_compared_give_the_numbers_of_python(page, wide):
+    outcomes = load_outcomes(wide, load_frame(wide))
+    pairs, cells = compare_pairs(outcomes), len(outcomes.keys)
+    a, b = 7, 60
+    place = a * cells - a * (a + 1) // 2 + b - a - 1
+    for first, second, sign in ((a, b, 1), (b, a, -1)):
+        page.select_option("#cell-a", str(first))
+        page.select_option("#cell-b", str(second))
+        values = page.eval_on_selector_all("#verdict .value", "all => all.map(one => one.textContent)")
+        assert numbers(values[0])[0] == pytest.approx(100 * pairs.value[first], abs=0.051)
+        assert numbers(values[1])[0] == pytest.approx(100 * pairs.value[second], abs=0.051)
+        ends = sorted(sign * 100 * end for end in (pairs.low[place], pairs.high[place]))
+        expected = [sign * 100 * (pairs.value[b] - pairs.value[a]), *ends]
+        assert numbers(values[2]) == pytest.approx(expected, abs=0.051)
+        p = pairs.p[place]
+        assert values[3] == "p < 0.001" if p < 0.001 else numbers(values[3])[0] == pytest.approx(p, rel=0.06)
+        only = [pairs.only_a[place], pairs.only_b[place]][::sign]
+        texts = page.eval_on_selector_all("#verdict .counts td", "all => all.map(one => one.textContent)")
+        counts = [int(text) for text in texts[1:]]
+        assert counts[1:3] == only
+        assert sum(counts) == 5000
+        listed = page.eval_on_selector_all("#which label", "all => all.map(one => one.textContent)")
+        assert [numbers(text)[-1] for text in listed[:2]] == only
+    page.select_option("#cell-b", str(b))
+    assert "same cell" in page.inner_text("#verdict")
+
+
+def test_samples_on_which_two_cells_disagree_are_shown_and_markup_stays_text(page, wide):
+    page.select_option("#cell-a", "1")
+    page.select_option("#cell-b", "99")
+    shown = page.locator("#samples li")
+    assert shown.count() == 12
+    assert page.locator("#samples img").count() == 12
+    assert "<b>sea</b> lion" in page.inner_text("#samples")
+    page.check("#which input >> nth=0", force=True)
+    while page.locator("#more").is_visible() and shown.count() < 100:
+        page.eval_on_selector("#more", "more => more.click()")
+    texts = page.eval_on_selector_all("#samples .id", "all => all.map(one => one.textContent)")
+    samples = packed((wide / "report/index.html").read_text())["samples"]
+    known = {id: (said, truth) for id, said, truth in zip(samples["ids"], samples["said"], samples["truth"])}
+    assert all(known[id][0][1] == known[id][1] != known[id][0][99] for id in texts)
+    assert len(texts) == len(set(texts))
+    assert page.locator("img[onerror]").count() == 0
+
+
+def test_the_slider_moves_through_the_blocks_by_keyboard(page):
+    picture = "canvas => canvas.toDataURL()"
+    page.focus("#block")
+    page.keyboard.press("End")
+    last, said = page.eval_on_selector("#map-left", picture), page.inner_text("#caption-left")
+    page.keyboard.press("Home")
+    first = page.eval_on_selector("#map-left", picture)
+    assert first != last
+    assert "197 of 197 tokens" in page.inner_text("#caption-left") != said
+    assert page.inner_text("#block-name") == "0 (input)"
+    page.keyboard.press("ArrowRight")
+    assert page.eval_on_selector("#map-left", picture) not in (first, last)
+    other = page.eval_on_selector("#map-right", picture)
+    page.select_option("#right", index=50)
+    assert page.eval_on_selector("#map-right", picture) != other
+
+
+def test_a_phone_scrolls_no_page_sideways_and_every_control_can_be_reached(chromium, captioned):
+    page = open_page(chromium, captioned, viewport={"width": 390, "height": 844}, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.querySelector('#table .scroll').scrollWidth") > 390
+    unnamed = """() => [...document.querySelectorAll('main button, main select, main input')]
+        .filter(one => !(one.labels?.length || one.textContent.trim() || one.ariaLabel)).map(one => one.outerHTML)"""
+    assert page.evaluate(unnamed) == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.said == []
+    page.context.close()
+
+
+def test_dark_and_light_can_be_read_and_plots_follow(chromium, captioned):
+    page = open_page(chromium, captioned, color_scheme="dark")
+    tones = "getComputedStyle(document.documentElement)"
+    names = ("--ground", "--ink", "--faint", "--accent", "--good", "--bad")
+
+    def look():
+        ground, *inks = (page.evaluate(f"{tones}.getPropertyValue('{name}').trim()") for name in names)
+        assert all(contrast(ground, ink) >= 4.5 for ink in inks)
+        return ground, page.eval_on_selector("#plot", "plot => plot.layout.font.color")
+
+    dark = look()
+    for expected in ("light", "dark"):
+        page.click("#theme")
+        assert page.inner_text("#theme") == f"Theme: {expected}"
+        assert (look() == dark) == (expected == "dark")
+    assert page.said == []
+    page.context.close()
+
+
+def test_captions_are_shown_as_text_with_the_score_of_each(chromium, captioned):
+    page = open_page(chromium, captioned)
+    outcomes = load_outcomes(captioned, load_frame(captioned))
+    pairs = compare_pairs(outcomes)
+    page.select_option("#cell-a", "0")
+    page.select_option("#cell-b", "1")
+    values = page.eval_on_selector_all("#verdict .value", "all => all.map(one => one.textContent)")
+    expected = [100 * x for x in (pairs.value[1] - pairs.value[0], pairs.low[0], pairs.high[0])]
+    assert numbers(values[2]) == pytest.approx(expected, abs=0.051)
+    said = page.inner_text("#samples")
+    assert HOSTILE[0] in said
+    assert HOSTILE[1] in said
+    listed = page.eval_on_selector_all("#which label", "all => all.map(one => one.textContent)")
+    assert [numbers(text)[-1] for text in listed] == [pairs.only_a[0], pairs.only_b[0]]
+    assert page.said == []
+    assert page.locator("#samples script").count() == 0
+    page.context.close()

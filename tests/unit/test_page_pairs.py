@@ -1,0 +1,70 @@
+"""The paired comparisons of a page, against `suite.stats` and mmsegmentation for one pair at a time."""
+
+import pytest
+
+from reports.frame import load_frame, load_samples
+from reports.page.outcomes import load_outcomes
+from reports.page.pairs import compare_pairs
+from suite.stats import bootstrap_sums, mcnemar, paired_share_interval, percentile_interval, swap_test
+from tasks.segmentation_scoring import dense_areas, metrics, metrics_of_resamples
+from tests.unit.page_runs import read_page, write_captioned, write_classified, write_masked
+from tests.unit.run_folder import write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    return {
+        "labels": write_classified(folder / "labels"),
+        "captions": write_captioned(folder / "captions"),
+        "masks": write_masked(folder / "masks"),
+    }
+
+
+def pair(out):
+    """(outcomes, pairs, columns of per-sample values of the first and the last cell, place of that pair)."""
+    outcomes = load_outcomes(out, load_frame(out))
+    return outcomes, compare_pairs(outcomes), len(outcomes.keys) - 2
+
+
+def test_shares_are_compared_as_suite_stats_compares_one_pair(runs):
+    outcomes, pairs, last = pair(runs["labels"])
+    first, other = (load_samples(runs["labels"], outcomes.keys[i]) for i in (0, -1))
+    right = [table.set_index("id").loc[outcomes.ids, "correct"] for table in (first, other)]
+    only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    assert (pairs.only_a[last], pairs.only_b[last]) == (only_a, only_b)
+    assert pairs.p[last] == mcnemar(only_a, only_b)
+    assert (pairs.low[last], pairs.high[last]) == tuple(paired_share_interval(only_b, only_a, 400))
+    assert pairs.value[0] == pytest.approx(right[0].mean())
+
+
+def test_captions_are_compared_as_suite_stats_compares_one_pair(runs):
+    outcomes, pairs, last = pair(runs["captions"])
+    first, other = outcomes.score[0], outcomes.score[-1]
+    draws = bootstrap_sums((other - first)[:, None])[:, 0] / 400
+    assert (pairs.low[last], pairs.high[last]) == pytest.approx(percentile_interval(draws))
+    alone = swap_test(other[:, None], first[:, None], lambda sums: sums[:, 0] / 400)
+    assert pairs.p[last] == pytest.approx(alone, abs=0.04)
+    assert pairs.value == pytest.approx(load_frame(runs["captions"]).loc[outcomes.keys, "cider"].to_numpy())
+
+
+def test_masks_are_compared_by_sums_of_areas_over_all_samples(runs):
+    outcomes, pairs, last = pair(runs["masks"])
+    areas = [dense_areas(load_samples(runs["masks"], outcomes.keys[i]), 5) for i in (0, -1)]
+    assert [pairs.value[0], pairs.value[-1]] == pytest.approx([metrics(one.sum(axis=0))["miou"] for one in areas])
+    sums = [bootstrap_sums(one.reshape(30, -1)).reshape(-1, 3, 5) for one in areas]
+    draws = metrics_of_resamples(sums[1])["miou"] - metrics_of_resamples(sums[0])["miou"]
+    assert (pairs.low[last], pairs.high[last]) == pytest.approx(percentile_interval(draws))
+    flat = [one.reshape(30, -1).astype(float) for one in areas]
+    alone = swap_test(*flat, lambda sums: metrics_of_resamples(sums.reshape(-1, 3, 5))["miou"])
+    assert pairs.p[last] == pytest.approx(alone, abs=0.05)
+
+
+def test_random_weights_are_compared_by_agreement_with_the_unreduced_model(tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0}, about={"weights_kind": "random"})
+    outcomes = load_outcomes(out, load_frame(out))
+    assert outcomes.kind == "agreement"
+    assert outcomes.score[0].all()
+    frame = load_frame(out)
+    assert compare_pairs(outcomes).value == pytest.approx(frame.agreement.to_numpy())
+    assert "Warning: random weights" in read_page(out)[1].text
