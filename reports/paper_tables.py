@@ -149,7 +149,8 @@ def _score_notes(frame: pd.DataFrame) -> list[str]:
 def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[Table]:
     """For a terminal of `width` characters (default: this one's): costs, below them scores, then speeds; notes last.
 
-    The rows of a model stand together. Nothing is cut off: where there is no room, all columns are folded.
+    The rows of a model stand together. Nothing is cut off: where there is no room, all columns but verdicts
+    are folded.
     """
     from rich.console import Console
     from rich.text import Text
@@ -159,7 +160,8 @@ def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[Table]
     for part in parts:
         table = _console_table(frame, [*names, *part], FOLDED)
         if Console(width=1000).measure(table).minimum > width:
-            table = _console_table(frame, [*names, *part], [column.header for column in (*names, *part)])
+            rest = [column.header for column in (*names, *part) if not column.header.lower().endswith("verdict")]
+            table = _console_table(frame, [*names, *part], rest)
         tables.append(table)
     tables[0].title = Text(frame.attrs["title"])
     tables[-1].caption, tables[-1].caption_justify = Text("\n".join(notes_for(frame))), "left"

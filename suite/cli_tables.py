@@ -15,6 +15,7 @@ from suite.errors import RequestError, unknown
 
 DONE, UNMEASURED = 0, 1
 out_console = Console()
+LOG_WIDTH = 140
 
 Name = Annotated[str | None, typer.Argument(help="Which table; without a name, all are listed.")]
 
@@ -128,7 +129,9 @@ def show(frame: Any, format: str | None) -> None:
     from reports.paper_tables import console_tables, render
 
     if format is None:
-        out_console.print(*console_tables(frame), sep="")
+        # a log has no width that rows would have to be broken for
+        console = out_console if out_console.is_terminal else Console(width=LOG_WIDTH)
+        console.print(*console_tables(frame, console.width), sep="")
     else:
         sys.stdout.write(render(frame, format))
 
