@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MANY = 8  # curves, beyond which intervals would hide the points
-FULL_WIDTH, COLUMN_WIDTH, NARROW = (
-    6.9,
-    3.3,
-    5.0,
-)  # inches: a page's text, one of its two columns, and what is called narrow
+FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text, and one of its two columns
+NARROW = 5.0  # inches, below which names are short
 # No date, no version, and ids from a fixed salt: the same frame gives the same bytes.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
 RC = {

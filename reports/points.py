@@ -30,7 +30,6 @@ FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_
 SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
 MEMORY = Plot("pareto_memory", "peak_memory_mib", "Peak memory of a batch (MiB)", fewer_is_better=True)
 PLOTS = (FLOPS, SPEED, MEMORY)
-BY_AXIS = {"flops": FLOPS, "speed": SPEED, "memory": MEMORY}
 ENCODER_SPEED = replace(SPEED, name="pareto_speed_encoder", label="Images per second through the encoder")
 
 

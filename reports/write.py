@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from reports.frame import load_frame
 from reports.page.write import write_page
 from reports.pareto import write_pareto
@@ -13,7 +15,23 @@ from reports.tables import write_tables
 def write_report(out: Path) -> tuple[list[Path], list[str]]:
     """Write tables, plots and the page into `out`/report. Returns the files, and notes on what could not be drawn."""
     frame, folder = load_frame(out), out / "report"
-    tables = write_tables(frame, folder)
-    plots, notes = write_pareto(frame, folder)
-    page, lacking = write_page(out, frame)
-    return [page, *tables, *plots], [*notes, *(f"page: {reason}" for reason in lacking)]
+    files, notes = write_tables(frame, folder), []
+    for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):
+        try:
+            written, said = write(out, frame)
+        except Exception as error:  # the numbers are there, and neither they nor the run may be lost for a drawing
+            for path in folder.glob(names):  # of an earlier report: it would be taken for this one's
+                path.unlink()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            written, said = [], [f"{what} not written, a defect of the program: {reason}"]
+        files, notes = [*files, *written], [*notes, *said]
+    return files, notes
+
+
+def _page(out: Path, frame: pd.DataFrame) -> tuple[list[Path], list[str]]:
+    path, lacking = write_page(out, frame)
+    return [path], [f"page: {reason}" for reason in lacking]
+
+
+def _plots(out: Path, frame: pd.DataFrame) -> tuple[list[Path], list[str]]:
+    return write_pareto(frame, out / "report")

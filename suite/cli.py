@@ -67,7 +67,8 @@ def show(out: Path) -> None:
 
     out_console.print(console_table(load_frame(out)))
     page = out / "report" / "index.html"
-    out_console.print(f"page, tables and plots: {page}", highlight=False, markup=False, soft_wrap=True)
+    written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
+    out_console.print(written, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("plan")
@@ -144,6 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         text = error.format_message() if isinstance(error, UsageError) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        code = BAD_REQUEST
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error.filename!r}: {error.strerror}; give another place or file", file=sys.stderr)
         code = BAD_REQUEST
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

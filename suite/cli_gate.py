@@ -165,20 +165,23 @@ def show_command(
 
 def show(report: Report) -> None:
     """Print a comparison and how to read it."""
-    from suite.gate.render import notes, table, title
+    from suite.gate.render import fitted, notes, table, title
 
     if report.rows:
-        headers, lines = table(report)
-        columns = [
-            Column(header, justify="left" if place < 2 else "right", overflow="fold")
-            for place, header in enumerate(headers)
-        ]
-        shown = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(title(report)))
-        for line in lines:
-            shown.add_row(*map(Text, line))
+        headers, *lines = table(report)
         # a log has no width that rows would have to be broken for
         console = out_console if out_console.is_terminal else Console(width=LOG_WIDTH)
+        widths, left_out = fitted(headers, lines, console.width)
+        columns = [
+            Column(Text(header), justify="left" if place < 2 else "right", overflow="fold", width=width)
+            for place, (header, width) in enumerate(widths.items())
+        ]
+        shown = Table(*columns, box=box.SIMPLE_HEAD, padding=0, title=Text(title(report)))
+        for line in lines:
+            shown.add_row(*(Text(cell) for header, cell in zip(headers, line, strict=True) if header in widths))
         console.print(shown)
+        if left_out:
+            say(f"No room for: {', '.join(left_out)}; a wider terminal or --markdown FILE shows all.")
     for note in notes(report):
         say(note)
 
@@ -190,10 +193,10 @@ def write(report: Report, markdown: Path | None, junit: Path | None) -> None:
 
     try:
         if markdown:
-            with markdown.open("a") as file:
+            with markdown.open("a", encoding="utf-8") as file:
                 file.write(render.markdown(report))
         if junit:
-            junit.write_text(xml.junit(report))
+            junit.write_text(xml.junit(report), encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{error.filename} cannot be written: {error.strerror}") from error
 

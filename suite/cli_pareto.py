@@ -11,8 +11,6 @@ from suite.cli_flags import asked
 from suite.cli_train import err_console, out_console, say
 from suite.errors import RequestError, unknown
 
-AXES = ("flops", "speed", "memory")
-
 
 def items(texts: list[str] | None) -> list[str]:
     """What a repeatable flag with commas names."""
@@ -33,7 +31,7 @@ def pareto_command(
     """Curves of one or several runs in one figure, and what they come to: hypervolume, mean differences, ranks."""
     from reports.curve_table import curve_table, write_curve_table
     from reports.layers import layers_of
-    from reports.overlay import write_overlay
+    from reports.overlay import AXES, write_overlay
     from reports.pareto import COLUMN_WIDTH, FULL_WIDTH
 
     widths = {"column": COLUMN_WIDTH, "full": FULL_WIDTH}

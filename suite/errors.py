@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+UNREACHED = "cannot be reached by"  # in the reason of a cell that no rate makes as cheap as it was asked to be
 MOST_NAMES = 40  # that a line lists
 
 

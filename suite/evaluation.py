@@ -41,8 +41,9 @@ class Cell:
 
 
 def said(error: Exception) -> str:
-    """One line; with the type of an error that is not ours."""
-    text = " ".join(str(error).split())
+    """One line that any file and terminal can hold; with the type of an error that is not ours."""
+    text = " ".join(str(error).encode("utf-8", "replace").decode().split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"
 
 

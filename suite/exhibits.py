@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 
 from reports.cells import read_manifest
 from reports.frame import load_frame
-from reports.page.exhibits import CellMaps, Exhibits, read_exhibits
+from reports.page.exhibits import CellMaps, Exhibits, discard_exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
 from suite.ask import BASELINE, Ask
 from suite.errors import RequestError
@@ -43,28 +46,43 @@ def make_exhibits(out: Path, plan: Plan | None = None) -> list[str]:
     plan: of the run, with its model where it was run; default: made again from what the run says of itself.
     RequestError only if `out` is not the folder of a run.
     """
-    frame, folder = load_frame(out), RunFolder(out)
-    outcomes = load_outcomes(out, frame)
-    ids, differing = list(read_manifest(out)), 0
+    frame, old = load_frame(out), Exhibits()
+    try:
+        old = earlier(out)
+        found = made(out, frame, plan or reopened(RunFolder(out)), old)
+        found.save(out)
+    except Exception as error:  # whatever it is, a finished run must not end in it, nor lose its tables
+        what = "" if isinstance(error, RequestError | OSError) else f"{type(error).__name__}: "
+        reason = f"pictures and token maps cannot be made: {what}{' '.join(str(error).split())}"
+        found = replace(old, missing={"pictures": reason})
+        with suppress(OSError):  # a full disk is what may have been the reason
+            found.save(out)
+    return list(found.missing.values())
+
+
+def earlier(out: Path) -> Exhibits:
+    """What was made before; what is damaged of it is made again."""
+    try:
+        return read_exhibits(out)
+    except Exception:  # parquet, JSON and what is in them can be damaged in any way
+        discard_exhibits(out)
+        return Exhibits()
+
+
+def made(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
+    """All exhibits of a run, those of `old` that are still wanted among them."""
+    outcomes, ids, differing = load_outcomes(out, frame), list(read_manifest(out)), 0
     if outcomes is not None:
         ids = [outcomes.ids[i] for i in np.argsort(-outcomes.interest, kind="stable")]
         differing = np.count_nonzero(outcomes.interest)
-    old = read_exhibits(out)
-    done = frame[(frame.status == "done") & (frame.reducer != BASELINE)]
-    try:
-        plan = plan or reopened(folder)
-    except (RequestError, OSError) as error:
-        old.missing = {"pictures": f"pictures and token maps cannot be made: {error}"}
-        old.save(out)
-        return list(old.missing.values())
     found = Exhibits(classes=list(plan.task.class_names))
     samples = {sample.id: sample for sample in plan.task.samples}
     take_thumbnails(plan, [samples[id] for id in ids[: min(differing, THUMBNAILS)]], old, found)
     images = take_views(plan, [samples[id] for id in ids[: 2 * TOKEN_SAMPLES]], found)
+    done = frame[(frame.status == "done") & (frame.reducer != BASELINE)]
     if images is not None:
-        take_maps(plan, folder, list(done.index), images, old, found)
-    found.save(out)
-    return list(found.missing.values())
+        take_maps(plan, RunFolder(out), list(done.index), images, old, found)
+    return found
 
 
 def reopened(folder: RunFolder) -> Plan:
@@ -109,7 +127,7 @@ def take_views(plan: Plan, samples: Sequence[Sample], into: Exhibits) -> dict[st
             images[sample.id] = views_of(plan.task.load(sample, preprocessing))[0]
         except ReadError:
             continue  # its thumbnail is named as missing
-        into.views[sample.id] = jpeg(denormalised(images[sample.id], preprocessing), VIEW)
+        into.views[sample.id] = jpeg(preprocessing.picture(images[sample.id]), VIEW)
     return images or None
 
 
@@ -154,13 +172,7 @@ def picture_of(plan: Plan, sample: Sample) -> np.ndarray:
     if hasattr(plan.task, "image"):
         return np.asarray(plan.task.image(sample))
     preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
-    return denormalised(views_of(plan.task.load(sample, preprocessing))[0], preprocessing)
-
-
-def denormalised(view: Tensor, preprocessing: Any) -> np.ndarray:
-    """What the model sees, (3, H, W), as people see it: (H, W, 3) uint8."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    return view.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return preprocessing.picture(views_of(plan.task.load(sample, preprocessing))[0])
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

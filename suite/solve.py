@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace
-from suite.errors import RequestError
+from suite.errors import UNREACHED, RequestError
 from suite.handle import attach
 from suite.measure.flops import count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
@@ -85,7 +85,7 @@ class Search:
         strongest = self.strongest()
         if self.reduction(strongest) > target + TOLERANCE:
             raise RequestError(
-                f"flops={target:+.1%} cannot be reached by {self.reducer.name!r} on this model: its strongest rate "
+                f"flops={target:+.1%} {UNREACHED} {self.reducer.name!r} on this model: its strongest rate "
                 f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
             )
         low, high = self.bracket_plans(target) if self.form == "plan" else self.bracket(strongest, target)

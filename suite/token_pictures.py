@@ -149,10 +149,8 @@ def from_task(ids: Sequence[str], model: nn.Module, spec: RunSpec) -> list[Seen]
 
 def as_seen(name: str, views: Tensor, preprocessing: TimmPreprocessing | SlidingWindows) -> list[Seen]:
     """Views (V, 3, H, W) of one image; where there are several, its windows, each is shown by itself."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    pictures = views.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     names = [name] if len(views) == 1 else [f"window {i} of {len(views)} of {name}" for i in range(1, len(views) + 1)]
-    return [Seen(*one) for one in zip(names, pictures, views, strict=True)]
+    return [Seen(name, preprocessing.picture(view), view) for name, view in zip(names, views, strict=True)]
 
 
 def maps_of(model: nn.Module, ask: Ask, views: Tensor, dtype: torch.dtype) -> tuple[tuple[str, ...], TokenMaps]:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 
+import numpy as np
+import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
@@ -152,6 +154,16 @@ class TimmPreprocessing:
         """(3, H, W) float32 from an RGB image. Raises UnreadableImage for an absurd aspect ratio."""
         _check_aspect(image, self)
         return _transform(self)(image)
+
+    def picture(self, view: Tensor) -> np.ndarray:
+        """What the model sees, (3, H, W), as people see it: (H, W, 3) uint8."""
+        return as_picture(view, self.mean, self.std)
+
+
+def as_picture(view: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """The picture (H, W, 3) uint8 whose RGB in [0, 1], less `mean`, over `std`, is `view` (3, H, W)."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    return view.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _built_size(model: nn.Module) -> tuple[int, int] | None:

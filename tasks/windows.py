@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from tasks.images import UnreadableImage
+from tasks.images import UnreadableImage, as_picture
 
 LONGEST = 4  # windows along an image's long side, at most
 AT_ONCE = 2**27  # class scores at full size that are held at a time: those of all classes of a photograph are gigabytes
@@ -64,8 +64,7 @@ class SlidingWindows:
 
     def picture(self, view: Tensor) -> np.ndarray:
         """One of the windows, (3, S, S), as people see it: (S, S, 3) uint8."""
-        mean, std = self._statistics()
-        return view.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        return as_picture(view, self.mean, self.std)
 
     def joined_pictures(self, pictures: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
         """Pictures of all windows of an image (S, S, 3) uint8 as one of its original size; the last one is on top."""

@@ -5,6 +5,7 @@ They need the task's data and the model; whoever has both makes them (`Exhibits.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def read_exhibits(out: Path) -> Exhibits:
     maps = {path.stem: _maps(path) for path in sorted((folder / "tokens").glob("*.parquet"))}
     maps = {key: of for key, of in maps.items() if set(of.owners) >= set(views)}  # of other samples: an older choice
     return Exhibits(about["classes"], thumbnails, views, maps, about["missing"])
+
+
+def discard_exhibits(out: Path) -> None:
+    """Nothing is lost: they are made of the run, its data and its model."""
+    shutil.rmtree(_folder(out), ignore_errors=True)
 
 
 def _folder(out: Path) -> Path:

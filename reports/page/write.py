@@ -111,7 +111,7 @@ def first_pair(frame: pd.DataFrame, headline: str, keys: list[str], places: dict
     """The cells to compare first: the two best methods at about half of the FLOPs, one cell of each."""
     shown = frame.loc[[key for key in frame.index if key in set(keys)]]
     reduced = shown[(shown.reducer != "none") & shown.reduction.notna()]
-    fair = reduced[~reduced.training.map(is_untrained)]
+    fair = reduced[~reduced.training.map(is_untrained).astype(bool)]
     reduced = fair if fair.reducer.nunique() > 1 else reduced
     near = (reduced.reduction - MIDDLE).abs().sort_values(kind="stable")
     nearest = reduced.loc[near.index].drop_duplicates("reducer")

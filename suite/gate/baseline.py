@@ -96,13 +96,24 @@ def read_baseline(path: Path, name: str) -> Side:
     about = metadata.get(KEY)
     if about is None:
         raise RequestError(f"{str(path)!r} is a Parquet file, but no baseline; make one with baseline save NAME RUN")
-    if _digest(about, table) != metadata.get(DIGEST):
+    said = _said(about)
+    if said.get("format", FORMAT) != FORMAT:  # first, for another format may have another digest
+        raise RequestError(
+            f"baseline {str(path)!r} has format {said['format']}, this version reads {FORMAT}; save it again"
+        )
+    if not said or _digest(about, table) != metadata.get(DIGEST):
         raise RequestError(f"baseline {str(path)!r} is damaged (its content was changed); restore or save it again")
-    said = json.loads(about)
-    if said["format"] != FORMAT:
-        raise RequestError(f"baseline {str(path)!r} has format {said['format']}, this version reads {FORMAT}")
     entries = tuple(Entry(**cell, read=partial(_outcomes, table, cell["key"])) for cell in said["cells"])
     return Side(name, said["identity"], said["spec"], Shown.from_dict(said["shown"]), entries)
+
+
+def _said(about: bytes) -> dict[str, Any]:
+    """{} for what is damaged."""
+    try:
+        said = json.loads(about)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _digest(about: bytes, table: pa.Table) -> bytes:

@@ -11,7 +11,7 @@ from suite.errors import RequestError, unknown
 from suite.gate.baseline import FOLDER
 from suite.gate.compare import check_alpha, check_common
 from suite.gate.contract import prove
-from suite.gate.pairing import TOLERANCE, same_cost
+from suite.gate.pairing import TOLERANCE, left_out, same_cost
 from suite.gate.report import LEVEL, Report, rows_of
 from suite.gate.select import load_side
 from suite.gate.side import Side, check_comparable
@@ -52,7 +52,7 @@ def check(
         raise RequestError(f"--tolerance {tolerance:.0%}: costs may differ by 0 to 100 %, such as 2")
     progress = progress or Progress()
     stored = stored_side(against, folder)
-    if not is_reducer(new):
+    if not is_reducer(new) or is_cell_of_a_run(new, folder):
         if stored is None:
             raise RequestError(f"{against!r} is a method, and NEW is not; compare {new!r} with a run or a baseline")
         return _judged(load_side(new, folder), stored, margin, alpha, tolerance, allowed)
@@ -76,7 +76,7 @@ def check(
 def _judged(
     new: Side, base: Side, margin: float | None, alpha: float, tolerance: float, allowed: Collection[str], **more: Any
 ) -> Report:
-    remarks = check_comparable(new, base, allowed)
+    remarks = [*check_comparable(new, base, allowed), *left_out(new, base)]
     found = rows_of(same_cost(new, base, tolerance), new, base, alpha, margin)
     check_common(new, base, found)
     rows = planned(judge(found, alpha), alpha)
@@ -87,6 +87,16 @@ def _judged(
 
 def is_reducer(text: str) -> bool:
     return bool(re.search(r"\.py:\w+$", text)) or method_name(text) in list_reducers()
+
+
+def is_cell_of_a_run(text: str, folder: Path) -> bool:
+    """'RUN:my.py:Mine' looks like a file, too."""
+    if ".py:" not in text or Path(text.rpartition(":")[0]).is_file():
+        return False
+    try:
+        return bool(load_side(text, folder))
+    except RequestError:
+        return False
 
 
 def method_name(text: str) -> str:

@@ -29,8 +29,8 @@ def compare(new: str, base: str, allowed: Collection[str] = (), alpha: float = L
 
 
 def check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise RequestError(f"--alpha {alpha} is no probability of an error; use one between 0 and 1, such as 0.05")
+    if not 0.0001 <= alpha < 0.5:
+        raise RequestError(f"--alpha {alpha}: the probability of a wrong verdict is 0.0001 to 0.5, such as 0.05")
 
 
 def check_common(new: Side, base: Side, rows: Collection[object]) -> None:

@@ -13,6 +13,7 @@ from suite.stats import (
     mcnemar,
     paired_bootstrap,
     paired_share_interval,
+    resamples_for,
     samples_to_bound,
     samples_to_bound_mean,
     samples_to_find,
@@ -70,12 +71,12 @@ class Contrast:
         return samples_to_find_mean(self.deviation, self.difference, self.samples, alpha)
 
 
-def contrast(pair: Paired, alpha: float) -> Contrast:
+def contrast(pair: Paired, alpha: float, tests: int = 1) -> Contrast:
     """Top-1: exact McNemar and Tango's interval; other scores: resamples of the samples, and their outcomes swapped.
 
-    alpha: of the one-sided bound.
+    alpha: of the one-sided bound. tests: for how many its p-values will be adjusted.
     """
-    return _of_shares(pair, alpha) if pair.binary else _of_sums(pair, alpha)
+    return _of_shares(pair, alpha) if pair.binary else _of_sums(pair, alpha, tests)
 
 
 def _of_shares(pair: Paired, alpha: float) -> Contrast:
@@ -92,16 +93,16 @@ def _of_shares(pair: Paired, alpha: float) -> Contrast:
     )  # fmt: skip
 
 
-def _of_sums(pair: Paired, alpha: float) -> Contrast:
-    sides = (pair.new, pair.base, pair.statistic)
-    drawn = paired_bootstrap(*sides)
+def _of_sums(pair: Paired, alpha: float, tests: int) -> Contrast:
+    sides, resamples = (pair.new, pair.base, pair.statistic), resamples_for(alpha, tests)
+    drawn = paired_bootstrap(*sides, resamples=resamples_for(alpha, 1))
     low, high = drawn.interval()
     # resamples of samples that do not differ do not differ either, but samples that were not drawn may
     unseen = drawn.difference - drawn.second * unseen_share(pair.samples, alpha)
     return Contrast(
         **_common(pair), new=drawn.first, base=drawn.second, difference=drawn.difference, low=low, high=high,
-        bound=min(drawn.lower_bound(alpha), unseen), p=swap_test(*sides), worse=swap_test(*sides, "less"),
-        deviation=drawn.deviation,
+        bound=min(drawn.lower_bound(alpha), unseen), p=swap_test(*sides, resamples=resamples),
+        worse=swap_test(*sides, "less", resamples=resamples), deviation=drawn.deviation,
     )  # fmt: skip
 
 

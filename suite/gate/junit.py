@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 from suite.gate.render import headline, place, reasons
 from suite.gate.report import Report
 from suite.gate.verdict import CANNOT_TELL, PASSED, REGRESSED
 
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no place for, not even escaped, and messages of errors may hold."""
 TAGS = {REGRESSED: "failure", CANNOT_TELL: "error"}
 
 
 def junit(report: Report) -> str:
-    """Failures are what regressed; errors are what cannot be told, as the run is no success either."""
+    """UTF-8. Failures are what regressed; errors are what cannot be told, as the run is no success either."""
     cases = [(place(row), row.verdict, f"{row.verdict}: {row.reason}") for row in report.rows]
     if report.contract:
         broken = bool(report.contract.failed)
@@ -24,5 +27,12 @@ def junit(report: Report) -> str:
         if verdict in TAGS:
             ElementTree.SubElement(case, TAGS[verdict], message=reason, type=verdict)
     ElementTree.SubElement(suite, "system-out").text = headline(report)
+    for element in suite.iter():
+        element.attrib.update({name: _legal(text) for name, text in element.items()})
+        element.text = element.text and _legal(element.text)
     ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True).decode() + "\n"
+
+
+def _legal(text: str) -> str:
+    return NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -62,6 +62,8 @@ def pair_up(new: pd.DataFrame, base: pd.DataFrame, shown: Shown, same_data: bool
         if not columns or not set(columns) <= set(new) & set(base) or (metric.name in CORPUS_BOUND and not same_data):
             continue
         known = new[columns].notna().all(axis=1) & base[columns].notna().all(axis=1)
+        if metric.name == "miou" and not base["labelled"][known].map(np.sum).any():
+            continue  # no pixel is labelled: there is no score
         if known.any():
             found.append(Paired(metric, *make(new.loc[known, columns], base.loc[known, columns])))
     return found

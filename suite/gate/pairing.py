@@ -85,6 +85,16 @@ def _methods(new: Side, base: Side) -> list[tuple[str, str]]:
     return both
 
 
+def left_out(new: Side, base: Side) -> list[str]:
+    """Which methods `same_cost` passes over, as only one side has them; one sentence a side."""
+    compared = [set(names) for names in zip(*_methods(new, base), strict=True)]
+    alone = [
+        (side, [name for name in side.methods if name not in seen])
+        for side, seen in zip((new, base), compared, strict=True)
+    ]
+    return [f"not compared, as {side.name} alone has them: {', '.join(names)}" for side, names in alone if names]
+
+
 def _of_method(new: Side, base: Side, name: str, against: str, tolerance: float) -> Iterator[Match]:
     own = [entry for entry in new.entries if entry.method == name and entry.reduced]
     for entry in own:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from reports.markup import markdown_row, markdown_rule
 from reports.text import NO_DATA, gflops, percent, rate_label, ratio
+from suite.gate.outcomes import SHARES
 from suite.gate.pace import Pace
 from suite.gate.report import Report
 from suite.gate.side import Entry
@@ -13,6 +16,9 @@ from suite.metric import Metric
 
 NOISY, CHEAPER = "§", "¶"
 COMPARED = ["Cells", "Metric", "A and B", "A − B", "p", "adjusted", "Seen from", "GFLOPs", "FLOPs", "Speed", "Memory"]
+UNMEASURED = ("Speed", "Memory")  # have no column where they were not
+SPARE = ("Memory", "FLOPs", "At least", "Seen from", "Speed", "GFLOPs", "adjusted")
+"""What a narrow terminal goes without, in order."""
 WORDS = {PASSED: "pass", REGRESSED: "regressed", CANNOT_TELL: "cannot tell"}
 
 
@@ -27,7 +33,8 @@ def headline(report: Report) -> str:
             f"{REGRESSED}: {report.new} breaks {len(report.contract.failed)} of the promises that every reducer makes"
         )
     if report.verdict == PASSED:
-        return f"{PASSED}: {report.new} is as good as {report.base} within the margin, at the same cost"
+        cost = "the same or less cost" if any(row.match.cheaper for row in report.rows) else "the same cost"
+        return f"{PASSED}: {report.new} is as good as {report.base} within the margin, at {cost}"
     worst = [row for row in report.rows if row.verdict == report.verdict]
     said = f"{report.verdict}: {place(worst[0])}: {worst[0].reason}"
     return said + (f" (and {len(worst) - 1} more)" if len(worst) > 1 else "") + remedy(report)
@@ -53,11 +60,38 @@ def place(row: Row) -> str:
     return f"{new.label} against {base.label}"
 
 
-def table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Headers and lines: a check's with verdicts, a comparison's with what could have been seen."""
-    if report.verdict:
-        return check_headers(report), check_lines(report)
-    return COMPARED, compare_lines(report)
+def table(report: Report) -> list[list[str]]:
+    """Headers and lines: a check's with verdicts, a comparison's with what could have been seen; as measured."""
+    headers = check_headers(report) if report.verdict else COMPARED
+    lines = check_lines(report) if report.verdict else compare_lines(report)
+    empty = {
+        i for i, header in enumerate(headers) if header in UNMEASURED and not any(known(line[i]) for line in lines)
+    }
+    return [[cell for i, cell in enumerate(line) if i not in empty] for line in (headers, *lines)]
+
+
+def known(cell: str) -> bool:
+    return cell not in ("", NO_DATA)
+
+
+def fitted(headers: list[str], lines: list[list[str]], width: int) -> tuple[dict[str, int], list[str]]:
+    """Columns with their widths, so that a terminal `width` characters wide breaks no word, and what has no room."""
+    cells = {header: [header, *(line[i] for line in lines)] for i, header in enumerate(headers)}
+    least = {header: max(len(word) for cell in column for word in cell.split()) for header, column in cells.items()}
+    room, left_out = width - 1, []
+    for header in SPARE:
+        if sum(least.values()) + len(least) <= room:
+            break
+        if least.pop(header, None):
+            left_out.append(header)
+    widths = {header: max(map(len, cells[header])) for header in least}
+    while sum(widths.values()) + len(widths) > room:
+        widest = max(widths, key=lambda header: widths[header] - least[header])
+        if widths[widest] == least[widest]:
+            break
+        widths[widest] -= 1
+    wide = sum(widths.values()) + 2 * len(widths) <= room
+    return {header: width + wide for header, width in widths.items()}, left_out
 
 
 def check_headers(report: Report) -> list[str]:
@@ -127,10 +161,7 @@ def _rule(report: Report) -> str:
 
 
 def _default_margin(report: Report) -> str:
-    shares = [row for row in report.rows if row.contrast]
-    if shares and shares[0].contrast.wins is None:
-        return "1 % of BASE's score"
-    return "0.5 points"
+    return "0.5 points" if report.shown.metrics[0].name in SHARES else "1 % of BASE's score"
 
 
 def _rate(entry: Entry | None) -> str:
@@ -209,17 +240,18 @@ def _about(number: int) -> int:
 
 
 def markdown(report: Report) -> str:
-    """For a pull request."""
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
-
-    parts = [f"### {title(report)}", ""]
+    """For a pull request; what stands in names and in messages of errors is shown as it is."""
+    parts = [f"### {literal(title(report))}", ""]
     if report.verdict:
-        parts += [f"**{headline(report)}** (exit code {EXIT[report.verdict]})", ""]
-        parts += [f"- {reason}" for reason in reasons(report) if not reason.startswith(PASSED)]
+        parts += [f"**{literal(headline(report))}** (exit code {EXIT[report.verdict]})", ""]
+        parts += [f"- {literal(reason)}" for reason in reasons(report) if not reason.startswith(PASSED)]
     if report.rows:
-        headers, lines = table(report)
-        parts += ["", line(headers), "|" + "|".join([":---"] * 2 + ["---:"] * (len(headers) - 2)) + "|"]
-        parts += [line(cells) for cells in lines]
-    return "\n".join([*parts, "", *(f"- {note}" for note in notes(report)), ""])
+        headers, *lines = table(report)
+        parts += ["", markdown_row(headers), markdown_rule([False] * 2 + [True] * (len(headers) - 2))]
+        parts += [markdown_row(list(map(literal, cells))) for cells in lines]
+    return "\n".join([*parts, "", *(f"- {literal(note)}" for note in notes(report)), ""])
+
+
+def literal(text: str) -> str:
+    """One line that Markdown shows as it is written: no emphasis, code, link or HTML."""
+    return re.sub(r"[\\`*<&~]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", " ".join(text.split()))

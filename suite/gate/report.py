@@ -59,14 +59,14 @@ def rows_of(
         found = pair_up(match.new.read(), match.base.read(), new.shown, same)
         paired.append((match, found if every else [one for one in found if one.metric == new.shown.metrics[0]]))
     whole = bool(new.shown.throughput)
-    rows = []
+    rows, tests = [], sum(len(found) for _, found in paired)
     for match, found in paired:
         if not found:
             rows.append(Row(match, reason=match.reason or UNMEASURED))
         costs = {"pace": pace(match.new, match.base, whole), "memory": memory_change(match.new, match.base)} if found \
             else {}  # fmt: skip
         for one in found:
-            seen = contrast(one, alpha)
+            seen = contrast(one, alpha, tests)
             rows.append(Row(match, seen, margin=margin_of(seen, points), **costs))
     return rows
 

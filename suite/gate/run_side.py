@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def _entry(folder: RunFolder, row: object) -> Entry:
     cell = folder.cell(row.Index)
     return Entry(
         key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
-        resolved_rate=_text(row.resolved_rate), status=row.status, reason=row.reason, gmacs=_number(row.gmacs),
+        resolved_rate=_text(row.resolved_rate), status=row.status, reason=_line(row.reason), gmacs=_number(row.gmacs),
         reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(cell.read("speed")),
         whole_speed=_timing(cell.read("whole_speed")), read=partial(read_outcomes, folder.path, row.Index),
     )  # fmt: skip
@@ -45,6 +46,11 @@ def read_outcomes(out: Path, key: str) -> pd.DataFrame:
 
 def _timing(speed: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if speed is None else {name: speed.get(name) for name in TIMING}
+
+
+def _line(reason: str) -> str:
+    """Without control characters, such as the colours that some errors' messages have."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[\x00-\x1f\x7f-\x9f]", " ", reason).split())
 
 
 def _text(value: object) -> str:

@@ -19,13 +19,12 @@ def load_side(text: str, folder: Path = FOLDER) -> Side:
     Raises:
         RequestError: there is no such run, baseline or cell.
     """
-    for mark in ("", ":", "#"):
-        source, part, wanted = text.rpartition(mark) if mark else (text, "", "")
-        if mark and not part:
-            continue
-        found = _source(source, folder)
+    # marks may be in the names of folders and methods ('my.py:Mine'), too
+    for at in (len(text), *(place for place, sign in enumerate(text) if sign in ":#")):
+        found = _source(text[:at], folder)
         if found is not None:
-            chosen = _chosen(found, mark, wanted.strip()) if mark else found.entries
+            mark, wanted = text[at : at + 1], text[at + 1 :].strip()
+            chosen = _chosen(found, mark, wanted) if mark else found.entries
             return replace(found, name=text, entries=tuple(chosen))
     known = sorted(file.stem for file in folder.glob("*.parquet"))
     raise RequestError(
@@ -46,19 +45,32 @@ def _source(text: str, folder: Path) -> Side | None:
 
 def _chosen(side: Side, mark: str, wanted: str) -> list[Entry]:
     if mark == "#":
-        found = [entry for entry in side.entries if wanted and entry.key.startswith(wanted)]
-        if len(found) != 1:
+        begun = [entry for entry in side.entries if wanted and entry.key.startswith(wanted)]
+        found = [entry for entry in begun if entry.key == wanted] or begun
+        if len(found) > 1:
+            keys = ", ".join(entry.key for entry in found)
+            raise RequestError(f"{wanted!r} begins the keys of {len(found)} cells of {side.name!r}: {keys}; write more")
+        if not found:
             raise unknown(f"cell of {side.name!r}:", wanted, [entry.key for entry in side.entries])
         return found
-    found = [entry for entry in side.entries if wanted in _names(entry)]
-    if not found:
-        of_it = [entry.label for entry in side.entries if wanted.startswith(entry.method)]
-        known = of_it or {entry.method for entry in side.entries}
-        raise unknown(f"method or cell of {side.name!r}:", wanted, known)
-    return found
+    for names in (_names, _short_names):
+        found = [entry for entry in side.entries if wanted in names(entry)]
+        if found:
+            return found
+    of_it = [entry.label for entry in side.entries if wanted.startswith(entry.method)]
+    known = of_it or {entry.method for entry in side.entries}
+    raise unknown(f"method or cell of {side.name!r}:", wanted, known)
 
 
 def _names(entry: Entry) -> set[str]:
-    """What a cell may be called: its method, or method and rate; the class alone of a reducer's file."""
-    methods = {entry.method, entry.reducer, entry.reducer.rpartition(":")[2]}
+    """What a cell may be called: its method, or method and rate."""
+    return _with_rates(entry, {entry.method})
+
+
+def _short_names(entry: Entry) -> set[str]:
+    """Without options and training; the class alone of a reducer's file."""
+    return _with_rates(entry, {entry.reducer, entry.reducer.rpartition(":")[2]})
+
+
+def _with_rates(entry: Entry, methods: set[str]) -> set[str]:
     return methods | {f"{method} {rate}".strip() for method in methods for rate in (entry.rate, entry.resolved_rate)}

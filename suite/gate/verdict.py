@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from suite.errors import UNREACHED
 from suite.gate.contrast import Contrast
 from suite.gate.pace import Pace
 from suite.gate.pairing import Match
@@ -60,9 +61,7 @@ def judge(rows: Sequence[Row], alpha: float) -> list[Row]:
 def _judged(row: Row, alpha: float) -> Row:
     found = row.contrast
     if found is None:
-        new = row.match.new
-        broke = new is not None and new.status == "failed" and bool(new.resolved_rate)
-        return replace(row, verdict=REGRESSED if broke else CANNOT_TELL, reason=row.reason or row.match.reason)
+        return replace(row, verdict=REGRESSED if _broke(row) else CANNOT_TELL, reason=row.reason or row.match.reason)
     if found.bound > -row.margin:
         said = f"not worse by {_points(found, row.margin)} or more"
         return replace(row, verdict=PASSED, reason=said + (", at less cost" if row.match.cheaper else ""))
@@ -72,9 +71,17 @@ def _judged(row: Row, alpha: float) -> Row:
         label = found.metric.label.removesuffix(" (%)")
         said = f"{label} fell by {_points(found, -found.difference)}, from {_score(found, found.base)} to "
         return replace(row, verdict=REGRESSED, reason=f"{said}{_score(found, found.new)}")
+    if row.margin == 0:
+        return replace(row, reason="BASE scores nothing, so that no share of it is a margin; name one with --margin")
     if found.difference <= -row.margin:
         return replace(row, reason=f"seems worse by {_points(found, -found.difference)}, which may be chance")
     return replace(row, reason=f"may be worse by {_points(found, row.margin)} or more")
+
+
+def _broke(row: Row) -> bool:
+    """NEW failed, and not only because it cannot be as cheap as it was asked to be."""
+    new = row.match.new
+    return new is not None and new.status == "failed" and UNREACHED not in new.reason
 
 
 def planned(rows: Sequence[Row], alpha: float) -> list[Row]:
@@ -91,9 +98,12 @@ def _needed(row: Row, alpha: float, family: int) -> int | None:
     """If things are as they seem: to show a loss beyond the margin, at the strictest level that Holm may ask for, or
     else to show that there is none.
     """
-    if row.contrast.difference <= -row.margin:
-        return row.contrast.needed_to_find(alpha / family)
-    return row.contrast.needed_to_bound(row.margin, alpha)
+    found = row.contrast
+    if found.difference <= -row.margin:
+        needed = found.needed_to_find(alpha / family)
+    else:
+        needed = found.needed_to_bound(row.margin, alpha)
+    return needed if needed is None else max(needed, found.samples + 1)  # these do not decide, so no fewer do
 
 
 def overall(rows: Sequence[Row]) -> str:

@@ -15,6 +15,7 @@ from suite.stats.paired import (
     mcnemar,
     paired_bootstrap,
     paired_share_interval,
+    resamples_for,
     swap_test,
     unseen_share,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "paired_share_interval",
     "percentile_interval",
     "Resampled",
+    "resamples_for",
     "samples_to_bound",
     "samples_to_bound_mean",
     "samples_to_find",

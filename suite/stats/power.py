@@ -84,8 +84,9 @@ def samples_to_bound_mean(
     difference = min(difference, 0.0)
     if difference <= -margin:
         return None
-    normal = n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / (difference + margin)) ** 2
-    return max(math.ceil(normal), _least(lambda count: difference - at_stake * unseen_share(count, alpha) > -margin))
+    unseen = _least(lambda count: difference - at_stake * unseen_share(count, alpha) > -margin)
+    normal = _normal_samples(deviation, difference + margin, n, alpha, power)
+    return None if unseen is None or normal is None else max(unseen, normal)
 
 
 def samples_to_find(wins: float, losses: float, n: int, alpha: float, power: float = POWER) -> int | None:
@@ -97,10 +98,17 @@ def samples_to_find(wins: float, losses: float, n: int, alpha: float, power: flo
 
 
 def samples_to_find_mean(deviation: float, difference: float, n: int, alpha: float, power: float = POWER) -> int | None:
-    """The same of any score, by the normal distribution."""
+    """The same of any score, by the normal distribution, and no fewer than a `swap_test` must have to reject at all."""
     if difference >= 0:
         return None
-    return math.ceil(n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / difference) ** 2)
+    normal = _normal_samples(deviation, difference, n, alpha, power)
+    return None if normal is None else max(math.ceil(-math.log2(alpha)), normal)
+
+
+def _normal_samples(deviation: float, distance: float, n: int, alpha: float, power: float) -> int | None:
+    """Samples after which a standard error of `deviation` over n of them is small enough against `distance`."""
+    needed = n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / distance) ** 2
+    return math.ceil(needed) if needed <= MOST else None
 
 
 def _no_better(wins: float, losses: float) -> tuple[float, float]:

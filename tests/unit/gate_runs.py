@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from suite.cli import main
+from suite.gate.side import Entry
 from tests.unit.run_folder import rewrite
 
 IDENTITY = {
@@ -24,3 +25,11 @@ def cli(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     return ended.value.code
+
+
+def entry(reducer: str, gmacs: float | None, status: str = "done", rate: str = "r=1", **changes) -> Entry:
+    values = {
+        "key": f"{reducer}-{gmacs}", "options": "", "training": "", "resolved_rate": rate, "reason": "it broke",
+        "reduction": None, "memory_mib": None, "speed": None, "whole_speed": None,
+    }  # fmt: skip
+    return Entry(reducer=reducer, gmacs=gmacs, status=status, rate=rate, **(values | changes))

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from suite.errors import RequestError
-from suite.gate.baseline import read_baseline, save_baseline
+from suite.gate.baseline import DIGEST, KEY, read_baseline, save_baseline
 from suite.gate.check import check
 from suite.gate.compare import compare
 from suite.gate.render import notes
@@ -65,6 +66,8 @@ def test_runs_without_a_common_sample_are_refused(written, tmp_path):
         (("compare", "RUN:nothing", "RUN"), "unknown method or cell"),
         (("compare", "RUN#zz", "RUN"), "unknown cell"),
         (("compare", "RUN", "RUN", "--alpha", "1.5"), "--alpha 1.5"),
+        (("compare", "RUN", "RUN", "--alpha", "0.5"), "--alpha 0.5"),
+        (("compare", "RUN#tome", "RUN"), "'tome' begins the keys of 4 cells"),
         (("check", "RUN:tome", "--against", "RUN:evit", "--margin", "-1"), "--margin -1.0"),
         (("check", "RUN:tome", "--against", "RUN:evit", "--alpha", "0"), "--alpha 0.0"),
         (("check", "RUN:none", "--against", "RUN:evit"), "no cell in which tokens are reduced"),
@@ -142,6 +145,16 @@ def test_a_damaged_baseline_is_refused_by_name_or_reads_as_it_was_written(writte
     assert refused > 20
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(RequestError, match=r"baseline '.*base.parquet' is damaged"):
+        read_baseline(path, "base")
+
+
+def test_a_baseline_of_another_format_is_refused_as_such(written, tmp_path):
+    path = tmp_path / "base.parquet"
+    save_baseline(load_side(f"{written}:tome"), path)
+    table = pq.read_table(path)
+    about = table.schema.metadata[KEY].replace(b'"format": 1', b'"format": 2')
+    pq.write_table(table.replace_schema_metadata({KEY: about, DIGEST: b"made otherwise"}), path)
+    with pytest.raises(RequestError, match="has format 2, this version reads 1"):
         read_baseline(path, "base")
 
 

@@ -12,23 +12,24 @@ import pyarrow as pa
 import pytest
 
 from suite.engine import execute
+from suite.errors import UNREACHED
 from suite.gate.check import check
 from suite.gate.compare import compare
 from suite.gate.contract import prove
 from suite.gate.junit import junit
-from suite.gate.pace import pace
-from suite.gate.pairing import same_cost
-from suite.gate.render import headline, markdown, reasons
+from suite.gate.pairing import left_out, same_cost
+from suite.gate.render import fitted, headline, markdown, reasons, table
 from suite.gate.report import Report
 from suite.gate.select import load_side
 from suite.gate.side import Entry, Side
 from suite.metric import Shown
 from suite.plan import make_plan
 from suite.progress import Progress
+from suite.reducers.base import Reducer
 from suite.spec import make_spec
 from tasks.classification import ClassificationTask
 from tasks.segmentation import SegmentationTask
-from tests.unit.gate_runs import IDENTITY, cli, identified
+from tests.unit.gate_runs import IDENTITY, cli, entry, identified
 from tests.unit.run_folder import rewrite, sample_ids, write_cell, write_run, write_samples
 
 BROKEN = Path(__file__).parent / "broken_tome.py"
@@ -122,6 +123,67 @@ def test_a_broken_promise_is_named_before_anything_is_run():
     assert 'failures="1"' in junit(report)
 
 
+class Fragile(Reducer):
+    """Breaks wherever it reduces, with a message that neither XML nor Markdown can hold as it is."""
+
+    def capacity(self, count, num_prefix):
+        return (count - num_prefix) // 2
+
+    def after_attention(self, tokens, signals, amount):
+        raise RuntimeError("\x1b[31mno\x1b[0m <b>place</b> for | or __this__\x00")
+
+
+def test_a_method_that_breaks_while_its_cost_is_sought_regresses_and_its_message_is_legal_everywhere(sweep, tmp_path):
+    asked = {"device": "cpu", "workers": 0, "speed": False, "out": str(tmp_path / "new")}
+    report = check(f"{__file__}:Fragile", f"{sweep}:tome", asked, contract=False)
+    assert report.verdict == "regressed"
+    assert "RuntimeError: no <b>place</b>" in headline(report)
+    assert r"no \<b>place\</b> for | or \_\_this\_\_" in markdown(report)
+    xml = junit(report)
+    assert "no <b>place</b> for | or __this__" in ElementTree.fromstring(xml.encode()).find("*/failure").get("message")
+
+
+def test_a_target_out_of_reach_is_no_regression(written):
+    rewrite(written / "run.json", cells=[*json.loads((written / "run.json").read_text())["cells"], "mine-flops--95"])
+    write_cell(written, "mine", "flops=-95%", about={"resolved_rate": ""})
+    reason = f"flops=-95.0% {UNREACHED} 'mine' on this model"
+    (written / "cells" / "mine-flops--95" / "failed.json").write_text(json.dumps({"reason": reason}))
+    assert check(f"{written}:mine", f"{written}:tome", {}).verdict == "cannot tell"
+
+
+def test_a_narrow_terminal_breaks_no_word_and_says_what_it_has_no_room_for(written):
+    headers, *lines = table(compare(f"{written}:tome", f"{written}:evit"))
+    assert "Speed" not in headers  # nothing was timed
+    for width, complete in ((200, True), (60, False)):
+        widths, left_out = fitted(headers, lines, width)
+        assert sum(widths.values()) + len(widths) < width
+        assert complete == (not left_out)
+        assert {*widths, *left_out} == set(headers)
+        for header, cells in zip(headers, zip(*lines, strict=True), strict=True):
+            words = [word for cell in (header, *cells) for word in cell.split()]
+            assert header in left_out or max(map(len, words)) <= widths[header]
+
+
+def test_a_methods_own_name_comes_before_that_of_its_variants(written):
+    write_cell(written, "tome", "r=77", about={"options": {"k": 1}})
+    assert len(load_side(f"{written}:tome").entries) == 4
+    (variant,) = load_side(f"{written}:tome r=77").entries
+    assert load_side(f"{written}:{variant.method}").entries == (variant,)
+
+
+def test_a_file_and_its_class_name_a_method_of_a_run(written):
+    write_cell(written, "my.py:Mine", "r=9")
+    for name in ("my.py:Mine", "Mine", "Mine r=9"):
+        (found,) = load_side(f"{written}:{name}").entries
+        assert found.reducer == "my.py:Mine"
+        assert check(f"{written}:{name}", f"{written}:tome", {}).verdict == "cannot tell"
+
+
+def test_methods_that_one_side_alone_has_are_named():
+    sides = [side(entry("a", 1.0), entry("b", 1.0)), side(entry("a", 1.0), entry("c", 1.0))]
+    assert left_out(*sides) == [f"not compared, as side alone has them: {name}" for name in "bc"]
+
+
 # --- what is compared with what
 
 
@@ -146,14 +208,6 @@ def test_a_cell_can_be_named_by_its_key_by_its_rate_or_by_what_that_came_to(writ
     wanted = load_side(f"{written}:tome flops=-50%").entries
     assert load_side(f"{written}#tome-flops--50").entries == wanted
     assert load_side(f"{written}:tome {wanted[0].resolved_rate}").entries == wanted
-
-
-def entry(reducer: str, gmacs: float | None, status: str = "done", rate: str = "r=1", **changes) -> Entry:
-    values = {
-        "key": f"{reducer}-{gmacs}", "options": "", "training": "", "resolved_rate": rate, "reason": "it broke",
-        "reduction": None, "memory_mib": None, "speed": None, "whole_speed": None,
-    }  # fmt: skip
-    return Entry(reducer=reducer, gmacs=gmacs, status=status, rate=rate, **(values | changes))
 
 
 def side(*entries: Entry) -> Side:
@@ -197,43 +251,6 @@ def test_a_loss_at_less_cost_proves_nothing_and_as_good_at_less_cost_passes(writ
     assert small.rows[0].adjusted is None
     equal = check(f"{written}:evit flops=-50%", f"{written}:tome flops=-15%", {}, margin=20.0)
     assert equal.verdict == "pass"
-
-
-# --- speed
-
-
-def timed(pairs: list[tuple[float, float]], **changes) -> dict:
-    rounds = [{"im_s": own, "baseline_im_s": beside} for own, beside in pairs]
-    return {"rounds": rounds, "device": "CPU", "batch_size": 64, "precision": "fp32", "compile": False} | changes
-
-
-def test_cells_of_the_same_rounds_are_compared_round_by_round():
-    beside = [100.0, 90.0, 110.0, 100.0, 95.0]
-    new = entry("new", 1.0, speed=timed([(2.2 * b, b) for b in beside]))
-    base = entry("base", 1.0, speed=timed([(2.0 * b, b) for b in beside], noisy=True))
-    found = pace(new, base)
-    assert (found.ratio, found.low, found.high) == pytest.approx((1.1, 1.1, 1.1))
-    assert found.noisy
-
-
-def test_cells_of_two_runs_are_compared_by_their_speedups_with_an_interval_that_holds_the_truth():
-    draw, held = np.random.default_rng(0), 0
-    for _ in range(300):
-        sides = []
-        for speedup in (2.2, 2.0):  # the second machine hour was half as fast
-            beside = draw.lognormal(np.log(100 / len(sides or [0])), 0.02, 5)
-            sides.append(entry("m", 1.0, speed=timed([(speedup * b * draw.lognormal(0, 0.02), b) for b in beside])))
-        found = pace(*sides)
-        held += found.low <= 1.1 <= found.high
-    assert held / 300 == pytest.approx(0.95, abs=0.04)
-
-
-def test_speeds_of_other_devices_are_not_compared():
-    beside = [(200.0, 100.0)] * 3
-    found = pace(entry("a", 1.0, speed=timed(beside)), entry("b", 1.0, speed=timed(beside, device="H100")))
-    assert found.ratio is None
-    assert found.note == "timed with device CPU and H100"
-    assert pace(entry("a", 1.0), entry("b", 1.0)).note == "not timed"
 
 
 # --- other tasks

@@ -10,7 +10,7 @@ import pytest
 from suite.gate.contrast import Contrast, contrast
 from suite.gate.outcomes import Paired
 from suite.gate.pairing import Match
-from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall
+from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall, planned
 from suite.metric import Metric
 from suite.stats import smallest_difference, unseen_share
 from tests.unit.test_paired_stats import chance, counts
@@ -29,7 +29,7 @@ def seen(wins: int, losses: int, n: int) -> Contrast:
     return contrast(answers(wins, losses, n), 0.05)
 
 
-def verdicts(n: int, wins: float, losses: float, margin: float, rows: int = 4, trials: int = 500) -> list[str]:
+def verdicts(n: int, wins: float, losses: float, margin: float, rows: int = 4, trials: int = 400) -> list[str]:
     """What the gate says of `trials` comparisons of so many rows, each with its own samples."""
     drawn = zip(*(side.reshape(trials, rows).tolist() for side in counts(n, wins, losses, trials * rows)))
     return [
@@ -50,7 +50,7 @@ def test_a_method_that_is_worse_by_the_margin_passes_no_more_often_than_alpha(n,
     margin = 0.02
     said = verdicts(n, (share - margin) / 2, (share + margin) / 2, margin=margin, rows=1)
     assert said.count(PASSED) / len(said) <= 0.05 + chance(0.05, len(said)) + 0.005
-    said = verdicts(n, (share - margin) / 2, (share + margin) / 2, margin=margin, rows=4, trials=200)
+    said = verdicts(n, (share - margin) / 2, (share + margin) / 2, margin=margin, rows=4, trials=100)
     assert said.count(PASSED) / len(said) <= 0.01
 
 
@@ -75,6 +75,36 @@ def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
         assert found.bound == pytest.approx(-found.base * unseen_share(n, 0.05))
         assert (found.bound > -0.01 * found.base) == passes
         assert passes or found.needed_to_bound(0.01 * found.base, 0.05) == 268
+
+
+def captions(new: list[float], base: list[float]) -> Contrast:
+    sides = (np.array(side, dtype=float)[:, None] for side in (new, base))
+    return contrast(Paired(CIDER, *sides, lambda sums: sums[:, 0] / len(base)), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "margin", "needed"),
+    [
+        (captions([0.5] * 3, [1.0] * 3), 0.01, 5),  # of four, 1 / 16 is the least that chance may be
+        (captions([1.0] * 50, [1.0] * 50), 1e-12, None),  # no number of samples shows as little
+    ],
+)
+def test_what_cannot_be_told_of_few_captions_needs_more_of_them_or_none_will_do(found, margin, needed):
+    (row,) = planned(judge([Row(Match(None, None), found, margin=margin)], 0.05), 0.05)
+    assert (row.verdict, row.needed) == ("cannot tell", needed)
+
+
+def test_where_base_scores_nothing_a_margin_has_to_be_named():
+    (row,) = judge([Row(Match(None, None), captions([0.0] * 5, [0.0] * 5), margin=0.0)], 0.05)
+    assert row.verdict == "cannot tell"
+    assert "--margin" in row.reason
+
+
+def test_a_loss_that_all_samples_agree_on_is_significant_in_a_large_family_too():
+    draw, family = np.random.default_rng(9), 150
+    base = draw.gamma(2.0, size=(60, 1))
+    found = contrast(Paired(CIDER, 0.9 * base, base, lambda sums: sums[:, 0] / 60), 0.05, family)
+    assert found.p * family <= 0.05
 
 
 def test_a_significant_loss_within_the_margin_is_no_regression():

@@ -17,15 +17,16 @@ from reports.page.outcomes import load_outcomes
 from reports.page.packing import pack_json, pack_text, unpack
 from reports.page.samples import packed_samples
 from reports.page.tokens import changes, in_order
-from reports.page.write import NO_PLOTLY, render, sort_value, write_page
+from reports.page.write import NO_PLOTLY, render, sort_value
 from reports.style import FAMILIES, OTHERS
 from reports.tables import columns_for
+from reports.write import write_report
 from suite.errors import RequestError
 from suite.exhibits import make_exhibits
 from suite.sweep import run
 from tests.unit.page_runs import HOSTILE, Reader, packed, read_page, write_captioned, write_classified
 from tests.unit.run_folder import rewrite, write_run
-from tests.unit.wide_run import rename_samples, write_wide_run
+from tests.unit.wide_run import rename_samples
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +126,6 @@ def test_samples_that_do_not_fit_are_those_on_which_cells_differ_least(classifie
     assert set(json.loads(unpack(whole))["ids"][: len(differing)]) == differing
 
 
-def test_a_hundred_cells_on_five_thousand_samples_fit_into_a_page(tmp_path):
-    out = write_wide_run(tmp_path / "run")
-    path, lacking = write_page(out, load_frame(out))
-    assert path.stat().st_size < 15e6
-    assert not lacking
-    blobs = packed(path.read_text())
-    assert len(blobs["data"]["cells"]) == 100
-    assert blobs["data"]["compare"]["kept"] == 5000
-    assert len(blobs["pictures"]) == 400
-    assert len(blobs["tokens"]["ids"]) == 4
-
-
 def test_a_page_without_plotly_says_what_to_install(classified, monkeypatch):
     monkeypatch.setattr(page_write, "find_spec", lambda name: None)
     page_write.plotly_source.cache_clear()
@@ -178,6 +167,10 @@ def test_pictures_come_from_the_run_and_stay_when_its_data_are_gone(tiny_run, ph
     assert [len(counts) for counts in tokens["tokens"]] == [13] * 4
     assert tokens["tokens"][0][:3] == [17, 16, 15]
 
+    next((results.out / "exhibits" / "tokens").iterdir()).write_bytes(b"damaged")
+    assert make_exhibits(results.out) == []
+    assert len(read_exhibits(results.out).maps) == 2  # made again
+
     shutil.move(photos, photos.parent / "moved")
     (said,) = make_exhibits(results.out)
     assert "photos" in said
@@ -190,6 +183,23 @@ def test_pictures_come_from_the_run_and_stay_when_its_data_are_gone(tiny_run, ph
     next(photos.rglob("*.JPEG")).unlink()
     (said,) = make_exhibits(results.out)
     assert "samples is '11" in said  # of other data nothing is shown as the run's
+
+
+def test_a_defect_of_page_or_plots_costs_neither_the_tables_nor_leaves_an_older_page(tmp_path, monkeypatch):
+    out = write_run(tmp_path / "run", {"tome": 4.0})
+    (out / "report").mkdir()
+    for name in ("index.html", "pareto_flops.png"):
+        (out / "report" / name).write_text("of an earlier run")
+    monkeypatch.setattr("reports.write.write_page", lambda *_: 1 / 0)
+    monkeypatch.setattr("reports.write.write_pareto", lambda *_: 1 / 0)
+    files, notes = write_report(out)
+    assert [file.suffix for file in files] == [".csv", ".md", ".tex"]
+    assert (out / "report" / "table.md").is_file()
+    assert not (out / "report" / "index.html").exists()
+    assert not (out / "report" / "pareto_flops.png").exists()
+    assert [note.split(",")[0] for note in notes] == ["plots not written", "page not written"]
+    (said,) = make_exhibits(out)
+    assert "does not say what it was made of" in said
 
 
 def test_exhibits_of_what_is_no_run_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The page of a run in a real browser, opened from disk: what a person can do with it, and what they see first."""
 
+import json
 import re
 import shutil
 
@@ -12,18 +13,19 @@ from reports.page.pairs import compare_pairs
 from reports.page.write import write_page
 from reports.points import FLOPS, frontier
 from tests.unit.page_runs import HOSTILE, packed, write_captioned
-from tests.unit.wide_run import write_wide_run
+from tests.unit.run_folder import write_run
+from tests.unit.wide_run import exhibits, write_wide_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-if BROWSER is None:
-    pytest.skip("neither Chromium nor Chrome is installed", allow_module_level=True)
 
 FIRST_PAINT = 1000  # milliseconds
 
 
 @pytest.fixture(scope="module")
 def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("neither Chromium nor Chrome is installed")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield browser
@@ -75,6 +77,16 @@ def heading(page, text):
 
 def numbers(text):
     return [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+(?:\.\d+)?", text)]
+
+
+def test_a_hundred_cells_on_five_thousand_samples_fit_into_a_page(wide):
+    path = wide / "report" / "index.html"
+    assert path.stat().st_size < 15e6
+    blobs = packed(path.read_text())
+    assert len(blobs["data"]["cells"]) == 100
+    assert blobs["data"]["compare"]["kept"] == 5000
+    assert len(blobs["pictures"]) == 400
+    assert len(blobs["tokens"]["ids"]) == 4
 
 
 def test_a_page_of_a_hundred_cells_is_painted_within_a_second_and_complains_of_nothing(page):
@@ -230,4 +242,34 @@ def test_captions_are_shown_as_text_with_the_score_of_each(chromium, captioned):
     assert [numbers(text)[-1] for text in listed] == [pairs.only_a[0], pairs.only_b[0]]
     assert page.said == []
     assert page.locator("#samples script").count() == 0
+    page.context.close()
+
+
+def test_a_run_of_one_method_at_one_rate_shows_its_tokens(chromium, tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0})
+    for folder in (out / "cells").iterdir():
+        if folder.name not in ("none-full", "tome-flops--50"):
+            shutil.rmtree(folder)
+    exhibits(["val/00000"] * 4, ["tome-flops--50"]).save(out)
+    write_page(out, load_frame(out))
+    page = open_page(chromium, out)
+    assert "of 197 tokens" in page.inner_text("#caption-left")
+    assert page.input_value("#left") == page.input_value("#right") == "1"
+    assert page.said == []
+    page.context.close()
+
+
+def test_a_run_in_which_nothing_was_finished_or_counted_has_a_page_that_works(chromium, tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0})
+    for flops in out.glob("cells/*/flops.json"):
+        flops.unlink()
+    write_page(out, load_frame(out))
+    for folder in (out / "cells").iterdir():
+        (folder / "failed.json").write_text(json.dumps({"reason": f"{HOSTILE[1]} \u2028"}))
+    write_page(out, load_frame(out))
+    page = open_page(chromium, out)
+    assert page.inner_text("#plot-notes") == "No finished cell has both a score and a cost."
+    assert "There is no finished reduced cell" in page.inner_text("#tokens")
+    heading(page, "Rate").locator("button").click()
+    assert page.said == []
     page.context.close()

@@ -74,9 +74,15 @@ def test_trackers_that_raise_neither_stop_a_run_nor_change_what_it_stores(spec, 
     assert [method for method, *_ in good.told] == ["open", "cell", "cell", "pictures", "close"]
 
 
-def test_a_tracker_gets_the_spec_a_row_a_cell_and_the_plots(spec, plain):
+@pytest.fixture(scope="module")
+def tracked(spec, plain):
+    """A sink and TensorBoard, told of what is stored already all the same; and what was noted of them."""
     sink = Sink("mine")
-    said_by(spec, [sink])  # all is stored already: it is told of it all the same
+    return sink, said_by(spec, [sink, "tensorboard"])[1]
+
+
+def test_a_tracker_gets_the_spec_a_row_a_cell_and_the_plots(tracked, plain):
+    sink, _ = tracked
     (_, config, out), *cells, (_, pictures), _ = sink.told
     assert config["model"] == "scenes_vit"
     assert config["rates"] == '["r=20"]'
@@ -93,11 +99,10 @@ def test_a_tracker_gets_the_spec_a_row_a_cell_and_the_plots(spec, plain):
     assert all(file.suffix == ".png" and file.is_file() for file in pictures)
 
 
-def test_tensorboard_can_be_read_back(spec, plain):
+def test_tensorboard_can_be_read_back(tracked, plain):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    _, notes = said_by(spec, "tensorboard")
-    assert notes == []
+    assert tracked[1] == []
     (folder,) = (plain.out / "report" / "tensorboard").iterdir()
     whole = EventAccumulator(str(folder)).Reload()
     assert "pareto_flops" in whole.Tags()["images"]

@@ -82,7 +82,8 @@ function startPlot(data, filters) {
     const { axes, scores } = group(), axis = axes.find((one) => one.name === state.axis);
     const score = scores.find((one) => one.name === state.score);
     if (!axis || !score) {
-      Plotly.purge(plot);
+      const nothing = { visible: false };
+      Plotly.react(plot, [], layoutOf("", "", { xaxis: nothing, yaxis: nothing }), CONFIG);
       byId("plot-notes").textContent = "No finished cell has both a score and a cost.";
       return;
     }

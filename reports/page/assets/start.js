@@ -1,7 +1,11 @@
 // After the first paint, in the order in which people look: filters and table, the plot, then samples and tokens.
 async function start() {
   const data = await unpackedJson("data");
-  if (!byId("methods")) return;
+  if (byId("methods")) await fill(data);
+  document.documentElement.dataset.ready = "true";
+}
+
+async function fill(data) {
   let plot = null, tokens = null;
   const filters = startFilters(data, () => {
     filterTables(data, filters);
@@ -18,7 +22,6 @@ async function start() {
     plot?.draw();
     tokens?.draw();
   });
-  document.documentElement.dataset.ready = "true";
 }
 
 requestAnimationFrame(() => setTimeout(start, 0));

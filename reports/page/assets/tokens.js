@@ -78,8 +78,9 @@ async function startTokens(data, tokens, plotting) {
   const reduced = data.cells.map((cell, place) => place).filter((place) => data.cells[place].series !== null && data.cells[place].status === "done");
   if (!byId("left") || !reduced.length) return null;
   const withMaps = tokens ? reduced.filter((place) => tokens.cells[place]) : [];
-  const offered = withMaps.length ? withMaps : reduced, [left, right] = data.firstTokens ?? data.compare?.first ?? offered;
-  const state = { left, right: right ?? left, sample: 0, block: 0 };
+  const offered = withMaps.length ? withMaps : reduced, first = data.firstTokens ?? data.compare?.first ?? [];
+  const [left, right = left] = new Set([...first.filter((place) => offered.includes(place)), ...offered]);
+  const state = { left, right, sample: 0, block: 0 };
   const pictures = tokens ? await Promise.all(tokens.views.map(pictureOf)) : [];
   const entries = offered.map((place) => [String(place), data.cells[place].name]);
 
@@ -140,6 +141,7 @@ function drawBlocks(data, tokens, { left, right, sample }) {
   const low = { rangemode: "tozero" };
   const show = (id, traces, title) => {
     if (traces.length) {
+      byId(id).querySelector(":scope > p")?.remove();
       Plotly.react(id, text(traces), { ...layoutOf("block", title, { yaxis: low }), ...legend, margin: { l: 52, r: 8, t: 44, b: 40 } }, { ...CONFIG, displayModeBar: false });
       return;
     }
