@@ -61,13 +61,15 @@ def run(
     *,
     progress: Progress | None = None,
     track: str | Iterable[str | Tracker] = (),
+    report: bool = True,
     **values: Any,
 ) -> Results:
-    """Execute a sweep and write its tables and plots; what is stored already is not run again.
+    """Execute a sweep and write its page, tables and plots; what is stored already is not run again.
 
     `run(task="imagenet", data=DIR, model="deit_small_patch16_224", rates=["r=13"])`; the keys are those of RunSpec.
     track: where finished cells and plots are copied to besides ('tensorboard,mlflow'); no part of what is run.
-    RequestError for what cannot be done; cells that fail are named by `Results.failed`.
+    report: without it nothing is drawn. RequestError for what cannot be done; cells that fail are named by
+    `Results.failed`.
     """
     given = spec.model_dump(exclude_unset=True) if isinstance(spec, RunSpec) else spec or {}
     spec = make_spec({**given, **values})
@@ -81,9 +83,11 @@ def run(
     with closing(Tracking(track, plan.spec.model_dump(mode="json"), out, progress.note)) as tracking:
         execute(plan, progress)
         results = Results(out, tuple(plan.asks), tuple(plan.skipped))
-        make_exhibits(out, plan)
-        files, notes = write_report(out)
-        for line in notes:
-            progress.note(line)
+        files: list[Path] = []
+        if report:
+            make_exhibits(out, plan)
+            files, notes = write_report(out)
+            for line in notes:
+                progress.note(line)
         tracking.finished(results.frame().loc[list(results.cells)], [file for file in files if file.suffix == ".png"])
     return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ def facts_of(out: Path, frame: pd.DataFrame, parts: list[Group]) -> list[tuple[s
         "Speed": " / ".join(dict.fromkeys(circumstances(part) for part in parts)),
         "Machine": _machine(machine),
         "Software": _software(machine),
-        "Last run": _changed(out / "run.json"),
     }
     if spec.get("limit"):
         facts["Samples"] += f" (limit {spec['limit']}, evenly spaced)"
@@ -91,7 +89,3 @@ def _software(machine: dict[str, Any]) -> str:
     if git.get("commit"):
         parts.append(f"commit {git['commit'][:10]}" + (" with changes" if git.get("dirty") else ""))
     return " · ".join(parts)
-
-
-def _changed(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")

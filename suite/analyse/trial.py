@@ -107,7 +107,7 @@ class Bench:
             "reducers": tuple(f"{method}@{source}" for source in sources),
             "reducer_options": {method: dict(options)} if options else {},
         }  # fmt: skip
-        results = run(values, progress=self.progress)
+        results = run(values, progress=self.progress, report=False)  # the analysis has its own
         self.failed.extend(results.failed)
         return stored(results.out, results.cells)
 
