@@ -11,25 +11,11 @@ import pandas as pd
 from reports.frame import Group
 from reports.points import FLOPS, Plot
 from reports.published import load_published
+from reports.published.models import printed_names
 from suite.errors import RequestError
 
 BASELINE = "none"
 TASKS = {"imagenet": "classification", "coco-caption": "captioning", "ade20k": "segmentation"}
-MODELS = {  # as this program names them, without a tag -> as papers do
-    "deit_tiny_patch16_224": ("DeiT-T",),
-    "deit_small_patch16_224": ("DeiT-S", "ViT-S (DeiT)"),
-    "deit_base_patch16_224": ("DeiT-B", "ViT-B (DeiT)"),
-    "mae_vit_base_patch16": ("MAE-B", "ViT-B (MAE)", "ViT-B MAE", "ViT-B-MAE"),
-    "mae_vit_large_patch16": ("MAE-L", "ViT-L (MAE)", "ViT-L MAE", "ViT-L-MAE"),
-    "mae_vit_huge_patch14": ("MAE-H", "ViT-H (MAE)", "ViT-H MAE"),
-    "vit_small_patch16_224": ("ViT-S AugReg",),
-    "vit_base_patch16_224": ("ViT-B AugReg",),
-    "vit_large_patch16_224": ("ViT-L AugReg",),
-    "lvvit_s": ("LV-ViT-S",),
-    "lvvit_m": ("LV-ViT-M",),
-    "git_base_coco": ("GIT-B",),
-    "seg_small_mask_16": ("Seg-S-Mask/16", "Segmenter-S"),
-}
 METHODS = {"evit with inattentive token fusion": "evit", "tofu mlerp": "tofu"}  # where lower case does not do it
 PAPERS = {"tps": "dtps"}  # other names of files
 MORE = {"dtem": "counts element-wise operations too, about 1 % more GFLOPs"}  # files whose counts are not quite ours
@@ -96,7 +82,7 @@ def _named(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _marks(table: pd.DataFrame, parts: list[Group]) -> tuple[list[Mark], list[str]]:
     group, methods = parts[0], {BASELINE, *(name for part in parts for name in part.frame.reducer)}
-    models = {name for part in parts for name in MODELS.get(part.model.partition(".")[0], ())}
+    models = {name for part in parts for name in printed_names(part.model)}
     score = group.headline.name
     rows = table[(table["task"] == TASKS.get(group.task)) & table["model"].isin(models)]
     if score not in table or rows.empty:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports.published import load_published
-from suite.papers.names import METHODS, MODELS, Method
+from reports.published.models import MODELS
+from suite.papers.names import METHODS, Method
 
 Rates = Mapping[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
 TASKS = {"classification": "imagenet", "segmentation": "ade20k"}

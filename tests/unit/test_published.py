@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from reports.published import FOLDER, NUMBERS, load_published
+from reports.published.models import printed_names
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = load_published()
@@ -74,3 +75,12 @@ def test_the_files_are_installed_with_the_package():
     assert "*.csv" in settings["package-data"]["*"]
     assert "reports*" in settings["packages"]["find"]["include"]
     assert (FOLDER / "__init__.py").is_file()
+
+
+def test_a_model_is_known_by_the_names_that_papers_print_and_a_tag_parts_two_of_them():
+    assert {"DeiT-S", "ViT-S (DeiT)"} <= printed_names("deit_small_patch16_224")
+    assert printed_names("deit_small_patch16_224.fb_in1k") == printed_names("deit_small_patch16_224")
+    assert printed_names("vit_small_patch16_224.augreg_in1k") == {"ViT-S"}
+    assert "ViT-S" not in printed_names("vit_small_patch16_224.augreg_in21k_ft_in1k")
+    assert printed_names("vit_base_patch14_dinov2") == set()  # printed of other image sizes alone
+    assert printed_names("scenes_vit") == set()
