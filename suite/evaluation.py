@@ -41,9 +41,8 @@ class Cell:
 
 
 def said(error: Exception) -> str:
-    """One line that any file and terminal can hold; with the type of an error that is not ours."""
+    """One line that any file can hold; with the type of an error that is not ours."""
     text = " ".join(str(error).encode("utf-8", "replace").decode().split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"
 
 

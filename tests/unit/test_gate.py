@@ -130,7 +130,7 @@ class Fragile(Reducer):
         return (count - num_prefix) // 2
 
     def after_attention(self, tokens, signals, amount):
-        raise RuntimeError("\x1b[31mno\x1b[0m <b>place</b> for | or __this__\x00")
+        raise RuntimeError("\x1b[31mno\x1b[0m <b>place</b> for | or __this__\x00\udc80")
 
 
 def test_a_method_that_breaks_while_its_cost_is_sought_regresses_and_its_message_is_legal_everywhere(sweep, tmp_path):
