@@ -1,6 +1,6 @@
 """What DTEM's soft grouping costs of a training step, and what it is spent on.
 
-    python tests/perf/soft_grouping.py --batch 64 --r 16
+    python -m tests.perf.soft_grouping --batch 64 --r 16
 
 Not run by the test suite: it wants a machine that does nothing else. Parts are timed by themselves on the shapes that
 the blocks see, forward and backward, in turns (A B C A B C ...); a figure is the median over rounds.
