@@ -8,6 +8,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
+from reports.areas import AREAS, dense_areas, mean_iou
 from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT, Group
 from suite.errors import RequestError
@@ -16,7 +17,6 @@ from suite.store.shards import read_rows
 
 RESAMPLES = 2000
 OUTCOME = {"top1": "correct", "top5": "correct5"}  # shares of true outcomes; other means are in scores.parquet
-AREAS = ("intersection", "predicted", "labelled")  # of miou, a ratio of sums over all samples
 
 
 def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
@@ -70,11 +70,6 @@ def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) ->
     """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean."""
     samples, _ = read_samples(out / "cells" / key, manifest, ("id", "classes", *AREAS))
     count = 1 + max((max(classes, default=-1) for classes in samples["classes"]), default=-1)
-    areas = np.zeros((len(samples), len(AREAS), count))
-    for i, row in enumerate(samples.itertuples(index=False)):
-        areas[i][:, row.classes] = [getattr(row, name) for name in AREAS]
-    sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples).reshape(resamples, len(AREAS), count)
-    both, predicted, labelled = np.moveaxis(sums, 1, 0)
-    union = predicted + labelled - both
-    ratios = np.divide(both, union, out=np.full_like(both, np.nan), where=union > 0)
-    return np.nanmean(ratios, axis=1)
+    areas = dense_areas(samples, count)
+    sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples)
+    return mean_iou(sums.reshape(resamples, len(AREAS), count))

@@ -17,7 +17,7 @@ FLAGS: dict[str, Any] = {
     "data": Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")],
     "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
     "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
-    "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [eight of them]")],
+    "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [a selection]")],
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
     "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],

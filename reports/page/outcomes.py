@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.areas import AREAS, dense_areas, mean_iou
 from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT
 from suite.metric import Metric, Shown
 from suite.store.shards import read_rows
 
 LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
-AREAS = ("intersection", "predicted", "labelled")
 READ = {LABELS: ("label", "prediction", "correct"), CAPTIONS: ("prediction",), MASKS: ("classes", *AREAS)}
 
 
@@ -47,7 +47,7 @@ class Outcomes:
 
     def areas(self, cell: int) -> np.ndarray:
         """(n, 3, K) float64 areas of one cell; those of all at once would fill the memory."""
-        return _dense(self.sparse[cell], self.classes)
+        return dense_areas(self.sparse[cell], self.classes)
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -130,27 +130,8 @@ def _captions(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any],
 
 def _masks(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
     classes = 1 + max((int(max(seen, default=0)) for table in tables for seen in table["classes"]), default=0)
-    score = np.stack([mean_iou(_dense(table, classes)) for table in tables])
+    score = np.stack([mean_iou(dense_areas(table, classes)) for table in tables])
     return Outcomes(MASKS, metric, truth=None, score=score, said=None, sparse=tables, classes=classes, **about)
 
 
 _MAKE = {LABELS: _labels, CAPTIONS: _captions, MASKS: _masks}
-
-
-def _dense(table: pd.DataFrame, classes: int) -> np.ndarray:
-    """(n, 3, K) float64 areas in the order of AREAS; exact, for a picture's pixels are far below 2^53."""
-    counts = table["classes"].map(len).to_numpy()
-    image, seen = np.repeat(np.arange(len(table)), counts), np.concatenate(table["classes"].to_list()).astype(int)
-    areas = np.zeros((len(table), len(AREAS), classes))
-    for place, name in enumerate(AREAS):
-        areas[image, place, seen] = np.concatenate(table[name].to_list())
-    return areas
-
-
-def mean_iou(areas: np.ndarray) -> np.ndarray:
-    """Mean over the classes that occur of intersection / union, of areas (..., 3, K); NaN where none occurs."""
-    both, predicted, labelled = np.moveaxis(areas, -2, 0)
-    union = predicted + labelled - both
-    share = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-    occurring = (union > 0).sum(axis=-1)
-    return np.divide(share.sum(axis=-1), occurring, out=np.full(occurring.shape, np.nan), where=occurring > 0)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.page.outcomes import CAPTIONS, MASKS, Outcomes, mean_iou
+from reports.areas import mean_iou
+from reports.page.outcomes import CAPTIONS, MASKS, Outcomes
 from suite.stats import mcnemar, paired_share_interval
 
 LEVEL, SEED = 0.95, 0
