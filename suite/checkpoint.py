@@ -82,6 +82,17 @@ def load_model(
     return model.eval(), info
 
 
+def sources_of(name: str, model: nn.Module) -> set[str]:
+    """Modules whose code made `model`, the one of that name, and is run by it: classes, loader and family."""
+    kind, family = kind_of(name), family_of(model)
+    makers = [kind.loader] if kind else [EMBEDDED[name][0]] if name in EMBEDDED else []
+    return {
+        *(cls.__module__ for module in model.modules() for cls in type(module).__mro__ if cls is not object),
+        *(maker.partition(":")[0] for maker in makers),
+        family.__module__,
+    }
+
+
 def check_model_name(name: str) -> None:
     """Raises RequestError, with the closest names, unless `name` is a timm model or one of ours."""
     architecture, _, tag = name.partition(".")

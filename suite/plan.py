@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from suite.ask import Ask, expand
 from suite.backbones import backbone_of, family_of
-from suite.checkpoint import WeightsInfo, load_model
+from suite.checkpoint import WeightsInfo, load_model, sources_of
 from suite.errors import RequestError, unknown
 from suite.handle import Handle, attach, check_class_token
 from suite.reducer_weights import about
@@ -25,19 +25,14 @@ from suite.reducers.base import Reducer
 from suite.schedule import parse_rate
 from suite.shipped import weights_path
 from suite.solve import Search
+from suite.sources import digest_sources
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
 from suite.task import Task
 from tasks import task_class
 
 VERSIONS = ("torch", "timm")
-SHARED = (
-    *("pooling.py", "steps.py", "tokens.py", "matching.py", "soft_matching.py", "pruning.py", "schedule.py"),
-    *("draws.py", "handle.py", "exchange.py", "shared_prefix.py", "captioner*.py"),
-    *("backbones/block.py", "backbones/signals.py", "backbones/fused.py", "backbones/reduced.py"),
-    *("backbones/timm_vit.py", "backbones/lv_vit.py", "backbones/t2t_vit.py", "backbones/mae.py", "backbones/git.py"),
-    *("backbones/segmenter.py", "backbones/mmseg_vit.py", "segmenter_files.py", "mmseg_models.py"),
-)
+RUNNING = "suite.engine"  # what runs a cell; by name, as it stands above this module
 
 
 @dataclass
@@ -151,6 +146,7 @@ def make_plan(spec: RunSpec) -> Plan:
         "compile": spec.compile,
         **{name: version(name) for name in VERSIONS},
     }
+    shared = digest_sources([RUNNING, type(task).__module__, *sources_of(spec.model, model)])
     plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
     for ask in asks:
         check_base(ask, spec, weights)
@@ -169,7 +165,7 @@ def make_plan(spec: RunSpec) -> Plan:
             plan.skipped.append(str(error))
             continue
         learned = [ask.weights[1]] if ask.weights else []
-        key = digest([identity, ask.slot, *learned, source_of(ask.reducer)])[:16]
+        key = digest([identity, ask.slot, *learned, shared, source_of(ask.reducer)])[:16]
         plan.asks[key] = ask
     if len(plan.asks) == 1 and len(asks) > 1:
         raise RequestError(plan.skipped[-1])
@@ -215,14 +211,11 @@ def make_task(spec: RunSpec) -> Task:
 
 
 def source_of(reducer: str) -> str:
-    """Hash of the code that decides a method's numbers: its own classes' files and what all methods share.
+    """Hash of the code that decides a method's numbers beside what all methods of a run share.
 
     A method that has changed since is another cell.
     """
-    own = {inspect.getfile(cls) for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)}
-    here = Path(__file__).parent
-    shared = [file for pattern in SHARED for file in sorted(here.glob(pattern))]
-    return digest([Path(file).read_text() for file in [*sorted(own), *shared]])
+    return digest_sources({cls.__module__ for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)})
 
 
 def digest(value: Any) -> str:

@@ -59,6 +59,7 @@ LAYERS = (
         "suite.store",
         "suite.stats",
         "suite.progress",
+        "suite.sources",
         "suite.hub",
     ),
     ("suite.tokens",),
