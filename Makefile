@@ -1,5 +1,6 @@
 # make bench   environment in .venv, then the embedded default: table and plots in results/
-# make test    environment, then the tests
+# make test    environment, then the tests, without those that are slow and rarely tell anything
+# make test-all    all tests
 # make weights every embedded weights file from nothing: hours on two cores
 # make check   lint, format, import directions
 
@@ -8,14 +9,18 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 READY := .venv/.ready
 CACHE ?= results/train
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
-.PHONY: bench test check format weights clean
+.PHONY: bench test test-all check format weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	$(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff check .

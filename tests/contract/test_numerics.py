@@ -165,6 +165,7 @@ def test_a_rate_that_a_smaller_image_cannot_give_is_one_line_with_the_numbers():
 FIXED = [name for name in REDUCERS if not reducer_class(name).input_dependent]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED, ids=reducer_id)
 @torch.no_grad()
 def test_the_compiled_model_is_one_graph_and_gives_the_same_result(name):

@@ -52,6 +52,7 @@ def test_the_same_command_again_runs_nothing_and_gives_the_same_report(tiny_run)
     assert stored == {path: path.stat().st_mtime_ns for path in stored}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrupted_one(tiny_run, tmp_path):
     whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
     spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "killed")}
@@ -69,6 +70,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
     assert report_bytes(spec["out"]) == report_bytes(whole.out)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder_do_not_spoil_each_others_work(tiny_run, tmp_path):
     whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
     spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared")}

@@ -216,6 +216,7 @@ def test_correlation_writes_numbers_a_table_and_a_figure_and_computes_nothing_tw
     assert {name: (out / f"correlation.{name}").read_bytes() for name in written} == written
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_ablation_is_trained_on_one_budget_and_measured_at_the_same_targets(tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["analyse", "ablation", *FLAGS, "--steps", 2, "--soft-every", 2, "--batch-size", 4, "--train-limit", 8]
@@ -246,6 +247,7 @@ def test_every_stage_of_the_ablation_is_trained_on_one_budget_and_measured_at_th
     assert (out / "ablation.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_more_samples_and_updates_stand_in_a_grid_of_differences_to_tome(tmp_path):
     out = tmp_path / "out"
     flags = ["analyse", "data", *FLAGS, "--samples", "4,8", "--updates", "1", "--batch-size", 4, "--limit", 10]

@@ -146,6 +146,7 @@ def test_missing_and_unexpected_keys_are_counted_and_named(tmp_path, trained):
         load_model(TINY, str(tmp_path / "a.pth"))
 
 
+@pytest.mark.slow
 def test_random_weights_are_the_same_in_two_processes_and_leave_the_random_state_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -79,6 +79,7 @@ def test_captions_that_end_before_the_limit_are_what_transformers_own_generate_g
     assert len({*map(len, captions)}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rates"),
     [

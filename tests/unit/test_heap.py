@@ -22,6 +22,7 @@ print(faults(5))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not keep_freed_memory(), reason="the C library is not glibc")
 def test_a_large_tensor_costs_no_new_pages_where_another_one_was_freed():
     counted = [

@@ -44,6 +44,7 @@ def test_the_score_of_one_image_is_its_own_miou():
     assert miou(np.array([[0]]), np.array([[255]]), 3) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("restore", "precision"), [("before_decoder", "fp32"), ("per_block", "bf16")])
 def test_every_sample_is_drawn_under_every_method_and_rate(tmp_path, restore, precision):
     file = tmp_path / "new" / "masks.png"

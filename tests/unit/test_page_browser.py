@@ -79,6 +79,7 @@ def numbers(text):
     return [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+(?:\.\d+)?", text)]
 
 
+@pytest.mark.slow
 def test_a_hundred_cells_on_five_thousand_samples_fit_into_a_page(wide):
     path = wide / "report" / "index.html"
     assert path.stat().st_size < 15e6

@@ -115,6 +115,7 @@ def test_every_way_names_a_model_and_a_method_that_exist_and_a_rate_that_resolve
 # costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reducer", "rate", "options"),
     [("none", "", {}), ("tome", "r=13", {}), ("dtem", "r=16", {}), ("evit", "keep=0.7", {"fuse": False}),
@@ -262,6 +263,7 @@ def small_run(tmp_path_factory):
     return root / "out", lines, cells
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_run_and_random_weights_get_no_verdict(small_run):
     _, lines, cells = small_run
     found = [find(line, cells, "imagenet") for line in lines]

@@ -23,6 +23,7 @@ def learned_embedding(folder, seed=0):
     return folder / f"dtem-{seed}.safetensors"
 
 
+@pytest.mark.slow
 def test_a_row_says_untrained_until_weights_are_given_and_then_names_them(tiny_run, tmp_path):
     spec = {**tiny_run, "reducers": ["dtem", "tome"]}
     frame = run(spec).frame().set_index("reducer")
@@ -34,6 +35,7 @@ def test_a_row_says_untrained_until_weights_are_given_and_then_names_them(tiny_r
     assert "dtem-0.safetensors" in frame.set_index("reducer").training["dtem"]
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_cell_of_the_same_run(tiny_run, tmp_path):
     spec = {**tiny_run, "reducers": ["dtem"]}
     run({**spec, "reducer_weights": {"": str(learned_embedding(tmp_path, 0))}})

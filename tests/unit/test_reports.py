@@ -298,6 +298,7 @@ def test_two_models_get_a_plot_each(run):
     assert "pareto_flops-scenes-other-model-embedded-fp32-b32-112.svg" in {path.name for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
 @pytest.mark.parametrize("plot", [FLOPS, SPEED], ids=lambda plot: plot.name)
 def test_with_every_method_no_name_lies_on_another_on_a_point_or_off_the_page(tmp_path, plot, width):

@@ -182,6 +182,7 @@ def test_the_encoder_starts_as_the_classifier_up_to_what_GIT_does_differently():
     assert right > 0.8
 
 
+@pytest.mark.slow
 def test_a_training_resumed_from_its_checkpoint_ends_where_an_uninterrupted_one_does(data, tmp_path):
     write_cache(tmp_path / "cache", data)
     model = captioner.prepare(TINY, data, 54, compiled=False)

@@ -89,6 +89,7 @@ def test_the_embedded_model_fits_and_others_are_refused(scenes):
     assert tuple(OF_THE_MODEL) == RESTORE
 
 
+@pytest.mark.slow
 def test_a_sweep_of_random_weights_runs_to_the_end_with_a_table_of_what_it_costs(tmp_path):
     spec = {
         "task": "scenes-seg",

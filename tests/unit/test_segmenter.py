@@ -26,6 +26,7 @@ def normalisations(tokens: list[int], width: int) -> int:
 PUBLISHED = {0: (31.80, 1025), 16: (28.30, 833), 32: (24.81, 641), 48: (21.52, 449), 64: (18.44, 257)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", PUBLISHED)
 @torch.inference_mode()
 def test_the_encoder_costs_what_is_published(seg_small, r):

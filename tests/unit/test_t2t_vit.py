@@ -117,6 +117,7 @@ def test_explicit_attention_has_the_same_scale_as_fused_attention():
         torch.testing.assert_close(model(noise()), reduced, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_random_features_of_gaussian_lengths_estimate_the_softmax_kernel():
     torch.manual_seed(0)

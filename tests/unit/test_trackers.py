@@ -62,6 +62,7 @@ def stored(out):
     }
 
 
+@pytest.mark.slow
 def test_trackers_that_raise_neither_stop_a_run_nor_change_what_it_stores(spec, plain, tmp_path):
     good, methods = Sink("good"), ("open", "cell", "pictures", "close")
     sinks = [Sink(method, raises=method) for method in methods]

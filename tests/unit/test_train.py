@@ -34,6 +34,7 @@ def trained(method, out, limit=8, **settings):
     return train_method(request, {**SMALL, **settings}, QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list_recipes())
 def test_every_recipe_trains_on_the_embedded_scenes_and_its_file_is_read(method, tmp_path):
     made = trained(method, tmp_path)
@@ -106,6 +107,7 @@ def command(out, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
@@ -193,6 +195,7 @@ def test_the_average_of_weights_is_what_is_saved(tmp_path):
     assert any(not torch.equal(last[key], averaged[key]) for key in last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dtps", "diffrate"])
 def test_an_interrupted_training_with_drawn_masks_mixed_images_and_an_average_goes_on_to_the_same_bits(
     method, tmp_path
@@ -236,6 +239,7 @@ def test_buffers_that_a_method_brings_survive_a_conversion_of_the_model():
     assert torch.equal(model[0].bias, own.bfloat16().float())
 
 
+@pytest.mark.slow
 def test_a_compiled_copy_keeps_what_the_method_brought_once_it_is_detached(tmp_path):
     made = trained("mctf", tmp_path, backbone=".*")
     model, _ = load_model("scenes_vit", "embedded")

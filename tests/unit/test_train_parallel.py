@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ def train(out, batch_size, *launcher):
         return load_file(out / "weights.safetensors"), list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_each_learn_what_one_learns(tmp_path):
     one, _ = train(tmp_path / "one", 4, sys.executable)
     two, rows = train(

@@ -146,6 +146,7 @@ def test_the_mean_is_taken_over_the_classes_that_are_there_or_predicted(data):
     assert segmenter.mean_iou(Oracle(), first) == pytest.approx(100 * sum(kept) / (len(seen) + 1))
 
 
+@pytest.mark.slow
 def test_a_training_resumed_from_its_checkpoint_ends_where_an_uninterrupted_one_does(data, tmp_path):
     write_cache(tmp_path / "cache", data)
     model, optimiser = started(TINY)
