@@ -67,9 +67,13 @@ def _column(folder: Path, manifest: pd.Index, name: str) -> pd.Series:
 
 
 def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) -> np.ndarray:
-    """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean."""
+    """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean.
+
+    Rare classes are, more often than among the samples, so resamples are moved to where their mean is the score.
+    """
     samples, _ = read_samples(out / "cells" / key, manifest, ("id", "classes", *AREAS))
     count = 1 + max((max(classes, default=-1) for classes in samples["classes"]), default=-1)
     areas = dense_areas(samples, count)
     sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples)
-    return mean_iou(sums.reshape(resamples, len(AREAS), count))
+    drawn = mean_iou(sums.reshape(resamples, len(AREAS), count))
+    return drawn - np.nanmean(drawn) + mean_iou(areas.sum(axis=0))

@@ -44,12 +44,18 @@ def compare_command(
     markdown: MARKDOWN = None,
     folder: BASELINES = Path("baselines"),
 ) -> None:
-    """Compare two runs or cells on the same samples: A − B in every metric, with p-values and what could be seen."""
+    """Compare two runs or cells on the same samples: A − B in every metric, with p-values and what could be seen.
+
+    It describes, and `check` judges. Exit codes: 0 however much they differ, 4 where nothing could be compared.
+    """
     from suite.gate.compare import compare
+    from suite.gate.verdict import CANNOT_TELL, EXIT
 
     report = compare(a, b, _names(allow_different), alpha, folder)
     show(report)
     write(report, markdown, None)
+    if not report.samples:
+        raise typer.Exit(EXIT[CANNOT_TELL])
 
 
 def check_command(

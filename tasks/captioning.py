@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from suite.errors import CellError, RequestError
 from suite.metric import Cost, Metric, Shown
-from suite.stats import bootstrap_mean_interval
+from suite.stats import mean_interval
 from suite.task import Sample, Score, Summary, Task
 from tasks.caption_scoring.intervals import intervals
 from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, availability, scoring_version
@@ -123,11 +123,11 @@ class CaptioningTask(Task):
                 yield key, result if isinstance(result, CellError) else self.summary(result, cells[key])
 
     def summary(self, result: CaptionScores, rows: pd.DataFrame) -> Summary:
-        """A cell's scores, each with its bootstrap interval over images, or with the reason why there is none."""
+        """A cell's scores, each with its 95 % interval over images, or with the reason why there is none."""
         bounds, lengths = intervals(result.per_image), rows["tokens"].map(len)
         scores = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
-        scores |= {name: Score(value, *bounds[name]) for name, value in result.overall.items()}
-        scores["length"] = Score(float(lengths.mean()), *bootstrap_mean_interval(lengths.to_numpy(float)))
+        scores |= {name: Score(value, *bounds.get(name, (None, None))) for name, value in result.overall.items()}
+        scores["length"] = Score(float(lengths.mean()), *(mean_interval(lengths.to_numpy(float)) or (None, None)))
         scores = {metric.name: scores[metric.name] for metric in self.shown.metrics}
         captions = dict(zip(rows["id"], rows["prediction"], strict=True))
         return Summary(scores, result.per_image, (*result.notes, *notes(captions)))

@@ -172,7 +172,7 @@ class SegmentationTask(Task):
         return rows
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
-        """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with bootstrap intervals."""
+        """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with 95 % intervals."""
         for key, rows in cells.items():
             yield key, Summary(scores(rows, self.num_classes))
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from suite.errors import RequestError
-from suite.stats import bootstrap_sums, percentile_interval
+from suite.stats import jackknife_interval, pseudo_values
 from suite.task import Score
 from tasks.masks import IGNORED
 
@@ -102,15 +102,22 @@ def metrics_of_resamples(areas: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def scores(rows: pd.DataFrame, num_classes: int, seed: int = 0, resamples: int = 2000) -> Mapping[str, Score]:
-    """The metrics of all images together, each with its percentile bootstrap interval over images.
+def scores(rows: pd.DataFrame, num_classes: int) -> Mapping[str, Score]:
+    """The metrics of all images together, each with its 95 % jackknife interval over images.
 
-    Images are drawn with replacement and their areas summed again. Without a labelled pixel there is no score.
+    Of the population's score, if the images are a sample of it. Without a labelled pixel there is no score, and with a
+    single image that has some no interval.
     """
     areas = dense_areas(rows, num_classes)
     total = areas.sum(axis=0)
     if not total[AREAS.index("labelled")].any():
         return dict.fromkeys(("miou", "aacc", "macc"), Score(None, reason="no pixel is labelled"))
-    sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples).reshape(resamples, *total.shape)
-    drawn = {name: values[~np.isnan(values)] for name, values in metrics_of_resamples(sums).items()}
-    return {name: Score(value, *percentile_interval(drawn[name])) for name, value in metrics(total).items()}
+    return {name: Score(value, *_interval(areas, name)) for name, value in metrics(total).items()}
+
+
+def _interval(areas: np.ndarray, metric: str) -> tuple[float, float] | tuple[None, None]:
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return metrics_of_resamples(sums.reshape(-1, *areas.shape[1:]))[metric]
+
+    low, high = jackknife_interval(*pseudo_values(areas.reshape(len(areas), -1), statistic))
+    return (None, None) if np.isnan(low) else (float(low), float(high))

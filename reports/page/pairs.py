@@ -1,7 +1,7 @@
 """Every pair of cells compared on the same samples: difference, 95 % interval, and how surprising it is.
 
-The tests are those of `suite.stats` for one pair, done for all pairs at once: draws are shared, and what is linear in
-the samples is one matrix product for all cells.
+The tests and intervals are those of `suite.stats` for one pair, done for all pairs at once: draws are shared, and what
+is linear in the samples, such as pseudo-values, is made once for a cell.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 from reports.areas import mean_iou
 from reports.page.outcomes import CAPTIONS, MASKS, Outcomes
-from suite.stats import mcnemar, paired_share_interval
+from suite.stats import mcnemar, paired_score_interval, paired_share_interval, pseudo_values
 
 LEVEL, SEED = 0.95, 0
 DRAWS, MASK_DRAWS = 2000, 1000  # a draw of masks is a score of its own for every pair
 AT_ONCE = 2**23  # numbers of a block of draws: 64 MiB
 SHARES = "exact McNemar test", "Tango's score interval of paired shares"
-MEANS = "swap test", "paired bootstrap interval over samples"
+MEANS = "swap test", "jackknife interval over samples"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Pairs:
 
 
 def compare_pairs(outcomes: Outcomes) -> Pairs:
-    """All pairs at once. Shares of right answers: McNemar's exact test and Tango's interval. Means and mIoU: percentile
-    bootstrap over samples, and Noreen's test that swaps two methods' outcomes sample by sample (`swap_test`).
+    """All pairs at once. Shares of right answers: McNemar's exact test and Tango's interval. Means and mIoU: the
+    jackknife's interval (`paired_score_interval`), and Noreen's test that swaps two methods' outcomes sample by sample
+    (`swap_test`). The tests are about these samples, the intervals about the population that they are drawn from.
     """
     first, second = np.triu_indices(len(outcomes.keys), k=1)
     score, n = np.nan_to_num(outcomes.score), len(outcomes.ids)
@@ -67,8 +68,7 @@ def _wins(score: np.ndarray, side: int) -> np.ndarray:
 def _means(score: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """low, high, p of differences of means of score (C, n)."""
     n = score.shape[1]
-    boot = np.concatenate([counts @ score.T for counts in resamples(n, DRAWS)]) / n
-    low, high = _middle(boot, first, second)
+    low, high = _intervals(score.mean(axis=1), score, score, first, second)
     swapped = np.concatenate([signs @ score.T for signs in swaps(n, DRAWS)]) / n
     mean = score.mean(axis=1)
     p = [_extreme(swapped[:, a] - swapped[:, b], mean[a] - mean[b]) for a, b in zip(first, second, strict=True)]
@@ -77,27 +77,34 @@ def _means(score: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np
 
 def _masks(outcomes: Outcomes, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     """value, low, high, p of mIoU, a ratio of sums over all samples."""
-    n, value, boot, totals, swapped = len(outcomes.ids), [], [], [], []
+    n, value, pseudo, totals, swapped = len(outcomes.ids), [], [], [], []
     for cell in range(len(outcomes.keys)):
         areas = outcomes.areas(cell)
         flat, shape = areas.reshape(n, -1), areas.shape[1:]
-        sums = np.concatenate([counts @ flat for counts in resamples(n, DRAWS)])
-        boot.append(mean_iou(sums.reshape(-1, *shape)))
+        alone = pseudo_values(flat, lambda sums, shape=shape: mean_iou(sums.reshape(-1, *shape)))
+        value.append(alone[0])
+        pseudo.append(alone[1])
         swapped.append(np.concatenate([signs @ flat for signs in swaps(n, MASK_DRAWS)]).reshape(-1, *shape))
         totals.append(areas.sum(axis=0))
-        value.append(mean_iou(totals[-1]))
-    low, high = _middle(np.stack(boot, axis=1), first, second)
+    value = np.array(value)
+    low, high = _intervals(value, np.array(pseudo), outcomes.score, first, second)
     p = []
     for a, b in zip(first, second, strict=True):
         both, half = (totals[a] + totals[b]) / 2, (swapped[a] - swapped[b]) / 2
         p.append(_extreme(mean_iou(both + half) - mean_iou(both - half), value[a] - value[b]))
-    return np.array(value), low, high, np.array(p)
+    return value, low, high, np.array(p)
 
 
-def _middle(boot: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the second's resamples less the first's, of each pair; boot: (resamples, C)."""
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    found = [np.nanquantile(boot[:, b] - boot[:, a], ends) for a, b in zip(first, second, strict=True)]
+def _intervals(
+    value: np.ndarray, pseudo: np.ndarray, score: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the second's value less the first's, of each pair. pseudo: (C, n) of the cells; score: (C, n), by which the
+    samples are told that differ.
+    """
+    found = []
+    for a, b in zip(first, second, strict=True):
+        differing = np.count_nonzero(np.nan_to_num(score[a]) != np.nan_to_num(score[b]))
+        found.append(paired_score_interval(value[b] - value[a], pseudo[b] - pseudo[a], differing, value[a], LEVEL))
     low, high = np.array(found).T
     return low, high
 
@@ -106,13 +113,6 @@ def _extreme(drawn: np.ndarray, observed: float) -> float:
     """Share of draws, the observed one among them, that are at least as far from 0."""
     slack = 1e-9 * max(abs(observed), 1e-12)  # equal but for the order of additions
     return (1 + np.count_nonzero(np.abs(drawn) >= abs(observed) - slack)) / (1 + len(drawn))
-
-
-def resamples(n: int, draws: int) -> Iterator[np.ndarray]:
-    """How often each of n samples is drawn, in blocks (R, n): the samples that `bootstrap_sums` draws."""
-    random = np.random.default_rng(SEED)
-    for rows in _blocks(n, draws):
-        yield np.stack([np.bincount(random.integers(0, n, n), minlength=n) for _ in range(rows)]).astype(np.float64)
 
 
 def swaps(n: int, draws: int) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ METHOD, NOTHING = "dtem", "–"
 PERCENT, DECIMALS = 100, 1
 LEGEND = (
     "Top-1 and differences: mean over seeds [95 % interval over the samples: of one seed's top-1 Wilson's, else "
-    "bootstrap, paired for differences]; seeds: from the least to the largest of what they gave."
+    "the jackknife's, paired for differences]; seeds: from the least to the largest of what they gave."
 )
 
 

@@ -168,7 +168,7 @@ def notes(plan: Plan, taus: dict[str, list[np.ndarray]]) -> tuple[str, ...]:
     said_of = [
         "Kendall's tau-b between cosine similarities by keys (mean over heads) and by the embedding, over all pairs "
         "that a block's bipartite split lets merge, of the tokens that it sees with hard merging by that embedding; "
-        "mean over images [95 % bootstrap interval over images]; a group is the mean of its blocks.",
+        "mean over images [95 % interval over images]; a group is the mean of its blocks.",
     ]
     if RANDOM in taus:
         said_of.append(f"{RANDOM}: linear maps drawn anew, mean of {len(taus[RANDOM])}.")

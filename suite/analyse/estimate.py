@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from reports.text import NO_DATA
-from suite.stats import bootstrap_mean_interval, wilson_interval
+from suite.stats import mean_interval, wilson_interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """low, high: 95 % bootstrap interval over images. least, largest: of single seeds; None where there is but one."""
+    """low, high: 95 % interval over images. least, largest: of single seeds; None where there is but one."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ def estimate(values: np.ndarray) -> Estimate | None:
         return None
     by_image, by_seed = values.mean(axis=0), values.mean(axis=1)
     spread = (float(by_seed.min()), float(by_seed.max())) if seeds > 1 else (None, None)
-    return Estimate(float(by_image.mean()), *bootstrap_mean_interval(by_image), images, *spread)
+    return Estimate(float(by_image.mean()), *(mean_interval(by_image) or (np.nan, np.nan)), images, *spread)
 
 
 def estimate_share(values: np.ndarray) -> Estimate | None:

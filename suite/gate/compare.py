@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from suite.errors import RequestError
@@ -11,10 +11,13 @@ from suite.gate.pairing import Match, same_rate
 from suite.gate.report import LEVEL, Report, adjusted, rows_of
 from suite.gate.select import load_side
 from suite.gate.side import Side, check_comparable
+from suite.gate.verdict import Row
 
 
 def compare(new: str, base: str, allowed: Collection[str] = (), alpha: float = LEVEL, folder: Path = FOLDER) -> Report:
-    """NEW - BASE in every metric of every pair of cells; what `load_side` reads may be named.
+    """NEW - BASE of every pair of cells, in every metric that both store, hidden ones too; it judges nothing.
+
+    What `load_side` reads may be named.
 
     Raises:
         RequestError: a name is unknown, the sides cannot be compared, or no two cells belong together.
@@ -25,7 +28,14 @@ def compare(new: str, base: str, allowed: Collection[str] = (), alpha: float = L
     matches, lonely = same_rate(*sides)
     rows = rows_of([_finished(match) for match in matches], *sides, alpha, every=True)
     check_common(*sides, rows)
-    return Report(new, base, alpha, sides[0].shown, adjusted(rows), [*remarks, *lonely])
+    return Report(new, base, alpha, sides[0].shown, adjusted(rows), [*remarks, *lonely, *_unknown(sides[0], rows)])
+
+
+def _unknown(side: Side, rows: Sequence[Row]) -> list[str]:
+    """Which metrics are compared nowhere, as no two cells have outcomes of them; one sentence."""
+    compared = {row.contrast.metric.name for row in rows if row.contrast}
+    labels = [metric.label for metric in side.shown.metrics if metric.name not in compared]
+    return [f"not compared, as no two cells have its outcomes: {', '.join(labels)}"] if compared and labels else []
 
 
 def check_alpha(alpha: float) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from suite.gate.outcomes import Paired
 from suite.metric import Metric
 from suite.stats import (
+    largest_share,
     mcnemar,
-    paired_bootstrap,
+    paired_scores,
     paired_share_interval,
     resamples_for,
     samples_to_bound,
@@ -21,7 +22,6 @@ from suite.stats import (
     smallest_difference,
     smallest_normal_difference,
     swap_test,
-    unseen_share,
 )
 
 
@@ -32,7 +32,11 @@ class Contrast:
     difference: NEW - BASE, within low..high at 95 %. bound: the least that it may be, one-sided at 1 - alpha. p, worse:
     p-values of any difference and of NEW being worse. differing: samples whose outcomes are not the same. deviation:
     the difference's standard error. wins, losses: samples that NEW alone, or BASE alone, has right; None where outcomes
-    are more than right or wrong.
+    are more than right or wrong. thin: why the samples are no ground for a verdict, or "", and then `bound` is what the
+    worst would be; least: how many samples would be one.
+
+    The p-values are about this data set: that it makes no difference to it which method an outcome is from. Interval
+    and bound are about the population that the samples were drawn from.
     """
 
     metric: Metric
@@ -49,12 +53,14 @@ class Contrast:
     deviation: float
     wins: int | None = None
     losses: int | None = None
+    thin: str = ""
+    least: int = 0
 
     def detectable(self, alpha: float) -> float | None:
         """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
         if self.wins is None:
             found = smallest_normal_difference(self.deviation, alpha)
-            return max(found, self.base * unseen_share(self.samples, alpha))
+            return max(found, self.base * float(largest_share(0, self.samples, alpha)))
         found = smallest_difference((self.wins + self.losses) / self.samples, self.samples, alpha)
         return None if np.isnan(found) else found
 
@@ -62,17 +68,19 @@ class Contrast:
         """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""
         if self.wins is not None:
             return samples_to_bound(self.wins, self.losses, self.samples, margin, alpha)
-        return samples_to_bound_mean(self.deviation, self.difference, self.samples, margin, alpha, self.base)
+        needed = samples_to_bound_mean(self.deviation, self.difference, self.samples, margin, alpha, self.base)
+        return needed and max(needed, self.least)
 
     def needed_to_find(self, alpha: float) -> int | None:
         """Samples in which the loss that there seems to be would be significant at `alpha`; None: there is none."""
         if self.wins is not None:
             return samples_to_find(self.wins, self.losses, self.samples, alpha)
-        return samples_to_find_mean(self.deviation, self.difference, self.samples, alpha)
+        needed = samples_to_find_mean(self.deviation, self.difference, self.samples, alpha)
+        return needed and max(needed, self.least)
 
 
 def contrast(pair: Paired, alpha: float, tests: int = 1) -> Contrast:
-    """Top-1: exact McNemar and Tango's interval; other scores: resamples of the samples, and their outcomes swapped.
+    """Shares of right answers: exact McNemar and Tango's interval; other scores: outcomes swapped, and the jackknife.
 
     alpha: of the one-sided bound. tests: for how many its p-values will be adjusted.
     """
@@ -95,14 +103,14 @@ def _of_shares(pair: Paired, alpha: float) -> Contrast:
 
 def _of_sums(pair: Paired, alpha: float, tests: int) -> Contrast:
     sides, resamples = (pair.new, pair.base, pair.statistic), resamples_for(alpha, tests)
-    drawn = paired_bootstrap(*sides, resamples=resamples_for(alpha, 1))
-    low, high = drawn.interval()
-    # resamples of samples that do not differ do not differ either, but samples that were not drawn may
-    unseen = drawn.difference - drawn.second * unseen_share(pair.samples, alpha)
+    found = paired_scores(*sides)
+    low, high = found.interval()
+    bound = found.lower_bound(alpha)
     return Contrast(
-        **_common(pair), new=drawn.first, base=drawn.second, difference=drawn.difference, low=low, high=high,
-        bound=min(drawn.lower_bound(alpha), unseen), p=swap_test(*sides, resamples=resamples),
-        worse=swap_test(*sides, "less", resamples=resamples), deviation=drawn.deviation,
+        **_common(pair), new=found.first, base=found.second, difference=found.difference, low=low, high=high,
+        bound=min(bound, found.worst(alpha)) if pair.thin else bound, p=swap_test(*sides, resamples=resamples),
+        worse=swap_test(*sides, "less", resamples=resamples), deviation=found.deviation, thin=pair.thin,
+        least=pair.least,
     )  # fmt: skip
 
 

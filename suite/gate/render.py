@@ -135,13 +135,14 @@ def notes(report: Report) -> Iterator[str]:
     if report.rows:
         n = ", ".join(map(str, report.samples)) or NO_DATA
         sides = "NEW − BASE" if report.verdict else "A − B"
-        yield f"{sides} on the same samples (n = {n}), with its 95 % interval."
+        yield f"{sides} on the same samples (n = {n}), with its 95 % interval for the population they were drawn from."
         yield "FLOPs, speed and memory: of the first, relative to the second."
     if report.verdict and report.rows:
         yield _rule(report)
     if not report.verdict:
         yield (
-            "p: exact McNemar for top-1, else outcomes swapped at random; adjusted: over all rows (Holm). Seen from: "
+            "p: of no difference on these samples, by exact McNemar for top-1 and top-5, else by outcomes swapped at "
+            "random; adjusted: over all rows (Holm). Seen from: "
             f"the smallest difference that 4 of 5 such comparisons find, at {report.alpha:g} divided by the rows."
         )
     if any(row.pace.noisy for row in report.rows):

@@ -5,7 +5,9 @@ A row is one cell of BASE and the cell of NEW that it is compared with; d = NEW 
 - A row passes if NEW is not inferior: the one-sided 1 - alpha bound of d lies above -margin.
 - A row regressed if NEW is significantly worse, by a test whose p-values are adjusted over the rows (Holm), and d lies
   beyond the margin; also where NEW failed or broke the contract.
-- Of any other row nothing can be said yet, and how many samples would say it is computed.
+- Of any other row nothing can be said yet, and how many samples would say it is computed. So it is of a score's row
+  whose samples are too thin: where few differ, it passes only if the worst that they leave possible is within the
+  margin.
 
 NEW passes if every row does. That needs no adjustment: the chance that a NEW passes which is worse by the margin
 anywhere is at most alpha (intersection-union). NEW regressed if any row did: the chance that this happens to a NEW that
@@ -67,12 +69,14 @@ def _judged(row: Row, alpha: float) -> Row:
         return replace(row, verdict=PASSED, reason=said + (", at less cost" if row.match.cheaper else ""))
     if row.match.cheaper:
         return replace(row, reason="NEW costs less here and is not as good: no cell of NEW at this cost")
+    if row.margin == 0:
+        return replace(row, reason="BASE scores nothing, so that no share of it is a margin; name one with --margin")
+    if found.thin:
+        return replace(row, reason=found.thin)
     if row.adjusted <= alpha and found.difference < -row.margin:
         label = found.metric.label.removesuffix(" (%)")
         said = f"{label} fell by {_points(found, -found.difference)}, from {_score(found, found.base)} to "
         return replace(row, verdict=REGRESSED, reason=f"{said}{_score(found, found.new)}")
-    if row.margin == 0:
-        return replace(row, reason="BASE scores nothing, so that no share of it is a margin; name one with --margin")
     if found.difference <= -row.margin:
         return replace(row, reason=f"seems worse by {_points(found, -found.difference)}, which may be chance")
     return replace(row, reason=f"may be worse by {_points(found, row.margin)} or more")

@@ -2,22 +2,24 @@
 
 from suite.stats.curves import concordance, hypervolume, mean_cost_change, mean_gain, shared
 from suite.stats.intervals import (
-    bootstrap_mean_interval,
     bootstrap_sums,
+    mean_interval,
     paired_agreement,
     percentile_interval,
     wilson_interval,
 )
+from suite.stats.jackknife import Statistic, jackknife_interval, pseudo_values, standard_error
 from suite.stats.multiplicity import holm
 from suite.stats.paired import (
-    Resampled,
-    Statistic,
+    FEWEST,
+    PairedScores,
+    largest_share,
     mcnemar,
-    paired_bootstrap,
+    paired_score_interval,
+    paired_scores,
     paired_share_interval,
     resamples_for,
     swap_test,
-    unseen_share,
 )
 from suite.stats.power import (
     mcnemar_power,
@@ -25,35 +27,42 @@ from suite.stats.power import (
     samples_to_bound_mean,
     samples_to_find,
     samples_to_find_mean,
+    samples_to_see,
     smallest_difference,
     smallest_normal_difference,
 )
 
 __all__ = [
-    "bootstrap_mean_interval",
     "bootstrap_sums",
     "concordance",
+    "FEWEST",
     "holm",
     "hypervolume",
+    "jackknife_interval",
+    "largest_share",
     "mcnemar",
     "mcnemar_power",
     "mean_cost_change",
     "mean_gain",
+    "mean_interval",
     "paired_agreement",
-    "paired_bootstrap",
+    "paired_score_interval",
+    "paired_scores",
     "paired_share_interval",
+    "PairedScores",
     "percentile_interval",
-    "Resampled",
+    "pseudo_values",
     "resamples_for",
     "samples_to_bound",
     "samples_to_bound_mean",
     "samples_to_find",
     "samples_to_find_mean",
+    "samples_to_see",
     "shared",
     "smallest_difference",
     "smallest_normal_difference",
+    "standard_error",
     "Statistic",
     "swap_test",
-    "unseen_share",
     "wilson_interval",
 ]

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
+from suite.stats.jackknife import jackknife_interval
+
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float] | None:
     """Two-sided Wilson score interval of a proportion, as fractions in [0, 1]; None for n = 0.
@@ -77,19 +79,18 @@ def percentile_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, 
     return float(low), float(high)
 
 
-def bootstrap_mean_interval(
-    values: ArrayLike, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean of values (n,), in their unit; None for n = 0.
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the population's mean from values (n,), in their unit, as `jackknife_interval` gives it.
 
-    Source: B. Efron, "Bootstrap methods: another look at the jackknife", 1979.
+    None for fewer than two, which do not say how far others would be.
 
     Raises:
         ValueError: values is not one-dimensional or holds NaN or Inf, or level is not within (0, 1).
     """
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1:
-        raise ValueError(f"values of shape {values.shape} are not one number a sample")
-    if not len(values):
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(f"values of shape {values.shape} are not one finite number a sample")
+    if len(values) < 2:
         return None
-    return percentile_interval(bootstrap_sums(values[:, None], seed, resamples)[:, 0] / len(values), level)
+    low, high = jackknife_interval(values.mean(), values, level)
+    return float(low), float(high)

@@ -2,24 +2,27 @@
 
 Of a share of right answers only the samples count on which the two disagree: `wins`, where the first alone is right,
 and `losses`, where the second alone is. Any other score is a function of sums over the samples (a mean, a ratio of
-sums such as mIoU, METEOR): the resamples draw samples, never sums, and the same ones for both methods.
+sums such as mIoU, METEOR).
+
+Tests and intervals answer two questions. A test (McNemar's, of swaps) is about this data set: whether which method an
+outcome is from makes any difference to it. An interval is about the population that its samples were drawn from.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom, norm
+from scipy.stats import beta, binom, norm
 
-from suite.stats.intervals import bootstrap_sums, percentile_interval
+from suite.stats.jackknife import Statistic, jackknife_interval, pseudo_values, standard_error
 
-Statistic = Callable[[np.ndarray], np.ndarray]
-"""Sums over n samples (R, k) -> the score that each row of sums comes to (R,)."""
-
+FEWEST = 6
+"""Samples that must differ before what they differ by is taken for what samples differ by. Five that agree are not
+significant to any two-sided test at 5 %; from six on intervals hold the truth in 95 % of simulated sets.
+"""
 SIGNS = 2**22  # drawn at a time: 32 MiB
 HALVINGS = 45  # of an interval of width 2: what is left is below 1e-13
 
@@ -90,22 +93,48 @@ def _tango_statistic(wins: np.ndarray, losses: np.ndarray, n: np.ndarray, d: np.
         return np.where(variance > 0, (wins - losses - n * d) / np.sqrt(variance), np.inf)
 
 
-def unseen_share(n: float, alpha: float) -> float:
-    """The largest share of samples of which none among n may be seen by chance `alpha`: z^2 / (n + z^2), about 3 / n.
+def largest_share(seen: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
+    """The largest share of samples of which so few as `seen` among n are seen by chance `alpha`; of none, about 3 / n.
 
-    Where two methods never disagree, it bounds how often they may.
+    Source: C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", 1934: exact, so no smaller at any n.
     """
-    z2 = norm.isf(alpha) ** 2
-    return float(z2 / (n + z2))
+    seen, n = np.broadcast_arrays(np.asarray(seen, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    return np.where(seen < n, beta.isf(alpha, seen + 1, np.maximum(n - seen, 0.5)), 1.0)
+
+
+def paired_score_interval(
+    difference: ArrayLike,
+    pseudo: ArrayLike,
+    differing: ArrayLike,
+    at_stake: ArrayLike,
+    level: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval (low, high) of differences (...,) of two scores on the same n samples; it always holds them.
+
+    That of `jackknife_interval`. Where fewer than `FEWEST` samples differ they do not tell how much samples differ that
+    were not drawn, so it also holds what would be true if all of those failed altogether on either side: a sample
+    costs its share of the score then, and how many there may be is known (`largest_share`). Two methods that differ
+    nowhere are thus as far apart as may have gone unseen.
+
+    Args:
+        pseudo: (..., n) differences of pseudo-values. differing: (...,) samples whose outcomes are not the same.
+        at_stake: (...,) the score that may be lost.
+    """
+    low, high = jackknife_interval(difference, pseudo, level)
+    unseen = at_stake * largest_share(differing, np.shape(pseudo)[-1], (1 - level) / 2)
+    few = np.asarray(differing) < FEWEST
+    return np.where(few, np.fmin(low, -unseen), low), np.where(few, np.fmax(high, unseen), high)
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """The difference of two scores on the same samples, and what it is in resamples of them (draws, (R,))."""
+class PairedScores:
+    """Two scores on the same samples; pseudo: (n,) differences of their pseudo-values; differing: see above."""
 
     first: float
     second: float
-    draws: np.ndarray
+    pseudo: np.ndarray
+    differing: int
 
     @property
     def difference(self) -> float:
@@ -114,35 +143,35 @@ class Resampled:
     @property
     def deviation(self) -> float:
         """Standard error."""
-        return float(self.draws.std(ddof=1))
+        return float(standard_error(self.pseudo))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The middle `level` of the resamples."""
-        return percentile_interval(self.draws, level)
+        """Of the population's difference."""
+        low, high = paired_score_interval(self.difference, self.pseudo, self.differing, self.second, level)
+        return float(low), float(high)
 
     def lower_bound(self, alpha: float) -> float:
-        """What a resample falls below with chance `alpha`: a one-sided bound at confidence 1 - alpha."""
-        return float(np.quantile(self.draws, alpha))
+        """One-sided, at confidence 1 - alpha."""
+        return self.interval(1 - 2 * alpha)[0]
+
+    def worst(self, alpha: float) -> float:
+        """The difference if all samples that may differ (`largest_share`, by chance alpha) failed altogether."""
+        return -self.second * float(largest_share(self.differing, len(self.pseudo), alpha))
 
 
-def paired_bootstrap(
-    first: ArrayLike, second: ArrayLike, statistic: Statistic, seed: int = 0, resamples: int = 2000
-) -> Resampled:
-    """Difference of two scores, and of both on the same resamples of the samples.
+def paired_scores(first: ArrayLike, second: ArrayLike, statistic: Statistic) -> PairedScores:
+    """Two scores of the same samples.
 
     Args:
         first, second: (n, k) what each sample adds to the sums that a score is made of, the same sample in each row.
-        statistic: makes scores of sums. A resample for which one of the two is NaN is left out.
+        statistic: makes scores of sums.
 
     Raises:
         ValueError: the two are no pairs, have no rows, or hold NaN or Inf.
     """
     first, second = _pairs(first, second)
-    width = first.shape[1]
-    sums = bootstrap_sums(np.hstack([first, second]), seed, resamples)
-    draws = statistic(sums[:, :width]) - statistic(sums[:, width:])
-    values = [float(statistic(side.sum(axis=0)[None])[0]) for side in (first, second)]
-    return Resampled(*values, draws[~np.isnan(draws)])
+    (one, ones), (two, twos) = (pseudo_values(side, statistic) for side in (first, second))
+    return PairedScores(one, two, ones - twos, int(np.count_nonzero((first != second).any(axis=1))))
 
 
 def resamples_for(alpha: float, tests: int) -> int:
@@ -162,7 +191,7 @@ def swap_test(
 
     Which is whose is drawn anew for every sample. As the true assignment is one of the draws, P(p <= a) <= a under the
     hypothesis for every a, at any number of samples; for right and wrong answers it is McNemar's test. Arguments as for
-    `paired_bootstrap`; alternative as for `mcnemar`.
+    `paired_scores`; alternative as for `mcnemar`.
 
     Source: E. W. Noreen, "Computer-intensive methods for testing hypotheses", 1989 (approximate randomization).
     """

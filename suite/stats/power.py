@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.stats import binom, norm
 
-from suite.stats.paired import paired_share_interval, unseen_share
+from suite.stats.paired import largest_share, paired_share_interval
 
 POWER = 0.8
 MOST = 10**9  # samples; more than that are as good as never enough
@@ -77,14 +77,14 @@ def samples_to_bound(
 def samples_to_bound_mean(
     deviation: float, difference: float, n: int, margin: float, alpha: float, at_stake: float, power: float = POWER
 ) -> int | None:
-    """The same of any score, by the normal distribution, and no fewer than `unseen_share` of `at_stake` asks for.
+    """The same of any score, by the normal distribution, and no fewer than `largest_share` of `at_stake` asks for.
 
     deviation: standard error of the difference over n samples. at_stake: what a sample that fails altogether costs.
     """
     difference = min(difference, 0.0)
     if difference <= -margin:
         return None
-    unseen = _least(lambda count: difference - at_stake * unseen_share(count, alpha) > -margin)
+    unseen = _least(lambda count: difference - at_stake * float(largest_share(0, count, alpha)) > -margin)
     normal = _normal_samples(deviation, difference + margin, n, alpha, power)
     return None if unseen is None or normal is None else max(unseen, normal)
 
@@ -103,6 +103,11 @@ def samples_to_find_mean(deviation: float, difference: float, n: int, alpha: flo
         return None
     normal = _normal_samples(deviation, difference, n, alpha, power)
     return None if normal is None else max(math.ceil(-math.log2(alpha)), normal)
+
+
+def samples_to_see(share: float, number: int, power: float = POWER) -> int:
+    """Samples among which there are, with probability `power`, at least `number` of those that are a share of all."""
+    return _least(lambda count: binom.sf(number - 1, count, share) >= power)
 
 
 def _normal_samples(deviation: float, distance: float, n: int, alpha: float, power: float) -> int | None:

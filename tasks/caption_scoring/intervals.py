@@ -1,11 +1,11 @@
-"""Caption scores of any part of a corpus, or of a resample of it, from what is stored for each caption."""
+"""Caption scores of any part of a corpus, and their intervals, from what is stored for each caption."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from suite.stats import bootstrap_sums, percentile_interval
+from suite.stats import jackknife_interval, pseudo_values
 
 KINDS = ("guess", "correct")
 BLEU_COUNTS = ("testlen", "reflen", *(f"{kind}_{n}" for kind in KINDS for n in range(1, 5)))
@@ -16,27 +16,29 @@ MATCH_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 
 
-def intervals(per_image: pd.DataFrame, seed: int = 0, resamples: int = 2000) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap interval over images, by metric, of every corpus score that `per_image` holds.
+def intervals(per_image: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """95 % jackknife interval, by metric, of every corpus score that `per_image` holds.
 
-    Each resample is scored as the corpus is: CIDEr, ROUGE-L and SPICE by their mean, BLEU and METEOR from the sums of
-    their counts. The resamples are the same for all metrics, and CIDEr's document frequencies those of all references.
+    Of the population's score, if the images are a sample of it, and as the corpus is scored: CIDEr, ROUGE-L and SPICE
+    by their mean, BLEU and METEOR from the sums of their counts. CIDEr's document frequencies stay those of all
+    references.
 
     Args:
-        per_image: columns as in CaptionScores.per_image; {} without rows.
+        per_image: columns as in CaptionScores.per_image; {} for fewer than two rows.
     """
-    if per_image.empty:
+    if len(per_image) < 2:
         return {}
-    found: dict[str, np.ndarray] = {}
+    n, found = len(per_image), {}
     for metric in MEANS:
         if metric in per_image:
-            found[metric] = bootstrap_sums(per_image[[metric]], seed, resamples)[:, 0] / len(per_image)
+            found[metric] = pseudo_values(per_image[[metric]], lambda sums: sums[:, 0] / n)
     if set(BLEU_COUNTS) <= set(per_image):
-        bleu = corpus_bleu(bootstrap_sums(per_image[list(BLEU_COUNTS)], seed, resamples))
-        found |= {f"bleu_{n}": bleu[:, n - 1] for n in range(1, 5)}
+        for order in range(4):
+            scored = pseudo_values(per_image[list(BLEU_COUNTS)], lambda sums, order=order: corpus_bleu(sums)[:, order])
+            found[f"bleu_{order + 1}"] = scored
     if "meteor_stats" in per_image:
-        found["meteor"] = corpus_meteor(bootstrap_sums(meteor_counts(per_image["meteor_stats"]), seed, resamples))
-    return {metric: percentile_interval(values) for metric, values in found.items()}
+        found["meteor"] = pseudo_values(meteor_counts(per_image["meteor_stats"]), corpus_meteor)
+    return {metric: tuple(map(float, jackknife_interval(*scored))) for metric, scored in found.items()}
 
 
 def corpus_bleu(counts: np.ndarray) -> np.ndarray:

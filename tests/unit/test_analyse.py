@@ -22,7 +22,7 @@ from suite.checkpoint import load_model
 from suite.errors import RequestError
 from suite.reducer_weights import read_reducer_weights, save_reducer_weights
 from suite.reducers import make_reducer
-from suite.stats import bootstrap_mean_interval, wilson_interval
+from suite.stats import mean_interval, wilson_interval
 
 FLAGS = ["--device", "cpu", "--workers", 0]
 
@@ -111,7 +111,7 @@ def test_an_interval_is_that_of_the_mean_over_seeds_and_images_without_a_value_a
     values[1, 7] = np.nan
     found, kept = estimate(values), np.delete(values, 7, axis=1)
     assert (found.value, found.images) == (pytest.approx(kept.mean()), 39)
-    assert (found.low, found.high) == pytest.approx(bootstrap_mean_interval(kept.mean(axis=0)))
+    assert (found.low, found.high) == pytest.approx(mean_interval(kept.mean(axis=0)))
     one = estimate(values[:1])
     assert (one.least, one.largest, said_of_seeds(one, 2)) == (None, None, "n/a")
 
@@ -140,7 +140,7 @@ def test_differences_pair_samples_and_seeds_and_what_is_lacking_is_no_zero():
     assert entry.top1.value == pytest.approx(answers[1].mean())
     assert entry.difference.value == pytest.approx(by_seed.mean())
     assert (entry.difference.least, entry.difference.largest) == pytest.approx((by_seed.min(), by_seed.max()))
-    paired = bootstrap_mean_interval((answers[1] - answers[0]).mean(axis=0))
+    paired = mean_interval((answers[1] - answers[0]).mean(axis=0))
     assert (entry.difference.low, entry.difference.high) == pytest.approx(paired)
     assert found.lines[4] == ["-60%", "second", *["n/a"] * 6]
     assert found.records[4]["top1"] is None

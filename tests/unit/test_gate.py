@@ -27,6 +27,8 @@ from suite.plan import make_plan
 from suite.progress import Progress
 from suite.reducers.base import Reducer
 from suite.spec import make_spec
+from tasks.caption_scoring.intervals import BLEU_COUNTS, corpus_bleu
+from tasks.captioning import CaptioningTask
 from tasks.classification import ClassificationTask
 from tasks.segmentation import SegmentationTask
 from tests.unit.gate_runs import IDENTITY, cli, entry, identified
@@ -34,6 +36,7 @@ from tests.unit.run_folder import rewrite, sample_ids, write_cell, write_run, wr
 
 BROKEN = Path(__file__).parent / "broken_tome.py"
 WRONG = {"WrongParity": "wrong parity", "NoSizes": "no size weighting", "ClassTokenMerged": "class token merged"}
+METEOR = [8, 8, 3, 3, 4, 4, 2, 2, *[0] * 12, 1, 7, 7]  # counts of one caption, chunks and matched words last
 LIMIT, MARGIN = 90, 3.0  # so many samples could show a loss of three points
 
 
@@ -189,7 +192,7 @@ def test_methods_that_one_side_alone_has_are_named():
 
 def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_what_could_be_seen(written, capsys):
     report = compare(f"{written}:tome", f"{written}:evit")
-    assert len(report.rows) == 4
+    assert len(report.rows) == 8  # top-1 and top-5
     assert all(row.match.new.rate == row.match.base.rate for row in report.rows)
     worst = report.rows[-1]
     assert worst.contrast.difference > 0
@@ -200,7 +203,7 @@ def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_wh
 
 def test_single_cells_are_compared_whatever_their_rates(written):
     report = compare(f"{written}:tome flops=-15%", f"{written}:evit flops=-50%")
-    assert len(report.rows) == 1
+    assert [row.contrast.metric.name for row in report.rows] == ["top1", "top5"]
     assert report.rows[0].match.base.reducer == "evit"
 
 
@@ -265,7 +268,46 @@ def scored(out: Path, shown: Shown, make) -> Path:
     return out
 
 
-def test_masks_are_compared_by_resampled_areas_and_the_scores_are_those_of_all_images(written):
+def test_captions_are_compared_in_every_metric_whose_outcomes_are_stored(written):
+    words = len(METEOR)
+
+    def make(name: str, ids: list[str]) -> list[dict]:
+        draw = np.random.default_rng(1)
+        said = 9 if name.startswith("evit") else 10
+        rows = []
+        for id in ids:
+            hit = draw.integers(1, said, 4).tolist()
+            counts = [10, 10, 10, 9, 8, 7, *hit]
+            meteor = " ".join(map(str, [*METEOR[: words - 3], 1, *draw.integers(4, said, 2)]))
+            rows.append({"id": id, "prediction": "a dog", "tokens": list(range(said)), "cider": float(hit[0]),
+                         "rouge_l": hit[1] / 10, "meteor_stats": meteor,
+                         **dict(zip(BLEU_COUNTS, counts, strict=True))})  # fmt: skip
+        return rows
+
+    scored(written, CaptioningTask.shown, make)
+    report = compare(f"{written}:tome flops=-50%", f"{written}:evit flops=-50%")
+    stored = [metric.name for metric in CaptioningTask.shown.metrics if metric.name != "spice"]
+    assert [row.contrast.metric.name for row in report.rows] == stored
+    assert report.remarks[-1] == "not compared, as no two cells have its outcomes: SPICE"
+    bleu = next(row.contrast for row in report.rows if row.contrast.metric.name == "bleu_2")
+    sums = pd.DataFrame(make("tome", sample_ids(400)))[list(BLEU_COUNTS)].sum().to_numpy()
+    assert bleu.new == pytest.approx(corpus_bleu(sums)[1])
+    length = report.rows[-1].contrast
+    assert (length.metric.name, length.difference) == ("length", 1.0)
+
+
+def test_compare_describes_and_ends_with_0_however_bad_it_is_and_with_4_where_there_is_nothing(written, capsys):
+    assert cli("compare", f"{written}:evit flops=-50%", f"{written}:tome flops=-50%") == 0
+    capsys.readouterr()
+    for folder in (written / "cells").glob("tome-*"):
+        (folder / "scores.json").unlink()
+    assert cli("compare", f"{written}:evit flops=-50%", f"{written}:tome flops=-50%") == 4
+    assert "is running" in capsys.readouterr().out
+    said = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    assert "3 regressed (`check`), 4 cannot tell (`check`; `compare` where nothing could be compared)" in said
+
+
+def test_masks_are_compared_by_areas_in_every_metric_and_the_scores_are_those_of_all_images(written):
     def make(name: str, ids: list[str]) -> list[dict]:
         draw = np.random.default_rng(1)
         lost = 40 if name.startswith("evit") else 20
@@ -279,8 +321,8 @@ def test_masks_are_compared_by_resampled_areas_and_the_scores_are_those_of_all_i
 
     scored(written, SegmentationTask.shown, make)
     report = compare(f"{written}:tome flops=-50%", f"{written}:evit flops=-50%")
-    (row,) = report.rows
-    found = row.contrast
+    assert [row.contrast.metric.name for row in report.rows] == ["miou", "aacc", "macc"]
+    found = report.rows[0].contrast
     rows = pd.DataFrame(make("tome", sample_ids(400)))
     hit, all_ = (np.sum(list(rows[name]), axis=0) for name in ("intersection", "labelled"))
     assert found.new == pytest.approx(np.mean(hit / (2 * all_ - hit)))

@@ -12,10 +12,12 @@ from suite.gate.outcomes import Paired
 from suite.gate.pairing import Match
 from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall, planned
 from suite.metric import Metric
-from suite.stats import smallest_difference, unseen_share
+from suite.stats import FEWEST, largest_share, smallest_difference
+from tasks.segmentation_scoring import metrics_of_resamples
 from tests.unit.test_paired_stats import chance, counts
 
 TOP1, CIDER = Metric("top1", "Top-1 (%)"), Metric("cider", "CIDEr", largest=10.0)
+MIOU = Metric("miou", "mIoU (%)")
 
 
 def answers(wins: int, losses: int, n: int) -> Paired:
@@ -71,10 +73,11 @@ def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
     for n, passes in ((100, False), (300, True)):
         cider = np.random.default_rng(8).gamma(2.0, size=(n, 1))
         found = contrast(Paired(CIDER, cider, cider, lambda sums, n=n: sums[:, 0] / n), 0.05)
-        assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
-        assert found.bound == pytest.approx(-found.base * unseen_share(n, 0.05))
+        assert (found.difference, found.p) == (0, 1)
+        assert found.bound == pytest.approx(-found.base * float(largest_share(0, n, 0.05)))
+        assert found.low == -found.high < found.bound
         assert (found.bound > -0.01 * found.base) == passes
-        assert passes or found.needed_to_bound(0.01 * found.base, 0.05) == 268
+        assert passes or found.needed_to_bound(0.01 * found.base, 0.05) == 299
 
 
 def captions(new: list[float], base: list[float]) -> Contrast:
@@ -85,13 +88,59 @@ def captions(new: list[float], base: list[float]) -> Contrast:
 @pytest.mark.parametrize(
     ("found", "margin", "needed"),
     [
-        (captions([0.5] * 3, [1.0] * 3), 0.01, 5),  # of four, 1 / 16 is the least that chance may be
+        (captions([0.5] * 3, [1.0] * 3), 0.01, FEWEST),
         (captions([1.0] * 50, [1.0] * 50), 1e-12, None),  # no number of samples shows as little
     ],
 )
 def test_what_cannot_be_told_of_few_captions_needs_more_of_them_or_none_will_do(found, margin, needed):
     (row,) = planned(judge([Row(Match(None, None), found, margin=margin)], 0.05), 0.05)
     assert (row.verdict, row.needed) == ("cannot tell", needed)
+
+
+@pytest.mark.parametrize(("differing", "verdict"), [(FEWEST - 1, "cannot tell"), (FEWEST, REGRESSED)])
+def test_no_verdict_rests_on_fewer_differing_captions_than_tell_how_much_captions_differ(differing, verdict):
+    found = captions([0.0] * differing + [1.0] * (200 - differing), [1.0] * 200)
+    (row,) = planned(judge([Row(Match(None, None), found, margin=0.01)], 0.05), 0.05)
+    assert row.verdict == verdict
+    if verdict != REGRESSED:
+        assert row.reason == f"only {differing} of 200 samples differ; fewer than {FEWEST} do not tell how much"
+        assert row.needed > 200
+
+
+def test_few_differing_captions_pass_if_the_worst_that_they_leave_possible_is_within_the_margin():
+    same = [1.0] * 2000
+    for margin, verdict in ((0.004, "cannot tell"), (0.006, PASSED)):
+        found = captions([0.99] * 4 + same[4:], same)
+        assert judge([Row(Match(None, None), found, margin=margin)], 0.05)[0].verdict == verdict
+        assert found.bound == pytest.approx(-float(largest_share(4, 2000, 0.05)))
+
+
+def segmented(images: int, classes: int, each: int) -> Contrast:
+    """Class 0 in all images, each of the others in `each` of them; NEW loses a pixel of a hundred everywhere."""
+    labelled = np.zeros((images, classes))
+    labelled[:, 0] = 100
+    for place in range(1, classes):
+        labelled[(place + np.arange(each)) % images, place] = 100
+    base = np.stack([labelled] * 3, axis=1)
+    new = base.copy()
+    new[:, 0] *= 0.99
+
+    def mean_iou(sums: np.ndarray) -> np.ndarray:
+        return metrics_of_resamples(sums.reshape(-1, 3, classes))["miou"]
+
+    per_class = np.count_nonzero(labelled, axis=0)
+    return contrast(Paired(MIOU, new.reshape(images, -1), base.reshape(images, -1), mean_iou, per_class), 0.05)
+
+
+@pytest.mark.parametrize(("each", "verdict"), [(4, "cannot tell"), (5, PASSED)])
+def test_no_verdict_rests_on_classes_of_which_most_occur_in_too_few_images(each, verdict):
+    found = segmented(40, 8, each)
+    (row,) = planned(judge([Row(Match(None, None), found, margin=0.5)], 0.05), 0.05)
+    assert row.verdict == verdict
+    if verdict != PASSED:
+        assert row.reason == "7 of 8 classes occur in fewer than 5 images"
+        assert row.needed == 50
+        assert found.low <= found.difference <= found.high
 
 
 def test_where_base_scores_nothing_a_margin_has_to_be_named():

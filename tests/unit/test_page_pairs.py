@@ -5,7 +5,7 @@ import pytest
 from reports.frame import load_frame, load_samples
 from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
-from suite.stats import bootstrap_sums, mcnemar, paired_share_interval, percentile_interval, swap_test
+from suite.stats import mcnemar, paired_scores, paired_share_interval, swap_test
 from tasks.segmentation_scoring import dense_areas, metrics, metrics_of_resamples
 from tests.unit.page_runs import read_page, write_captioned, write_classified, write_masked
 from tests.unit.run_folder import write_run
@@ -41,8 +41,8 @@ def test_shares_are_compared_as_suite_stats_compares_one_pair(runs):
 def test_captions_are_compared_as_suite_stats_compares_one_pair(runs):
     outcomes, pairs, last = pair(runs["captions"])
     first, other = outcomes.score[0], outcomes.score[-1]
-    draws = bootstrap_sums((other - first)[:, None])[:, 0] / 400
-    assert (pairs.low[last], pairs.high[last]) == pytest.approx(percentile_interval(draws))
+    found = paired_scores(other[:, None], first[:, None], lambda sums: sums[:, 0] / 400)
+    assert (pairs.low[last], pairs.high[last]) == pytest.approx(found.interval())
     alone = swap_test(other[:, None], first[:, None], lambda sums: sums[:, 0] / 400)
     assert pairs.p[last] == pytest.approx(alone, abs=0.04)
     assert pairs.value == pytest.approx(load_frame(runs["captions"]).loc[outcomes.keys, "cider"].to_numpy())
@@ -52,11 +52,13 @@ def test_masks_are_compared_by_sums_of_areas_over_all_samples(runs):
     outcomes, pairs, last = pair(runs["masks"])
     areas = [dense_areas(load_samples(runs["masks"], outcomes.keys[i]), 5) for i in (0, -1)]
     assert [pairs.value[0], pairs.value[-1]] == pytest.approx([metrics(one.sum(axis=0))["miou"] for one in areas])
-    sums = [bootstrap_sums(one.reshape(30, -1)).reshape(-1, 3, 5) for one in areas]
-    draws = metrics_of_resamples(sums[1])["miou"] - metrics_of_resamples(sums[0])["miou"]
-    assert (pairs.low[last], pairs.high[last]) == pytest.approx(percentile_interval(draws))
     flat = [one.reshape(30, -1).astype(float) for one in areas]
-    alone = swap_test(*flat, lambda sums: metrics_of_resamples(sums.reshape(-1, 3, 5))["miou"])
+
+    def miou(sums):
+        return metrics_of_resamples(sums.reshape(-1, 3, 5))["miou"]
+
+    assert (pairs.low[last], pairs.high[last]) == pytest.approx(paired_scores(*flat[::-1], miou).interval())
+    alone = swap_test(*flat, miou)
     assert pairs.p[last] == pytest.approx(alone, abs=0.05)
 
 

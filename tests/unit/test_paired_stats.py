@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from suite.stats import (
     holm,
+    largest_share,
     mcnemar,
     mcnemar_power,
-    paired_bootstrap,
+    paired_scores,
     paired_share_interval,
     samples_to_bound,
     samples_to_bound_mean,
@@ -21,7 +22,6 @@ from suite.stats import (
     smallest_difference,
     smallest_normal_difference,
     swap_test,
-    unseen_share,
 )
 
 TRIALS = 20_000
@@ -84,8 +84,16 @@ def test_where_disagreements_are_rare_the_interval_holds_the_difference_no_less_
 
 def test_the_interval_of_two_that_never_disagree_is_as_wide_as_the_rule_of_three():
     low, high = paired_share_interval(0, 0, 1000, 0.9)
-    assert (float(low), float(high)) == pytest.approx((-unseen_share(1000, 0.05), unseen_share(1000, 0.05)), abs=1e-9)
-    assert unseen_share(1000, 0.05) == pytest.approx(-math.log(0.05) / 1000, rel=0.1)
+    z2 = norm.isf(0.05) ** 2
+    assert (float(low), float(high)) == pytest.approx((-z2 / (1000 + z2), z2 / (1000 + z2)), abs=1e-9)
+    assert float(high) == pytest.approx(-math.log(0.05) / 1000, rel=0.1)
+
+
+@pytest.mark.parametrize(("n", "seen"), [(50, 0), (200, 4), (1000, 9)])
+def test_of_the_largest_share_no_more_are_seen_in_one_of_twenty_sets(n, seen):
+    share = float(largest_share(seen, n, 0.05))
+    assert binom.cdf(seen, n, share) == pytest.approx(0.05)
+    assert float(largest_share(n, n, 0.05)) == 1.0
 
 
 def test_at_an_end_of_the_interval_the_score_is_the_normal_quantile():
@@ -145,13 +153,12 @@ def iou(sums: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["mean", "ratio of sums"])
 def test_the_interval_of_a_difference_of_scores_holds_zero_as_often_as_it_says(kind):
-    draw, n, trials, held = np.random.default_rng(3), 120, 160, 0
-    for trial in range(trials):
+    draw, n, trials, held = np.random.default_rng(3), 120, 600, 0
+    for _ in range(trials):
         if kind == "mean":
-            new, base = scores(draw, n)[..., None]
-            found = paired_bootstrap(new, base, lambda sums: sums[:, 0] / n, seed=trial, resamples=400)
+            found = paired_scores(*scores(draw, n)[..., None], lambda sums: sums[:, 0] / n)
         else:
-            found = paired_bootstrap(*areas(draw, n), iou, seed=trial, resamples=400)
+            found = paired_scores(*areas(draw, n), iou)
         low, high = found.interval()
         held += low <= 0 <= high
     assert held / trials == pytest.approx(0.95, abs=chance(0.95, trials))
@@ -174,17 +181,28 @@ def test_swapping_right_and_wrong_answers_is_mcnemars_test():
         assert drawn == pytest.approx(exact, abs=chance(exact))
 
 
-def test_a_bootstrap_of_pairs_draws_the_same_samples_for_both():
+def test_what_moves_both_methods_alike_does_not_move_their_difference():
     base = np.random.default_rng(6).gamma(2.0, size=(50, 1))
-    found = paired_bootstrap(base + 0.25, base, lambda sums: sums[:, 0] / 50)
+    found = paired_scores(base + 0.25, base, lambda sums: sums[:, 0] / 50)
     assert found.difference == pytest.approx(0.25)
     assert found.interval() == pytest.approx((0.25, 0.25))
     assert found.lower_bound(0.05) == pytest.approx(0.25)
 
 
+def test_two_that_differ_on_few_samples_may_be_as_far_apart_as_those_that_were_not_seen_allow():
+    base = np.random.default_rng(6).gamma(2.0, size=(200, 1))
+    new = base.copy()
+    for differing in (0, 4):
+        new[:differing] += 0.01
+        found = paired_scores(new, base, lambda sums: sums[:, 0] / 200)
+        most = found.second * float(largest_share(differing, 200, 0.025))
+        assert found.interval() == pytest.approx((-most, most))
+        assert found.lower_bound(0.025) == pytest.approx(found.worst(0.025)) == pytest.approx(-most)
+
+
 def test_what_is_no_pair_is_refused():
     with pytest.raises(ValueError, match="pairs"):
-        paired_bootstrap(np.ones((3, 1)), np.ones((4, 1)), iou)
+        paired_scores(np.ones((3, 1)), np.ones((4, 1)), iou)
     with pytest.raises(ValueError, match="NaN"):
         swap_test(np.full((3, 1), np.nan), np.ones((3, 1)), iou)
 

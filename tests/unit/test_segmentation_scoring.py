@@ -12,7 +12,7 @@ import torch
 
 import tasks.segmentation_scoring as scoring
 from suite.errors import RequestError
-from suite.stats import bootstrap_sums, percentile_interval
+from suite.stats import jackknife_interval
 from tasks.scenes import draw_scene, scene_mask
 from tasks.segmentation_scoring import (
     AREAS,
@@ -137,13 +137,13 @@ def test_metrics_of_many_sums_are_those_of_each():
             assert many[name][position] == pytest.approx(value, rel=1e-12)
 
 
-def test_intervals_come_from_resampled_images_whose_areas_are_summed_again():
+def test_intervals_come_from_leaving_out_each_image_in_turn():
     rows = table(random_masks(1, 9, 5), 5)
-    found = scores(rows, 5, seed=3, resamples=50)
-    drawn = bootstrap_sums(np.eye(9), seed=3, resamples=50).astype(int)  # how often each image is drawn
-    again = [metrics(np.repeat(dense_areas(rows, 5), times, axis=0).sum(axis=0)) for times in drawn]
+    areas, found = dense_areas(rows, 5), scores(rows, 5)
+    without = [metrics(np.delete(areas, image, axis=0).sum(axis=0)) for image in range(9)]
     for name, score in found.items():
-        assert (score.low, score.high) == pytest.approx(percentile_interval([one[name] for one in again]))
+        pseudo = 9 * score.value - 8 * np.array([one[name] for one in without])
+        assert (score.low, score.high) == pytest.approx(jackknife_interval(score.value, pseudo))
         assert score.low < score.value < score.high
 
 
@@ -156,7 +156,7 @@ def test_images_without_a_labelled_pixel_take_part_and_alone_they_have_no_score(
     }
     some = scores(table([nothing, (np.array([[0, 1]]), np.array([[0, 0]]))], 3), 3)
     assert some["aacc"].value == 0.5
-    assert (some["aacc"].low, some["aacc"].high) == (0.5, 0.5)  # resamples of unlabelled images alone say nothing
+    assert (some["aacc"].low, some["aacc"].high) == (None, None)  # one image does not say how far others would be
 
 
 def test_without_mmsegmentation_one_line_says_what_to_install(monkeypatch):
