@@ -75,12 +75,14 @@ def jackknife_interval(score: ArrayLike, pseudo: ArrayLike, level: float = 0.95)
     score, pseudo = np.asarray(score, dtype=np.float64), np.asarray(pseudo, dtype=np.float64)
     n, mean = pseudo.shape[-1], pseudo.mean(axis=-1)
     pull = pseudo - mean[..., None]
-    second, third, fourth = ((pull**power).mean(axis=-1) for power in (2, 3, 4))
+    farthest = np.abs(pull).max(axis=-1)
+    unit = pull / np.where(farthest > 0, farthest, 1.0)[..., None]  # powers of what is tiny would vanish
+    second, third, fourth = ((unit**power).mean(axis=-1) for power in (2, 3, 4))
     with np.errstate(divide="ignore", invalid="ignore"):
-        moving = np.where(second > 0, np.minimum(n, n * GAUSSIAN * second**2 / fourth), n)
-        skewness = np.where(second > 0, third / second**1.5, 0.0)
+        moving = np.where(farthest > 0, np.minimum(n, n * GAUSSIAN * second**2 / fourth), n)
+        skewness = np.where(farthest > 0, third / second**1.5, 0.0)
     widening = 1 + PSEUDO / moving
-    error = np.sqrt(widening * second / max(n - 1, 1))
+    error = farthest * np.sqrt(widening * second / max(n - 1, 1))
     skewness = skewness / widening**1.5 / np.sqrt(n)
     z = norm.isf((1 - level) / 2)
     low = np.minimum(score, mean) - error * _unskewed(z, skewness)
