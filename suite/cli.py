@@ -19,7 +19,7 @@ from suite.cli_pareto import break_even_command, pareto_command
 from suite.cli_tables import tables_command
 from suite.cli_train import EXTRA, train_command
 from suite.cli_view import viewing
-from suite.errors import RequestError
+from suite.errors import LEFT_OUT, RequestError
 from suite.heap import keep_freed_memory
 
 # the base class of usage errors; recent releases of typer carry their own click
@@ -138,6 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     keep_freed_memory()
+    text = ""
     try:
         code = app(args=arguments, prog_name="run_bench.py", standalone_mode=False)
     except (RequestError, UsageError) as error:
@@ -160,4 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = DEFECT
     if code == INTERRUPTED:  # recent releases of typer return it
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+    for _, fault in LEFT_OUT:
+        if fault != text:
+            print(f"warning: {fault}", file=sys.stderr)
     sys.exit(code or DONE)

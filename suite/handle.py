@@ -99,8 +99,9 @@ class Handle:
             check_site(reducer, self.restoring)
             try:
                 reducer.build(self.layout, schedule.num_stages)
-            except ValueError as error:
-                raise RequestError(f"reducer {reducer.name!r} cannot be used on this model: {error}") from error
+            except Exception as error:  # also what torch says of sizes that no memory holds
+                what = " ".join(str(error).split())
+                raise RequestError(f"reducer {reducer.name!r} cannot be used on this model: {what}") from error
 
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of

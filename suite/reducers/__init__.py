@@ -9,26 +9,21 @@ import inspect
 import pkgutil
 import sys
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from suite.errors import RequestError, unknown
+from suite.errors import LEFT_OUT, RequestError, unknown
 from suite.reducers.base import REGISTERED, Reducer
+from suite.reducers.plugins import check_class, load_folder, load_plugins, make
 
-ENTRY_POINTS = "reducerbench.reducers"
+LARGEST = 2**63  # what an integer of a tensor stays below
 
 
 @cache
 def load_all() -> None:
-    """Import every method of this folder and every installed plug-in."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:  # a plug-in's fault is reported against the plug-in
-            raise RequestError(f"reducer plug-in {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+    """Import every method of this folder and every installed plug-in; `LEFT_OUT` says which could not be."""
+    load_folder([f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)])
+    load_plugins()
 
 
 def list_reducers() -> list[str]:
@@ -44,6 +39,9 @@ def reducer_class(name: str) -> type[Reducer]:
         return REGISTERED[name]
     if ".py:" in name:
         return class_from_file(*name.rsplit(":", 1))
+    for broken, fault in LEFT_OUT:
+        if broken == name:
+            raise RequestError(fault)
     raise unknown("reducer", name, REGISTERED)
 
 
@@ -60,25 +58,19 @@ def make_reducer(name: str, **options: object) -> Reducer:
             raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
         default = known[option]
         wanted = (int, float) if isinstance(default, float) else type(default)
-        odd = (
-            not isinstance(value, wanted)
-            or (isinstance(value, bool) and not isinstance(default, bool))
-            or value != value
-        )
+        odd = not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool))
         if default is not None and default is not inspect.Parameter.empty and odd:
             kind = type(default).__name__
             raise RequestError(
                 f"option {option}={value!r} of reducer {name!r} is not of type {kind}; default {default!r}"
             )
+        if isinstance(value, int | float) and not abs(value) < LARGEST:  # no number is not below it either
+            raise RequestError(f"option {option}={value!r} of reducer {name!r} is no number below {LARGEST:g}")
     try:
-        made = cls(**options)
+        return make(cls, options)
     except Exception as error:  # whatever the method's own code raises is reported against it
-        raise RequestError(f"reducer {name!r} refuses {options}: {' '.join(str(error).split())}") from error
-    if "_trained" not in made.__dict__:
-        raise RequestError(f"reducer {name!r} does not call super().__init__() first; its __init__ has to")
-    if made.rates and made.site is None:
-        raise RequestError(f"reducer {name!r} overrides no hook; write before_block or after_attention")
-    return made
+        what = f" refuses {options}" if options else ""
+        raise RequestError(f"reducer {name!r}{what}: {' '.join(str(error).split())}") from error
 
 
 def class_from_file(path: str, class_name: str) -> type[Reducer]:
@@ -89,6 +81,10 @@ def class_from_file(path: str, class_name: str) -> type[Reducer]:
     cls = getattr(module_from_file(file.resolve()), class_name, None)
     if not (inspect.isclass(cls) and issubclass(cls, Reducer)):
         raise RequestError(f"{path!r} has no Reducer class named {class_name!r}")
+    try:
+        check_class(cls)
+    except TypeError as error:
+        raise RequestError(f"reducer {path}:{class_name}: {error}") from error
     if "name" not in cls.__dict__:
         cls.name = class_name
     return cls
@@ -101,7 +97,9 @@ def module_from_file(file: Path) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # `inspect` finds a class's source through this
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises is reported against the file
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's file raises is reported against the file
         del sys.modules[name]
         raise RequestError(f"reducer file {str(file)!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

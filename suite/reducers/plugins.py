@@ -1,0 +1,94 @@
+"""Reducers by being there: files of this folder and plug-ins of installed packages. What is broken is left out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import EntryPoint, entry_points
+
+from suite.errors import LEFT_OUT
+from suite.reducers.base import HOOKS, REGISTERED, Reducer
+
+ENTRY_POINTS = "reducerbench.reducers"
+FORMS = ("r", "keep")
+
+
+def load_folder(modules: list[str]) -> None:
+    """Import the modules of the methods' folder, by their full names."""
+    for module in modules:
+        with reported(module.rpartition(".")[2], f"reducer file {module.replace('.', '/')}.py"):
+            importlib.import_module(module)
+
+
+def load_plugins() -> None:
+    """Import every installed plug-in, in an order that no search path decides: of two with one name the first stays."""
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (str(point.dist.name), point.name)):
+        whose = f"reducer plug-in {point.name!r} ({point.value}) of {point.dist.name} {point.dist.version}"
+        with reported(point.name, whose), redirect_stdout(sys.stderr):  # what it prints is no part of an answer
+            add_plugin(point)
+
+
+@contextmanager
+def reported(name: str, whose: str) -> Iterator[None]:
+    """What goes wrong within is noted in `LEFT_OUT`, and nothing that it had registered stays."""
+    before = dict(REGISTERED)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what leaves the interpreter: others' code must not end a look-up
+        REGISTERED.clear()
+        REGISTERED.update(before)
+        LEFT_OUT.append((name, f"{whose} is left out: {type(error).__name__}: {' '.join(str(error).split())}"))
+
+
+def add_plugin(point: EntryPoint) -> None:
+    """Load what an entry point names: a reducer's class, or a module that registers some.
+
+    Raises TypeError or ValueError for what is none or could not be run, and whatever its import raises.
+    """
+    found, before = point.load(), set(REGISTERED)
+    if inspect.isclass(found) and issubclass(found, Reducer):
+        classes = [found]
+        if found not in REGISTERED.values():
+            raise TypeError(f"class {found.__name__} has no name; decorate it with @register(...)")
+    elif inspect.ismodule(found):
+        classes = [cls for cls in REGISTERED.values() if cls.__module__ == found.__name__]
+        if not classes and set(REGISTERED) == before:
+            raise TypeError(f"module {found.__name__} registers no reducer; decorate one with @register(...)")
+    else:
+        raise TypeError(f"{found!r} is no subclass of suite.reducers.base.Reducer")
+    for cls in classes:
+        check_class(cls)
+        make(cls, {})
+
+
+def make(cls: type[Reducer], options: dict[str, object]) -> Reducer:
+    """An instance. Raises TypeError for a class that could not be run, and whatever its own code raises."""
+    made = cls(**options)
+    if "_trained" not in made.__dict__:
+        raise TypeError("its __init__ does not call super().__init__() first; it has to")
+    if made.rates and made.site is None:
+        raise TypeError("it overrides no hook; write before_block or after_attention")
+    return made
+
+
+def check_class(cls: type[Reducer]) -> None:
+    """TypeError for a class whose rates nobody knows or whose hook cannot be called as hooks are."""
+    if not isinstance(cls.rates, tuple) or not set(cls.rates) <= set(FORMS):
+        raise TypeError(f"rates={cls.rates!r} is no tuple of {' and '.join(map(repr, FORMS))}")
+    for name in HOOKS:
+        hook = getattr(cls, name)
+        if hook is not getattr(Reducer, name) and not takes_three(hook):
+            raise TypeError(f"{name}{inspect.signature(hook)} has to take (self, tokens, signals, amount)")
+
+
+def takes_three(hook: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(hook).bind("self", "tokens", "signals", "amount")
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Installed plug-ins: a broken one is named once, with its distribution, and nothing else suffers from it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOOD = """
+from suite.reducers.base import Reducer, register
+
+@register("{name}")
+class Mine(Reducer):
+    def after_attention(self, tokens, signals, amount):
+        return tokens.keep(signals.class_attention[:, tokens.num_prefix :].argsort(1)[:, amount:] + tokens.num_prefix)
+"""
+BROKEN = {
+    "missing import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "syntax": ("def (", "SyntaxError"),
+    "leaves": ("import sys\nsys.exit(3)", "SystemExit: 3"),
+    "no reducer": ("Mine = 3", "TypeError: 3 is no subclass of suite.reducers.base.Reducer"),
+    "attribute": ("Other = 3", "AttributeError"),
+    "no name": (GOOD.format(name="x").replace('@register("x")', ""), "decorate it with @register"),
+    "a name that is taken": (GOOD.format(name="tome"), "'tome' is registered twice"),
+    "another's name": (GOOD.format(name="sound"), "'sound' is registered twice"),
+    "old hook": (
+        GOOD.format(name="old").replace("tokens, signals, amount", "tokens, amount"),
+        "has to take (self, tokens, signals, amount)",
+    ),
+    "no hook": (GOOD.format(name="idle").replace("after_attention", "reduce"), "overrides no hook"),
+    "odd rates": (GOOD.format(name="odd").replace("    def", "    rates = 'r'\n    def"), "rates='r' is no tuple"),
+    "needs options": (
+        GOOD.format(name="needy").replace("    def", "    def __init__(self, width): super().__init__()\n    def"),
+        "missing 1 required positional argument",
+    ),
+}
+
+
+def install(folder: Path, distribution: str, source: str, point: str = "broken") -> None:
+    """What an installer leaves in site-packages: a module and its distribution's metadata."""
+    module = distribution.replace("-", "_")
+    (folder / f"{module}.py").write_text(source)
+    about = folder / f"{module}-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text(f"[reducerbench.reducers]\n{point} = {module}:Mine\n")
+
+
+def ask(folder: Path, code: str) -> subprocess.CompletedProcess:
+    program = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """A folder with a sound plug-in that prints and warns, and one of every broken kind."""
+    folder = tmp_path_factory.mktemp("site")
+    noisy = "import warnings\nwarnings.warn('old')\nprint(' hello from a plug-in')\n"
+    install(folder, "a-sound-one", noisy + GOOD.format(name="sound"), "sound")
+    for number, (source, _) in enumerate(BROKEN.values()):
+        install(folder, f"broken-{number}", source, f"broken{number}")
+    return folder
+
+
+def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faults):
+    done = ask(
+        faults,
+        "from suite import attach; from suite.cli import main; from tests.unit.tiny_vit import make_model; "
+        "attach(make_model(), 'sound', 'r=1'); main(['list', 'reducers'])",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("sound", "tome", "evit"):
+        assert f" {name} " in done.stdout
+    for name in ("old", "idle", "odd", "needy", "hello"):  # what was registered before the fault, and what was printed
+        assert f" {name} " not in done.stdout
+    lines = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert len(lines) == len(BROKEN)
+    for number, (_, reason) in enumerate(BROKEN.values()):
+        [line] = [line for line in lines if f"broken-{number} 1.2" in line]
+        assert line.startswith(f"warning: reducer plug-in 'broken{number}' (broken_{number}:Mine)")
+        assert reason in line
+
+
+def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_code_2(tmp_path):
+    install(tmp_path, "broken-one", "import no_such_module")
+    done = ask(tmp_path, "from suite.cli import main; main(['run', '--reducers', 'tome,broken', '--rates', 'r=1'])")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: reducer plug-in 'broken' (broken_one:Mine) of broken-one 1.2 is left out")
+    assert "No module named 'no_such_module'" in line
