@@ -45,7 +45,7 @@ class Order:
         """Samples in the order of a pass; a repeated one stands beside itself, so that an update has it twice."""
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.samples)
         if self.recipe.repeated > 1:
-            order = np.repeat(order, self.recipe.repeated)[: self.samples]
+            order = np.repeat(order, min(self.recipe.repeated, self.samples))[: self.samples]
         return np.resize(order, max(self.samples, self.recipe.batch_size * self.world))
 
     def update(self, step: int) -> list[tuple[int, int]]:

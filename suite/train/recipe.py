@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 REGISTERED: dict[str, type[Recipe]] = {}
 FROZEN, WHOLE = "", ".*"
+# What a number may be; a recipe that changes a default names the type again, and its bounds with it.
+Count = Annotated[int, Field(ge=1, le=2**20)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(BaseModel):
@@ -26,7 +31,7 @@ class Recipe(BaseModel):
     A subclass changes defaults, adds fields, and says in `loss` what is minimised.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     method: ClassVar[str]
     """The reducer that is trained."""
@@ -37,18 +42,18 @@ class Recipe(BaseModel):
 
     rate: str = "r=13"
     reducer_options: dict[str, Any] = Field(default_factory=dict)
-    epochs: int = Field(30, ge=1)
-    steps: int | None = Field(None, ge=1)
+    epochs: Count = 30
+    steps: Count | None = None
     """Updates in all; overrides epochs."""
-    batch_size: int = Field(128, ge=1)
+    batch_size: Count = 128
     """Samples of an update and process, accumulated ones included. Most authors train on eight processes."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: Count = 1
     """Parts that a batch is cut into, so that it fits into memory."""
-    lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
-    min_lr: float = Field(1e-6, ge=0)
-    warmup_epochs: float = Field(0.0, ge=0)
-    weight_decay: float = Field(0.05, ge=0)
-    clip: float | None = Field(None, gt=0)
+    lr: Positive = 1e-4
+    min_lr: NotNegative = 1e-6
+    warmup_epochs: NotNegative = 0.0
+    weight_decay: NotNegative = 0.05
+    clip: Positive | None = None
     """Largest norm of the gradient."""
     amp: bool = True
     """bfloat16 autocast; what needs float32 takes it anyway."""
@@ -56,17 +61,17 @@ class Recipe(BaseModel):
     """Decay of the running average of weights that is saved instead of the last ones."""
     backbone: str = WHOLE
     """Regular expression of the backbone's parameters that are trained; empty: it is frozen."""
-    backbone_lr: float = Field(1.0, gt=0)
+    backbone_lr: Positive = 1.0
     """The backbone's learning rate, as a multiple of `lr`."""
-    drop_path: float = Field(0.0, ge=0, lt=1)
-    mixup: float = Field(0.0, ge=0)
-    cutmix: float = Field(0.0, ge=0)
-    smoothing: float = Field(0.1, ge=0, lt=1)
+    drop_path: Share = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    smoothing: Share = 0.1
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's string of an automatic augmentation; empty: none."""
-    jitter: float = Field(0.4, ge=0)
+    jitter: NotNegative = 0.4
     erasing: float = Field(0.25, ge=0, le=1)
-    repeated: int = Field(1, ge=1)
+    repeated: Count = 1
     """Times that a sample is repeated within a pass (repeated augmentation, Hoffer et al., CVPR 2020)."""
     crop: bool = True
     """Random crops; without, images are prepared as in evaluation and mirrored at most."""

@@ -42,6 +42,13 @@ class Classification(Objective):
         self.classes = task.num_classes
         if self.mixes and recipe.batch_size % 2:
             raise RequestError(f"batch_size={recipe.batch_size}: images are mixed in pairs; use an even number")
+        try:
+            _ = self.transform
+        except Exception as error:  # timm reads the string piece by piece, and each can fail in its own way
+            raise RequestError(
+                f"randaugment={recipe.randaugment!r} is no augmentation of timm's: {error or type(error).__name__}; "
+                "write for example rand-m9-mstd0.5-inc1, or '' for none"
+            ) from error
 
     @property
     def mixes(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from suite.errors import RequestError
@@ -12,7 +12,7 @@ from suite.reducers.diffrate import LearnedCounts, together
 from suite.schedule import parse_rate
 from suite.spec import split_list
 from suite.train.objective import Examples
-from suite.train.recipe import FROZEN, Recipe, register
+from suite.train.recipe import FROZEN, Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session
 
 
@@ -29,26 +29,29 @@ class DiffRate(Recipe):
     rate: str = "r=1"
     """Calls the method in every block; how many tokens leave is what is learned."""
     targets: tuple[str, ...] = ("-20%", "-35%", "-50%", "-60%")
-    epochs: int = 12
-    batch_size: int = 256
-    lr: float = 0.01
-    min_lr: float = 0.001
-    weight_decay: float = 0.0
+    epochs: Count = 12
+    batch_size: Count = 256
+    lr: Positive = 0.01
+    min_lr: NotNegative = 0.001
+    weight_decay: NotNegative = 0.0
     backbone: str = FROZEN
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    flops_weight: float = Field(5.0, ge=0)
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
+    flops_weight: NotNegative = 5.0
 
     @field_validator("targets", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        targets = split_list(value) if isinstance(value, str) else value
-        for target in targets:
-            try:
-                parse_rate(f"flops={target}")
-            except RequestError as error:
-                raise ValueError(str(error)) from error
-        if not targets or len(set(targets)) < len(targets) or any(float(t.rstrip("%")) == 0 for t in targets):
+        return split_list(value) if isinstance(value, str) else value
+
+    @field_validator("targets")
+    @classmethod
+    def _below_zero(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            changes = [parse_rate(f"flops={target}").values[0] for target in targets]
+        except RequestError as error:
+            raise ValueError(str(error)) from error
+        if not targets or len(set(targets)) < len(targets) or 0 in changes:
             raise ValueError("give one or more different changes of FLOPs below 0, such as -35%,-50%")
         return targets
 

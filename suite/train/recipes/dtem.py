@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from suite.train.objective import Examples
-from suite.train.recipe import FROZEN, WHOLE, Recipe, register, truth
+from suite.train.recipe import FROZEN, WHOLE, Count, NotNegative, Positive, Recipe, Share, register, truth
 from suite.train.session import Session
 
 
@@ -25,13 +25,13 @@ class DTEM(Recipe):
     kinds: ClassVar = ("classification", "captioning", "segmentation")
 
     rate: str = "r=16"
-    batch_size: int = 128
-    weight_decay: float = 1e-4
-    clip: float | None = 5.0
+    batch_size: Count = 128
+    weight_decay: NotNegative = 1e-4
+    clip: Positive | None = 5.0
     backbone: str = FROZEN
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    smoothing: float = 0.0
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
+    smoothing: Share = 0.0
     end_to_end: bool = False
     soft_every: int = Field(10, ge=2)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from suite.train.recipe import Recipe, register, truth
+from suite.schedule import parse_rate
+from suite.train.recipe import Count, NotNegative, Positive, Recipe, register, truth
 
 FROM_SCRATCH = {
     "epochs": 300, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 5, "weight_decay": 0.05, "shrink_start": 10,
@@ -26,15 +27,15 @@ class EViT(Recipe):
     kinds: ClassVar = ("classification",)
 
     rate: str = "keep=0.7"
-    batch_size: int = 256
-    lr: float = 2e-5
-    min_lr: float = 2e-6
-    weight_decay: float = 1e-6
-    mixup: float = 0.8
-    cutmix: float = 1.0
+    batch_size: Count = 256
+    lr: Positive = 2e-5
+    min_lr: NotNegative = 2e-6
+    weight_decay: NotNegative = 1e-6
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
     from_scratch: bool = False
-    shrink_start: float = Field(0.0, ge=0)
-    shrink_epochs: float = Field(0.0, ge=0)
+    shrink_start: NotNegative = 0.0
+    shrink_epochs: NotNegative = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -44,12 +45,14 @@ class EViT(Recipe):
         return values
 
     def rate_at(self, rate: str, epoch: float) -> str:
-        if epoch >= self.shrink_start + self.shrink_epochs or not rate.startswith("keep="):
+        asked = parse_rate(rate)
+        if epoch >= self.shrink_start + self.shrink_epochs or asked.kind != "keep":
             return rate
-        last, at, blocks = rate.removeprefix("keep=").partition("@")
-        progress = max(0.0, epoch - self.shrink_start) / self.shrink_epochs
-        keep = float(last) + (1 - float(last)) * 0.5 * (1 + math.cos(math.pi * progress))
-        return f"keep={keep:.4f}{at}{blocks}"
+        since = max(0.0, epoch - self.shrink_start)
+        gap = 0.5 * (1 + math.cos(math.pi * since / self.shrink_epochs)) if since else 1.0
+        keeps = ",".join(f"{last + (1 - last) * gap:.4f}" for last in asked.values)
+        at = "" if asked.blocks is None else "@" + ",".join(map(str, asked.blocks))
+        return f"keep=[{keeps}]{at}" if asked.per_block else f"keep={keeps}{at}"
 
 
 @register

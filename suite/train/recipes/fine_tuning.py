@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from suite.train.recipe import Recipe, register
+from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 
 
 class FineTuning(Recipe):
@@ -16,11 +16,11 @@ class FineTuning(Recipe):
     source = "ours: MCTF's numbers, for an equal budget"
     kinds: ClassVar = ("classification", "captioning", "segmentation")
 
-    batch_size: int = 128
-    lr: float = 3e-5
-    drop_path: float = 0.1
-    repeated: int = 3
-    jitter: float = 0.3
+    batch_size: Count = 128
+    lr: Positive = 3e-5
+    drop_path: Share = 0.1
+    repeated: Count = 3
+    jitter: NotNegative = 0.3
 
 
 @register
@@ -39,4 +39,4 @@ class PiToMe(FineTuning):
 
     method = "pitome"
     rate: str = "r=11"
-    epochs: int = 10
+    epochs: Count = 10

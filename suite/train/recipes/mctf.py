@@ -11,7 +11,7 @@ from torch import Tensor
 from suite.errors import RequestError
 from suite.schedule import parse_rate
 from suite.train.objective import Examples
-from suite.train.recipe import Recipe, register
+from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 from suite.train.session import Session
 
 
@@ -32,15 +32,15 @@ class MCTF(Recipe):
     kinds: ClassVar = ("classification",)
 
     rate: str = "r=16"
-    batch_size: int = 128
-    lr: float = 3e-5
-    drop_path: float = 0.1
-    repeated: int = 3
-    jitter: float = 0.3
-    teacher: int = Field(8, ge=1)
+    batch_size: Count = 128
+    lr: Positive = 3e-5
+    drop_path: Share = 0.1
+    repeated: Count = 3
+    jitter: NotNegative = 0.3
+    teacher: Count = 8
     teacher_fraction: float = Field(0.15, gt=0, lt=1)
-    consistency: float = Field(3.0, ge=0)
-    gate: float = Field(0.4, ge=0, lt=1)
+    consistency: NotNegative = 3.0
+    gate: Share = 0.4
 
     def begin(self, session: Session) -> None:
         height, width = session.handle.family.image_size(session.backbone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from suite.train.recipe import Recipe, register
+from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 
 
 class Mixtures(Recipe):
@@ -14,12 +14,12 @@ class Mixtures(Recipe):
     kinds: ClassVar = ("classification",)
 
     rate: str = "keep=0.7"
-    batch_size: int = 128
-    lr: float = 1e-3
-    warmup_epochs: float = 20.0
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    drop_path: float = 0.1
+    batch_size: Count = 128
+    lr: Positive = 1e-3
+    warmup_epochs: NotNegative = 20.0
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
+    drop_path: Share = 0.1
 
 
 @register

@@ -6,11 +6,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from suite.train.objective import Examples
-from suite.train.recipe import Recipe, register
+from suite.train.recipe import Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session
 
 
@@ -26,16 +25,16 @@ class DTPS(Recipe):
     kinds: ClassVar = ("classification",)
 
     rate: str = "keep=0.7"
-    batch_size: int = 128
-    lr: float = 2.5e-4
-    warmup_epochs: float = 5.0
-    backbone_lr: float = 0.01
-    repeated: int = 3
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    ratio: float = Field(2.0, ge=0)
+    batch_size: Count = 128
+    lr: Positive = 2.5e-4
+    warmup_epochs: NotNegative = 5.0
+    backbone_lr: Positive = 0.01
+    repeated: Count = 3
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
+    ratio: NotNegative = 2.0
     """Weight of the squared distance of kept shares from planned ones."""
-    distill: float = Field(0.5, ge=0)
+    distill: NotNegative = 0.5
     """Weight of the divergence from the unreduced model's predictions; the authors' script for DeiT-T has none."""
 
     @property
