@@ -55,7 +55,8 @@ INTERVAL, SCORE_PARTS = ("", "_low", "_high"), ("value", "low", "high")
 SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
-# input-dependent cost is averaged; neighbours: [[rate, reduction], ...] around a FLOPs target that no rate meets.
+# input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
+# [[rate, reduction], ...] around a FLOPs target that no rate meets.
 SPEED_CONTEXT = {name: name for name in ("device", "compile", "attention", "aa_low", "aa_high", "noisy")}
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
 
@@ -276,6 +277,7 @@ def _context(cell: Cell) -> dict[str, Any]:
         "reasons": {name: score["reason"] for name, score in scores.items() if score["value"] is None},
         "notes": cell.scores["notes"] if cell.scores else [],
         "flops_images": (cell.flops or {}).get("images"),
+        "untraced": (cell.flops or {}).get("untraced", ""),
         **_timing(cell.speed, ""),
         **_timing(cell.whole_speed, "whole_"),
     }

@@ -66,6 +66,7 @@ def notes(group: Group) -> list[str]:
     disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
+    said += _untraced(rows, group.context)
     said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
     timed = {"speed": ("im_s", "speed_note")}
     timed |= {group.shown.throughput: ("whole_s", "whole_note")} if group.shown.throughput else {}
@@ -118,6 +119,19 @@ def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
 
 def _name(row: Any) -> str:
     return reducer_label(row.reducer, row.options)
+
+
+def _untraced(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
+    """Rows whose FLOPs one counter alone knows; one sentence for all that share the reason."""
+    seen: dict[str, list[str]] = {}
+    for row, about in zip(rows, context, strict=True):
+        if about.get("untraced"):
+            seen.setdefault(about["untraced"], []).append(row_label(row))
+    return [
+        f"FLOPs counted as dispatched (torch.utils.flop_counter), as the forward cannot be traced: {', '.join(on)} "
+        f"({reason})."
+        for reason, on in seen.items()
+    ]
 
 
 def _uncounted(rows: Iterable[Any]) -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -13,26 +14,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
 from suite.handle import handle_of
-from suite.measure.op_handles import attention_macs, broadcast
+from suite.measure.op_handles import FREE, WATCHED, Op, attention_macs, broadcast
 
 
 def count_macs_fast(model: nn.Module, image: Tensor) -> int:
     """MACs of one forward of (1, 3, H, W) by torch's counter alone: a total in one forward's time, no parts."""
     with quiet_forward(model, image) as image:
-        return dispatched_macs(model, image)
+        return sum(op.macs for op in dispatched_ops(model, image)[0])
 
 
-def dispatched_macs(model: nn.Module, image: Tensor) -> int:
-    """torch.utils.flop_counter's figure for one forward, halved: it counts 2 per multiply-accumulate."""
+def dispatched_ops(model: nn.Module, *inputs: Tensor) -> tuple[list[Op], dict[str, int]]:
+    """Every product of matrices of one forward, in order, and how often what may cost something and is not counted.
+
+    By torch.utils.flop_counter, halved: it counts 2 per multiply-accumulate. The scope of an operator is the names of
+    the modules of `model` that were running.
+    """
+    ops, running = [], []
+
+    def keep(name: str, macs: int, pairs: int = 0) -> None:
+        ops.append(Op(tuple(running), name, macs, pairs))
+
     with (
-        FlopCounterMode(display=False, custom_mapping=_missing_formulas()) as counter,
-        _PairwiseFunctions() as pairwise,
+        _followed(model, running),
+        FlopCounterMode(display=False, custom_mapping=_recording(keep)),
+        _Others(keep) as others,
+        _PairwiseFunctions(keep),
     ):
-        model(image)
-    return counter.get_total_flops() // 2 + pairwise.macs
+        model(*inputs)
+    return ops, dict(others.unknown)
 
 
 @contextmanager
@@ -63,18 +75,81 @@ def quiet_forward(model: nn.Module, image: Tensor) -> Iterator[Tensor]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def _followed(model: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keeps the names of the running modules of `model` in a list, outermost first."""
+
+    def enter(name: str) -> Any:
+        return lambda *_: running.append(name)
+
+    def leave(*_: Any) -> None:
+        running.pop()
+
+    hooks = []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                hooks.append(module.register_forward_pre_hook(enter(name)))
+                hooks.append(module.register_forward_hook(leave, always_call=True))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# of an operator: name, MACs, and the elements of an elementwise one that meets all pairs
+Keep = Callable[..., None]
+
+
 class _PairwiseFunctions(TorchFunctionMode):
     """Counts what is dispatched as elementwise operators although every pair of rows meets in it."""
 
-    macs = 0
+    def __init__(self, keep: Keep) -> None:
+        super().__init__()
+        self.keep = keep
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (F.cosine_similarity, torch.cosine_similarity, F.pairwise_distance, torch.pairwise_distance):
             named = kwargs or {}
             first = args[0] if args else named["x1"]
             second = args[1] if len(args) > 1 else named["x2"]
-            self.macs += prod(broadcast(first.shape, second.shape))
+            self.keep(func.__name__, prod(broadcast(first.shape, second.shape)))
         return func(*args, **(kwargs or {}))
+
+
+class _Others(TorchDispatchMode):
+    """Watches for operators that no counter knows, and for products of pairs in elementwise clothes."""
+
+    def __init__(self, keep: Keep) -> None:
+        super().__init__()
+        self.keep, self.unknown = keep, Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out, packet = func(*args, **(kwargs or {})), func.overloadpacket
+        name = packet.__name__
+        if name in WATCHED:
+            operands = [arg.numel() for arg in args[:2] if isinstance(arg, Tensor)]
+            if len(operands) == 2 and all(elements < out.numel() for elements in operands):
+                self.keep(name, 0, out.numel())
+        elif name not in FREE and packet not in flop_registry and packet not in _missing_formulas():
+            self.unknown[f"aten::{name}"] += 1
+        return out
+
+
+def _recording(keep: Keep) -> dict[Any, Any]:
+    """The formulas of torch's counter and those that it lacks, each telling `keep` what it found."""
+
+    def recording(operator: Any, formula: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> int:
+            flops = formula(*args, **kwargs)
+            keep(getattr(operator, "__name__", str(operator)), flops // 2)
+            return flops
+
+        counted._get_raw = True  # it passes on what it is given; the formula makes shapes of it
+        return counted
+
+    missing = {operator: shape_wrapper(formula) for operator, formula in _missing_formulas().items()}
+    return {operator: recording(operator, formula) for operator, formula in {**flop_registry, **missing}.items()}
 
 
 def _rows_flop(position: int) -> Any:
@@ -88,6 +163,7 @@ def _attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int
     return 2 * attention_macs(query, key, value)
 
 
+@cache
 def _missing_formulas() -> dict[Any, Any]:
     """Operators that torch's counter gives 0 in some releases. It is keyed by operator: nothing is counted twice."""
     attention = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")

@@ -2,7 +2,8 @@
 
 Three opinions on every count: fvcore's tracer with our handles (the figure that is reported, split into parts),
 `torch.utils.flop_counter` (operators as dispatched, halved), and the closed form from the token counts that were
-observed. Where they differ by more than 0.5 % the report says so instead of choosing.
+observed. Where they differ by more than 0.5 % the report says so instead of choosing. A forward that cannot be traced,
+such as one with an in-place `scatter_`, is counted as dispatched alone, and the report says that, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace, PartRules
 from suite.errors import CellError, RequestError
 from suite.handle import handle_of
-from suite.measure.dispatch import count_macs_fast, dispatched_macs, quiet_forward
+from suite.measure.dispatch import count_macs_fast, dispatched_ops, quiet_forward
 from suite.measure.formula import BaseCost, base_macs
 from suite.measure.op_handles import Op, Recorder
 
@@ -43,7 +44,8 @@ PARTS = ("patch_embed", "attention", "mlp", "head", "reducer")
 class FlopReport:
     """Cost of one image in MACs.
 
-    total: fvcore with our handles. reducer: what the reducer itself computes (part of the total).
+    total: fvcore with our handles, or where it cannot trace the forward, what is dispatched; untraced says why then.
+    reducer: what the reducer itself computes (part of the total).
     by_part: patch_embed, attention, mlp, head, reducer; they add up to the total.
     by_block: cost of every block, a reducer's work in it included.
     formula: closed form of the cost without the reducer's own, from observed token counts; None where unknown.
@@ -69,6 +71,7 @@ class FlopReport:
     tokens_mean: float | None = None
     tokens_p5: float | None = None
     tokens_p95: float | None = None
+    untraced: str = ""
 
     @property
     def images(self) -> int:
@@ -97,7 +100,7 @@ def count_flops(
         rules: where the parts are; default the family's own `part_rules`, or timm's names.
 
     Raises:
-        RequestError: `images` is not of that shape. CellError: the model cannot be traced.
+        RequestError: `images` is not of that shape. CellError: the model cannot be run.
     """
     model = backbone_of(model)
     family = _family_of(model)
@@ -116,11 +119,10 @@ def count_flops(
 def count_module(module: nn.Module, *inputs: Tensor) -> int:
     """MACs of one call of a module beside the backbone, such as a decoder; by the counter of `FlopReport.total`.
 
-    Raises CellError where the module cannot be traced.
+    Raises CellError where the module cannot be run.
     """
     with quiet_forward(module, inputs[0]):
-        ops, _ = _traced_ops(module, None, inputs)
-    return sum(op.macs for op in ops)
+        return sum(op.macs for op in _count(_Counted(module, None), *inputs).ops)
 
 
 def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
@@ -139,24 +141,23 @@ def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
 def _count_image(model: nn.Module, image: Tensor, rules: PartRules) -> FlopReport:
     with quiet_forward(model, image) as image:
         handle = handle_of(model)
-        ops, uncounted = _traced_ops(model, None if handle is None else handle.reducer, image)
-        # after the trace, so that an attached model is left with real counts instead of traced ones
-        dispatched = dispatched_macs(model, image)
-    by_part, by_block = _attribute(ops, rules)
+        found = _count(_Counted(model, None if handle is None else handle.reducer), image)
+    by_part, by_block = _attribute(found.ops, rules)
     total = sum(by_part.values())
     base = _closed_form(model, image)
-    why = _disputes(total, by_part["reducer"], dispatched, base)
+    why = _disputes(total, by_part["reducer"], found.dispatched, base)
     return FlopReport(
         total=total,
         reducer=by_part["reducer"],
         by_part=by_part,
         by_block=by_block,
         formula=None if base is None else base.total,
-        torch=dispatched,
+        torch=found.dispatched,
         disputed=bool(why),
         why="; ".join(why),
-        uncounted=uncounted | _hidden_products(ops, total),
+        uncounted=found.uncounted | _hidden_products(found.ops, total),
         per_image=[total],
+        untraced=found.untraced,
     )
 
 
@@ -180,24 +181,54 @@ class _Counted(nn.Module):
         return tuple(leaf for leaf in tree_leaves(self.model(*inputs)) if isinstance(leaf, Tensor))
 
 
-def _traced_ops(
-    model: nn.Module, reducer: nn.Module | None, inputs: Tensor | tuple[Tensor, ...]
-) -> tuple[list[Op], dict[str, int]]:
+@dataclass(frozen=True)
+class _Found:
+    """Every operator in order, and how often those that nobody can count; what was dispatched; why without a trace."""
+
+    ops: list[Op]
+    uncounted: dict[str, int]
+    dispatched: int
+    untraced: str = ""
+
+
+def _count(counted: _Counted, *inputs: Tensor) -> _Found:
+    """By the trace, or where there is none, as dispatched. CellError where the forward cannot be run."""
+    try:
+        (ops, uncounted), untraced = _traced_ops(counted, inputs), ""
+    except Exception as error:  # whatever a tracer or a reducer under test raises
+        ops, untraced = None, _first_line(error)
+    try:
+        # after the trace, so that an attached model is left with real counts instead of traced ones; with gradients
+        # where parts are wanted, for without them a reducer's product may be fused into the block's
+        with torch.set_grad_enabled(ops is None):
+            dispatched, unknown = dispatched_ops(counted, *inputs)
+    except Exception as error:
+        name = type(counted.model).__name__
+        raise CellError(f"FLOPs of {name}: the forward cannot be run: {_first_line(error)}") from error
+    macs = sum(op.macs for op in dispatched)
+    return _Found(dispatched, unknown, macs, untraced) if ops is None else _Found(ops, uncounted, macs)
+
+
+def _first_line(error: Exception) -> str:
+    """Of an error's message; of torch's own assertions without the file and the plea to report them."""
+    text = str(error).strip().partition("please report a bug to PyTorch. ")[2] or str(error).strip()
+    return next(iter(text.splitlines()), type(error).__name__)
+
+
+def _traced_ops(counted: _Counted, inputs: tuple[Tensor, ...]) -> tuple[list[Op], dict[str, int]]:
     """Every operator that fvcore met, in order, and how often those without a handle."""
-    analysis, recorder = FlopCountAnalysis(_Counted(model, reducer), inputs), Recorder()
+    analysis, recorder = FlopCountAnalysis(counted, inputs), Recorder()
     # cleared first: a default handle stays in force when it is set to None
     analysis.clear_op_handles().set_op_handle(**recorder.handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    hooks = [(hooks, dict(hooks)) for m in model.modules() for hooks in (m._forward_pre_hooks, m._forward_hooks)]
+    hooks = [(own, dict(own)) for m in counted.modules() for own in (m._forward_pre_hooks, m._forward_hooks)]
     try:
         analysis.total()
         return recorder.ops, dict(analysis.unsupported_ops())
-    except Exception as error:  # whatever a reducer under test raises
+    finally:
         for now, before in hooks:  # fvcore leaves its hooks behind when the trace fails
             now.clear()
             now.update(before)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CellError(f"FLOPs of {type(model).__name__}: the forward cannot be traced: {reason}") from error
 
 
 def _attribute(ops: Sequence[Op], rules: PartRules) -> tuple[dict[str, int], list[int]]:

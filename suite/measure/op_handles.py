@@ -154,7 +154,7 @@ class Recorder:
         """By operator: a cost, a watch on hidden products of pairs, or None for what is free."""
         return {
             **{op: self._counting(op, cost) for op, cost in COSTS.items()},
-            **{op: self._watching(op) for op in ("aten::mul", "aten::sub", "aten::rsub")},
+            **{f"aten::{op}": self._watching(op) for op in WATCHED},
             **{f"aten::{op}": None for op in FREE},
         }
 
@@ -216,6 +216,12 @@ _MADE = """arange linspace empty empty_like zeros zeros_like ones ones_like full
     Bool ScalarImplicit IntImplicit FloatImplicit Implicit device dtype __getitem__ __contains__ __isnot__
     __is__ _set_item append warn _shape_as_tensor sym_size"""
 
-_NAMES = f"{_NORMS} {_ELEMENTWISE} {_REDUCTIONS} {_ORDER} {_MOVES} {_MADE}".split()
+_KERNELS = """_unsafe_view _reshape_alias _to_copy _local_scalar_dense native_batch_norm native_group_norm
+    _native_batch_norm_legit _native_batch_norm_legit_no_training unsafe_split unsafe_split_with_sizes
+    unsafe_chunk _index_put_impl _upsample_nearest_exact2d promote_types
+    max_pool2d_with_indices _adaptive_avg_pool2d"""
+
+_NAMES = f"{_NORMS} {_ELEMENTWISE} {_REDUCTIONS} {_ORDER} {_MOVES} {_MADE} {_KERNELS}".split()
+WATCHED = ("mul", "sub", "rsub")
 FREE: frozenset[str] = frozenset(_NAMES) | frozenset(f"{name}_" for name in [*_NAMES, "mul", "sub"])
 """Operators that are free by convention: no product of matrices in them (in-place forms included)."""

@@ -15,6 +15,7 @@ cell.json          what the cell is; written before it runs (CELL)
 flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model;
                    images: how many were counted; total_p5, total_p95: percentiles over them (total is their mean) and
                    tokens_mean, tokens_p5, tokens_p95: tokens leaving the last block, all null unless they depend on it;
+                   untraced: why total is what was dispatched, "" where it is the trace's;
                    further: costs beyond the backbone's, by the names in run.json's shown.costs
 samples/batch-*.parquet   outcomes of one batch (the task's `outcomes`), written atomically as soon as it is predicted
 samples.parquet    the same, all batches, once the cell is complete

@@ -1,6 +1,7 @@
 """Cost: every product of matrices is counted once, in whatever kernel, and shown in the part that it belongs to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from torch import nn
 from suite.backbones.block import BlockTrace, Layout
 from suite.errors import CellError, RequestError
 from suite.handle import attach, handle_of
+from suite.matching import bipartite_soft_matching
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
+from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.tokens import rank
 
@@ -300,14 +303,59 @@ def test_the_fast_count_is_the_dispatched_total():
         assert count_macs_fast(model, smooth_image(32)) == count_flops(model, 32).total
 
 
-def test_a_forward_that_cannot_be_traced_says_so_and_leaves_no_hooks():
+def test_a_forward_that_cannot_be_run_says_so_and_leaves_no_hooks():
     def fail(x):
         raise ValueError("no such token")
 
     model = Product(fail)
-    with pytest.raises(CellError, match="cannot be traced: no such token"):
+    with pytest.raises(CellError, match="cannot be run: no such token"):
         count_flops(model, 8)
     assert not model._forward_hooks
+
+
+class InPlace(Reducer):
+    """Merges like ToMe; its mask is written in a way that torch cannot trace."""
+
+    def capacity(self, count, num_prefix):
+        return (count - num_prefix) // 2
+
+    def after_attention(self, tokens, signals, amount):
+        pairs = bipartite_soft_matching(signals.keys, amount, protected=tokens.num_prefix)
+        mask = torch.ones(signals.keys.shape[:2], dtype=torch.bool)
+        mask.scatter_(1, torch.zeros(len(mask), 1, dtype=torch.long), False)
+        return tokens.merge(pairs)
+
+
+def test_a_reducer_that_cannot_be_traced_is_counted_as_dispatched_part_by_part_and_says_why():
+    model = tiny()
+    with attach(model, "tome", "r=3"):
+        traced = count_flops(model, 32).as_dict()
+    with attach(model, f"{__file__}:InPlace", "r=3"):
+        report = count_flops(model, 32)
+    assert "aten::scatter_" in report.untraced
+    assert "bug" not in report.untraced
+    assert report.as_dict() | {"untraced": ""} == traced
+
+
+@pytest.mark.parametrize("reducer", ["dtem", "sit", "mctf", "evit", "pitome", "dpcknn"])
+def test_what_is_dispatched_is_what_the_trace_finds_part_by_part_and_block_by_block(reducer, monkeypatch):
+    def untraceable(*_):
+        raise RuntimeError("no trace")
+
+    model = tiny()
+    with attach(model, reducer, "r=3" if "r" in make_reducer(reducer).rates else "keep=0.7"):
+        traced = count_flops(model, 32)
+        monkeypatch.setattr("suite.measure.flops._traced_ops", untraceable)
+        assert replace(count_flops(model, 32), untraced="") == traced
+
+
+def test_an_operator_that_no_counter_knows_is_named_without_a_trace_too():
+    def forward(x):
+        mask = torch.ones(3, 4, dtype=torch.bool)
+        mask.scatter_(1, torch.zeros(3, 1, dtype=torch.long), False)
+        return torch.linalg.svdvals(x) * mask.sum()
+
+    assert count_flops(Product(forward), 8).uncounted == {"aten::_linalg_svd": 1}
 
 
 def test_images_of_a_wrong_shape_are_refused():
