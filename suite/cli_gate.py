@@ -72,7 +72,7 @@ def check_command(
     folder: Path = Path("baselines"),
     **flags: Any,
 ) -> None:
-    """Is NEW as good as BASE at the same FLOPs? Exit codes: 0 pass, 3 regressed, 4 cannot tell.
+    """Is NEW as good as BASE at the same FLOPs? Exit codes: 0 pass, 3 regressed, 4 cannot tell, 5 disputed cost.
 
     Flags as for `run`; what they leave open is taken over from BASE.
     """

@@ -11,7 +11,7 @@ from suite.errors import RequestError, unknown
 from suite.gate.baseline import FOLDER
 from suite.gate.compare import check_alpha, check_common
 from suite.gate.contract import prove
-from suite.gate.pairing import TOLERANCE, left_out, same_cost
+from suite.gate.pairing import TOLERANCE, left_out, same_cost, undisclosed
 from suite.gate.report import LEVEL, Report, rows_of
 from suite.gate.select import load_side
 from suite.gate.side import Side, check_comparable
@@ -76,7 +76,7 @@ def check(
 def _judged(
     new: Side, base: Side, margin: float | None, alpha: float, tolerance: float, allowed: Collection[str], **more: Any
 ) -> Report:
-    remarks = [*check_comparable(new, base, allowed), *left_out(new, base)]
+    remarks = [*check_comparable(new, base, allowed), *left_out(new, base), *undisclosed(base)]
     found = rows_of(same_cost(new, base, tolerance), new, base, alpha, margin)
     check_common(new, base, found)
     rows = planned(judge(found, alpha), alpha)

@@ -7,15 +7,16 @@ from xml.etree import ElementTree
 
 from suite.gate.render import headline, place, reasons
 from suite.gate.report import Report
-from suite.gate.verdict import CANNOT_TELL, PASSED, REGRESSED
+from suite.gate.verdict import CANNOT_TELL, DISPUTED, PASSED, REGRESSED
 
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no place for, not even escaped, and messages of errors may hold."""
-TAGS = {REGRESSED: "failure", CANNOT_TELL: "error"}
+TAGS = {REGRESSED: "failure", CANNOT_TELL: "error", DISPUTED: "error"}
 
 
 def junit(report: Report) -> str:
-    """UTF-8. Failures are what regressed; errors are what cannot be told, as the run is no success either."""
+    """UTF-8. Failures are what regressed; errors are what cannot be told or is disputed, as the
+    run is no success either."""
     cases = [(place(row), row.verdict, f"{row.verdict}: {row.reason}") for row in report.rows]
     if report.contract:
         broken = bool(report.contract.failed)

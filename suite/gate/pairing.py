@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from suite.errors import RequestError
 from suite.gate.side import Entry, Side
 
 TOLERANCE = 0.02  # of BASE's cost
+UNKNOWN_DISPUTE = "{} does not say whether the counters of FLOPs agree; run it, or save its baseline, again"
 
 
 @dataclass(frozen=True)
 class Match:
     """A cell of BASE with the one of NEW that it is compared with; without one, `reason` says why.
 
-    cheaper: NEW costs less by more than the tolerance, so that it may pass but not regress here.
+    cheaper: NEW costs less by more than the tolerance, so that it may pass but not regress here. disputed: why nobody
+    knows that the costs are what they are compared at; "" where all counters agree.
     """
 
     new: Entry | None
     base: Entry | None
     cheaper: bool = False
     reason: str = ""
+
+    @property
+    def disputed(self) -> str:
+        named = {"NEW": self.new, "BASE": self.base}
+        said = [f"{_two_counts(entry)} for {side}" for side, entry in named.items() if entry and entry.disputed]
+        return f"the counters of FLOPs differ: {', '.join(said)}" if said else ""
+
+
+def _two_counts(entry: Entry) -> str:
+    if entry.dispatched_gmacs is None or entry.dispatched_gmacs == entry.gmacs:
+        return f"{entry.gmacs:.3f} G is not the closed form's"
+    return f"{entry.gmacs:.3f} G traced, {entry.dispatched_gmacs:.3f} G dispatched"
 
 
 def same_rate(new: Side, base: Side) -> tuple[list[Match], list[str]]:
@@ -60,9 +74,9 @@ def _some(side: Side) -> str:
 def same_cost(new: Side, base: Side, tolerance: float = TOLERANCE) -> list[Match]:
     """Every reduced cell of BASE with the cell of NEW that costs the same.
 
-    That is the nearest in FLOPs if it differs by no more than `tolerance` of BASE's cost, else the nearest that costs
-    less: what is as good for less has passed, and what is worse for less proves nothing. Cells of NEW that failed
-    stand for themselves.
+    Cost is the larger of two counts of FLOPs. That is the nearest if it differs by no more than `tolerance` of BASE's
+    cost, else the nearest that costs less: what is as good for less has passed, and what is worse for less proves
+    nothing. Cells of NEW that failed stand for themselves.
 
     Raises:
         RequestError: the sides have several methods and none in common, or BASE has no reduced cell.
@@ -95,6 +109,14 @@ def left_out(new: Side, base: Side) -> list[str]:
     return [f"not compared, as {side.name} alone has them: {', '.join(names)}" for side, names in alone if names]
 
 
+def undisclosed(base: Side) -> list[str]:
+    """A sentence if BASE does not say whether its costs are disputed. What NEW costs is then compared with the one
+    count that is known, which can only be too low: NEW gains nothing by it.
+    """
+    unknown = any(entry.reduced and entry.status == "done" and entry.disputed is None for entry in base.entries)
+    return [UNKNOWN_DISPUTE.format(base.name)] if unknown else []
+
+
 def _of_method(new: Side, base: Side, name: str, against: str, tolerance: float) -> Iterator[Match]:
     own = [entry for entry in new.entries if entry.method == name and entry.reduced]
     for entry in own:
@@ -103,27 +125,27 @@ def _of_method(new: Side, base: Side, name: str, against: str, tolerance: float)
     for entry in (entry for entry in base.entries if entry.method == against and entry.reduced):
         if entry.status != "done":
             yield Match(None, entry, reason=f"BASE is {entry.status}: {entry.reason or 'not finished'}")
-        elif entry.gmacs is None:
+        elif entry.cost is None:
             yield Match(None, entry, reason="BASE's cost is not known")
         else:
             yield _nearest(own, entry, tolerance)
 
 
 def _nearest(own: list[Entry], base: Entry, tolerance: float) -> Match:
-    counted = [entry for entry in own if entry.gmacs is not None and entry.status != "failed"]
-    near = min(counted, key=lambda entry: abs(entry.gmacs - base.gmacs), default=None)
-    if near is not None and abs(near.gmacs / base.gmacs - 1) <= tolerance:
+    counted = [entry for entry in own if entry.cost is not None and entry.status != "failed"]
+    near = min(counted, key=lambda entry: abs(entry.cost - base.cost), default=None)
+    if near is not None and abs(near.cost / base.cost - 1) <= tolerance:
         return _standing(Match(near, base))
-    less = max((entry for entry in counted if entry.gmacs < base.gmacs), key=lambda e: e.gmacs, default=None)
+    less = max((entry for entry in counted if entry.cost < base.cost), key=lambda e: e.cost, default=None)
     if less is not None:
         return _standing(Match(less, base, cheaper=True))
-    nearest = f"the nearest of NEW costs {near.gmacs / base.gmacs - 1:+.1%}" if near else "NEW has none that is counted"
+    nearest = f"the nearest of NEW costs {near.cost / base.cost - 1:+.1%}" if near else "NEW has none that is counted"
     return Match(None, base, reason=f"no cell at this cost: {nearest}")
 
 
 def _standing(match: Match) -> Match:
     if match.new.status == "done":
-        return match
+        return replace(match, reason=UNKNOWN_DISPUTE.format("NEW")) if match.new.disputed is None else match
     return Match(
         match.new, match.base, match.cheaper, f"NEW is {match.new.status}: {match.new.reason or 'not finished'}"
     )

@@ -14,12 +14,11 @@ from suite.gate.side import Entry
 from suite.gate.verdict import CANNOT_TELL, EXIT, PASSED, REGRESSED, Row
 from suite.metric import Metric
 
-NOISY, CHEAPER = "§", "¶"
+NOISY, CHEAPER, DISPUTED = "§", "¶", "†"
 COMPARED = ["Cells", "Metric", "A and B", "A − B", "p", "adjusted", "Seen from", "GFLOPs", "FLOPs", "Speed", "Memory"]
 UNMEASURED = ("Speed", "Memory")  # have no column where they were not
 SPARE = ("Memory", "FLOPs", "At least", "Seen from", "Speed", "GFLOPs", "adjusted")
 """What a narrow terminal goes without, in order."""
-WORDS = {PASSED: "pass", REGRESSED: "regressed", CANNOT_TELL: "cannot tell"}
 
 
 def title(report: Report) -> str:
@@ -102,7 +101,7 @@ def check_headers(report: Report) -> list[str]:
 def check_lines(report: Report) -> list[list[str]]:
     return [
         [_rate(row.match.new), _rate(row.match.base), *_costs(row), *_scores(row), _bound(row), _p(row.adjusted),
-         _pace(row.pace), _memory(row), WORDS[row.verdict]]
+         _pace(row.pace), _memory(row), row.verdict]
         for row in report.rows
     ]  # fmt: skip
 
@@ -149,6 +148,8 @@ def notes(report: Report) -> Iterator[str]:
         yield f"{NOISY} noisy: the unreduced model against itself differs as much; decide nothing by these speeds."
     if any(row.match.cheaper for row in report.rows):
         yield f"{CHEAPER} NEW costs less here; it may pass, but not regress."
+    if any(row.match.disputed for row in report.rows):
+        yield f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: the larger count is compared."
     for reason in dict.fromkeys(row.pace.note for row in report.rows if row.pace.note):
         yield f"speed {NO_DATA}: {reason}"
 
@@ -171,8 +172,8 @@ def _rate(entry: Entry | None) -> str:
 
 def _costs(row: Row) -> list[str]:
     """Cost of both, and by how much that of the first is larger."""
-    first, second = (entry.gmacs if entry else None for entry in (row.match.new, row.match.base))
-    mark = CHEAPER if row.match.cheaper else ""
+    first, second = (entry.cost if entry else None for entry in (row.match.new, row.match.base))
+    mark = (CHEAPER if row.match.cheaper else "") + (DISPUTED if row.match.disputed else "")
     if first is None or second is None:
         return [f"{gflops(first)} / {gflops(second)}", NO_DATA]
     both = gflops(first) if first == second else f"{gflops(first)} / {gflops(second)}"

@@ -30,11 +30,15 @@ def run_side(out: Path, name: str) -> Side:
 
 def _entry(folder: RunFolder, row: object) -> Entry:
     cell = folder.cell(row.Index)
+    flops = cell.read("flops") or {}
+    dispatched = flops.get("torch")
     return Entry(
         key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
         resolved_rate=_text(row.resolved_rate), status=row.status, reason=_line(row.reason), gmacs=_number(row.gmacs),
         reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(cell.read("speed")),
-        whole_speed=_timing(cell.read("whole_speed")), read=partial(read_outcomes, folder.path, row.Index),
+        whole_speed=_timing(cell.read("whole_speed")),
+        dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
+        read=partial(read_outcomes, folder.path, row.Index),
     )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ REMARKED = ("torch", "timm", "device", "batch_size", "compile")
 class Entry:
     """One cell. read: its outcomes by sample id, with the columns that scores are made of.
 
-    speed, whole_speed: part of a `SpeedResult` (`suite.gate.pace`), None where nothing was measured.
+    speed, whole_speed: part of a `SpeedResult` (`suite.gate.pace`), None where nothing was measured. dispatched_gmacs,
+    disputed: `torch` and `disputed` of a `FlopReport`, None where they are not known, as in older baselines.
     """
 
     key: str
@@ -46,12 +47,19 @@ class Entry:
     memory_mib: float | None
     speed: dict[str, Any] | None
     whole_speed: dict[str, Any] | None
+    dispatched_gmacs: float | None = None
+    disputed: bool | None = None
     read: Callable[[], pd.DataFrame] = field(repr=False, compare=False, default=pd.DataFrame)
 
     @property
     def method(self) -> str:
         """Name with options and training, of a reducer's file without folders."""
         return reducer_label(self.reducer, self.options, training_mark(self.training))
+
+    @property
+    def cost(self) -> float | None:
+        """10^9 multiply-accumulates an image; of two counts the larger, so that nothing is cheap by what one misses."""
+        return max((count for count in (self.gmacs, self.dispatched_gmacs) if count is not None), default=None)
 
     @property
     def reduced(self) -> bool:

@@ -5,6 +5,8 @@ A row is one cell of BASE and the cell of NEW that it is compared with; d = NEW 
 - A row passes if NEW is not inferior: the one-sided 1 - alpha bound of d lies above -margin.
 - A row regressed if NEW is significantly worse, by a test whose p-values are adjusted over the rows (Holm), and d lies
   beyond the margin; also where NEW failed or broke the contract.
+- A row is disputed if the counters of FLOPs differ on either side: nobody can say then what the same cost is, so that
+  it neither passes nor regresses.
 - Of any other row nothing can be said yet, and how many samples would say it is computed. So it is of a score's row
   whose samples are too thin: where few differ, it passes only if the worst that they leave possible is within the
   margin.
@@ -25,8 +27,9 @@ from suite.gate.pace import Pace
 from suite.gate.pairing import Match
 from suite.stats import holm
 
-PASSED, REGRESSED, CANNOT_TELL = "pass", "regressed", "cannot tell"
-EXIT = {PASSED: 0, REGRESSED: 3, CANNOT_TELL: 4}
+PASSED, REGRESSED, CANNOT_TELL, DISPUTED = "pass", "regressed", "cannot tell", "disputed"
+EXIT = {PASSED: 0, REGRESSED: 3, CANNOT_TELL: 4, DISPUTED: 5}
+WORST_FIRST = (REGRESSED, DISPUTED, CANNOT_TELL, PASSED)
 MARGIN, SHARE_OF_BASE = 0.005, 0.01
 """Default margins: 0.5 points of top-1; 1 % of BASE's own score for others, whose ranges differ."""
 
@@ -55,7 +58,7 @@ def margin_of(found: Contrast, points: float | None) -> float:
 
 def judge(rows: Sequence[Row], alpha: float) -> list[Row]:
     """The rows with their adjusted p-values and verdicts."""
-    tested = [row for row in rows if row.contrast is not None and not row.match.cheaper]
+    tested = [row for row in rows if row.contrast is not None and not row.match.cheaper and not row.match.disputed]
     adjusted = dict(zip(map(id, tested), holm([row.contrast.worse for row in tested]).tolist()))
     return [_judged(replace(row, adjusted=adjusted.get(id(row))), alpha) for row in rows]
 
@@ -63,7 +66,11 @@ def judge(rows: Sequence[Row], alpha: float) -> list[Row]:
 def _judged(row: Row, alpha: float) -> Row:
     found = row.contrast
     if found is None:
-        return replace(row, verdict=REGRESSED if _broke(row) else CANNOT_TELL, reason=row.reason or row.match.reason)
+        reason = row.reason or row.match.reason
+        return replace(row, verdict=REGRESSED, reason=f"NEW failed: {reason}") if _broke(row) \
+            else replace(row, reason=reason)  # fmt: skip
+    if row.match.disputed:
+        return replace(row, verdict=DISPUTED, reason=row.match.disputed)
     if found.bound > -row.margin:
         said = f"not worse by {_points(found, row.margin)} or more"
         return replace(row, verdict=PASSED, reason=said + (", at less cost" if row.match.cheaper else ""))
@@ -111,8 +118,7 @@ def _needed(row: Row, alpha: float, family: int) -> int | None:
 
 
 def overall(rows: Sequence[Row]) -> str:
-    verdicts = {row.verdict for row in rows}
-    return next((v for v in (REGRESSED, CANNOT_TELL) if v in verdicts), PASSED)
+    return min((row.verdict for row in rows), key=WORST_FIRST.index, default=PASSED)
 
 
 def samples_needed(rows: Sequence[Row]) -> int | None:

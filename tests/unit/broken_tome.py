@@ -43,3 +43,21 @@ class ClassTokenMerged(Copy):
 
     def after_attention(self, tokens, signals, amount):
         return tokens.merge(bipartite_soft_matching(signals.keys, amount, protected=0))
+
+
+class Useless(Copy):
+    """Computes what nobody asks for: torch's trace drops it, and with it its cost."""
+
+    def after_attention(self, tokens, signals, amount):
+        for _ in range(20):
+            signals.keys @ signals.keys.transpose(1, 2)
+        return super().after_attention(tokens, signals, amount)
+
+
+class InPlace(Copy):
+    """Writes a mask in a way that torch cannot trace."""
+
+    def after_attention(self, tokens, signals, amount):
+        mask = torch.ones(signals.keys.shape[:2], dtype=torch.bool)
+        mask.scatter_(1, torch.zeros(len(mask), 1, dtype=torch.long), False)
+        return super().after_attention(tokens, signals, amount)

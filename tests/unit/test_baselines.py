@@ -152,9 +152,9 @@ def test_a_baseline_of_another_format_is_refused_as_such(written, tmp_path):
     path = tmp_path / "base.parquet"
     save_baseline(load_side(f"{written}:tome"), path)
     table = pq.read_table(path)
-    about = table.schema.metadata[KEY].replace(b'"format": 1', b'"format": 2')
+    about = table.schema.metadata[KEY].replace(b'"format": 2', b'"format": 3')
     pq.write_table(table.replace_schema_metadata({KEY: about, DIGEST: b"made otherwise"}), path)
-    with pytest.raises(RequestError, match="has format 2, this version reads 1"):
+    with pytest.raises(RequestError, match="has format 3, this version reads 2"):
         read_baseline(path, "base")
 
 

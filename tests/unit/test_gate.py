@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,8 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from reports.frame import groups, load_frame
+from reports.headings import notes
 from suite.engine import execute
 from suite.errors import UNREACHED
+from suite.gate.baseline import save_baseline
 from suite.gate.check import check
 from suite.gate.compare import compare
 from suite.gate.contract import prove
@@ -44,7 +48,7 @@ LIMIT, MARGIN = 90, 3.0  # so many samples could show a loss of three points
 def sweep(tmp_path_factory) -> Path:
     """ToMe, a copy and three broken ones on scenes, where half of the FLOPs are left."""
     out = tmp_path_factory.mktemp("gate") / "run"
-    reducers = ["tome", *(f"{BROKEN}:{name}" for name in ("Copy", *WRONG))]
+    reducers = ["tome", *(f"{BROKEN}:{name}" for name in ("Copy", "Useless", "InPlace", *WRONG))]
     asked = {"reducers": reducers, "rates": ["r=15"], "limit": LIMIT, "speed": False, "workers": 0, "device": "cpu"}
     execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True))
     return out
@@ -75,6 +79,47 @@ def test_a_broken_copy_regresses_and_the_message_says_what_fell_and_by_how_much(
     found = report.rows[0].contrast
     lost = f"Top-1 fell by {-100 * found.difference:.2f} points, from {100 * found.base:.1f} to {100 * found.new:.1f}"
     assert headline(report) == f"regressed: broken_tome.py:{name} against tome at r=15: {lost}"
+
+
+def test_work_that_the_trace_drops_is_disputed_and_never_passes(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    xml = tmp_path / "junit.xml"
+    margin = ("--margin", MARGIN)
+    # at the trace's count it would cost the same; it is compared at what it costs
+    report = check(f"{sweep}:Useless", f"{sweep}:tome", {}, margin=MARGIN)
+    assert report.verdict == "cannot tell"
+    assert "no cell at this cost" in report.rows[0].reason
+    assert cli("baseline", "save", "useless", f"{sweep}:Useless") == 0
+    for new, base in ((f"{sweep}:Useless", f"{sweep}:Useless"), ("useless", "useless"), (f"{sweep}:Copy", "useless")):
+        assert cli("check", new, "--against", base, "--junit", xml, *margin) == 5
+        said = capsys.readouterr().out
+        assert "disputed: broken_tome.py:" in said
+        assert "G traced" in said
+        assert ElementTree.parse(xml).find("*/error").get("type") == "disputed"
+
+
+def test_an_older_baseline_that_says_nothing_of_disputes_is_named_and_proves_nothing_of_new(sweep, tmp_path):
+    old = load_side(f"{sweep}:tome")
+    unsaid = [replace(entry, dispatched_gmacs=None, disputed=None) for entry in old.entries]
+    save_baseline(replace(old, entries=tuple(unsaid)), tmp_path / "old.parquet")
+    report = check(f"{sweep}:Copy", str(tmp_path / "old.parquet"), {}, margin=MARGIN)
+    assert report.verdict == "pass"
+    assert "does not say whether the counters of FLOPs agree" in report.remarks[0]
+    report = check(str(tmp_path / "old.parquet"), f"{sweep}:tome", {}, margin=MARGIN)
+    assert report.verdict == "cannot tell"
+    assert "NEW does not say" in headline(report)
+
+
+def test_a_reducer_that_cannot_be_traced_is_counted_as_dispatched_and_passes(sweep):
+    report = check(f"{sweep}:InPlace", f"{sweep}:tome", {}, margin=MARGIN)
+    assert report.verdict == "pass"
+    assert report.rows[0].match.new.cost == report.rows[0].match.base.cost
+    (note,) = [note for note in notes_of(sweep) if "cannot be traced" in note]
+    assert note.count("broken_tome.py:InPlace r=15") == 1
+
+
+def notes_of(out: Path) -> list[str]:
+    return [note for group in groups(load_frame(out)) for note in notes(group)]
 
 
 def test_the_command_runs_a_reducer_file_at_the_baselines_cost_and_exits_with_3(sweep, tmp_path, monkeypatch, capsys):
@@ -140,6 +185,7 @@ def test_a_method_that_breaks_while_its_cost_is_sought_regresses_and_its_message
     asked = {"device": "cpu", "workers": 0, "speed": False, "out": str(tmp_path / "new")}
     report = check(f"{__file__}:Fragile", f"{sweep}:tome", asked, contract=False)
     assert report.verdict == "regressed"
+    assert "NEW failed: " in headline(report)
     assert "RuntimeError: no <b>place</b>" in headline(report)
     assert r"no \<b>place\</b> for | or \_\_this\_\_" in markdown(report)
     xml = junit(report)
