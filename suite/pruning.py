@@ -200,13 +200,13 @@ class LearnedCounts(nn.Module):
         return straight_through((mean - 1e-6).ceil(), mean)  # a rounding error is no token
 
     def stays(self, block: int) -> Tensor:
-        """(patches,) float32, 1 where the first, second, ... best patch stays in a block, else 0.
+        """(patches,) of the logits' type, 1 where the first, second, ... best patch stays in a block, else 0.
 
         The gradient is that of the probability that a count is larger than the patch's place.
         """
         place = torch.arange(self.patches, device=self.logits.device)
         likely = (self.counts > place[:, None]).double() @ self.logits[block].double().softmax(dim=0)
-        return straight_through((place < self.expected()[block]).float(), likely.float())
+        return straight_through((place < self.expected()[block]).to(self.logits), likely.to(self.logits))
 
 
 def merge_softly(patches: Tensor, sizes: Tensor, staying: Tensor, leaving: Tensor) -> tuple[Tensor, Tensor]:

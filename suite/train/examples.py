@@ -18,10 +18,14 @@ from suite.train.objective import Examples, Objective
 from suite.train.recipe import Recipe
 
 
+def seed_of(*numbers: int) -> int:
+    """64 bits that stand for `numbers`."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big")
+
+
 def seed_all(*numbers: int) -> None:
     """Seed Python's, numpy's and torch's global random states from `numbers`."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    seed = int.from_bytes(digest[:8], "big")
+    seed = seed_of(*numbers)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**63)

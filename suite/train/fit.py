@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ class Fit:
     def __init__(
         self, session: Session, identity: Mapping[str, Any], *, workers: int = 0, world: int = 1, rank: int = 0
     ) -> None:
-        self.session, self.recipe, self.workers, self.rank = session, session.recipe, workers, rank
+        self.session, self.recipe, self.workers = session, session.recipe, workers
+        self.world, self.rank = world, rank
         self.order = Order(len(session.task.samples), self.recipe, world, rank)
         self.steps, self.identity = self.order.steps, {**identity, "processes": world}
         groups = session.groups()
@@ -52,7 +54,7 @@ class Fit:
     def update(self, step: int) -> dict[str, float]:
         began, recipe, session = time.monotonic(), self.recipe, self.session
         batch = next(self.batches)
-        seed_all(recipe.seed, 2, step, self.rank)
+        self._seed(step)
         batch = session.objective.prepare(on(session.device, batch))
         session.set_rate(recipe.rate_at(session.rate, step / self.order.updates_per_epoch))
         lr = learning_rate(step, self.steps, recipe, self.order.updates_per_epoch)
@@ -71,20 +73,43 @@ class Fit:
 
     def _backward(self, batch: Examples, step: int) -> dict[str, float]:
         """Gradients of a batch, part by part; the means of what is noted."""
-        device, noted = self.session.device.type, {}
+        noted: dict[str, float] = {}
         self.optimiser.zero_grad(set_to_none=True)
         pieces = list(parts(batch, self.recipe.accumulate))
+        divided = len(pieces) * self.world > 1
+        terms = self._terms(pieces, step) if divided else None
         for number, part in enumerate(pieces):
             share = len(part.ids) / len(batch.ids)
             self._gather(number + 1 == len(pieces))
-            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.amp):
-                loss, terms = self.loss(part, step)
+            if divided:
+                self._seed(step, number)
+            with self._autocast():
+                loss, parts_of_loss = self.loss(replace(part, terms=terms), step)
             if not bool(torch.isfinite(loss)):
                 raise Diverged(self._diverged("loss", loss.item(), step, part))
             (loss * share).backward()
-            for name, value in {"loss": loss.item(), **terms}.items():
+            for name, value in {"loss": loss.item(), **parts_of_loss}.items():
                 noted[name] = noted.get(name, 0.0) + share * value
         return noted
+
+    @torch.no_grad()
+    def _terms(self, pieces: list[Examples], step: int) -> tuple[float, ...]:
+        """What the means of the loss are over, per sample, in the whole update: all its parts in all processes."""
+        found = []
+        for number, part in enumerate(pieces):
+            self._seed(step, number)
+            with self._autocast():
+                found.append(self.recipe.terms(self.session, part, step))
+        counts, samples = torch.stack(found).sum(0), self.world * sum(len(part.ids) for part in pieces)
+        if self.world > 1:
+            torch.distributed.all_reduce(counts)
+        return tuple(max(1, count) / samples for count in counts.tolist())
+
+    def _seed(self, step: int, *part: int) -> None:
+        seed_all(self.recipe.seed, 2, step, self.rank, *part)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.session.device.type, torch.bfloat16, enabled=self.recipe.amp)
 
     def _gather(self, last: bool) -> None:
         """Gradients of several processes meet with the last part alone."""

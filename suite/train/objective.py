@@ -18,11 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """A batch. images: (B, 3, H, W) float32. targets: what the loss compares with. ids: of the samples, in order."""
+    """A batch, or a part of one.
+
+    images: (B, 3, H, W) float32. targets: what the loss compares with. ids: of the samples, in order. terms: of a part,
+    the terms that every mean of the loss is over, per sample of the whole update.
+    """
 
     images: Tensor
     targets: Any
     ids: tuple[str, ...]
+    terms: tuple[float, ...] | None = None
+
+    def mean(self, total: Tensor, count: Tensor, which: int = 0) -> Tensor:
+        """Mean of the `count` terms that make up `total`; 0 of none.
+
+        A part divides by its share of the update's terms, which its own may be more or fewer than: weighted by samples,
+        the parts add up to the mean over the whole update, however captions differ in length and masks in labels.
+        """
+        return total / (count.clamp(min=1) if self.terms is None else self.terms[which] * len(self.ids))
 
 
 class Objective(ABC):
@@ -55,6 +68,13 @@ class Objective(ABC):
         """A batch on the model's device as the loss takes it (mixup and the like); random states are seeded."""
         return batch
 
+    def terms(self, batch: Examples) -> Tensor:
+        """() int64, what `loss` is a mean over: the samples of a batch, or words or pixels of theirs."""
+        return torch.tensor(len(batch.ids), device=batch.images.device)
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Examples) -> Tensor:
-        """Mean loss of the whole model on a batch, a float32 scalar with gradient. Autocast is on around the call."""
+        """Mean loss of the whole model on a batch, a float32 scalar with gradient. Autocast is on around the call.
+
+        A mean over anything but samples is `batch.mean` of its sum.
+        """

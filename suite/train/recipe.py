@@ -48,7 +48,8 @@ class Recipe(BaseModel):
     batch_size: Count = 128
     """Samples of an update and process, accumulated ones included. Most authors train on eight processes."""
     accumulate: Count = 1
-    """Parts that a batch is cut into, so that it fits into memory."""
+    """Parts that a batch is cut into, so that it fits into memory. Their gradients add up to the batch's; what layers
+    draw (dropout, stochastic depth, Gumbel masks) or normalise over a batch (LV-ViT's stem), they do for each part."""
     lr: Positive = 1e-4
     min_lr: NotNegative = 1e-6
     warmup_epochs: NotNegative = 0.0
@@ -84,6 +85,13 @@ class Recipe(BaseModel):
 
     def begin(self, session: Session) -> None:
         """Called once, when the reducer is attached and before anything is trained."""
+
+    def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
+        """(n,) int64, what the means in `loss` are over that are not over samples: the numbers of `Examples.terms`.
+
+        Asked for, without gradients and with the random states that `loss` will find, where an update has parts.
+        """
+        return session.objective.terms(batch)[None]
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         """What is minimised on a batch, and what is to be noted of it. Default: the task's loss through the reducer."""

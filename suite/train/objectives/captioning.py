@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from suite.errors import RequestError
+from suite.pooling import full_precision
 from suite.task import Sample
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
@@ -61,11 +62,17 @@ class Captioning(Objective):
     def join(self, targets: Sequence[Tensor]) -> Tensor:
         return nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=PADDING)
 
+    def terms(self, batch: Examples) -> Tensor:
+        """Words that follow."""
+        return (batch.targets[:, 1:] != PADDING).sum()
+
     def loss(self, model: nn.Module, batch: Examples) -> Tensor:
         """Mean cross-entropy of the words that follow, EOS included."""
         words, following = batch.targets[:, :-1], batch.targets[:, 1:]
         logits = model.next_word_logits(batch.images, words.masked_fill(words == PADDING, self.pad))
-        return F.cross_entropy(logits.float().transpose(1, 2), following, ignore_index=PADDING)
+        logits = full_precision(logits).transpose(1, 2)
+        total = F.cross_entropy(logits, following, ignore_index=PADDING, reduction="sum")
+        return batch.mean(total, self.terms(batch))
 
 
 def random_square(image: Image.Image) -> Image.Image:

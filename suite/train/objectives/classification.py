@@ -14,6 +14,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from suite.errors import RequestError
+from suite.pooling import full_precision
 from suite.task import Sample
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
@@ -79,7 +80,7 @@ class Classification(Objective):
             mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=self.classes)
             images, targets = mix(images.clone(), batch.targets)
         else:
-            targets = F.one_hot(batch.targets, self.classes).float()
+            targets = F.one_hot(batch.targets, self.classes).to(images.dtype)
             targets = targets * (1 - recipe.smoothing) + recipe.smoothing / self.classes
         return replace(batch, images=images, targets=targets)
 
@@ -88,4 +89,4 @@ class Classification(Objective):
 
     def criterion(self, logits: Tensor, batch: Examples) -> Tensor:
         """Mean cross-entropy of logits (B, K) with the batch's targets."""
-        return F.cross_entropy(logits.float(), batch.targets)
+        return F.cross_entropy(full_precision(logits), batch.targets)

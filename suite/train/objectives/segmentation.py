@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suite.pooling import full_precision
 from suite.task import ReadError, Sample
 from suite.train.objective import Examples, Objective
 from suite.train.photometric import distorted
@@ -63,13 +64,17 @@ class Segmentation(Objective):
     def join(self, targets) -> Tensor:
         return torch.stack(list(targets))
 
+    def terms(self, batch: Examples) -> Tensor:
+        """Pixels that have a class."""
+        return (batch.targets != IGNORED).sum()
+
     def loss(self, model: nn.Module, batch: Examples) -> Tensor:
         """Mean cross-entropy of the pixels that have a class; 0 where none has."""
         scores, truth = model.grid_logits(batch.images), batch.targets.long()
         with torch.autocast(scores.device.type, enabled=False):
-            logits = pixel_logits(scores.float(), truth.shape[1:], (0, 0), stride=1)
+            logits = pixel_logits(full_precision(scores), truth.shape[1:], (0, 0), stride=1)
             total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
-        return total / (truth != IGNORED).sum().clamp(min=1)
+        return batch.mean(total, self.terms(batch))
 
 
 def resized(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from suite.errors import RequestError
+from suite.pooling import full_precision
 from suite.schedule import parse_rate
+from suite.train.examples import seed_of
 from suite.train.objective import Examples
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 from suite.train.session import Session
@@ -53,29 +55,38 @@ class MCTF(Recipe):
             name = type(session.model).__bases__[-1].__name__
             raise RequestError(f"'mctf' compares the features of one head, and {name} predicts by more than one")
 
+    def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
+        """Images that the student is sure of."""
+        return self.learned_by(session, batch)[2].sum()[None]
+
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
-        session.modes(soft=False)
-        session.set_rate(self.weaker(session.rate))
+        learned, logits, sure = self.learned_by(session, batch)
+        student = session.objective.criterion(logits, batch)
+        session.set_rate(self.weaker(session.rate, step))
         taught, logits = session.features(batch.images)
         teacher = session.objective.criterion(logits, batch)
         session.set_rate(session.rate)
-        learned, logits = session.features(batch.images)
-        student = session.objective.criterion(logits, batch)
-        distance = (taught.detach().float() - learned.float()).square().mean(1)
-        sure = (logits.float().softmax(1) * labelled(batch.targets)).sum(1) > self.gate
+        distance = (full_precision(taught.detach()) - full_precision(learned)).square().mean(1)
         # none passes: the sum over none is 0, with a gradient of 0
-        agreement = distance[sure].sum() / sure.sum().clamp(min=1)
+        agreement = batch.mean(distance[sure].sum(), sure.sum())
         loss = student + teacher + self.consistency * agreement
         return loss, {"student": student.item(), "teacher": teacher.item(), "consistency": agreement.item()}
 
-    def weaker(self, rate: str) -> str:
-        """The teacher's rate of one update."""
-        asked = parse_rate(rate)
+    def learned_by(self, session: Session, batch: Examples) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's features (B, C) and logits (B, K), and (B,) bool which images it is sure of."""
+        session.modes(soft=False)
+        features, logits = session.features(batch.images)
+        sure = (full_precision(logits).softmax(1) * labelled(batch.targets)).sum(1) > self.gate
+        return features, logits, sure
+
+    def weaker(self, rate: str, step: int) -> str:
+        """The teacher's rate of one update, the same for all its parts and processes."""
+        drawn, asked = torch.Generator().manual_seed(seed_of(self.seed, 2, step, 0) % 2**63), parse_rate(rate)
         if asked.is_fraction:
-            part = int(torch.randint(max(1, round(100 * self.teacher_fraction)), ())) / 100
+            part = int(torch.randint(max(1, round(100 * self.teacher_fraction)), (), generator=drawn)) / 100
             blocks = "@" + ",".join(map(str, asked.blocks)) if asked.blocks is not None else ""
             return f"r={part:g}{blocks}"
-        return f"r={int(torch.randint(self.teacher, ()))}"
+        return f"r={int(torch.randint(self.teacher, (), generator=drawn))}"
 
 
 def labelled(targets: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from suite.pooling import full_precision
 from suite.train.objective import Examples
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session
@@ -49,11 +50,11 @@ class DTPS(Recipe):
         ratio = torch.stack(
             [((kept - planned) ** 2).mean() for kept, planned in zip(reducer.kept_shares, reducer.planned_shares)]
         ).mean()
-        distance = logits.new_zeros((), dtype=torch.float32)
+        distance = torch.zeros_like(labels)
         if session.teacher is not None:
             with torch.no_grad():
-                wanted = session.teacher(batch.images).float().log_softmax(1)
-            distance = F.kl_div(logits.float().log_softmax(1), wanted, reduction="batchmean", log_target=True)
+                wanted = full_precision(session.teacher(batch.images)).log_softmax(1)
+            distance = F.kl_div(full_precision(logits).log_softmax(1), wanted, reduction="batchmean", log_target=True)
         loss = labels + self.ratio * ratio + self.distill * distance
         kept = reducer.kept_shares[-1].mean().item()
         return loss, {"labels": labels.item(), "ratio": ratio.item(), "distance": distance.item(), "kept": kept}
