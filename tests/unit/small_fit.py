@@ -91,6 +91,13 @@ def terms(method: str, kind: str) -> list[int]:
     return [int(session.recipe.terms(session, part, 0)) for part in pieces]
 
 
+def distance(one: dict, other: dict) -> float:
+    """Norm of the difference of two sets of gradients, as a share of the norm of the first."""
+    assert one.keys() == other.keys()
+    first, second = (torch.cat([values[name].flatten() for name in one]) for values in (one, other))
+    return ((first - second).norm() / first.norm()).item()
+
+
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")
     world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
