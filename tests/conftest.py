@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,19 @@ import torch
 from suite.heap import keep_freed_memory
 from tests.photos import write_photos
 
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))
+
+
+def pytest_report_header() -> str:
+    """What the numbers of this run are computed with."""
+    return f"CPU capability {torch.backends.cpu.get_cpu_capability()}, {THREADS} threads"
+
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Test processes run side by side; more threads would only get in each other's way."""
-    torch.set_num_threads(1)
+def threads():
+    """As many as OMP_NUM_THREADS says, else one: test processes run side by side, and more would get in each other's
+    way."""
+    torch.set_num_threads(THREADS)
     keep_freed_memory()
 
 

@@ -58,7 +58,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
     spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "killed")}
     (tmp_path / "spec.yaml").write_text(json.dumps(spec))
     command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env={"OMP_NUM_THREADS": "1", **os.environ}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and not list(Path(spec["out"]).glob("cells/*/samples/batch-00003.parquet")):
         assert time.monotonic() < deadline, "no batch was stored"
@@ -76,7 +76,7 @@ def test_two_processes_on_one_folder_do_not_spoil_each_others_work(tiny_run, tmp
     spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared")}
     (tmp_path / "spec.yaml").write_text(json.dumps(spec))
     command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
-    both = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(2)]
+    both = [subprocess.Popen(command, env={"OMP_NUM_THREADS": "1", **os.environ}) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert report_bytes(spec["out"]) == report_bytes(whole.out)
 

@@ -111,7 +111,7 @@ def command(out, *more):
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
     process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
     checkpoint, started = tmp_path / "killed" / CHECKPOINT, time.monotonic()
     while process.poll() is None and not checkpoint.exists() and time.monotonic() - started < 120:

@@ -46,10 +46,8 @@ def test_padding_behind_a_caption_changes_nothing_even_if_its_id_is_that_of_a_wo
     other = copy.copy(objective)
     other.pad = objective.eos
     with torch.no_grad():
-        loss, *padded = (
-            taught.loss(model, some).item()
-            for some, taught in ((batch, objective), (longer, objective), (longer, other))
-        )
+        loss = objective.loss(model, batch).item()
+        padded = [taught.loss(model, longer).item() for taught in (objective, other)]
     assert padded == pytest.approx([loss, loss], rel=SUM64)
 
 
