@@ -267,6 +267,26 @@ class Handle:
         soft = self._last[0].soft if self._last else self.reducer.soft
         return [entering] * self.layout.depth if soft else list(schedule.counts)
 
+    @property
+    def unplanned(self) -> str:
+        """The first block of the last forward that passed on another number of tokens than planned, and the declaration
+        that the method's author may have left out; '' where all went as planned.
+        """
+        planned, observed = self.planned_counts, self.token_counts
+        if planned is None or planned == observed:
+            return ""
+        block, wanted, trace = next(
+            (i, p, trace) for i, (p, trace) in enumerate(zip(planned, self.trace, strict=True)) if p != trace.leaving
+        )
+        if trace.leaving > wanted:
+            most = f"take more than {trace.entering - trace.leaving} of {trace.entering} tokens out"
+            remedy = f"if it cannot {most}, it has to declare so: def capacity(self, count, num_prefix)"
+        else:
+            remedy = (
+                "if a step makes tokens of those it takes out, it has to declare so: def leaving(self, count, amount)"
+            )
+        return f"block {block} passed on {trace.leaving} tokens, but the rate plans {wanted}; {remedy}"
+
 
 def check_class_token(reducer: Reducer, layout: Layout) -> None:
     """RequestError for a method that selects by class attention on a model without a class token."""

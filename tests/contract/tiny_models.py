@@ -251,13 +251,17 @@ def on_every_pair(test: Callable) -> Callable:
     return _on(PAIRS)(test)
 
 
-def on_a_third(part: int) -> Callable[[Callable], Callable]:
-    """The test runs on the pairs `part` (0, 1 or 2), part + 3, ...: every method and every kind, each pair by some law.
+def on_a_share(every: int, part: int) -> Callable[[Callable], Callable]:
+    """The test runs on the pairs `part`, part + every, ...: every method and many kinds, each pair by some law.
 
     Thousands of tests of laws that kind and method rarely break together would take minutes; `list --check` proves a
     method on all of them.
     """
-    return _on(PAIRS if CHECKED else PAIRS[part::3])
+    return _on(PAIRS if CHECKED else PAIRS[part::every])
+
+
+def on_a_third(part: int) -> Callable[[Callable], Callable]:
+    return on_a_share(3, part)
 
 
 def _on(chosen: list[tuple[str, str]]) -> Callable[[Callable], Callable]:
