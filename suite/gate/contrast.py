@@ -10,8 +10,11 @@ import numpy as np
 from suite.gate.outcomes import Paired
 from suite.metric import Metric
 from suite.stats import (
+    bound_power,
     largest_share,
     mcnemar,
+    mcnemar_power,
+    no_better,
     paired_scores,
     paired_share_interval,
     resamples_for,
@@ -71,12 +74,31 @@ class Contrast:
         needed = samples_to_bound_mean(self.deviation, self.difference, self.samples, margin, alpha, self.base)
         return needed and max(needed, self.least)
 
-    def needed_to_find(self, alpha: float) -> int | None:
-        """Samples in which the loss that there seems to be would be significant at `alpha`; None: there is none."""
+    def needed_to_find(self, alpha: float, margin: float = 0.0) -> int | None:
+        """Samples in which the loss that there seems to be would be significant at `alpha` and beyond the margin; None:
+        there is none.
+        """
         if self.wins is not None:
-            return samples_to_find(self.wins, self.losses, self.samples, alpha)
-        needed = samples_to_find_mean(self.deviation, self.difference, self.samples, alpha)
+            return samples_to_find(self.wins, self.losses, self.samples, alpha, beyond=margin)
+        needed = samples_to_find_mean(self.deviation, self.difference, self.samples, alpha, beyond=margin)
         return needed and max(needed, self.least)
+
+    def chance_to_bound(self, samples: int, margin: float, alpha: float) -> float | None:
+        """Exact probability of what `needed_to_bound` plans, in so many samples; None of scores: it is not known."""
+        if self.wins is None:
+            return None
+        win, loss = no_better(*self._shares())
+        return bound_power(win, loss, samples, margin, alpha)
+
+    def chance_to_find(self, samples: int, alpha: float, margin: float = 0.0) -> float | None:
+        """Exact probability of what `needed_to_find` plans, in so many samples; None of scores: it is not known."""
+        if self.wins is None:
+            return None
+        win, loss = self._shares()
+        return mcnemar_power(loss - win, win + loss, samples, alpha, two_sided=False, beyond=margin)
+
+    def _shares(self) -> tuple[float, float]:
+        return self.wins / self.samples, self.losses / self.samples
 
 
 def contrast(pair: Paired, alpha: float, tests: int = 1) -> Contrast:

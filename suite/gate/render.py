@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -44,7 +45,7 @@ def remedy(report: Report) -> str:
         return ""
     if report.needed is None:
         return "; more samples alone would not tell"
-    return f"; about {_about(report.needed)} samples are needed, these are {max(report.samples, default=0)}"
+    return f"; about {report.needed} samples are needed, these are {max(report.samples, default=0)}"
 
 
 def place(row: Row) -> str:
@@ -141,8 +142,9 @@ def notes(report: Report) -> Iterator[str]:
     if not report.verdict:
         yield (
             "p: of no difference on these samples, by exact McNemar for top-1 and top-5, else by outcomes swapped at "
-            "random; adjusted: over all rows (Holm). Seen from: "
-            f"the smallest difference that 4 of 5 such comparisons find, at {report.alpha:g} divided by the rows."
+            "random; adjusted: over all rows (Holm). Seen from: the smallest difference that 4 of 5 such comparisons "
+            f"find, at {report.alpha:g} divided by the rows; exact for top-1 and top-5, else by the normal "
+            "distribution."
         )
     if any(row.pace.noisy for row in report.rows):
         yield f"{NOISY} noisy: the unreduced model against itself differs as much; decide nothing by these speeds."
@@ -210,7 +212,7 @@ def _seen(row: Row, report: Report) -> str:
     if found is None or row.adjusted <= report.alpha:
         return "–"
     least = found.detectable(report.alpha / sum(other.contrast is not None for other in report.rows))
-    return NO_DATA if least is None else f"±{found.metric.scale * least:.2f}"
+    return NO_DATA if least is None else f"±{math.ceil(100 * found.metric.scale * least) / 100:.2f}"
 
 
 def _p(value: float | None) -> str:
@@ -230,15 +232,11 @@ def _memory(row: Row) -> str:
 
 
 def _needed(row: Row) -> str:
-    if row.verdict != CANNOT_TELL or row.contrast is None:
+    """Not rounded, for the power is that of this number."""
+    if row.verdict != CANNOT_TELL or row.contrast is None or not row.needed:
         return ""
-    return f" (n = {row.contrast.samples}, needed: about {_about(row.needed)})" if row.needed else ""
-
-
-def _about(number: int) -> int:
-    """Rounded up to three digits."""
-    unit = 10 ** max(0, len(str(number)) - 3)
-    return -(-number // unit) * unit
+    power = "about 80 %, by the normal distribution" if row.power is None else f"{percent(row.power)} %"
+    return f" (n = {row.contrast.samples}, needed: about {row.needed}, which tell with probability {power})"
 
 
 def markdown(report: Report) -> str:

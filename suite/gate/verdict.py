@@ -36,7 +36,9 @@ MARGIN, SHARE_OF_BASE = 0.005, 0.01
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. reason: one sentence; needed: samples that would decide, None where no number is known."""
+    """One comparison. reason: one sentence; needed: samples that would decide, None where no number is known, with
+    probability `power`, if things are as they seem; None where that is not known exactly but about four of five.
+    """
 
     match: Match
     contrast: Contrast | None = None
@@ -47,6 +49,7 @@ class Row:
     verdict: str = CANNOT_TELL
     reason: str = ""
     needed: int | None = None
+    power: float | None = None
 
 
 def margin_of(found: Contrast, points: float | None) -> float:
@@ -98,23 +101,26 @@ def _broke(row: Row) -> bool:
 def planned(rows: Sequence[Row], alpha: float) -> list[Row]:
     """The rows of `judge`; those of which nothing can be said with the samples that would decide them."""
     family = sum(row.adjusted is not None for row in rows)
-    return [replace(row, needed=_needed(row, alpha, family)) if _open(row) else row for row in rows]
+    return [_planned(row, alpha, family) if _open(row) else row for row in rows]
 
 
 def _open(row: Row) -> bool:
     return row.verdict == CANNOT_TELL and row.contrast is not None and not row.match.cheaper
 
 
-def _needed(row: Row, alpha: float, family: int) -> int | None:
+def _planned(row: Row, alpha: float, family: int) -> Row:
     """If things are as they seem: to show a loss beyond the margin, at the strictest level that Holm may ask for, or
     else to show that there is none.
     """
-    found = row.contrast
-    if found.difference <= -row.margin:
-        needed = found.needed_to_find(alpha / family)
-    else:
-        needed = found.needed_to_bound(row.margin, alpha)
-    return needed if needed is None else max(needed, found.samples + 1)  # these do not decide, so no fewer do
+    found, strict = row.contrast, alpha / family
+    lost = found.difference <= -row.margin
+    needed = found.needed_to_find(strict, row.margin) if lost else found.needed_to_bound(row.margin, alpha)
+    if needed is None:
+        return row
+    needed = max(needed, found.samples + 1)  # these do not decide, so no fewer do
+    if lost:
+        return replace(row, needed=needed, power=found.chance_to_find(needed, strict, row.margin))
+    return replace(row, needed=needed, power=found.chance_to_bound(needed, row.margin, alpha))
 
 
 def overall(rows: Sequence[Row]) -> str:

@@ -17,12 +17,15 @@ from suite.stats.paired import (
     mcnemar,
     paired_score_interval,
     paired_scores,
+    paired_share_exceeds,
     paired_share_interval,
     resamples_for,
     swap_test,
 )
 from suite.stats.power import (
+    bound_power,
     mcnemar_power,
+    no_better,
     samples_to_bound,
     samples_to_bound_mean,
     samples_to_find,
@@ -34,6 +37,7 @@ from suite.stats.power import (
 
 __all__ = [
     "bootstrap_sums",
+    "bound_power",
     "concordance",
     "FEWEST",
     "holm",
@@ -45,9 +49,11 @@ __all__ = [
     "mean_cost_change",
     "mean_gain",
     "mean_interval",
+    "no_better",
     "paired_agreement",
     "paired_score_interval",
     "paired_scores",
+    "paired_share_exceeds",
     "paired_share_interval",
     "PairedScores",
     "percentile_interval",

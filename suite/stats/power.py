@@ -7,30 +7,58 @@ import math
 import numpy as np
 from scipy.stats import binom, norm
 
-from suite.stats.paired import largest_share, paired_share_interval
+from suite.stats.paired import largest_share, paired_share_exceeds
 
 POWER = 0.8
 MOST = 10**9  # samples; more than that are as good as never enough
 
 
-def mcnemar_power(difference: float, discordant: float, n: int, alpha: float, two_sided: bool = True) -> float:
+def mcnemar_power(
+    difference: float, discordant: float, n: int, alpha: float, two_sided: bool = True, beyond: float = 0.0
+) -> float:
     """How often exact McNemar rejects at `alpha` if the second of two methods is right more often by `difference`.
 
-    difference: of the shares, >= 0. discordant: share of samples on which the two disagree, at least `difference`.
+    By enumeration of how often the two may disagree, so exact. difference: of the shares, >= 0. discordant: share of
+    samples on which the two disagree, at least `difference`. beyond: how large the difference has to be in the samples,
+    too, to be counted.
     """
     if not 0 <= difference <= discordant <= 1:
         raise ValueError(f"a difference of {difference} among {discordant} of the samples is not possible")
     if discordant == 0:
         return 0.0
-    spread = 9 * math.sqrt(n * discordant * (1 - discordant)) + 9
-    middle = n * discordant
-    count = np.arange(max(0, math.floor(middle - spread)), min(n, math.ceil(middle + spread)) + 1)
+    count, likely = _disagreements(discordant, n)
     level = alpha / 2 if two_sided else alpha
     # the most wins of the worse method that are still rejected, -1 where no number is
     most = binom.ppf(level, count, 0.5).astype(np.int64)
     most = np.where(binom.cdf(most, count, 0.5) > level, most - 1, most)
+    if beyond > 0:
+        most = np.minimum(most, np.ceil((count - beyond * n) / 2).astype(np.int64) - 1)
     wins = (discordant - difference) / (2 * discordant)
-    return float(np.sum(binom.pmf(count, n, discordant) * binom.cdf(most, count, wins)))
+    return float(np.sum(likely * binom.cdf(most, count, wins)))
+
+
+def bound_power(win: float, loss: float, n: int, margin: float, alpha: float) -> float:
+    """How often the lower bound of a difference of shares lies above -margin, one-sided at 1 - alpha.
+
+    By enumeration as for `mcnemar_power`, so exact. win, loss: shares of samples on which the first method alone, or
+    the second alone, is right.
+    """
+    if not (0 <= win <= 1 and 0 <= loss <= 1 - win):
+        raise ValueError(f"wins of {win} and losses of {loss} of the samples are not possible")
+    count, likely = _disagreements(win + loss, n)
+    least, most = np.full(count.shape, -1), count  # losses with which the bound is still above: -1 where with none
+    while (least < most).any():
+        middle = (least + most + 1) // 2
+        above = paired_share_exceeds(count - middle, middle, n, -margin, alpha)
+        least, most = np.where(above, middle, least), np.where(above, most, middle - 1)
+    return float(np.sum(likely * binom.cdf(least, count, loss / (win + loss) if win + loss else 0.0)))
+
+
+def _disagreements(share: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """On how many of n samples two methods may disagree, and with what probability; what is left out is below 1e-15."""
+    spread, middle = 9 * math.sqrt(n * share * (1 - share)) + 9, n * share
+    count = np.arange(max(0, math.floor(middle - spread)), min(n, math.ceil(middle + spread)) + 1)
+    return count, binom.pmf(count, n, share)
 
 
 def smallest_difference(discordant: float, n: int, alpha: float, two_sided: bool = True, power: float = POWER) -> float:
@@ -57,21 +85,15 @@ def smallest_normal_difference(deviation: float, alpha: float, two_sided: bool =
 def samples_to_bound(
     wins: float, losses: float, n: int, margin: float, alpha: float, power: float = POWER
 ) -> int | None:
-    """Samples after which the lower bound of a difference of shares lies above -margin with probability `power`.
+    """Samples after which the lower bound of a difference of shares lies above -margin with `power` or more.
 
-    If as many of them are wins and losses as now, but for a difference in favour, which is not counted on. None where
-    the difference is as large as the margin already: no number will do.
+    If as many of them are wins and losses as now, but for a difference in favour, which is not counted on; the power is
+    exact (`bound_power`). None where the difference is as large as the margin already: no number will do.
     """
-    wins, losses = _no_better(wins, losses)
-    share, difference = (wins + losses) / n, (wins - losses) / n
-    if difference <= -margin:
+    win, loss = no_better(wins / n, losses / n)
+    if win - loss <= -margin:
         return None
-
-    def enough(count: int) -> bool:
-        low, _ = paired_share_interval(wins * count / n, losses * count / n, count, 1 - 2 * alpha)
-        return float(low) - norm.ppf(power) * math.sqrt(max(share - difference**2, 0) / count) > -margin
-
-    return _least(enough)
+    return _least(lambda count: bound_power(win, loss, count, margin, alpha) >= power)
 
 
 def samples_to_bound_mean(
@@ -85,24 +107,32 @@ def samples_to_bound_mean(
     if difference <= -margin:
         return None
     unseen = _least(lambda count: difference - at_stake * float(largest_share(0, count, alpha)) > -margin)
-    normal = _normal_samples(deviation, difference + margin, n, alpha, power)
+    normal = _normal_samples(deviation, difference + margin, n, norm.isf(alpha) + norm.ppf(power))
     return None if unseen is None or normal is None else max(unseen, normal)
 
 
-def samples_to_find(wins: float, losses: float, n: int, alpha: float, power: float = POWER) -> int | None:
-    """Samples in which one-sided exact McNemar finds, with probability `power`, a loss such as there is now."""
+def samples_to_find(
+    wins: float, losses: float, n: int, alpha: float, power: float = POWER, beyond: float = 0.0
+) -> int | None:
+    """Samples in which one-sided exact McNemar finds, with probability `power` or more, a loss such as there is now.
+
+    beyond: how large the loss has to be there, too. None where it is no larger.
+    """
     share, difference = (wins + losses) / n, (losses - wins) / n
-    if difference <= 0:
+    if difference <= beyond:
         return None
-    return _least(lambda count: mcnemar_power(difference, share, count, alpha, two_sided=False) >= power)
+    return _least(lambda count: mcnemar_power(difference, share, count, alpha, two_sided=False, beyond=beyond) >= power)
 
 
-def samples_to_find_mean(deviation: float, difference: float, n: int, alpha: float, power: float = POWER) -> int | None:
+def samples_to_find_mean(
+    deviation: float, difference: float, n: int, alpha: float, power: float = POWER, beyond: float = 0.0
+) -> int | None:
     """The same of any score, by the normal distribution, and no fewer than a `swap_test` must have to reject at all."""
-    if difference >= 0:
+    if difference >= -beyond:
         return None
-    normal = _normal_samples(deviation, difference, n, alpha, power)
-    return None if normal is None else max(math.ceil(-math.log2(alpha)), normal)
+    found = _normal_samples(deviation, difference, n, norm.isf(alpha) + norm.ppf(power))
+    large = _normal_samples(deviation, difference + beyond, n, norm.ppf(power)) if beyond else 0
+    return None if found is None or large is None else max(math.ceil(-math.log2(alpha)), found, large)
 
 
 def samples_to_see(share: float, number: int, power: float = POWER) -> int:
@@ -110,13 +140,13 @@ def samples_to_see(share: float, number: int, power: float = POWER) -> int:
     return _least(lambda count: binom.sf(number - 1, count, share) >= power)
 
 
-def _normal_samples(deviation: float, distance: float, n: int, alpha: float, power: float) -> int | None:
-    """Samples after which a standard error of `deviation` over n of them is small enough against `distance`."""
-    needed = n * ((norm.isf(alpha) + norm.ppf(power)) * deviation / distance) ** 2
+def _normal_samples(deviation: float, distance: float, n: int, errors: float) -> int | None:
+    """Samples after which `distance` is so many standard errors, of which `deviation` is one over n samples."""
+    needed = n * (errors * deviation / distance) ** 2
     return math.ceil(needed) if needed <= MOST else None
 
 
-def _no_better(wins: float, losses: float) -> tuple[float, float]:
+def no_better(wins: float, losses: float) -> tuple[float, float]:
     """Half wins, half losses, where there are more wins."""
     return (wins, losses) if wins <= losses else ((wins + losses) / 2,) * 2
 

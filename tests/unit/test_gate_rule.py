@@ -10,6 +10,7 @@ import pytest
 from suite.gate.contrast import Contrast, contrast
 from suite.gate.outcomes import Paired
 from suite.gate.pairing import Match
+from suite.gate.render import _needed
 from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall, planned
 from suite.metric import Metric
 from suite.stats import FEWEST, largest_share, smallest_difference
@@ -78,6 +79,17 @@ def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
         assert found.low == -found.high < found.bound
         assert (found.bound > -0.01 * found.base) == passes
         assert passes or found.needed_to_bound(0.01 * found.base, 0.05) == 299
+
+
+@pytest.mark.parametrize(("wins", "losses", "n"), [(6, 8, 200), (3, 9, 200), (0, 0, 100)])
+def test_the_power_that_stands_beside_the_samples_needed_is_how_often_they_tell(wins, losses, n):
+    margin = 0.02
+    (row,) = planned(judge([Row(Match(None, None), seen(wins, losses, n), margin=margin)], 0.05), 0.05)
+    assert (row.verdict, row.power >= 0.8) == ("cannot tell", True)
+    assert f"needed: about {row.needed}, which tell with probability {100 * row.power:.1f} %" in _needed(row)
+    wanted = REGRESSED if losses - wins > margin * n else PASSED
+    said = verdicts(row.needed, wins / n, losses / n, margin=margin, rows=1, trials=150)
+    assert said.count(wanted) / len(said) == pytest.approx(row.power, abs=chance(row.power, len(said)))
 
 
 def captions(new: list[float], base: list[float]) -> Contrast:

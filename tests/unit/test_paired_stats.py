@@ -9,10 +9,12 @@ import pytest
 from scipy.stats import binom, norm
 
 from suite.stats import (
+    bound_power,
     holm,
     largest_share,
     mcnemar,
     mcnemar_power,
+    no_better,
     paired_scores,
     paired_share_interval,
     samples_to_bound,
@@ -243,11 +245,33 @@ def test_the_samples_that_are_asked_for_are_enough_and_no_fewer_are():
     bounds = [float(paired_share_interval(0, 0, n, 0.9)[0]) for n in (needed - 1, needed)]
     assert bounds[0] <= -0.005 < bounds[1]
     assert needed == 539
-    needed = samples_to_bound(3, 3, 100, 0.01, 0.05)
-    low, _ = paired_share_interval(*counts(needed, 0.03, 0.03), needed, 0.9)
-    assert np.mean(low > -0.01) == pytest.approx(0.8, abs=0.03)
-    needed = samples_to_find(4, 10, 100, 0.05)
-    assert np.mean(mcnemar(*counts(needed, 0.04, 0.10), "less") <= 0.05) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("wins", "losses", "margin"), [(3, 3, 0.01), (4, 10, 0.08), (40, 20, 0.02), (0, 1, 0.02)])
+def test_so_many_samples_show_that_a_loss_is_within_the_margin_with_the_stated_power_or_more(wins, losses, margin):
+    needed = samples_to_bound(wins, losses, 100, margin, 0.05)
+    win, loss = no_better(wins / 100, losses / 100)
+    power = bound_power(win, loss, needed, margin, 0.05)
+    assert 0.8 <= power < 0.83
+    low, _ = paired_share_interval(*counts(needed, win, loss), needed, 0.9)
+    assert np.mean(low > -margin) == pytest.approx(power, abs=chance(power))
+
+
+@pytest.mark.parametrize(("wins", "losses", "beyond"), [(4, 10, 0.0), (4, 10, 0.05), (0, 3, 0.02)])
+def test_so_many_samples_find_a_loss_that_is_beyond_the_margin_with_the_stated_power_or_more(wins, losses, beyond):
+    needed = samples_to_find(wins, losses, 100, 0.05, beyond=beyond)
+    difference, discordant = (losses - wins) / 100, (wins + losses) / 100
+    power = mcnemar_power(difference, discordant, needed, 0.05, two_sided=False, beyond=beyond)
+    assert 0.8 <= power < 0.9
+    won, lost = counts(needed, wins / 100, losses / 100)
+    found = (mcnemar(won, lost, "less") <= 0.05) & (lost - won > beyond * needed)
+    assert np.mean(found) == pytest.approx(power, abs=chance(power))
+
+
+@pytest.mark.parametrize(("win", "loss"), [(0.6, 0.5), (-0.1, 0.5)])
+def test_shares_that_are_none_have_no_power(win, loss):
+    with pytest.raises(ValueError, match="not possible"):
+        bound_power(win, loss, 100, 0.01, 0.05)
 
 
 def test_no_number_of_samples_shows_what_is_not_so():
@@ -255,6 +279,9 @@ def test_no_number_of_samples_shows_what_is_not_so():
     assert samples_to_bound_mean(0.01, -0.02, 300, 0.01, 0.05, 1.0) is None
     assert samples_to_find(3, 3, 1000, 0.05) is None
     assert samples_to_find_mean(0.01, 0.0, 300, 0.05) is None
+    assert (
+        samples_to_find(3, 9, 100, 0.05, beyond=0.06) is samples_to_find_mean(0.01, -0.02, 9, 0.05, beyond=0.02) is None
+    )
 
 
 def test_a_lucky_start_is_not_counted_on():
