@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """Speed-up over the unreduced model at one batch size, with its 95 % interval; None where there is none."""
+    """Speed-up over the unreduced model at one batch size, with its 95 % interval; None where there is none.
+
+    noisy: the unreduced model against itself says that the speeds of this size must not be ranked.
+    """
 
     batch: int
     value: float | None
     low: float | None
     high: float | None
+    noisy: bool = False
 
     @property
     def pays(self) -> bool | None:
-        """Whether the method is faster; None where the interval leaves it open, or there is none."""
-        if self.low is None or self.high is None:
+        """Whether the method is faster; None where the interval or noise leaves it open, or there is none."""
+        if self.low is None or self.high is None or self.noisy:
             return None
         return True if self.low > 1 else False if self.high < 1 else None
 
@@ -101,7 +105,9 @@ def draw_batch_speed(curves: Mapping[str, Sequence[SpeedUp]], reducers: Mapping[
     axes.set_xlabel("Batch size")
     axes.set_ylabel("Speed-up (unreduced = 1)")
     axes.margins(x=0.05, y=0.08)
-    axes.set_title(title, loc="left")
+    noisy = sorted({point.batch for points in curves.values() for point in points if point.noisy})
+    warning = f"\nNoisy, decide nothing at {', '.join(map(str, noisy))}" if noisy else ""
+    axes.set_title(title + warning, loc="left")
     label_ends(figure, axes, ends, left=False, size=5.6)
     axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
     return figure

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from reports.frame import Group
 from reports.labels import marker_of
-from reports.points import Plot, along, frontier
+from reports.points import Plot, along, bounds, frontier
 from reports.style import BASELINE_COLOUR, BASELINE_LINE, FAMILIES, FRONTIER_COLOUR, OTHERS, UNTRAINED_LINE, Style
 from reports.text import is_untrained, reducer_label, shorten, training_mark
 
@@ -21,32 +21,59 @@ if TYPE_CHECKING:
 UNREDUCED, FRONTIER, UNTRAINED_SIGN = "unreduced", "frontier", "*"
 
 
-def coordinates(rows: pd.DataFrame, group: Group, plot: Plot) -> tuple[pd.Series, ...]:
-    """(x, score, low, high) of the rows along their curve, scores as people read them."""
+@dataclass(frozen=True)
+class Placed:
+    """Rows along their curve, scores as people read them; the intervals of x end where the figure does."""
+
+    x: pd.Series
+    y: pd.Series
+    x_ends: tuple[pd.Series, pd.Series]
+    y_ends: tuple[pd.Series, pd.Series]
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        return list(zip(self.x, self.y, strict=True))
+
+
+def coordinates(rows: pd.DataFrame, group: Group, plot: Plot, reach: tuple[float, float]) -> Placed:
+    """reach: how far intervals of x are drawn, see `reach_of`."""
     rows, score, scale = along(rows, plot), group.headline.name, group.headline.scale
-    x, y, low, high = (rows[name] for name in (plot.x, score, f"{score}_low", f"{score}_high"))
+    y, low, high = (rows[name] for name in (score, f"{score}_low", f"{score}_high"))
     low, high = low.fillna(y).clip(upper=y), high.fillna(y).clip(lower=y)  # rounding must not turn a bar over
-    return x, scale * y, scale * low, scale * high
+    ends = tuple(end.clip(*reach) for end in bounds(rows, plot))
+    return Placed(rows[plot.x], scale * y, ends, (scale * low, scale * high))
 
 
-def draw_series(axes: Axes, points: tuple[pd.Series, ...], style: Style, strong: bool, bars: bool) -> None:
-    """One reducer's line and markers, paler if others beat it everywhere, and thin intervals."""
-    x, y, low, high = points
+def reach_of(points: pd.DataFrame, plot: Plot) -> tuple[float, float]:
+    """How far intervals of x are drawn: no more beyond the points than half of what these span."""
+    x, (low, high) = points[plot.x], bounds(points, plot)
+    half = (x.max() - x.min()) / 2 or x.max() / 2
+    return max(low.min(), x.min() - half), min(high.max(), x.max() + half)
+
+
+def draw_bars(axes: Axes, placed: Placed, colour: str, alpha: float, order: float) -> None:
+    """Thin intervals of both coordinates."""
+    x, y = placed.x, placed.y
+    bars = {
+        "yerr": [y - placed.y_ends[0], placed.y_ends[1] - y],
+        "xerr": [x - placed.x_ends[0], placed.x_ends[1] - x],
+    }
+    axes.errorbar(x, y, **bars, fmt="none", ecolor=colour, elinewidth=0.6, alpha=alpha, zorder=order)
+
+
+def draw_series(axes: Axes, placed: Placed, style: Style, strong: bool, many: bool) -> None:
+    """One reducer's line, markers and intervals, paler if others beat it everywhere; intervals pale among many."""
     alpha, order, width = (1.0, 4, 1.1) if strong else (0.6, 3, 0.7 if style.filled else 0.55)
-    if bars:
-        bar = {"ecolor": style.colour, "elinewidth": 0.6, "alpha": 0.6 * alpha}
-        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="none", zorder=order, **bar)
+    draw_bars(axes, placed, style.colour, (0.35 if many else 0.6) * alpha, order - 0.2)
     look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "alpha": alpha, "label": "_curve"}
-    axes.plot(x, y, **look, **marker_of(style, 4.2 if strong else 3.4), zorder=order)
+    axes.plot(placed.x, placed.y, **look, **marker_of(style, 4.2 if strong else 3.4), zorder=order)
 
 
-def draw_unreduced(axes: Axes, rows: pd.DataFrame, group: Group, plot: Plot, line: Any = BASELINE_LINE) -> None:
-    """A star with its interval, and the height of its score all along the axis."""
-    for x, y, low, high in zip(*coordinates(rows, group, plot), strict=True):
+def draw_unreduced(axes: Axes, placed: Placed, line: Any = BASELINE_LINE) -> None:
+    """A star with its intervals, and the height of its score all along the axis."""
+    draw_bars(axes, placed, BASELINE_COLOUR, 1.0, 5)
+    for x, y in placed.points:
         axes.axhline(y, color=BASELINE_COLOUR, linestyle=line, linewidth=0.7, zorder=2)
-        axes.errorbar(
-            [x], [y], yerr=[[y - low], [high - y]], fmt="none", ecolor=BASELINE_COLOUR, elinewidth=0.6, zorder=5
-        )
         axes.plot(
             [x], [y], linestyle=line, linewidth=0.7, marker="*", markersize=9, color=BASELINE_COLOUR,
             markeredgecolor="white", markeredgewidth=0.5, label=UNREDUCED, zorder=6,
@@ -54,23 +81,39 @@ def draw_unreduced(axes: Axes, rows: pd.DataFrame, group: Group, plot: Plot, lin
 
 
 def draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -> set[tuple[float, float]]:
-    """A wide, pale line under the points that no other point beats; returns these points.
+    """A wide, pale line under the points that surely no other point beats; returns these points.
 
     The scores of untrained methods are not theirs, so these neither beat others nor are on the line.
     """
     fair = points[~points.training.map(is_untrained)]
-    x, y, *_ = coordinates(fair if len(fair) else points, group, plot)
-    best = frontier(list(zip(x, y, strict=True)), plot.fewer_is_better)
-    line = {"color": FRONTIER_COLOUR, "linewidth": 5, "alpha": 0.6, "label": FRONTIER, "zorder": 1}
-    axes.plot(*zip(*best, strict=True), solid_joinstyle="round", solid_capstyle="round", **line)
+    fair = fair if len(fair) else points
+    y = group.headline.scale * fair[group.headline.name]
+    ends = zip(*bounds(fair, plot), strict=True)
+    best = frontier(list(zip(fair[plot.x], y, strict=True)), plot.fewer_is_better, ends)
+    if best:
+        line = {"color": FRONTIER_COLOUR, "linewidth": 5, "alpha": 0.6, "label": FRONTIER, "zorder": 1}
+        axes.plot(*zip(*best, strict=True), solid_joinstyle="round", solid_capstyle="round", **line)
     return set(best)
+
+
+def said_of_speed(points: pd.DataFrame, plot: Plot, noisy: bool, best: set[tuple[float, float]]) -> list[str]:
+    """What a figure of speeds must say itself: that they are not to be ranked, and what is not on its frontier."""
+    if not plot.is_speed:
+        return []
+    low, high = reach_of(points, plot)
+    lows, highs = bounds(points, plot)
+    cut = ["→ intervals end beyond the axis"] if lows.min() < low or highs.max() > high else []
+    if noisy:
+        return ["Noisy: do not rank by these speeds, so there is no frontier", *cut]
+    return ["frontier: what is faster beyond the intervals" if best else "no frontier: intervals overlap", *cut]
 
 
 def look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]], group: Group) -> list[str]:
     """Cut off what lies far below the rest and the frontier `best`, so that these can be told apart, and say so."""
     scores = group.headline.scale * points[group.headline.name]
     top = scores.max()
-    reach = max(2.5 * (top - scores.median()), 1.15 * (top - min(y for _, y in best)) + 1)
+    lowest = min((y for _, y in best), default=scores.quantile(0.25))
+    reach = max(2.5 * (top - scores.median()), 1.15 * (top - lowest) + 1)
     if scores.min() >= top - reach:
         return []
     foot, top = scores[scores >= top - reach].min(), axes.dataLim.y1
@@ -79,18 +122,19 @@ def look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]]
     return ["↓ ends below the axis"]
 
 
-def draw_key(figure: Figure, styles: list[Style], narrow: bool, further: Mapping[str, Any] | None = None) -> None:
+def draw_key(
+    figure: Figure, styles: list[Style], narrow: bool, line: bool, further: Mapping[str, Any] | None = None
+) -> None:
     """What the star, the hues and hollow markers mean, below the axes in as few rows as fit.
 
-    further: more entries, name -> a line that looks like what it stands for.
+    line: whether there is a frontier. further: more entries, name -> a line that looks like what it stands for.
     """
     from matplotlib.lines import Line2D
 
     star = {"marker": "*", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4, "linewidth": 0.7}
-    entries = {
-        UNREDUCED: Line2D([], [], color=BASELINE_COLOUR, linestyle=BASELINE_LINE, **star),
-        FRONTIER: Line2D([], [], color=FRONTIER_COLOUR, linewidth=4, alpha=0.6, solid_capstyle="butt"),
-    }
+    entries = {UNREDUCED: Line2D([], [], color=BASELINE_COLOUR, linestyle=BASELINE_LINE, **star)}
+    if line:
+        entries[FRONTIER] = Line2D([], [], color=FRONTIER_COLOUR, linewidth=4, alpha=0.6, solid_capstyle="butt")
     families = [family for family in (*FAMILIES, OTHERS) if any(style.family == family.name for style in styles)]
     entries |= {family.name: Line2D([], [], color=family.shades[0], linewidth=2.2) for family in families}
     hollow = [style for style in styles if not style.filled]
@@ -108,12 +152,6 @@ def draw_key(figure: Figure, styles: list[Style], narrow: bool, further: Mapping
             figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
             return
         legend.remove()
-
-
-def intervals(points: pd.DataFrame, group: Group) -> list[str]:
-    """In words what bars around many curves' points would hide."""
-    score, scale = group.headline.name, group.headline.scale
-    return [f"95 % intervals ± {scale / 2 * (points[f'{score}_high'] - points[f'{score}_low']).median():.1f} (median)"]
 
 
 def curve_name(key: tuple[str, str, str], narrow: bool, others: Iterable[tuple[str, str, str]] = ()) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from reports.console import console_table, fields_of, spare
 from reports.curves import Curve, Estimate, cost_change, curves_of, gain, reference_among, volume
 from reports.headings import title
 from reports.layers import Layer
@@ -21,7 +22,7 @@ from suite.store.files import atomic_path
 if TYPE_CHECKING:
     from rich.table import Table
 
-DISPENSABLE, WIDE = ("Rates", "GFLOPs", "Hypervolume"), 125  # characters that all columns need
+DISPENSABLE = ("Rates", "GFLOPs", "Hypervolume")
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,10 @@ class CurveTable:
 
     def console(self, width: int) -> Table:
         """For a terminal `width` characters wide; a narrow one has no room for everything, and says so."""
-        from rich import box
-        from rich.table import Column, Table
-        from rich.text import Text
-
-        left_out = DISPENSABLE if width < WIDE else ()
-        shown = [i for i, header in enumerate(self.headers) if header not in left_out]
-        columns = [Column(Text(self.headers[i]), justify="right" if i else "left", overflow="fold") for i in shown]
-        table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(self.title))
-        for line in self.lines:
-            table.add_row(*(Text(line[i]) for i in shown))
-        room = [f"No room for: {', '.join(left_out)} (curves.md)."] if left_out else []
-        table.caption, table.caption_justify = Text("\n".join([*self.notes, *room])), "left"
-        return table
+        fields = fields_of(self.headers, self.lines, words=1, whole=True)
+        return console_table(
+            fields, width, spare(DISPENSABLE), title=self.title, notes=self.notes, elsewhere=" (curves.md)"
+        )
 
 
 def curve_table(layers: Sequence[Layer], against: str | None = None, resamples: int = RESAMPLES) -> CurveTable:

@@ -19,6 +19,8 @@ from typing import Any
 import pandas as pd
 
 from reports.cells import Cell, read_cells, read_manifest, read_samples
+from reports.order import method_order, rate_order
+from reports.text import short_origins, training_of
 from suite.errors import RequestError
 from suite.metric import Metric, Shown
 from suite.stats import paired_agreement, wilson_interval
@@ -107,7 +109,8 @@ def load_frame(out: str | Path) -> pd.DataFrame:
     """
     cells = read_cells(Path(out))
     shown = Shown.from_dict(RunFolder(out).read_run()["shown"])
-    rows = sorted(((_row(cell, _baseline_of(cell, cells)), cell) for cell in cells), key=_order)
+    origins = short_origins(_source(cell.about) for cell in cells)
+    rows = sorted(((_row(cell, _baseline_of(cell, cells), origins), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
     frame.attrs["shown"] = shown.as_dict()
@@ -163,12 +166,12 @@ def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
     return next(iter(same_batch + twins), None)
 
 
-def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
+def _row(cell: Cell, baseline: Cell | None, origins: dict[str, str]) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
         "restore": about.get("restore") or "",  # null would be no group of its own
-        "training": _training(about),
+        "training": training_of(about.get("learned"), _source(about), origins),
         "options": json.dumps(options, sort_keys=True) if options else "",
         "formulation": about.get("formulation") or "",
         "samples": len(cell.samples),
@@ -185,19 +188,9 @@ def _row(cell: Cell, baseline: Cell | None) -> dict[str, Any]:
     }
 
 
-def _training(about: dict[str, Any]) -> str:
-    learned, weights = about.get("learned"), about.get("reducer_weights")
-    if weights:
-        return f"trained: {_origin(weights['source'])}"
-    return f"untrained {learned}" if learned else ""
-
-
-def _origin(source: str) -> str:
-    """A short name for where weights are from: every training calls its file alike, so its folder's."""
-    if source.startswith("embedded:"):
-        return "embedded"
-    path = Path(source)
-    return path.parent.name if path.stem == "weights" and path.parent.name else path.name
+def _source(about: dict[str, Any]) -> str | None:
+    """Where the cell's method has its weights from."""
+    return (about.get("reducer_weights") or {}).get("source")
 
 
 def _scores(cell: Cell) -> dict[str, float | None]:
@@ -289,9 +282,7 @@ def _timing(speed: dict[str, Any] | None, prefix: str) -> dict[str, Any]:
 
 
 def _order(entry: tuple[dict[str, Any], Cell]) -> tuple[Any, ...]:
-    """Unreduced model first, then reducers by name, each from its highest cost down; unknown cost last."""
     row, cell = entry
-    gmacs = row.get("gmacs")
     sweep = (*(str(row[name]) for name in SHARED[:-1]), row["batch_size"])
-    reducer = (row["reducer"] != "none", row["reducer"], gmacs is None, -(gmacs or 0.0))
-    return (*sweep, *reducer, row["options"], row["rate"], cell.key)
+    method = method_order(row["reducer"], row["options"], row["training"])
+    return (*sweep, *method, *rate_order(row["rate"] or "", row.get("gmacs")), cell.key)

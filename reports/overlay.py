@@ -17,16 +17,18 @@ from reports.curve_drawing import (
     draw_key,
     draw_series,
     draw_unreduced,
-    intervals,
     look_closer,
+    reach_of,
+    said_of_speed,
     score_label,
     wrap,
 )
 from reports.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.labels import End, label_ends
 from reports.layers import Layer
+from reports.order import method_order
 from reports.pareto import MANY, NARROW, canvas, characters, draw, rendered
-from reports.points import ENCODER_SPEED, Plot, plots_of, series_of, valid_points
+from reports.points import ENCODER_SPEED, Plot, is_noisy, plots_of, series_of, valid_points
 from reports.published_marks import BASELINE, Mark, published_marks
 from reports.style import BASELINE_COLOUR, BASELINE_LINE, Style, styles_for
 from reports.text import is_untrained, shorten
@@ -87,33 +89,36 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
     group, narrow = layers[0].group, width < NARROW
     points = [valid_points(layer.group, plot)[0] for layer in layers]
     every = pd.concat(points)
-    styles = styles_for(sorted({key for layer in layers for key in series_of(layer.group.frame)}))
+    styles = styles_for(
+        sorted({key for layer in layers for key in series_of(layer.group.frame)}, key=lambda key: method_order(*key))
+    )
     many = sum(len(series_of(part)) for part in points) > MANY
     figure, axes = canvas(width)
-    best = draw_frontier(axes, every, group, plot)
+    noisy, reach = any(is_noisy(layer.group, plot) for layer in layers), reach_of(every, plot)
+    best = set() if noisy else draw_frontier(axes, every, group, plot)
     ends, used = [], []
     for number, (layer, part) in enumerate(zip(layers, points, strict=True)):
         for key, rows in series_of(part).items():
             style = _of_layer(styles[key], number, len(layers))
-            placed = coordinates(rows, group, plot)
-            strong = not is_untrained(key[2]) and not best.isdisjoint(zip(placed[0], placed[1], strict=True))
-            draw_series(axes, placed, style, strong, bars=not many)
-            last, used = 0 if plot.fewer_is_better else -1, [*used, style]
+            placed = coordinates(rows, group, plot, reach)
+            strong = not is_untrained(key[2]) and not best.isdisjoint(placed.points)
+            draw_series(axes, placed, style, strong, many)
+            used.append(style)
             name = layer.marked(curve_name(key, narrow, series_of(part)))
-            ends.append(End(name, placed[0].iloc[last], placed[1].iloc[last], style, strong))
+            ends.append(End(name, *placed.points[0 if plot.fewer_is_better else -1], style, strong))
         line = PATTERNS[number % len(PATTERNS)] if len(layers) > 1 else BASELINE_LINE
-        draw_unreduced(axes, part[part.reducer == BASELINE], layer.group, plot, line)
+        draw_unreduced(axes, coordinates(part[part.reducer == BASELINE], layer.group, plot, reach), line)
     fills = dict(zip(dict.fromkeys((mark.paper, mark.terms) for mark in marks), FILLS))
     _draw_marks(axes, marks, fills, styles)
     axes.set_xlabel(plot.label)
     axes.set_ylabel(score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
-    remarks = ["untrained ones are not on the frontier"] if every.training.map(is_untrained).any() else []
-    remarks += intervals(every, group) if many else []
+    remarks = said_of_speed(every, plot, noisy, best)
+    remarks += ["untrained ones are not on the frontier"] if every.training.map(is_untrained).any() and best else []
     remarks += look_closer(axes, every, best, group)
     _make_room(axes, marks)
     axes.set_title(_heading(layers, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, used, narrow, _entries(layers, fills, 26 if narrow else 90))
+    draw_key(figure, used, narrow, bool(best), _entries(layers, fills, 26 if narrow else 90))
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

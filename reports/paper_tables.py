@@ -6,12 +6,13 @@ All are made of one list of columns. Reasons that a verdict needs are numbered, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from reports.console import Field, console_table, spare, terminal_width
 from reports.markup import TEX_HEAD, html_row, markdown_row, markdown_rule, tex_escaped
 from reports.tables import Column
 from reports.text import NO_DATA, gflops, known, percent, speed
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMATS = ("md", "latex", "csv", "html")
-FOLDED = ("Method", "Run as")  # where a terminal is too narrow
-MIN_FOLDED = 10  # characters
+DISPENSABLE = ("GFLOPs", "Run as")  # where a terminal is too narrow
 DERIVED, SECONDARY = "°", "*"
 SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr"}
 STYLES = {"reproduced": "green", "differs": "yellow"}
@@ -42,9 +42,9 @@ def column_groups(frame: pd.DataFrame) -> list[list[Column]]:
     """What names a row, its costs and, unless costs alone were asked for, its scores and speeds."""
     reasons = reasons_of(frame)
     names = [
-        Column("Model", lambda row: row.model, numeric=False),
-        Column("Method", lambda row: row.method + (SECONDARY if row.secondary else ""), numeric=False),
-        Column("Rate", lambda row: row.setting or "–", numeric=False),
+        Column("Model", lambda row: row.model, numeric=False, names=True),
+        Column("Method", lambda row: row.method + (SECONDARY if row.secondary else ""), numeric=False, names=True),
+        Column("Rate", lambda row: row.setting or "–", numeric=False, names=True),
         Column("Run as", lambda row: (row.run_as or "–") + (DERIVED if row.derived else ""), numeric=False),
     ]
     columns = [Column("GFLOPs", lambda row: gflops(row.gflops))]
@@ -149,43 +149,34 @@ def _score_notes(frame: pd.DataFrame) -> list[str]:
 def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[Table]:
     """For a terminal of `width` characters (default: this one's): costs, below them scores, then speeds; notes last.
 
-    The rows of a model stand together. Nothing is cut off: where there is no room, all columns but verdicts
-    are folded.
+    The rows of a model stand together. Verdicts are never left out.
     """
-    from rich.console import Console
-    from rich.text import Text
-
     names, *parts = column_groups(frame)
-    width, tables = width or Console().width, []
-    for part in parts:
-        table = _console_table(frame, [*names, *part], FOLDED)
-        if Console(width=1000).measure(table).minimum > width:
-            rest = [column.header for column in (*names, *part) if not column.header.lower().endswith("verdict")]
-            table = _console_table(frame, [*names, *part], rest)
-        tables.append(table)
-    tables[0].title = Text(frame.attrs["title"])
-    tables[-1].caption, tables[-1].caption_justify = Text("\n".join(notes_for(frame))), "left"
+    width, tables, rows = width or terminal_width(), [], list(frame.itertuples())
+    models = list(frame.model) if rows else []
+    sections = {i: "" for i in range(1, len(models)) if models[i] != models[i - 1]}
+    for number, part in enumerate(parts):
+        fields = [
+            Field(column.header, [column.show(row) for row in rows], column.numeric, column.names, whole=column.numeric)
+            for column in (*names, *part)
+        ]
+        tables.append(
+            console_table(
+                fields,
+                width,
+                spare(DISPENSABLE),
+                title="" if number else frame.attrs["title"],
+                sections=sections,
+                notes=notes_for(frame) if part is parts[-1] else (),
+                elsewhere="; see --format md",
+                paint=_colour,
+            )
+        )
     return tables
 
 
-def _console_table(frame: pd.DataFrame, columns: list[Column], folded: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table, before = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)), None
-    for column in columns:
-        side, folds = "right" if column.numeric else "left", column.header in folded
-        header = Text(column.header.replace(" published", "\npublished").replace(", their", "\ntheir"))
-        least = MIN_FOLDED if folds and folded is FOLDED else None
-        table.add_column(header, justify=side, no_wrap=not folds, overflow="fold", min_width=least)
-    for row in frame.itertuples():
-        if before not in (None, row.model):
-            table.add_section()
-        shown = [column.show(row) for column in columns]
-        table.add_row(*(Text(cell, style=STYLES.get(cell.split(" [")[0], "")) for cell in shown))
-        before = row.model
-    return table
+def _colour(cell: str) -> str:
+    return STYLES.get(cell.split(" [")[0], "")
 
 
 def render(frame: pd.DataFrame, format: str) -> str:

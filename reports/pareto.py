@@ -22,15 +22,16 @@ from reports.curve_drawing import (
     draw_key,
     draw_series,
     draw_unreduced,
-    intervals,
     look_closer,
+    reach_of,
+    said_of_speed,
     score_label,
     wrap,
 )
 from reports.frame import Group, groups
 from reports.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.labels import End, label_ends
-from reports.points import MEMORY, PLOTS, Plot, plots_of, series_of, valid_points
+from reports.points import MEMORY, PLOTS, Plot, is_noisy, plots_of, series_of, valid_points
 from reports.style import styles_for
 from reports.text import is_untrained
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MANY = 8  # curves, beyond which intervals would hide the points
+MANY = 8  # curves, beyond which intervals are pale so as not to hide the points
 FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text, and one of its two columns
 NARROW = 5.0  # inches, below which names are short
 # No date, no version, and ids from a fixed salt: the same frame gives the same bytes.
@@ -94,24 +95,24 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     styles = styles_for(list(series_of(group.frame)))
     narrow, many = width < NARROW, len(series) > MANY
     figure, axes = canvas(width)
-    best = draw_frontier(axes, points, group, plot)
-    ends = []
+    noisy, reach, ends = is_noisy(group, plot), reach_of(points, plot), []
+    best = set() if noisy else draw_frontier(axes, points, group, plot)
     for key, rows in series.items():
-        x, y, *_ = placed = coordinates(rows, group, plot)
-        strong = not is_untrained(key[2]) and not best.isdisjoint(zip(x, y, strict=True))
-        draw_series(axes, placed, styles[key], strong, bars=not many)
-        last = 0 if plot.fewer_is_better else -1
-        ends.append(End(curve_name(key, narrow, series), x.iloc[last], y.iloc[last], styles[key], strong))
-    draw_unreduced(axes, points[points.reducer == "none"], group, plot)
+        placed = coordinates(rows, group, plot, reach)
+        strong = not is_untrained(key[2]) and not best.isdisjoint(placed.points)
+        draw_series(axes, placed, styles[key], strong, many)
+        x, y = placed.points[0 if plot.fewer_is_better else -1]
+        ends.append(End(curve_name(key, narrow, series), x, y, styles[key], strong))
+    draw_unreduced(axes, coordinates(points[points.reducer == "none"], group, plot, reach))
     axes.set_xlabel(plot.label)
     axes.set_ylabel(score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
-    remarks = [f"{len(rows)} left off: {why}" for why, rows in left_off.items()]
-    remarks += ["untrained ones are not on the frontier"] if points.training.map(is_untrained).any() else []
-    remarks += intervals(points, group) if many else []
+    remarks = said_of_speed(points, plot, noisy, best)
+    remarks += [f"{len(rows)} left off: {why}" for why, rows in left_off.items()]
+    remarks += ["untrained ones are not on the frontier"] if points.training.map(is_untrained).any() and best else []
     remarks += look_closer(axes, points, best, group)
     axes.set_title(_heading(group, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, [styles[key] for key in series], narrow)
+    draw_key(figure, [styles[key] for key in series], narrow, bool(best))
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

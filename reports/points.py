@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from reports.frame import Group
+from reports.order import method_order
 from reports.text import row_label
 
 
@@ -25,10 +27,16 @@ class Plot:
         """Whether x was measured on a device, beside the unreduced model, and not counted."""
         return self.x != FLOPS.x
 
+    @property
+    def is_speed(self) -> bool:
+        """Whether x has an interval over rounds, and the unreduced model's spread against itself to be judged by."""
+        return self.x in (SPEED.x, WHOLE)
+
 
 FLOPS = Plot("pareto_flops", "gmacs", "GFLOPs (multiply-adds) per image", fewer_is_better=True)
 SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
 MEMORY = Plot("pareto_memory", "peak_memory_mib", "Peak memory of a batch (MiB)", fewer_is_better=True)
+WHOLE = "whole_s"
 PLOTS = (FLOPS, SPEED, MEMORY)
 ENCODER_SPEED = replace(SPEED, name="pareto_speed_encoder", label="Images per second through the encoder")
 
@@ -38,7 +46,7 @@ def plots_of(group: Group) -> tuple[Plot, Plot, Plot]:
     if not group.shown.throughput:
         return PLOTS
     name = group.shown.throughput
-    speed = replace(SPEED, whole=True, x="whole_s", label=f"{name[0].upper()}{name[1:]}")
+    speed = replace(SPEED, whole=True, x=WHOLE, label=f"{name[0].upper()}{name[1:]}")
     memory = replace(MEMORY, label="Peak memory of a batch in the encoder (MiB)")
     return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed, memory
 
@@ -58,14 +66,34 @@ def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list
     return frame[~out], {why: rows} if rows else {}
 
 
-def frontier(points: list[tuple[float, float]], fewer_is_better: bool) -> list[tuple[float, float]]:
-    """The points (x, score) that no other point beats in one and equals or beats in the other, by ascending x."""
+def is_noisy(group: Group, plot: Plot) -> bool:
+    """Whether the unreduced model against itself says that these speeds must not be ranked."""
+    return plot.is_speed and True in group.seen("noisy", plot.whole)
+
+
+def bounds(rows: pd.DataFrame, plot: Plot) -> tuple[pd.Series, pd.Series]:
+    """(low, high) of x: a speed's 95 % interval over the rounds; what is counted has none."""
+    x = rows[plot.x]
+    if not plot.is_speed:
+        return x, x
+    return rows[f"{plot.x}_low"].fillna(x).clip(upper=x), rows[f"{plot.x}_high"].fillna(x).clip(lower=x)
+
+
+def frontier(
+    points: list[tuple[float, float]], fewer_is_better: bool, ends: Iterable[tuple[float, float]] | None = None
+) -> list[tuple[float, float]]:
+    """The points (x, score) that surely no other one beats, by ascending x.
+
+    One beats another if its score is no lower and its x no worse. Where the intervals of x (`ends`: low and high of
+    every point) leave that open, it might: what cannot be told apart is on no frontier.
+    """
     sign = 1 if fewer_is_better else -1
-    best, kept = float("-inf"), []
-    for x, y in sorted(set(points), key=lambda point: (sign * point[0], -point[1])):
-        if y > best:
-            best = y
-            kept.append((x, y))
+    spans = [sorted((sign * low, sign * high)) for low, high in ends or ((x, x) for x, _ in points)]
+    kept = set()
+    for point, (_, worst) in zip(points, spans, strict=True):
+        rivals = (best for other, (best, _) in zip(points, spans) if other != point and other[1] >= point[1])
+        if all(best > worst for best in rivals):
+            kept.add(point)
     return sorted(kept)
 
 
@@ -75,6 +103,7 @@ def along(rows: pd.DataFrame, plot: Plot) -> pd.DataFrame:
 
 
 def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """The rows of each (reducer, options, training), sorted: one with other options or weights is another curve."""
+    """The rows of each (reducer, options, training), in the tables' order: other options or weights, another curve."""
     reduced = rows[rows.reducer != "none"]
-    return dict(sorted((key, part) for key, part in reduced.groupby(["reducer", "options", "training"])))
+    parts = dict(list(reduced.groupby(["reducer", "options", "training"])))
+    return {key: parts[key] for key in sorted(parts, key=lambda key: method_order(*key))}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from reports import console
+from reports.console import Field, terminal_width
 from reports.frame import AGREEMENT, INTERVAL, Group, groups
 from reports.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
 from reports.markup import TEX_HEAD, markdown_row, markdown_rule, tex_escaped
@@ -19,11 +21,12 @@ from reports.text import (
     gflops,
     is_untrained,
     known,
+    method_label,
     percent,
     rate_label,
     ratio,
-    reducer_label,
     score,
+    short_names,
     shorten,
     speed,
     spread,
@@ -35,7 +38,8 @@ from suite.metric import Metric, Shown
 if TYPE_CHECKING:
     from rich.table import Table
 
-REASON_WIDTH, LABEL_WIDTH = 60, 40
+REASON_WIDTH = 60
+STYLES = {"failed": "red", "running": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Column:
     header: str
     show: Callable[[Any], str]
     numeric: bool = True
+    names: bool = False  # with the others that do, tells a row from all others
 
 
 def _of_metric(row: Any, metric: Metric, interval: bool) -> str:
@@ -67,12 +72,23 @@ def _gflops(row: Any) -> str:
     return gflops(row.gmacs) + disputed + uncounted
 
 
-def _reducer(row: Any, short: bool = False) -> str:
-    return shorten(reducer_label(row.reducer, row.options, training_mark(row.training, short)), LABEL_WIDTH)
+def _marked(name: str, row: Any) -> str:
+    return method_label(name, row.options, training_mark(row.training))
 
 
-def _starred_reducer(row: Any) -> str:
-    return shorten(reducer_label(row.reducer, row.options), 24) + ("*" if is_untrained(row.training) else "")
+def _shortly_marked(name: str, row: Any) -> str:
+    return method_label(name, row.options, training_mark(row.training, short=True))
+
+
+def _starred(name: str, row: Any) -> str:
+    """An asterisk for the word untrained; what was trained stays: it tells the row from its untrained twin."""
+    return method_label(name, row.options) + "*" if is_untrained(row.training) else _marked(name, row)
+
+
+def _reducer_column(frame: pd.DataFrame, label: Callable[[str, Any], str] = _marked) -> Column:
+    """The method with its options and training; of a file, with no more folders than tell it from the others."""
+    short = short_names(frame.reducer)
+    return Column("Reducer", lambda row: label(short[row.reducer], row), numeric=False, names=True)
 
 
 def _gflops_spread(row: Any) -> str:
@@ -88,8 +104,7 @@ def _rate(row: Any) -> str:
     return next((rate for rate in (row.resolved_rate, row.rate) if known(rate) and rate), "–")
 
 
-REDUCER = Column("Reducer", _reducer, numeric=False)
-RATE = Column("Rate", lambda row: shorten(rate_label(row.rate, row.resolved_rate), LABEL_WIDTH), numeric=False)
+RATE = Column("Rate", lambda row: rate_label(row.rate, row.resolved_rate), numeric=False, names=True)
 IMAGES = Column("Images", lambda row: f"{row.samples} of {row.expected}")
 GFLOPS, IM_S = Column("GFLOPs", _gflops_spread), Column("im/s", _speed)
 FLOPS = (
@@ -99,12 +114,6 @@ FLOPS = (
 LEFT = (
     Column("Tokens left", lambda row: spread(whole(row.tokens_left), whole(row.tokens_p5), whole(row.tokens_p95))),
     Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
-)
-# What stands in a narrow terminal in place of longer columns.
-SHORTER: tuple[tuple[str, Column | None], ...] = (
-    ("what untrained ones lack", Column("Reducer", lambda row: _reducer(row, short=True), numeric=False)),
-    ("rate as asked", Column("Rate", lambda row: shorten(_rate(row), 24), numeric=False)),
-    ("the word untrained (*)", Column("Reducer", _starred_reducer, numeric=False)),
 )
 
 
@@ -122,7 +131,7 @@ def columns_for(frame: pd.DataFrame) -> list[Column]:
     headline = Column(header, lambda row: _headline(row, first))
     cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
     speeds = [pace, *whole, _speedup_column(bool(whole))]
-    return [REDUCER, RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs]
+    return [_reducer_column(frame), RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs]
 
 
 def _of_encoder(column: Column) -> Column:
@@ -155,17 +164,24 @@ def _speedup_column(whole: bool, interval: bool = True) -> Column:
     return Column("Speed-up", show)
 
 
-def _shorter(frame: pd.DataFrame) -> list[tuple[str, Column | None]]:
-    """What a narrow terminal goes without, in order, and what stands there instead."""
+def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
+    """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
     shown = Shown.from_dict(frame.attrs["shown"])
     rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
     own = ["Memory (MiB)", *(cost.label for cost in shown.costs[::-1]), "Tokens left", "Overhead (%)", *rest[::-1]]
     if shown.throughput:
         own.append(_of_encoder(IM_S).header)
     cost = (_of_encoder(GFLOPS) if shown.throughput else GFLOPS).header
-    brief = [("Speed-up interval", _speedup_column(bool(shown.throughput), interval=False))]
-    brief += [("GFLOPs interval", Column(cost, _gflops)), *SHORTER, (cost, None)]
-    return [*((name, None) for name in own), *brief]
+    return [
+        *((name, name, None) for name in own),
+        ("Speed-up interval", "Speed-up", _speedup_column(bool(shown.throughput), interval=False)),
+        ("GFLOPs interval", cost, replace(GFLOPS, header=cost, show=_gflops)),
+        ("what untrained ones lack", "Reducer", _reducer_column(frame, _shortly_marked)),
+        ("rate as asked", "Rate", replace(RATE, show=_rate)),
+        ("the word untrained (*)", "Reducer", _reducer_column(frame, _starred)),
+        (cost, cost, None),
+        *((name, name, None) for name in (shown.throughput or IM_S.header, "Speed-up")),
+    ]
 
 
 def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
@@ -191,53 +207,40 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
 
     Reasons of failures stand below, too. Several (task, model, ...) stand below each other in one table.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     parts = list(groups(frame))
-    columns, left_out = _fitting(frame, width or Console().width)
+    rows = [row for part in parts for row in part.frame.itertuples()]
     said = dict.fromkeys(line for part in parts for line in (circumstances(part), *notes(part)))
-    said |= {f"No room for: {', '.join(left_out)}; see table.md.": None} if left_out else {}
-    heading, caption = title(parts[0]) if len(parts) == 1 else "", "\n".join(said)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(heading) if heading else None)
-    table.caption, table.caption_justify = Text(caption), "left"
-    for column in columns:
-        table.add_column(Text("\n".join(_two_lines(column))), justify="right" if column.numeric else "left")
+    steps = [(name, header, _field(instead, rows)) for name, header, instead in _shorter(frame)]
+    styles = {i: colour for i, row in enumerate(rows) if (colour := STYLES.get(row.status))}
+    return console.console_table(
+        [_field(column, rows) for column in columns_for(frame)], width or terminal_width(), steps,
+        title=title(parts[0]) if len(parts) == 1 else "", notes=list(said), elsewhere="; see table.md",
+        sections=_sections(parts), styles=styles,
+    )  # fmt: skip
+
+
+def _field(column: Column | None, rows: list[Any]) -> Field | None:
+    if column is None:
+        return None
+    cells = [_without_reason(row, column.show(row)) for row in rows]
+    return Field(column.header, cells, column.numeric, column.names, whole=True)
+
+
+def _without_reason(row: Any, cell: str) -> str:
+    """'failed', and not why, which stands below the table."""
+    return row.status if cell.startswith(f"{row.status}: ") else cell
+
+
+def _sections(parts: list[Group]) -> dict[int, str]:
+    """A line between two reducers, and before each (task, model, ...) what it is, if there are several."""
+    found, number = {}, 0
     for part in parts:
-        if len(parts) > 1:
-            table.add_row(Text(title(part), style="bold"), end_section=True)
         for block in _blocks(part):
-            for row in block:
-                style = {"failed": "red", "running": "yellow"}.get(row.status)
-                cells = (column.show(row).split(": ")[0] for column in columns)  # "failed: reason"
-                table.add_row(*map(Text, cells), style=style)
-            table.add_section()
-    return table
-
-
-def _fitting(frame: pd.DataFrame, width: int) -> tuple[list[Column], list[str]]:
-    """(columns that fit into `width` characters, what was left out for it)."""
-    columns, left_out, rows = columns_for(frame), [], list(frame[frame.status == "done"].itertuples())
-
-    def needed(column: Column) -> int:
-        return 2 + max(map(len, [*(column.show(row) for row in rows), *_two_lines(column)]))
-
-    for name, instead in _shorter(frame):
-        room = 2 + sum(map(needed, columns))
-        if room <= width:
-            break
-        header = instead.header if instead else name
-        shorter = [instead if column.header == header else column for column in columns]
-        shorter = [column for column in shorter if column]
-        if 2 + sum(map(needed, shorter)) < room:
-            columns, left_out = shorter, [*left_out, name]
-    return columns, left_out
-
-
-def _two_lines(column: Column) -> list[str]:
-    return column.header.split(" ", 1)
+            found[number] = ""
+            number += len(block)
+        if len(parts) > 1:
+            found[number - len(part.frame)] = title(part)
+    return found
 
 
 def _blocks(group: Group) -> list[list[Any]]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-NO_DATA = "n/a"
+WIDE = 0.2  # of a speed: beyond, an interval is not symmetric about it
+NO_DATA, EMBEDDED = "n/a", "embedded"
 
 
 def known(value: Any) -> bool:
@@ -76,10 +80,12 @@ def score(
 
 
 def speed(value: float, low: float, high: float) -> str:
-    """Images per second ± half the interval, 3 significant digits at most."""
+    """Images per second ± half the interval, 3 significant digits at most; a wide interval itself: '70 [7, 640]'."""
     if not known(value) or not known(low) or not known(high):
         return significant(value, 3)
     half = (high - low) / 2
+    if half > WIDE * value:
+        return f"{significant(value, 2)} [{significant(low, 2)}, {significant(high, 2)}]"
     return significant(value, 3, half) + (f" ± {significant(half, 2 if half >= 10 else 1)}" if half > 0 else "")
 
 
@@ -92,9 +98,46 @@ def ratio(value: float, low: float, high: float) -> str:
 
 def reducer_label(reducer: str, options: str, mark: str = "") -> str:
     """A reducer's name, with a mark and its options if any: 'a (untrained, x=1)'; of a file, without folders."""
+    return method_label(reducer.rsplit("/", 1)[-1], options, mark)
+
+
+def method_label(name: str, options: str, mark: str = "") -> str:
+    """The same of a name that is short enough already."""
     said = [mark] if mark else []
-    said += [f"{name}={value}" for name, value in (json.loads(options) if options else {}).items()]
-    return reducer.rsplit("/", 1)[-1] + (f" ({', '.join(said)})" if said else "")
+    said += [f"{option}={value}" for option, value in (json.loads(options) if options else {}).items()]
+    return name + (f" ({', '.join(said)})" if said else "")
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Every path with no more of its folders than tell it from the others."""
+    parts = {path: path.split("/") for path in paths}
+    tails = {path: ["/".join(split[-length:]) for length in range(1, len(split) + 1)] for path, split in parts.items()}
+    shared = Counter(tail for path in tails for tail in set(tails[path]))
+    return {path: next((tail for tail in tails[path] if shared[tail] == 1), path) for path in tails}
+
+
+def short_origins(sources: Iterable[str | None]) -> dict[str | None, str]:
+    """Where weights are from, by their source as it is stored: short names, no two alike.
+
+    A file's name, or its folder's, since every training calls its file alike; 'embedded' for what comes with the suite.
+    """
+    places = {source: _place(source) for source in sources if source}
+    short = short_names({EMBEDDED, *places.values()})
+    return {source: short[place] for source, place in places.items()}
+
+
+def _place(source: str) -> str:
+    if source.startswith(f"{EMBEDDED}:"):
+        return EMBEDDED
+    path = Path(source)
+    return str(path.parent) if path.stem == "weights" and path.parent.name else source
+
+
+def training_of(learned: str | None, source: str | None, origins: Mapping[str | None, str]) -> str:
+    """'', 'untrained embedding' (or what else the method learns), or 'trained: ORIGIN'."""
+    if source:
+        return f"trained: {origins[source]}"
+    return f"untrained {learned}" if learned else ""
 
 
 def is_untrained(training: str) -> bool:
@@ -126,8 +169,9 @@ def spread(value: str, low: str, high: str) -> str:
 
 
 def row_label(row: Any) -> str:
-    """One row's name in a sentence: 'tome r=13'."""
-    return f"{reducer_label(row.reducer, row.options)} {row.rate if known(row.rate) else ''}".strip()
+    """One row's name in a sentence: 'tome r=13', 'mctf (trained) r=13'."""
+    label = reducer_label(row.reducer, row.options, training_mark(row.training, short=True))
+    return f"{label} {row.rate if known(row.rate) else ''}".strip()
 
 
 def shorten(text: str, width: int) -> str:

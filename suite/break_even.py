@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from reports.batch_speed import SpeedUp, break_even, draw_batch_speed
-from reports.text import ratio, reducer_label
+from reports.text import rate_label, ratio
 from suite.analyse.sheet import Sheet
 from suite.ask import BASELINE
 from suite.batches import sample_images, timing_batch
 from suite.engine import SOLVED_ON
 from suite.errors import RequestError
+from suite.estimate import method_labels
 from suite.handle import Handle
 from suite.measure.machine import device_name
 from suite.measure.speed import SpeedResult, measure_speed
@@ -77,18 +78,22 @@ def _stored(out: Path, device: str) -> dict[str, Any]:
 
 def _prepared(plan: Plan, stored: dict[str, Any]) -> tuple[dict[str, str], dict[str, Handle]]:
     """Names and handles of the methods by the plan's keys, which change with whatever changes the numbers."""
-    names, handles = {}, {}
+    names, handles, labels = {}, {}, method_labels(plan.asks)
     for key, ask in plan.asks.items():
         if ask.reducer == BASELINE:
             continue
         cell = stored["cells"].setdefault(key, {"reducer": ask.reducer, "rate": ask.rate, "batches": {}})
         if "resolved_rate" not in cell:
             cell["resolved_rate"] = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
-        weights = f"@{ask.weights[0].rpartition('/')[2]}" if ask.weights else ""
-        names[key] = f"{reducer_label(ask.reducer, '')}{weights} {cell['resolved_rate']}".strip()
+        names[key] = f"{labels[key]} {cell['resolved_rate']}".strip()
         handles[key] = plan.handle(ask, cell["resolved_rate"])
     if not handles:
         raise RequestError("--reducers: no method is left to be timed; name some, such as --reducers tome,evit")
+    if len(set(names.values())) < len(names):  # two targets may come to the same rate
+        names = {
+            key: f"{labels[key]} {rate_label(plan.asks[key].rate, stored['cells'][key]['resolved_rate'])}"
+            for key in names
+        }
     return names, handles
 
 
@@ -96,7 +101,10 @@ def _sheet(plan: Plan, stored: dict[str, Any], names: Mapping[str, str], batches
     spec = plan.spec
     timed = {key: {b: SpeedResult(**stored["cells"][key]["batches"][str(b)]) for b in batches} for key in names}
     curves = {
-        names[key]: [SpeedUp(b, one.speedup, one.speedup_low, one.speedup_high) for b, one in of.items()]
+        names[key]: [
+            SpeedUp(b, one.speedup, one.speedup_low, one.speedup_high, one.noisy and one.aa_low is not None)
+            for b, one in of.items()
+        ]
         for key, of in timed.items()
     }
     verdicts = {name: break_even(points) for name, points in curves.items()}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from reports.console import fields_of
 from suite.cli_analyse import analysing
 from suite.cli_flags import asked, with_flags
 from suite.cli_gate import baselines, check_command, compare_command
@@ -21,6 +20,7 @@ from suite.cli_train import EXTRA, train_command
 from suite.cli_view import viewing
 from suite.errors import LEFT_OUT, RequestError
 from suite.heap import keep_freed_memory
+from suite.terminal import complain, print_fitted, print_table, say
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -29,7 +29,6 @@ DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(listing, name="list")
 app.add_typer(viewing, name="view")
-out_console, err_console = Console(), Console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -56,7 +55,7 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     show(results.out)
     failed = results.failed
     for reason in failed:
-        err_console.print(f"failed: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        complain(f"failed: {reason}", style="red")
     raise typer.Exit(FAILED_CELLS if failed else DONE)
 
 
@@ -65,10 +64,10 @@ def show(out: Path) -> None:
     from reports.frame import load_frame
     from reports.tables import console_table
 
-    out_console.print(console_table(load_frame(out)))
+    print_fitted(console_table(load_frame(out)))
     page = out / "report" / "index.html"
     written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
-    out_console.print(written, highlight=False, markup=False, soft_wrap=True)
+    say(written)
 
 
 @app.command("plan")
@@ -81,16 +80,12 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
 
     plan = make_plan(make_spec(asked(config, flags)))
     rows, seconds = estimate(plan)
-    table = Table("reducer", "rate", "state", "images to do", title=f"{plan.spec.task} / {plan.spec.model}")
-    for row in rows:
-        table.add_row(row.reducer, row.rate or "-", row.state, str(row.images))
-    out_console.print(table)
+    lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
+    headers = ("Reducer", "Rate", "State", "Images to do")
+    print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
     for line in plan.skipped:
-        out_console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    out_console.print(
-        f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation on this machine",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        say(f"left out: {line}")
+    say(f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation on this machine")
 
 
 @app.command("report")
@@ -103,7 +98,7 @@ def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run.")]
     _, notes = write_report(out)
     show(out)
     for note in notes:
-        err_console.print(note, highlight=False, markup=False, soft_wrap=True)
+        complain(note)
 
 
 @app.command("doctor")
@@ -111,13 +106,11 @@ def doctor_command() -> None:
     """Say what works here: device, packages, weights, Java, and what to install where something is missing."""
     from suite.doctor import diagnose
 
-    table, findings = Table("item", "state", "detail"), list(diagnose())
-    for found in findings:
-        table.add_row(found.item, found.state, found.detail)
-    out_console.print(table)
+    findings = list(diagnose())
+    print_table(fields_of(("Item", "State", "Detail"), [[found.item, found.state, found.detail] for found in findings]))
     for found in findings:
         if found.command:  # a table would break it into pieces
-            out_console.print(f"for {found.item}:\n{found.command}", highlight=False, markup=False, soft_wrap=True)
+            say(f"for {found.item}:\n{found.command}")
 
 
 app.command("train", context_settings=EXTRA)(train_command)

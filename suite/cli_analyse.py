@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Column, Table
-from rich.text import Text
 
-from suite.cli_train import EXTRA, err_console, options_of, out_console, say, settings_of
+from reports.console import fields_of
+from suite.cli_train import EXTRA, options_of, settings_of
 from suite.errors import RequestError
+from suite.terminal import complain, err_console, print_table, say
 
 if TYPE_CHECKING:
     from suite.analyse.sheet import Sheet
@@ -193,19 +192,12 @@ def show(sheet: "Sheet", folder: Path) -> None:
     from suite.analyse.sheet import write_sheet
 
     files = write_sheet(sheet, folder)
-    sides = ["left"] * sheet.names + ["right"] * (len(sheet.headers) - sheet.names)
-    columns = [Column(header, justify=side, overflow="fold") for header, side in zip(sheet.headers, sides)]
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.title, table.caption, table.caption_justify = Text(sheet.title), Text("\n".join(sheet.notes)), "left"
-    before = ""
-    for line in sheet.lines:
-        if before and line[0] != before and sheet.grouped:
-            table.add_section()
-        same, before = sheet.grouped and line[0] == before, line[0]
-        table.add_row(*map(Text, ["" if same else line[0], *line[1:]]))
-    out_console.print(table)
+    fields = fields_of(sheet.headers, sheet.lines, sheet.names, words=sheet.names)
+    begins = [line[0] for line in sheet.lines]
+    sections = {i: "" for i in range(1, len(begins)) if sheet.grouped and begins[i] != begins[i - 1]}
+    print_table(fields, title=sheet.title, notes=sheet.notes, sections=sections)
     say(f"written: {', '.join(str(file) for file in files)}")
     for reason in sheet.failed:
-        err_console.print(f"failed: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        complain(f"failed: {reason}", style="red")
     if sheet.failed:
         raise typer.Exit(FAILED_CELLS)

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
+from reports.console import fields_of
 from suite.cli_flags import FLAGS, asked
-from suite.cli_train import err_console, out_console, say
+from suite.terminal import complain, err_console, print_table, say
 
 if TYPE_CHECKING:
     from suite.gate.report import Report
@@ -88,13 +85,11 @@ def check_command(
     show(report)
     for line in reasons(report):
         say(line)
-    out_console.print(headline(report), style="red" if report.verdict == REGRESSED else "bold", **PLAIN)
+    say(headline(report), style="red" if report.verdict == REGRESSED else "bold")
     write(report, markdown, junit)
     raise typer.Exit(EXIT[report.verdict])
 
 
-LOG_WIDTH = 240
-PLAIN = {"highlight": False, "markup": False, "soft_wrap": True}
 OWN = {
     "margin": MARGIN, "alpha": ALPHA, "tolerance": TOLERANCE, "allow_different": ALLOW, "contract": CONTRACT,
     "markdown": MARKDOWN, "junit": JUNIT, "folder": BASELINES,
@@ -132,7 +127,7 @@ def save_command(
     path = baseline_path(name, folder)
     written, left_out = save_baseline(load_side(source, folder), path, force)
     for entry in left_out:
-        err_console.print(f"left out: {entry.label} is {entry.status}: {entry.reason or 'not finished'}", **PLAIN)
+        complain(f"left out: {entry.label} is {entry.status}: {entry.reason or 'not finished'}")
     say(f"baseline: {path}, {len(written)} cells, {path.stat().st_size / 1024:.0f} KiB")
 
 
@@ -160,34 +155,25 @@ def show_command(
     from suite.gate.baseline import baseline_path, read_baseline
 
     side = read_baseline(baseline_path(name, folder), name)
-    table = Table("method", "rate", "came to", Column("GFLOPs", justify="right"), Column("FLOPs (%)", justify="right"))
-    for entry in side.entries:
-        cost = [gflops(entry.gmacs), percent(entry.reduction, signed=True)]
-        table.add_row(*map(Text, [entry.method, entry.rate or "–", entry.resolved_rate or "–", *cost]))
-    out_console.print(table)
+    lines = [
+        [entry.method, entry.rate or "–", entry.resolved_rate or "–", gflops(entry.gmacs),
+         percent(entry.reduction, signed=True)]
+        for entry in side.entries
+    ]  # fmt: skip
+    print_table(fields_of(("Method", "Rate", "Came to", "GFLOPs", "FLOPs (%)"), lines, names=2, words=3))
     for key, value in side.identity.items():
         say(f"{key}: {value}")
 
 
 def show(report: Report) -> None:
     """Print a comparison and how to read it."""
-    from suite.gate.render import fitted, notes, table, title
+    from reports.console import spare
+    from suite.gate.render import SPARE, notes, table, title
 
     if report.rows:
         headers, *lines = table(report)
-        # a log has no width that rows would have to be broken for
-        console = out_console if out_console.is_terminal else Console(width=LOG_WIDTH)
-        widths, left_out = fitted(headers, lines, console.width)
-        columns = [
-            Column(Text(header), justify="left" if place < 2 else "right", overflow="fold", width=width)
-            for place, (header, width) in enumerate(widths.items())
-        ]
-        shown = Table(*columns, box=box.SIMPLE_HEAD, padding=0, title=Text(title(report)))
-        for line in lines:
-            shown.add_row(*(Text(cell) for header, cell in zip(headers, line, strict=True) if header in widths))
-        console.print(shown)
-        if left_out:
-            say(f"No room for: {', '.join(left_out)}; a wider terminal or --markdown FILE shows all.")
+        more = "; a wider terminal or --markdown FILE shows all"
+        print_table(fields_of(headers, lines, names=2, words=2), spare(SPARE), title=title(report), elsewhere=more)
     for note in notes(report):
         say(note)
 

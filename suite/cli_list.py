@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+
+from reports.console import fields_of
+from suite.terminal import print_table
 
 DONE, FAILED = 0, 1
 
 listing = typer.Typer(help="What there is: reducers, models, tasks, recipes.", invoke_without_command=True)
-out_console = Console()
 
 
 @listing.callback()
@@ -34,15 +34,15 @@ def list_reducers_command() -> None:
     """Registered reducers: what they need, the rates they take and their options."""
     from suite.reducers import list_reducers, reducer_class, reducer_options
 
-    table = Table("reducer", "training", "rates", Column("options", overflow="fold"), "what it does")
+    lines = []
     for name in list_reducers():
         cls = reducer_class(name)
-        rates = ", ".join((*cls.rates, "flops")) if cls.rates else "-"
+        rates = ", ".join((*cls.rates, "flops")) if cls.rates else "–"
         training = f"needs training: {cls.learned}" if cls.learned else "training-free"
         options = ", ".join(f"{key}={value!r}" for key, value in reducer_options(name).items())
         about = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        table.add_row(name, training, rates, options or "-", " ".join(about.split()))
-    out_console.print(table)
+        lines.append([name, training, rates, options or "–", " ".join(about.split())])
+    print_table(fields_of(("Reducer", "Training", "Rates", "Options", "What it does"), lines))
 
 
 @listing.command("models")
@@ -76,15 +76,15 @@ def list_recipes_command(
     from suite.train.recipe import REGISTERED, list_recipes, make_recipe
 
     if method is None:
-        table = Table("method", "trains", "on", Column("numbers are from", overflow="fold"))
+        headers, lines = ("Method", "Trains", "On", "Numbers are from"), []
         for name in list_recipes():
             recipe = make_recipe(name)
             trains = "the whole model" if recipe.backbone else "the method alone"
-            table.add_row(name, trains, ", ".join(recipe.kinds), recipe.source)
+            lines.append([name, trains, ", ".join(recipe.kinds), recipe.source])
     else:
         recipe = make_recipe(method)
         about = {name: field.description or "" for name, field in REGISTERED[method].model_fields.items()}
-        table = Table("flag", "default", Column("what it is", overflow="fold"))
+        headers, lines = ("Flag", "Default", "What it is"), []
         for name, value in recipe.model_dump().items():
-            table.add_row(f"--{name.replace('_', '-')}", "none" if value is None else str(value), about[name])
-    out_console.print(table)
+            lines.append([f"--{name.replace('_', '-')}", "none" if value is None else str(value), about[name]])
+    print_table(fields_of(headers, lines))

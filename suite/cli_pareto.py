@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from suite.cli_flags import asked
-from suite.cli_train import err_console, out_console, say
 from suite.errors import RequestError, unknown
+from suite.terminal import complain, err_console, print_fitted, say
 
 
 def items(texts: list[str] | None) -> list[str]:
@@ -29,6 +29,7 @@ def pareto_command(
     out: Annotated[Path | None, typer.Option(help="Folder. [RUN/report/pareto of the first run]")] = None,
 ) -> None:
     """Curves of one or several runs in one figure, and what they come to: hypervolume, mean differences, ranks."""
+    from reports.console import terminal_width
     from reports.curve_table import curve_table, write_curve_table
     from reports.layers import layers_of
     from reports.overlay import AXES, write_overlay
@@ -44,9 +45,9 @@ def pareto_command(
     table = curve_table(layers, against)
     files, notes = write_overlay(layers, folder, widths[width], items(x) or AXES, items(published))
     files += write_curve_table(table, folder)
-    out_console.print(table.console(out_console.width))
+    print_fitted(table.console(terminal_width()))
     for note in notes:
-        err_console.print(note, highlight=False, markup=False, soft_wrap=True)
+        complain(note)
     say(f"written: {', '.join(str(file) for file in files)}")
 
 

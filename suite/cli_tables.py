@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
+from reports.console import fields_of
 from suite.errors import RequestError, unknown
+from suite.terminal import print_fitted, print_table
 
 DONE, UNMEASURED = 0, 1
-out_console = Console()
-LOG_WIDTH = 140
 
 Name = Annotated[str | None, typer.Argument(help="Which table; without a name, all are listed.")]
 
@@ -129,9 +127,7 @@ def show(frame: Any, format: str | None) -> None:
     from reports.paper_tables import console_tables, render
 
     if format is None:
-        # a log has no width that rows would have to be broken for
-        console = out_console if out_console.is_terminal else Console(width=LOG_WIDTH)
-        console.print(*console_tables(frame, console.width), sep="")
+        print_fitted(*console_tables(frame))
     else:
         sys.stdout.write(render(frame, format))
 
@@ -139,17 +135,11 @@ def show(frame: Any, format: str | None) -> None:
 def list_tables() -> None:
     from suite.papers import paper_tables
 
-    listed = Table(
-        Column("name", no_wrap=True),
-        Column("table", overflow="fold"),
-        Column("rows", justify="right"),
-        "measurable",
-        "figures",
-    )
+    lines = []
     for table in paper_tables().values():
         rows = table.rows() if not table.absent else table.unprinted
         ways = sum(not isinstance(table.way(row), str) for row in rows) if not table.absent else len(rows)
         primary = all(row.primary for row in rows) if not table.absent else True
         figures = "cannot be read" if table.absent else "published" if primary else "read elsewhere"
-        listed.add_row(table.name, table.title, str(len(rows)), str(ways), figures)
-    out_console.print(listed)
+        lines.append([table.name, table.title, str(len(rows)), str(ways), figures])
+    print_table(fields_of(("Name", "Table", "Rows", "Measurable", "Figures"), lines))

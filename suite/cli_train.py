@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from suite.errors import RequestError
+from suite.terminal import err_console, say
 
-out_console, err_console = Console(), Console(stderr=True)
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -50,10 +49,6 @@ def train_command(
     say(f"measure it: run_bench.py run{where}{same} --reducers {method}@{trained.weights}")
     if trained.model:
         say(f"the whole model: --checkpoint {trained.model}")
-
-
-def say(text: str) -> None:
-    out_console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def settings_of(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:

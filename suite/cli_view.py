@@ -8,13 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from suite.cli_flags import asked, with_flags
-from suite.cli_train import err_console, say
+from suite.terminal import complain, say
 
 viewing = typer.Typer(help="Pictures of what a model makes of its tokens.", no_args_is_help=True)
-
-
-def complain(text: str) -> None:
-    err_console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @viewing.command("masks")

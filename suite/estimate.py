@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 
+from reports.order import method_order, rate_order
+from reports.text import method_label, short_names, short_origins, training_mark, training_of
+from suite.ask import Ask
 from suite.batches import sample_images
 from suite.measure.timing import synchronize
 from suite.plan import Plan, resolve_device
@@ -22,6 +27,7 @@ PROBE_BATCH, PROBED = 8, 16  # images of a forward; samples whose views are coun
 class Row:
     """A cell and what is left of it.
 
+    reducer: the method with its options and training.
     state: 'to do', 'partly done', 'to score' (all predicted, no scores yet), 'done' or 'failed'.
     images: how many are not predicted yet.
     """
@@ -39,12 +45,41 @@ def estimate(plan: Plan) -> tuple[list[Row], float]:
     missing = {record["id"] for record in folder.read_missing()}
     ids = [sample.id for sample in plan.task.samples]
     batches = [[id for id in ids[i : i + size] if id not in missing] for i in range(0, len(ids), size)]
-    rows = []
-    for key, ask in plan.asks.items():
+    rows, labels = [], method_labels(plan.asks)
+    for key in sorted(plan.asks, key=lambda key: _order(plan.asks[key])):
+        ask = plan.asks[key]
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
-        rows.append(Row(ask.reducer, ask.rate, state_of(cell, left, len(ids)), left))
+        rows.append(Row(labels[key], ask.rate, state_of(cell, left, len(ids)), left))
     return rows, sum(row.images for row in rows) * seconds_per_image(plan)
+
+
+def method_labels(asks: Mapping[str, Ask]) -> dict[str, str]:
+    """Key -> what the cell's method is called in every table; no two methods are called alike."""
+    origins = short_origins(_source(ask) for ask in asks.values())
+    names = short_names(ask.reducer for ask in asks.values())
+    return {
+        key: method_label(names[ask.reducer], _options(ask), training_mark(_training(ask, origins)))
+        for key, ask in asks.items()
+    }
+
+
+def _training(ask: Ask, origins: Mapping[str | None, str]) -> str:
+    made = ask.make()
+    return training_of(None if made.trained else made.learned, _source(ask), origins)
+
+
+def _order(ask: Ask) -> tuple[object, ...]:
+    trained = f"trained: {_source(ask)}" if ask.weights else ""
+    return *method_order(ask.reducer, _options(ask), trained), *rate_order(ask.rate)
+
+
+def _options(ask: Ask) -> str:
+    return json.dumps(ask.options, sort_keys=True) if ask.options else ""
+
+
+def _source(ask: Ask) -> str | None:
+    return ask.weights[0] if ask.weights else None
 
 
 def state_of(cell: CellFolder, left: int, images: int) -> str:

@@ -21,6 +21,7 @@ LAYERS = (
     (
         *("suite.cli_view", "suite.cli_flags", "suite.cli_train", "suite.cli_analyse", "suite.cli_list"),
         *("suite.cli_gate", "suite.cli_pareto", "suite.cli_tables"),
+        "suite.terminal",
     ),
     ("suite",),
     ("suite.break_even",),

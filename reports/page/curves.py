@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports.frame import AGREEMENT, INTERVAL, Group
 from reports.page.markers import look
-from reports.points import plots_of, series_of, valid_points
+from reports.points import bounds, is_noisy, plots_of, series_of, valid_points
 from reports.style import styles_for
 from reports.text import is_untrained, known, reducer_label, row_label, training_mark
 from suite.store.folder import RunFolder
@@ -45,6 +45,8 @@ def axes_of(group: Group) -> list[dict[str, Any]]:
                     "short": SHORT.get(plot.x, plot.label),
                     "fewer": plot.fewer_is_better,
                     "keys": list(points.index),
+                    "ends": dict(zip(points.index, zip(*bounds(points, plot), strict=True), strict=True)),
+                    "noisy": is_noisy(group, plot),
                     "notes": note,
                 }
             )
@@ -67,6 +69,7 @@ def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]])
     """One cell's coordinates; scores as people read them."""
     return {
         "x": {axis["name"]: getattr(row, axis["name"]) for axis in axes if row.Index in axis["keys"]},
+        "ends": {axis["name"]: axis["ends"][row.Index] for axis in axes if row.Index in axis["keys"]},
         "y": {
             score["name"]: [score["scale"] * getattr(row, score["name"] + end) for end in INTERVAL] for score in scores
         },

@@ -103,7 +103,9 @@ def page_data(out: Path, parts: list[Group], series: list[dict[str, Any]]) -> di
                 }
             )
     for group in about:
-        group["axes"] = [{name: value for name, value in axis.items() if name != "keys"} for axis in group["axes"]]
+        group["axes"] = [
+            {name: value for name, value in axis.items() if name not in ("keys", "ends")} for axis in group["axes"]
+        ]
     return {"groups": about, "series": series, "cells": cells, "compare": None}
 
 

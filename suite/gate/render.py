@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from reports.markup import markdown_row, markdown_rule
 from reports.text import NO_DATA, gflops, percent, rate_label, ratio
@@ -74,26 +74,6 @@ def known(cell: str) -> bool:
     return cell not in ("", NO_DATA)
 
 
-def fitted(headers: list[str], lines: list[list[str]], width: int) -> tuple[dict[str, int], list[str]]:
-    """Columns with their widths, so that a terminal `width` characters wide breaks no word, and what has no room."""
-    cells = {header: [header, *(line[i] for line in lines)] for i, header in enumerate(headers)}
-    least = {header: max(len(word) for cell in column for word in cell.split()) for header, column in cells.items()}
-    room, left_out = width - 1, []
-    for header in SPARE:
-        if sum(least.values()) + len(least) <= room:
-            break
-        if least.pop(header, None):
-            left_out.append(header)
-    widths = {header: max(map(len, cells[header])) for header in least}
-    while sum(widths.values()) + len(widths) > room:
-        widest = max(widths, key=lambda header: widths[header] - least[header])
-        if widths[widest] == least[widest]:
-            break
-        widths[widest] -= 1
-    wide = sum(widths.values()) + 2 * len(widths) <= room
-    return {header: width + wide for header, width in widths.items()}, left_out
-
-
 def check_headers(report: Report) -> list[str]:
     label = report.shown.metrics[0].label
     return ["NEW", "BASE", "GFLOPs", "FLOPs", label, "Difference", "At least", "p", "Speed", "Memory", "Verdict"]
@@ -101,9 +81,9 @@ def check_headers(report: Report) -> list[str]:
 
 def check_lines(report: Report) -> list[list[str]]:
     return [
-        [_rate(row.match.new), _rate(row.match.base), *_costs(row), *_scores(row), _bound(row), _p(row.adjusted),
+        [*names, *_costs(row), *_scores(row), _bound(row), _p(row.adjusted),
          _pace(row.pace), _memory(row), row.verdict]
-        for row in report.rows
+        for row, names in zip(report.rows, cell_names(report.rows), strict=True)
     ]  # fmt: skip
 
 
@@ -168,8 +148,29 @@ def _default_margin(report: Report) -> str:
     return "0.5 points" if report.shown.metrics[0].name in SHARES else "1 % of BASE's score"
 
 
-def _rate(entry: Entry | None) -> str:
-    return "–" if entry is None else rate_label(entry.rate, entry.resolved_rate).rpartition("→ ")[2]
+def cell_names(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """NEW and BASE of every row, in as few words as tell all rows apart: what the rate came to, or the rate as asked
+    too, or the method with it; the latter where there are several methods.
+    """
+    sides = [(row.match.new, row.match.base) for row in rows]
+    several = any(len({pair[i].method for pair in sides if pair[i]}) > 1 for i in (0, 1))
+    for say in (_method_and_rate,) if several else (_came_to, _rate, _method_and_rate):
+        names = [tuple("–" if entry is None else say(entry) for entry in pair) for pair in sides]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _came_to(entry: Entry) -> str:
+    return _rate(entry).rpartition("→ ")[2]
+
+
+def _rate(entry: Entry) -> str:
+    return rate_label(entry.rate, entry.resolved_rate)
+
+
+def _method_and_rate(entry: Entry) -> str:
+    return entry.method if not entry.rate else f"{entry.method} {_rate(entry)}"
 
 
 def _costs(row: Row) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from reports.console import fields_of, fit, spare
 from reports.frame import groups, load_frame
 from reports.headings import notes
 from suite.engine import execute
@@ -22,7 +23,7 @@ from suite.gate.compare import compare
 from suite.gate.contract import prove
 from suite.gate.junit import junit
 from suite.gate.pairing import left_out, same_cost
-from suite.gate.render import fitted, headline, markdown, reasons, table
+from suite.gate.render import SPARE, headline, markdown, reasons, table
 from suite.gate.report import Report
 from suite.gate.select import load_side
 from suite.gate.side import Entry, Side
@@ -204,13 +205,11 @@ def test_a_narrow_terminal_breaks_no_word_and_says_what_it_has_no_room_for(writt
     headers, *lines = table(compare(f"{written}:tome", f"{written}:evit"))
     assert "Speed" not in headers  # nothing was timed
     for width, complete in ((200, True), (60, False)):
-        widths, left_out = fitted(headers, lines, width)
-        assert sum(widths.values()) + len(widths) < width
+        shown, left_out = fit(fields_of(headers, lines, names=2), width, spare(SPARE))
         assert complete == (not left_out)
-        assert {*widths, *left_out} == set(headers)
-        for header, cells in zip(headers, zip(*lines, strict=True), strict=True):
-            words = [word for cell in (header, *cells) for word in cell.split()]
-            assert header in left_out or max(map(len, words)) <= widths[header]
+        assert {*(field.header for field in shown), *left_out} == set(headers)
+        words = [max(len(word) for cell in (field.header, *field.cells) for word in cell.split()) for field in shown]
+        assert all(field.least >= longest for field, longest in zip(shown, words, strict=True))
 
 
 def test_a_methods_own_name_comes_before_that_of_its_variants(written):

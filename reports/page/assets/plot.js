@@ -6,23 +6,24 @@ const CONFIG = {
   toImageButtonOptions: { format: "svg", filename: "pareto" },
 };
 
-// The cells that no other one beats in one coordinate and equals or beats in the other; as in reports/points.py.
+// The points that surely no other one beats, whatever their intervals leave open; as in reports/points.py.
 function frontierOf(points, fewer) {
-  const sign = fewer ? 1 : -1, kept = [];
-  let best = -Infinity;
-  for (const [x, y] of [...points].sort((a, b) => sign * (a[0] - b[0]) || b[1] - a[1])) {
-    if (y > best) {
-      best = y;
-      kept.push([x, y]);
-    }
-  }
-  return kept.sort((a, b) => a[0] - b[0]);
+  const [best, worst] = fewer ? ["left", "right"] : ["right", "left"], sign = fewer ? 1 : -1;
+  const beats = (other, point) => other.y >= point.y && sign * other[best] <= sign * point[worst] && (other.x !== point.x || other.y !== point.y);
+  return points.filter((point) => !points.some((other) => beats(other, point))).map(({ x, y }) => [x, y]).sort((a, b) => a[0] - b[0]);
+}
+
+// How far intervals of x are drawn: no more beyond the points than half of what these span; as in reports/curve_drawing.py.
+function withReach(points) {
+  const all = points.map((point) => point.x), low = Math.min(...all), high = Math.max(...all), half = (high - low) / 2 || high / 2;
+  return points.map((point) => ({ ...point, from: Math.max(point.left, low - half), to: Math.min(point.right, high + half) }));
 }
 
 // A low end that lets the best be told apart: what lies far below the middle would squeeze all else.
 function lowestShown(scores, best) {
   const sorted = [...scores].sort((a, b) => a - b), top = sorted.at(-1);
-  const reach = Math.max(2.5 * (top - sorted[Math.floor(sorted.length / 2)]), 1.15 * (top - Math.min(...best)) + 1);
+  const lowest = best.length ? Math.min(...best) : sorted[Math.floor(sorted.length / 4)];
+  const reach = Math.max(2.5 * (top - sorted[Math.floor(sorted.length / 2)]), 1.15 * (top - lowest) + 1);
   return sorted.find((score) => score >= top - reach);
 }
 
@@ -33,11 +34,11 @@ function layoutOf(x, y, extra = {}) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest", hoverdistance: 24,
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("--ink") },
-    margin: { l: 52, r: 12, t: 10, b: 44 },
+    margin: { l: 52, r: 12, t: extra.annotations?.length ? 26 : 10, b: 44 },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     xaxis: { ...axis, title: { text: narrow() ? x.replace(" (", "<br>(") : x, standoff: 8 }, ...extra.xaxis },
     yaxis: { ...axis, title: { text: y, standoff: 6 }, ...extra.yaxis },
-    shapes: extra.shapes || [],
+    shapes: extra.shapes || [], annotations: extra.annotations || [],
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--ink") },
   };
 }
@@ -51,6 +52,7 @@ function curveTrace(series, points, intervals) {
     x: points.map((point) => point.x), y: points.map((point) => point.y), customdata: points.map((point) => point.place),
     line: { color: shade, width: 1.6, dash: series.dash },
     marker: { color: shade, symbol: series.symbol, size: series.size, line: { color: series.filled ? colour("--ground") : shade, width: series.filled ? 0.7 : 1.4 } },
+    error_x: { visible: intervals && points.some((point) => point.from < point.to), type: "data", symmetric: false, array: points.map((point) => point.to - point.x), arrayminus: points.map((point) => point.x - point.from), thickness: 1, width: 2, color: shade },
     error_y: { visible: intervals, type: "data", symmetric: false, array: points.map((point) => point.high - point.y), arrayminus: points.map((point) => point.y - point.low), thickness: 1, width: 2, color: shade },
   };
 }
@@ -73,9 +75,10 @@ function startPlot(data, filters) {
       const x = cell.x[state.axis], score = cell.y[state.score];
       if (!filters.visible(cell) || x === undefined || x === null || !score || score[0] === null) return;
       const [y, low, high] = score;
-      points.push({ place, cell, x, y, low: Math.min(low ?? y, y), high: Math.max(high ?? y, y) });
+      const [left, right] = cell.ends[state.axis];
+      points.push({ place, cell, x, y, left, right, low: Math.min(low ?? y, y), high: Math.max(high ?? y, y) });
     });
-    return points;
+    return withReach(points);
   }
 
   function draw() {
@@ -89,8 +92,12 @@ function startPlot(data, filters) {
     }
     const points = visiblePoints(), traces = [], shapes = [], notes = [...axis.notes];
     const fair = points.filter((point) => point.cell.fair);
-    const best = frontierOf((fair.length ? fair : points).map((point) => [point.x, point.y]), axis.fewer);
-    if (byId("frontier").checked && points.length) {
+    const best = axis.noisy ? [] : frontierOf(fair.length ? fair : points, axis.fewer), annotations = [];
+    if (axis.noisy) {
+      const text = narrow() ? "Noisy: do not rank by these speeds" : "Noisy: do not rank by these speeds, so there is no frontier";
+      annotations.push({ text, xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { color: colour("--bad") } });
+    }
+    if (byId("frontier").checked && best.length) {
       traces.push({ type: "scatter", mode: "lines", hoverinfo: "skip", x: best.map(([x]) => x), y: best.map(([, y]) => y), line: { color: colour("--frontier"), width: 9, shape: "linear" }, opacity: 0.75 });
       if (fair.length < points.length) notes.push("untrained methods are not on the frontier");
     }
@@ -106,13 +113,12 @@ function startPlot(data, filters) {
       } else traces.push(curveTrace(data.series[series], of, byId("intervals").checked));
     }
     const yaxis = points.length ? rangeOf(points, best, notes) : {};
-    Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis }), CONFIG);
+    Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis, annotations }), CONFIG);
     byId("plot-notes").textContent = notes.join(" · ");
   }
 
   byId("score").addEventListener("change", (event) => { state.score = event.target.value; draw(); });
   for (const id of ["intervals", "frontier"]) byId(id).addEventListener("change", draw);
-  byId("intervals").checked = data.series.length <= 8;
   for (const [enter, leave] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
     byId("methods").addEventListener(enter, (event) => {
       const label = event.target.closest("[data-hue]");
