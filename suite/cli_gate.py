@@ -96,6 +96,9 @@ OWN = {
 }  # fmt: skip
 
 
+SAID = ("reducers", "reducer_file")  # by NEW and --against
+
+
 def with_own_flags(command: Any) -> Any:
     """Gives `check_command` the flags of a run behind its own."""
     own = inspect.signature(command).parameters
@@ -104,6 +107,7 @@ def with_own_flags(command: Any) -> Any:
     theirs = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in FLAGS.items()
+        if name not in SAID
     ]
     command.__signature__ = inspect.Signature([*required, *mine, *theirs])
     command.__annotations__ = {name: p.annotation for name, p in command.__signature__.parameters.items()}

@@ -22,7 +22,6 @@ TAKEN_OVER = (
     *("task", "data", "model", "checkpoint", "task_options", "limit", "batch_size", "image_size", "precision"),
     "allow_missing",
 )
-OWN = ("reducers", "reducer_file")
 
 
 def sweep_against(
@@ -32,7 +31,6 @@ def sweep_against(
 
     RequestError if BASE has several methods, or differs in what is not `allowed`, and for what `run` refuses.
     """
-    _refuse(values)
     if len(base.methods) != 1:
         raise RequestError(
             f"{base.name} has {', '.join(base.methods) or 'no method'}; say which one is meant: {base.name}:METHOD"
@@ -52,7 +50,6 @@ def sweep_against(
 
 def sweep_both(new: str, base: str, values: Mapping[str, Any], progress: Progress) -> tuple[Side, Side]:
     """NEW and BASE in one run, so that their speeds are measured side by side, at what the cells of BASE cost."""
-    _refuse(values)
     given = dict(values)
     if not given.get("rates"):
         given["flops"] = reached({**given, "reducers": [base]})
@@ -99,12 +96,6 @@ def _swept(values: dict[str, Any], methods: list[str], name: str, progress: Prog
 
 def _bare(method: str) -> str:
     return method if ".py:" in method else method.partition("@")[0]
-
-
-def _refuse(values: Mapping[str, Any]) -> None:
-    for name in OWN:
-        if values.get(name):
-            raise RequestError(f"--{name.replace('_', '-')} has no place here: NEW and --against say what is run")
 
 
 def _plain(text: str) -> str:

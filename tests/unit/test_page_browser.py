@@ -133,6 +133,38 @@ def test_the_frontier_is_python_s(page, wide):
     assert page.eval_on_selector("#plot", line) == [pytest.approx(point) for point in best]
 
 
+def test_intervals_of_score_and_speed_are_shown_from_the_start(page):
+    bars = "plot => plot.data.filter(one => one.customdata).map(one => [one.error_x.visible, one.error_y.visible])"
+    assert page.is_checked("#intervals")
+    assert all(vertical for _, vertical in page.eval_on_selector("#plot", bars))
+    page.check("#axis input[value=im_s]", force=True)
+    assert all(horizontal for horizontal, _ in page.eval_on_selector("#plot", bars))
+    page.check("#axis input[value=gmacs]", force=True)
+
+
+def test_speeds_that_must_not_be_ranked_have_no_frontier_and_the_plot_says_so(chromium, tmp_path):
+    noise = {"noisy": True, "aa_low": 0.3, "aa_high": 3.0}
+    out = write_run(tmp_path / "run", {"tome": 4.0, "evit": 3.0}, speed=noise)
+    write_page(out, load_frame(out))
+    page = open_page(chromium, out)
+    lines = "plot => plot.data.filter(one => !one.customdata).length"
+    assert page.eval_on_selector("#plot", lines) == 1
+    page.check("#axis input[value=im_s]", force=True)
+    assert page.eval_on_selector("#plot", lines) == 0
+    assert "do not rank by these speeds" in page.locator("#plot .annotation").text_content()
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 390])
+def test_a_wide_table_is_whole_or_scrolls_in_its_own_frame(chromium, wide, width):
+    page = open_page(chromium, wide, viewport={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    frame, table = page.eval_on_selector("#table .scroll", "frame => [frame.clientWidth, frame.scrollWidth]")
+    scrolls = page.eval_on_selector("#table .scroll", "frame => getComputedStyle(frame).overflowX") == "auto"
+    assert table <= frame or (scrolls and width < 1400)
+    page.context.close()
+
+
 def test_two_cells_compared_give_the_numbers_of_python(page, wide):
     outcomes = load_outcomes(wide, load_frame(wide))
     pairs, cells = compare_pairs(outcomes), len(outcomes.keys)

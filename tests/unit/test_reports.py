@@ -227,7 +227,8 @@ def test_tables_of_a_run_without_cells_are_empty_not_an_error(tmp_path):
         (significant(0.01234, 3), "0.0123"),
         (significant(float("nan"), 3), "n/a"),
         (speed(1234.0, 1200.0, 1268.0), "1230 ± 34"),
-        (speed(123.4, 83.0, 163.0), "123 ± 40"),
+        (speed(123.4, 103.0, 143.0), "123 ± 20"),
+        (speed(71.3, 7.4, 641.0), "71 [7.4, 640]"),
         (speed(98.76, 98.5, 99.1), "98.8 ± 0.3"),
         (gflops(4.5992), "4.599"),
         (gflops(31.749), "31.75"),
@@ -364,6 +365,46 @@ def test_the_frontier_keeps_what_no_other_point_beats():
     points = [(1.0, 80.0), (2.0, 85.0), (2.0, 84.0), (3.0, 85.0), (4.0, 90.0), (1.5, 70.0)]
     assert frontier(points, fewer_is_better=True) == [(1.0, 80.0), (2.0, 85.0), (4.0, 90.0)]
     assert frontier(points, fewer_is_better=False) == [(4.0, 90.0)]
+
+
+def test_what_intervals_leave_open_is_on_no_frontier():
+    points, fast = [(100.0, 90.0), (110.0, 89.0), (200.0, 80.0)], False
+    assert frontier(points, fast, [(99, 101), (105, 115), (180, 220)]) == points
+    assert frontier(points, fast, [(90, 112), (105, 115), (180, 220)]) == [points[0], points[2]]
+    assert frontier(points, fast, [(90, 112), (105, 190), (180, 220)]) == [points[0]]
+
+
+@pytest.mark.parametrize("methods", [["tome"], KNOWN])
+def test_a_figure_of_speeds_shows_the_intervals_of_every_point_in_both_coordinates(tmp_path, methods):
+    group = next(groups(load_frame(write_run(tmp_path / "run", dict.fromkeys(methods, 4.0)))))
+    for plot, coordinates in ((SPEED, 2), (FLOPS, 1)):
+        axes = draw(group, plot, FULL_WIDTH).axes[0]
+        spans = [np.ptp(segment, axis=0) for lines in axes.collections for segment in lines.get_segments()]
+        crossed = np.count_nonzero(np.array(spans) > 0, axis=0)
+        assert list(crossed > 0)[2 - coordinates :] == [True] * coordinates
+        assert crossed.sum() == coordinates * len(group.frame)
+        assert "median" not in axes.get_title(loc="left")
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+def test_speeds_that_must_not_be_ranked_have_no_frontier_and_no_bold_name_and_the_figure_says_so(tmp_path, width):
+    out = write_run(tmp_path / "run", {"tome": 4.0, "evit": 3.0}, speed={"noisy": True, "aa_low": 0.3, "aa_high": 3.0})
+    group = next(groups(load_frame(out)))
+    for plot, ranked in ((SPEED, False), (FLOPS, True)):
+        figure = draw(group, plot, width)
+        axes = figure.axes[0]
+        assert ("frontier" in [line.get_label() for line in axes.lines]) == ranked
+        assert ("frontier" in [text.get_text() for text in figure.legends[0].get_texts()]) == ranked
+        assert any(text.get_fontweight() == "bold" for text in axes.texts) == ranked
+        assert ("do not rank by these speeds" in axes.get_title(loc="left")) != ranked
+
+
+def test_an_interval_that_reaches_far_is_cut_where_the_points_can_still_be_told_apart(tmp_path):
+    out = write_run(tmp_path / "run", {"tome": 4.0})
+    rewrite(out / "cells" / "tome-flops--50" / "speed.json", im_s_high=1e6)
+    axes = draw(next(groups(load_frame(out))), SPEED, FULL_WIDTH).axes[0]
+    assert axes.get_xlim()[1] < 1000
+    assert "→ intervals end beyond the axis" in axes.get_title(loc="left")
 
 
 def test_matplotlib_is_imported_only_when_a_plot_is_drawn():
