@@ -61,10 +61,13 @@ def fields_of(
     words: int | None = None,
     whole: bool = False,
 ) -> list[Field]:
-    """Columns of lines: the first `names` name a row, those behind the first `words` (default: all) are numbers."""
+    """Columns of lines: the first `names` name a row, those behind the first `words` (default: all) are numbers.
+
+    whole: the cells of the others are not broken at spaces.
+    """
     columns = list(zip(*lines, strict=True)) or [()] * len(headers)
     return [
-        Field(header, cells, numeric=words is not None and i >= words, names=i < names, whole=whole)
+        Field(header, cells, numeric=words is not None and i >= words, names=i < names, whole=whole and i >= names)
         for i, (header, cells) in enumerate(zip(headers, columns, strict=True))
     ]
 

@@ -177,7 +177,9 @@ def show(report: Report) -> None:
     if report.rows:
         headers, *lines = table(report)
         more = "; a wider terminal or --markdown FILE shows all"
-        print_table(fields_of(headers, lines, names=2, words=2), spare(SPARE), title=title(report), elsewhere=more)
+        print_table(
+            fields_of(headers, lines, names=2, words=2, whole=True), spare(SPARE), title=title(report), elsewhere=more
+        )
     for note in notes(report):
         say(note)
 
