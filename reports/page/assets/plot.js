@@ -10,7 +10,8 @@ const CONFIG = {
 function frontierOf(points, fewer) {
   const [best, worst] = fewer ? ["left", "right"] : ["right", "left"], sign = fewer ? 1 : -1;
   const beats = (other, point) => other.y >= point.y && sign * other[best] <= sign * point[worst] && (other.x !== point.x || other.y !== point.y);
-  return points.filter((point) => !points.some((other) => beats(other, point))).map(({ x, y }) => [x, y]).sort((a, b) => a[0] - b[0]);
+  const kept = points.filter((point) => !points.some((other) => beats(other, point)));
+  return [...new Map(kept.map(({ x, y }) => [`${x} ${y}`, [x, y]])).values()].sort((a, b) => a[0] - b[0]);
 }
 
 // How far intervals of x are drawn: no more beyond the points than half of what these span; as in reports/curve_drawing.py.
