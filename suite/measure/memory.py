@@ -15,19 +15,20 @@ from torch.utils._pytree import tree_leaves
 def peak_memory_bytes(forward: Callable[[Tensor], Any], images: Tensor, model: nn.Module) -> int | None:
     """Largest number of bytes in tensors at any moment of `forward(images)`, weights and images included.
 
-    On CUDA the allocator's own peak, work space of kernels included (also whatever else this process holds on the
-    device). On a CPU the bytes of all live tensors, followed operator by operator: what a kernel allocates and frees
-    inside itself is not seen. None on other devices.
+    As in inference: no activation waits for a backward pass. On CUDA the allocator's own peak, work space of kernels
+    included (also whatever else this process holds on the device). On a CPU the bytes of all live tensors, followed
+    operator by operator: what a kernel allocates and frees inside itself is not seen. None on other devices.
     """
     if images.device.type == "cuda":
         torch.cuda.synchronize(images.device)
         torch.cuda.reset_peak_memory_stats(images.device)
-        forward(images)
+        with torch.inference_mode():
+            forward(images)
         torch.cuda.synchronize(images.device)
         return torch.cuda.max_memory_allocated(images.device)
     if images.device.type != "cpu":
         return None
-    with torch.no_grad(), LiveTensors() as live:
+    with torch.no_grad(), LiveTensors() as live:  # inference mode would hide what composite operators allocate
         live.watch([images, *model.parameters(), *model.buffers()])
         forward(images)
     return live.peak

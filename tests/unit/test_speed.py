@@ -7,13 +7,14 @@ import torch
 from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from suite.errors import RequestError
 from suite.handle import attach, handle_of
 from suite.measure import speed
 from suite.measure.compiled import compiled_copy, recompile_limit
-from suite.measure.dispatch import attention_kernels
-from suite.measure.flops import smooth_image
+from suite.measure.dispatch import attention_kernels, count_macs_fast
+from suite.measure.flops import count_flops, smooth_image
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import in_precision
 from suite.measure.speed import measure_speed
@@ -271,6 +272,38 @@ def test_peak_memory_is_what_lives_at_once(images):
         return x
 
     assert peak_memory_bytes(chain, x, nothing) == 12_000_000
+
+
+class Modes(nn.Module):
+    """Notes whether autograd is on, and inference mode, whenever it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.seen = nn.Parameter(torch.ones(1)), set()
+
+    def forward(self, x):
+        self.seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return x * self.weight
+
+
+def test_peak_memory_on_cuda_is_measured_in_inference_mode(monkeypatch):
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: 7)
+    with FakeTensorMode(), torch.device("cuda"):
+        probe = Modes()
+        assert peak_memory_bytes(probe, torch.ones(2), probe) == 7
+    assert probe.seen == {(False, True)}
+
+
+def test_nothing_that_is_measured_keeps_activations_for_a_backward_pass(model, images):
+    model.norm = nn.Sequential(model.norm, probe := Modes())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    measure_speed(model, images, ["tome r=3"], **QUICK)
+    count_flops(model, images=images)
+    count_macs_fast(model, images[:1])
+    attention_kernels(model, images)
+    peak_memory_bytes(model, images, model)
+    assert {grad for grad, _ in probe.seen} == {False}
 
 
 def test_peak_memory_is_the_same_every_time_and_counts_the_weights(model, images):
