@@ -3,9 +3,11 @@
 import pytest
 import torch
 from tiny_vit import images, make_model
+from torch.utils.flop_counter import FlopCounterMode
 
 from suite import attach
 from suite.matching import pairwise_distances
+from suite.measure.dispatch import count_macs_fast, quiet_forward
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
 from suite.reducers.ats import padded, sample
@@ -216,3 +218,14 @@ def test_clusterings_count_the_product_that_all_distances_cost(name):
     assert report.reducer == 64 * 64 * 32 + steps
     assert not report.uncounted
     assert not report.disputed
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+def test_distances_are_all_that_torchs_own_counter_leaves_out(name):
+    model = make_model()
+    with attach(model, name, "keep=0.5@2"):
+        with quiet_forward(model, images(1)) as image, FlopCounterMode(display=False) as counter:
+            model(image)
+        assert count_macs_fast(model, images(1)) - counter.get_total_flops() // 2 == 64 * 64 * 32
+    left_out = {torch.ops.aten._cdist_forward, torch.ops.aten._euclidean_dist}
+    assert left_out.isdisjoint(counter.get_flop_counts()["Global"])
