@@ -94,7 +94,7 @@ def write_curve_table(table: CurveTable, folder: Path) -> list[Path]:
     """Write curves.md and curves.csv into `folder`, made if need be. Equal runs give equal bytes."""
     for kind, text in (("md", table.markdown), ("csv", table.csv)):
         with atomic_path(folder / f"curves.{kind}") as file:
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
     return [folder / "curves.md", folder / "curves.csv"]
 
 

@@ -141,7 +141,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = _first(folder, (name,))
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"'{path}' cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict):

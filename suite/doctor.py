@@ -16,7 +16,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """state: 'ok', 'missing' or 'n/a'. command: what to run, where it is too long for the detail."""
+    """state: 'ok', 'missing', 'failed' or 'n/a'. command: what to run, where it is too long for the detail."""
 
     item: str
     state: str
@@ -76,9 +76,9 @@ def installed(name: str) -> str | None:
 
 
 def caption_scorers() -> Iterator[Finding]:
-    """Java, and what of the captions' scores works with it."""
+    """Java, and what the captions' scorers give."""
     try:
-        from tasks.caption_scoring.scorer import FETCH_SPICE, NEEDS_JAVA, availability, java_version
+        from tasks.caption_scoring.scorer import FETCH_SPICE, NEEDS_JAVA, availability, java_version, try_scorers
     except ImportError as error:
         yield Finding("caption scorers", "missing", f"cannot be imported: {error}")
         return
@@ -87,10 +87,14 @@ def caption_scorers() -> Iterator[Finding]:
     yield Finding("Java (PTB tokenizer)", *(("ok", java) if java else ("missing", NEEDS_JAVA)))
     if not java:
         reasons["cider"] += "; captions of plain words in lower case are scored without"
-    for metric, label in (("cider", "BLEU, ROUGE-L, CIDEr"), ("meteor", "METEOR"), ("spice", "SPICE")):
-        reason, command = reasons[metric], FETCH_SPICE if FETCH_SPICE in reasons[metric] else ""
-        detail = reason.replace(FETCH_SPICE, "see below") or "pycocoevalcap"
-        yield Finding(label, "n/a" if reason else "ok", detail, command)
+    labels = {("bleu_4", "rouge_l", "cider"): "BLEU, ROUGE-L, CIDEr", ("meteor",): "METEOR", ("spice",): "SPICE"}
+    for metrics, label in labels.items():
+        reason = reasons[metrics[-1]]
+        if reason:
+            command = FETCH_SPICE if FETCH_SPICE in reason else ""
+            yield Finding(label, "n/a", reason.replace(FETCH_SPICE, "see below"), command)
+        else:
+            yield Finding(label, *try_scorers(metrics))
 
 
 def devices() -> Iterator[Finding]:

@@ -85,7 +85,7 @@ def _line(table: PaperTable, row: Any, plans: Mapping[str, Any] | None) -> Line:
 def read_plans(file: str | Path) -> dict[str, Any]:
     """DiffRate's authors' compression_rate.json: model -> GFLOPs -> lists, as text. RequestError for another file."""
     try:
-        plans = json.loads(Path(file).read_text())
+        plans = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RequestError(f"--plans {str(file)!r} cannot be read: {error}") from error
     if not isinstance(plans, dict) or not all(isinstance(targets, dict) for targets in plans.values()):

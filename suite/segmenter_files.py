@@ -174,7 +174,7 @@ def check_variant(path: Path, name: str, shape: PublishedSegmenter) -> str:
     Returns what else there is to know of it, or ''. Fields that it lacks say nothing.
     """
     try:
-        variant = yaml.safe_load(path.read_text())
+        variant = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RequestError(f"'{path}' cannot be read as YAML: {one_line(error)}") from error
     expected = {

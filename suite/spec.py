@@ -117,7 +117,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise RequestError(f"configuration file {path!r} does not exist")
     try:
-        values = yaml.safe_load(file.read_text())
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path!r} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

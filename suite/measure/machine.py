@@ -99,7 +99,7 @@ def gpu_processes(index: int | None = None) -> int | None:
 
 def cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
@@ -161,7 +161,7 @@ def _number_or_text(cell: str) -> int | float | str | None:
 def _physical_cores() -> int | None:
     """Cores without hyper-threads, as Linux counts them."""
     try:
-        blocks = Path("/proc/cpuinfo").read_text().strip().split("\n\n")
+        blocks = Path("/proc/cpuinfo").read_text(encoding="utf-8").strip().split("\n\n")
     except OSError:
         return None
     keys = ("physical id", "core id")

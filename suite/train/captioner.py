@@ -176,7 +176,7 @@ def write_texts(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, folder:
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **specials, **shared},
     }
     for name, content in texts.items():
-        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def snapshot(git: GitForCausalLM, tokenizer, folder: Path, recipe: Recipe, step: int, **measured: dict) -> None:

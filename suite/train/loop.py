@@ -130,7 +130,7 @@ class Log:
         self.file, self.rows, self.names = folder / METRICS, [], []
         self.since: dict[str, list[float]] = {}
         if self.file.exists():
-            with self.file.open(newline="") as stream:
+            with self.file.open(newline="", encoding="utf-8") as stream:
                 self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= first]
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
 
@@ -143,7 +143,7 @@ class Log:
         self.rows.append({"step": step, **{name: f"{value:.6g}" for name, value in noted.items()}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         if names == self.names:
-            with self.file.open("a", newline="") as stream:
+            with self.file.open("a", newline="", encoding="utf-8") as stream:
                 csv.DictWriter(stream, names).writerow(self.rows[-1])
         else:
             self._rewrite(names)
@@ -152,7 +152,7 @@ class Log:
 
     def _rewrite(self, names: list[str]) -> None:
         self.names = names
-        with atomic_path(self.file) as whole, whole.open("w", newline="") as stream:
+        with atomic_path(self.file) as whole, whole.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, names)
             writer.writeheader()
             writer.writerows(self.rows)

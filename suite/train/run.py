@@ -146,7 +146,7 @@ def is_finished(file: Path, about: dict[str, Any]) -> bool:
 
 def write_manifest(task: Task, file: Path) -> None:
     """Ids and labels of what is trained on, in the task's order."""
-    with atomic_path(file) as path, path.open("w", newline="") as stream:
+    with atomic_path(file) as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "label"])
         writer.writerows([sample.id, sample.label] for sample in task.samples)

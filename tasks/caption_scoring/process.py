@@ -35,7 +35,7 @@ class WorkerProcess:
         paths = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
         with open(self.folder / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(WORKER)],
+                [sys.executable, "-X", "utf8", "-P", str(WORKER)],  # also where the locale knows ASCII alone
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -92,5 +92,5 @@ class WorkerProcess:
             return "closed its output"
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
-        said = (self.folder / "stderr").read_text(errors="replace").strip().splitlines()
+        said = (self.folder / "stderr").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"ended with exit code {code}" + (f" ({said[-1]})" if said else "")

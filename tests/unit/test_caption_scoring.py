@@ -112,6 +112,23 @@ def test_every_score_is_pycocoevalcaps_to_the_last_digit(scored, cell):
 
 
 @needs_java
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"JAVA_TOOL_OPTIONS": "-Duser.language=de -Duser.country=DE", "LC_ALL": "C", "PYTHONUTF8": "0"},
+        {"_JAVA_OPTIONS": "-Duser.language=tr -Duser.language.format=de -Dfile.encoding=ISO-8859-9"},
+    ],
+)
+def test_scores_are_the_same_in_every_locale(scored, settings, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with CaptionScorer(REFERENCES, timeout_s=120) as scorer:
+        ((_, found),) = scorer.score({"odd": CELLS["odd"]})
+    assert found.overall == scored.cells["odd"].overall
+    pd.testing.assert_frame_equal(found.per_image, scored.cells["odd"].per_image, check_exact=True)
+
+
+@needs_java
 def test_the_order_in_which_captions_are_given_changes_nothing(scored):
     assert scored.cells["shuffled"].overall == scored.cells["odd"].overall
     pd.testing.assert_frame_equal(scored.cells["shuffled"].per_image, scored.cells["odd"].per_image, check_exact=True)

@@ -196,6 +196,7 @@ def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a
     assert exit_code("doctor") == 0
     printed = capsys.readouterr().out
     assert scorer.FETCH_SPICE in printed.splitlines()
+    assert "failed" in next(line for line in printed.splitlines() if "METEOR" in line)  # this Java scores nothing
     weights = {found.detail: found.state for found in embedded_weights()}
     assert {weights.pop(name) for name in ("scenes_vit", "scenes_git", "scenes_segmenter")} == {"ok"}
     (detail,) = weights
