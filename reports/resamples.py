@@ -23,7 +23,7 @@ def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dic
     """Cell key -> (resamples,) headline scores as people read them, of every finished cell of `group` in the run `out`.
 
     The draws depend on the ids of the samples alone: runs on the same samples draw the same ones. {} where the store
-    holds no outcome per sample that the headline is made of.
+    holds no outcome per sample that the headline is made of, and of a single sample, which cannot be drawn otherwise.
 
     Raises:
         RequestError: cells of one group were scored on different samples.
@@ -31,6 +31,8 @@ def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dic
     name, done = group.headline.name, group.frame[group.frame.status == "done"]
     keys = list(done.index[done[name].notna()])
     manifest = read_manifest(out)
+    if len(manifest) < 2:
+        return {}
     seed = crc32("\n".join(manifest).encode())
     if name == "miou":
         return {key: group.headline.scale * _miou(out, key, manifest, seed, resamples) for key in keys}

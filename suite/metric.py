@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a score is undefined without: `least` of what a task counts as `counted`; words: 'at least' that."""
+
+    counted: str
+    least: int
+    words: str
 
 
 @dataclass(frozen=True)
@@ -12,7 +22,7 @@ class Metric:
 
     name: in the store, and the frame's column. largest: what is possible, None without a bound. scale: what is stored
     times this is what people read, with `decimals`. hidden: in the store and the frame only, not in the table for
-    people.
+    people. needs: what it is undefined without.
     """
 
     name: str
@@ -21,6 +31,15 @@ class Metric:
     scale: float = 100.0
     decimals: int = 1
     hidden: bool = False
+    needs: tuple[Need, ...] = ()
+
+    def undefined(self, counts: Mapping[str, int]) -> str:
+        """Why there is no value, e.g. 'CIDEr needs at least 2 images'; "" where there is one.
+
+        counts: how much there is of what is counted, by the names in `needs`.
+        """
+        lacking = next((need.words for need in self.needs if counts[need.counted] < need.least), "")
+        return lacking and f"{self.label.removesuffix(' (%)')} needs at least {lacking}"
 
 
 @dataclass(frozen=True)
@@ -50,5 +69,7 @@ class Shown:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Shown:
-        metrics = tuple(Metric(**one) for one in value["metrics"])
+        metrics = tuple(
+            Metric(**{**one, "needs": tuple(Need(**need) for need in one.get("needs", ()))}) for one in value["metrics"]
+        )
         return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"], value["remark"])

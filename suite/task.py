@@ -135,6 +135,14 @@ class Task(ABC):
         All cells are given at once, so that a scorer that is slow to start is started once.
         """
 
+    def undefined(self, counts: Mapping[str, int]) -> dict[str, Score]:
+        """The scores that have no value where there is no more than `counts`, each with the reason; by their names.
+
+        counts: of a cell, what the metrics' `needs` name.
+        """
+        reasons = {metric.name: metric.undefined(counts) for metric in self.shown.metrics}
+        return {name: Score(None, reason=reason) for name, reason in reasons.items() if reason}
+
     def scoring_version(self) -> str:
         """What decides a summary beside the rows, such as a scorer's release; one of another version is made anew."""
         return ""

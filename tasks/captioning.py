@@ -11,13 +11,26 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from suite.errors import CellError, RequestError
-from suite.metric import Cost, Metric, Shown
+from suite.metric import Cost, Metric, Need, Shown
 from suite.stats import mean_interval
 from suite.task import Sample, Score, Summary, Task
 from tasks.caption_scoring.intervals import intervals
 from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, availability, scoring_version
 from tasks.images import TimmPreprocessing
 from tasks.options import whole_number
+
+CAPTION = Need("captions", 1, "1 caption")
+# CIDEr weighs an n-gram by the logarithm of the share of images that have it: 0 of one that all have.
+TELLING = (
+    Need("images", 2, "2 images"),
+    Need("telling_ngrams", 1, "1 n-gram that not all images' references have"),
+)
+
+
+def _bleu(n: int, hidden: bool = True) -> Metric:
+    """A precision of n-grams, which shorter captions do not have."""
+    words = "1 caption" if n == 1 else f"1 caption of {n} words"
+    return Metric(f"bleu_{n}", f"B@{n}", hidden=hidden, needs=(Need(f"captions_of_{n}", 1, words),))
 
 
 class Caption(Protocol):
@@ -36,15 +49,15 @@ class CaptioningTask(Task):
 
     shown = Shown(
         metrics=(
-            Metric("cider", "CIDEr", largest=10.0),
-            Metric("bleu_4", "B@4"),
-            Metric("meteor", "METEOR"),
-            Metric("rouge_l", "ROUGE-L"),
-            Metric("spice", "SPICE"),
-            Metric("bleu_1", "B@1", hidden=True),
-            Metric("bleu_2", "B@2", hidden=True),
-            Metric("bleu_3", "B@3", hidden=True),
-            Metric("length", "Tokens per caption", largest=None, scale=1.0, hidden=True),
+            Metric("cider", "CIDEr", largest=10.0, needs=(CAPTION, *TELLING)),
+            _bleu(4, hidden=False),
+            Metric("meteor", "METEOR", needs=(CAPTION,)),
+            Metric("rouge_l", "ROUGE-L", needs=(CAPTION,)),
+            Metric("spice", "SPICE", needs=(CAPTION,)),
+            _bleu(1),
+            _bleu(2),
+            _bleu(3),
+            Metric("length", "Tokens per caption", largest=None, scale=1.0, hidden=True, needs=(CAPTION,)),
         ),
         costs=(
             Cost("prefill", "Prefill GFLOPs"),
@@ -125,12 +138,20 @@ class CaptioningTask(Task):
     def summary(self, result: CaptionScores, rows: pd.DataFrame) -> Summary:
         """A cell's scores, each with its 95 % interval over images, or with the reason why there is none."""
         bounds, lengths = intervals(result.per_image), rows["tokens"].map(len)
-        scores = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
-        scores |= {name: Score(value, *bounds.get(name, (None, None))) for name, value in result.overall.items()}
+        scores = {name: Score(value, *bounds.get(name, (None, None))) for name, value in result.overall.items()}
         scores["length"] = Score(float(lengths.mean()), *(mean_interval(lengths.to_numpy(float)) or (None, None)))
+        undefined = self.undefined(self.counts(result))
+        scores |= undefined | {name: Score(None, reason=reason) for name, reason in result.missing.items()}
         scores = {metric.name: scores[metric.name] for metric in self.shown.metrics}
         captions = dict(zip(rows["id"], rows["prediction"], strict=True))
-        return Summary(scores, result.per_image, (*result.notes, *notes(captions)))
+        per_image = result.per_image.drop(columns=undefined, errors="ignore")
+        return Summary(scores, per_image, (*result.notes, *notes(captions)))
+
+    def counts(self, result: CaptionScores) -> dict[str, int]:
+        """What the metrics need: of n-grams, captions that have one; of images, all that have references."""
+        table, none = result.per_image, pd.Series(dtype=int)  # where a metric is missing, so is what it counts
+        found = {"captions": len(table), "images": len(self.samples), "telling_ngrams": result.telling_ngrams}
+        return found | {f"captions_of_{n}": int((table.get(f"guess_{n}", none) > 0).sum()) for n in range(1, 5)}
 
     def scoring_version(self) -> str:
         """The scorers' release."""

@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import CellError, RequestError
-from suite.metric import Metric, Shown
+from suite.metric import Metric, Need, Shown
 from suite.stats import wilson_interval
 from suite.task import Sample, Score, Summary, Task
 
 TOP_K = 5
+SCORED = {"top1": "correct", "top5": "correct5"}
+SAMPLE, CLASSES = Need("samples", 1, "1 sample"), Need("classes", TOP_K + 1, f"{TOP_K + 1} classes")
 
 
 class ClassificationTask(Task):
     """A task with one label in [0, num_classes) a sample, for models that output logits (B, num_classes)."""
 
-    shown = Shown((Metric("top1", "Top-1 (%)"), Metric("top5", "Top-5 (%)")))
+    shown = Shown((Metric("top1", "Top-1 (%)", needs=(SAMPLE,)), Metric("top5", "Top-5 (%)", needs=(CLASSES, SAMPLE))))
     outcomes = pa.schema(
         [
             ("id", pa.string()),
@@ -56,16 +58,14 @@ class ClassificationTask(Task):
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary]]:
         """top1 and top5 as fractions in [0, 1], with Wilson's 95 % intervals."""
         for key, rows in cells.items():
-            yield key, Summary({"top1": share(rows["correct"]), "top5": share(rows["correct5"])})
+            undefined = self.undefined({"samples": len(rows), "classes": self.num_classes})
+            yield key, Summary({name: undefined.get(name) or share(rows[column]) for name, column in SCORED.items()})
 
 
 def share(outcomes: pd.Series) -> Score:
-    """Share of what is true among what is known."""
-    known = outcomes.dropna().astype(bool)
-    interval = wilson_interval(int(known.sum()), len(known))
-    if interval is None:
-        return Score(None, reason="five classes or fewer" if len(outcomes) else "no samples")
-    return Score(float(known.mean()), *interval)
+    """Share of what is true; of one sample at least."""
+    true = outcomes.astype(bool)
+    return Score(float(true.mean()), *wilson_interval(int(true.sum()), len(true)))
 
 
 def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> list[dict[str, Any]]:

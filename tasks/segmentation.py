@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from suite.errors import CellError, RequestError
-from suite.metric import Cost, Metric, Shown
+from suite.metric import Cost, Metric, Need, Shown
 from suite.task import ReadError, Sample, Summary, Task
 from tasks.images import UnreadableImage
 from tasks.masks import RecentMasks
@@ -25,6 +25,7 @@ from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, scorer,
 from tasks.windows import SlidingWindows, class_map, num_windows
 
 RESTORE = ("before_decoder", "after_decoder", "per_block")
+LABELLED = (Need("labelled_pixels", 1, "1 labelled pixel"),)
 NEEDED = ("grid_logits", "decoder_inputs", "decoder", "num_classes", "restore", "pretrained_cfg")
 
 
@@ -50,7 +51,11 @@ class SegmentationTask(Task):
     """
 
     shown = Shown(
-        metrics=(Metric("miou", "mIoU (%)"), Metric("aacc", "aAcc (%)"), Metric("macc", "mAcc (%)")),
+        metrics=(
+            Metric("miou", "mIoU (%)", needs=LABELLED),
+            Metric("aacc", "aAcc (%)", needs=LABELLED),
+            Metric("macc", "mAcc (%)", needs=LABELLED),
+        ),
         costs=(Cost("decoder", "Decoder GFLOPs"), Cost("image", "GFLOPs per image")),
         throughput="crops/s",
         remark="through encoder and decoder; costs are of one crop, GFLOPs per image of all crops of an average image",
@@ -174,7 +179,8 @@ class SegmentationTask(Task):
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with 95 % intervals."""
         for key, rows in cells.items():
-            yield key, Summary(scores(rows, self.num_classes))
+            undefined = self.undefined({"labelled_pixels": sum(map(sum, rows["labelled"]))})
+            yield key, Summary(undefined or scores(rows, self.num_classes))
 
     def scoring_version(self) -> str:
         """The scorer's release."""

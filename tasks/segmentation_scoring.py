@@ -105,13 +105,11 @@ def metrics_of_resamples(areas: np.ndarray) -> dict[str, np.ndarray]:
 def scores(rows: pd.DataFrame, num_classes: int) -> Mapping[str, Score]:
     """The metrics of all images together, each with its 95 % jackknife interval over images.
 
-    Of the population's score, if the images are a sample of it. Without a labelled pixel there is no score, and with a
-    single image that has some no interval.
+    Of the population's score, if the images are a sample of it. At least one pixel is labelled, and with a single
+    image that has some there is no interval.
     """
     areas = dense_areas(rows, num_classes)
     total = areas.sum(axis=0)
-    if not total[AREAS.index("labelled")].any():
-        return dict.fromkeys(("miou", "aacc", "macc"), Score(None, reason="no pixel is labelled"))
     return {name: Score(value, *_interval(areas, name)) for name, value in metrics(total).items()}
 
 

@@ -26,6 +26,11 @@ class Match:
     reason: str = ""
 
     @property
+    def unscored(self) -> dict[str, str]:
+        """Why metrics cannot be compared that one of the cells has no value of, by their names."""
+        return {name: why for entry in (self.base, self.new) if entry for name, why in entry.unscored.items()}
+
+    @property
     def disputed(self) -> str:
         named = {"NEW": self.new, "BASE": self.base}
         said = [f"{_two_counts(entry)} for {side}" for side, entry in named.items() if entry and entry.disputed]

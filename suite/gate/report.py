@@ -50,6 +50,7 @@ def rows_of(
 
     points: the margin as people read the metric; None for the default.
     """
+    first = new.shown.metrics[0].name
     same = new.identity.get("samples") == base.identity.get("samples")
     paired = []
     for match in matches:
@@ -57,12 +58,13 @@ def rows_of(
             paired.append((match, []))
             continue
         found = pair_up(match.new.read(), match.base.read(), new.shown, same)
-        paired.append((match, found if every else [one for one in found if one.metric == new.shown.metrics[0]]))
+        found = [one for one in found if one.metric.name not in match.unscored]
+        paired.append((match, found if every else [one for one in found if one.metric.name == first]))
     whole = bool(new.shown.throughput)
     rows, tests = [], sum(len(found) for _, found in paired)
     for match, found in paired:
         if not found:
-            rows.append(Row(match, reason=match.reason or UNMEASURED))
+            rows.append(Row(match, reason=match.reason or match.unscored.get(first, UNMEASURED)))
         costs = {"pace": pace(match.new, match.base, whole), "memory": memory_change(match.new, match.base)} if found \
             else {}  # fmt: skip
         for one in found:

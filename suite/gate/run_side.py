@@ -24,11 +24,12 @@ def run_side(out: Path, name: str) -> Side:
     run = folder.read_run()
     if (frame.weights_kind == "random").any():
         raise RequestError(f"{name!r} has random weights, so its scores mean nothing; run it with a checkpoint")
-    entries = tuple(_entry(folder, row) for row in frame.itertuples())
+    about = frame.attrs["context"]
+    entries = tuple(_entry(folder, row, about[row.Index]["reasons"]) for row in frame.itertuples())
     return Side(name, run["identity"], run["spec"], Shown.from_dict(run["shown"]), entries)
 
 
-def _entry(folder: RunFolder, row: object) -> Entry:
+def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:
     cell = folder.cell(row.Index)
     flops = cell.read("flops") or {}
     dispatched = flops.get("torch")
@@ -38,6 +39,7 @@ def _entry(folder: RunFolder, row: object) -> Entry:
         reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(cell.read("speed")),
         whole_speed=_timing(cell.read("whole_speed")),
         dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
+        unscored=unscored,
         read=partial(read_outcomes, folder.path, row.Index),
     )  # fmt: skip
 

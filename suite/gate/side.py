@@ -31,7 +31,8 @@ class Entry:
     """One cell. read: its outcomes by sample id, with the columns that scores are made of.
 
     speed, whole_speed: part of a `SpeedResult` (`suite.gate.pace`), None where nothing was measured. dispatched_gmacs,
-    disputed: `torch` and `disputed` of a `FlopReport`, None where they are not known, as in older baselines.
+    disputed: `torch` and `disputed` of a `FlopReport`, None where they are not known, as in older baselines. unscored:
+    why metrics have no value, by their names.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Entry:
     whole_speed: dict[str, Any] | None
     dispatched_gmacs: float | None = None
     disputed: bool | None = None
+    unscored: dict[str, str] = field(default_factory=dict)
     read: Callable[[], pd.DataFrame] = field(repr=False, compare=False, default=pd.DataFrame)
 
     @property

@@ -46,12 +46,14 @@ class CaptionScores:
 
     overall: by metric, over all captions. per_image: one row per caption, in the order of the references: `id`, the
     metrics, BLEU's counts, and `meteor_stats`, METEOR's counts as it prints them. missing: why a metric could not be
-    computed here. notes: what a reader of the scores must know.
+    computed here. telling_ngrams: how many the references of some images have and those of others do not. notes: what a
+    reader of the scores must know.
     """
 
     overall: dict[str, float]
     per_image: pd.DataFrame
     missing: dict[str, str]
+    telling_ngrams: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +96,8 @@ def said_by(java: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     # Settings in the environment are echoed before it.
-    return next((line for line in said.stderr.splitlines() if "version" in line), "") if not said.returncode else ""
+    lines = [line for line in said.stderr.splitlines() if "version" in line and not line.startswith("Picked up")]
+    return lines[0] if lines and not said.returncode else ""
 
 
 def package() -> Path:
@@ -130,6 +133,7 @@ class CaptionScorer:
         self.references = {image: [on_one_line(text) for text in texts] for image, texts in references.items()}
         self.timeout_s, self.metrics = timeout_s, tuple(metrics)
         self._refused: dict[str, str] = {}  # what the child process found not to run, and why
+        self._telling_ngrams = 0  # of the references, counted by the child process
         self._process: WorkerProcess | None = None
 
     def __enter__(self) -> CaptionScorer:
@@ -183,12 +187,14 @@ class CaptionScorer:
         missing = self._missing(captions)
         metrics = [metric for metric in self.metrics if metric not in missing]
         if not metrics:
-            return CaptionScores({}, pd.DataFrame({"id": list(captions)}), missing, notes(captions, self.references))
+            said = notes(captions, self.references)
+            return CaptionScores({}, pd.DataFrame({"id": list(captions)}), missing, notes=said)
         answer = self._process.ask({"score": {"cell": name}}, self.timeout_s)
         overall = {metric: answer["overall"][metric] for metric in metrics}
         columns = {"id": list(captions), **answer["columns"]}
         check(overall, columns, captions, self.references)
-        return CaptionScores(overall, pd.DataFrame(columns), missing, notes(captions, self.references))
+        said = notes(captions, self.references)
+        return CaptionScores(overall, pd.DataFrame(columns), missing, self._telling_ngrams, said)
 
     def _make_ready(self, waiting: dict[str, dict[str, str]], failed: list[str]) -> None:
         """A process that knows the references and the captions of all waiting cells, the tokenizer started once."""
@@ -218,7 +224,19 @@ class CaptionScorer:
         start = {"references": self.references, "canary": canary, "metrics": metrics, "java": java}
         found = self._process.ask({"start": start}, self.timeout_s)
         check_canary({image: text for image, (text,) in found["tokens"].items()}, found["scores"])
-        self._refused = found["missing"]
+        self._refused, self._telling_ngrams = found["missing"], found["telling_ngrams"]
+
+
+def try_scorers(metrics: Sequence[str]) -> tuple[str, str]:
+    """('ok', what captions that are their own references score), or ('failed', why); see `canary`."""
+    with CaptionScorer({image: [text] for image, text in SENTENCES.items()}, metrics=metrics) as scorer:
+        ((_, found),) = scorer.score({"canary": SENTENCES})
+    if isinstance(found, CellError):
+        return "failed", str(found).removesuffix(f"; {AGAIN}")
+    if found.missing:
+        return "failed", "; ".join(found.missing.values())
+    said = ", ".join(f"{metric} {value:.4g}" for metric, value in found.overall.items())
+    return "ok", f"{said} of captions that are their references"
 
 
 def check(

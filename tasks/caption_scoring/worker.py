@@ -22,6 +22,12 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, TextIO
 
 FOLDER = "CAPTION_SCORER_FOLDER"  # environment: the supervisor's temporary folder
+OVERRIDES = "_JAVA_OPTIONS"  # environment: what Java takes over even from its command line
+_ENGLISH = {"language": "en", "country": "US", "script": "", "variant": "", "extensions": ""}
+LOCALE = (
+    *(f"-Duser.{part}{use}={value}" for part, value in _ENGLISH.items() for use in ("", ".display", ".format")),
+    *("-Duser.region=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"),
+)
 METEOR_NUMBERS = 23  # in METEOR's answer to SCORE
 # A line of its own after a blank one. The tokenizer looks ahead: whether "letter B." ends in a full stop depends on the
 # next line. After these two, every block is tokenised as if its file ended there; and lines that were lost or added
@@ -44,13 +50,18 @@ class Failed(Exception):
 
 
 class Launched(subprocess.Popen):
-    """A process that a scorer starts, remembered, its stderr kept: pycocoevalcap looks at neither end nor words."""
+    """A Java that a scorer starts, in English and UTF-8 wherever it runs: others print numbers with a comma.
+
+    It is remembered and its stderr kept: pycocoevalcap looks at neither end nor words.
+    """
 
     all: ClassVar[list[Launched]] = []
 
     def __init__(self, args: list[str], **options: Any) -> None:
+        java, *rest = args
+        own = {OVERRIDES: " ".join((os.environ[OVERRIDES], *LOCALE))} if OVERRIDES in os.environ else {}
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        super().__init__(args, **{**options, "stderr": self.words})
+        super().__init__([java, *LOCALE, *rest], **{**options, "stderr": self.words, "env": {**os.environ, **own}})
         Launched.all.append(self)
 
     def end(self) -> str:
@@ -89,6 +100,11 @@ class Scorers:
         counting.crefs = list(self.cooked.values())
         counting.compute_doc_freq()
         self.document_frequency = counting.document_frequency
+
+    @property
+    def telling_ngrams(self) -> int:
+        """Those that not all images have in their references; CIDEr weighs others by nothing."""
+        return sum(images < len(self.references) for images in self.document_frequency.values())
 
     def score(self, captions: Captions, metrics: list[str]) -> tuple[dict[str, float], dict[str, list]]:
         """(overall, columns): the corpus's value by metric; a number per caption by column, in the captions' order.
@@ -210,7 +226,8 @@ class Worker:
     def start(self, references: Captions, canary: Captions, metrics: list[str], java: bool) -> dict[str, Any]:
         """Takes the references, and scores the canary, sentences that are captions and references at once.
 
-        Returns its tokens and scores by metric, and why metrics are missing that were expected to work.
+        Returns its tokens and scores by metric, why metrics are missing that were expected to work, and how many
+        n-grams tell the references of one image from those of another.
         """
         self.java, meteor = java, start_meteor() if "meteor" in metrics else None
         tokens, references = self.tokens([canary, references])
@@ -223,7 +240,8 @@ class Worker:
                     raise Failed(f"canary: {error}") from error
                 missing[metric] = f"does not run with this Java: {error}"
         self.scorers, self.metrics = Scorers(references, meteor, self.say), list(scores)
-        return {"tokens": tokens, "scores": scores, "missing": missing}
+        telling = self.scorers.telling_ngrams
+        return {"tokens": tokens, "scores": scores, "missing": missing, "telling_ngrams": telling}
 
     def tokenise(self, cells: dict[str, dict[str, str]]) -> None:
         """Takes the captions of all cells that are to be scored."""

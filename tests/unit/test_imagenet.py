@@ -256,8 +256,8 @@ def test_top5_of_five_classes_has_no_value(tmp_path):
     frame = pd.DataFrame(task.score(torch.eye(5), task.samples))
     summaries = dict(task.summaries({"all": frame, "none": frame[:0]}))
     assert summaries["all"].scores["top1"].value == 1
-    assert summaries["all"].scores["top5"] == Score(None, reason="five classes or fewer")
-    assert summaries["none"].scores["top1"] == Score(None, reason="no samples")
+    assert summaries["all"].scores["top5"] == Score(None, reason="Top-5 needs at least 6 classes")
+    assert summaries["none"].scores["top1"] == Score(None, reason="Top-1 needs at least 1 sample")
 
 
 @pytest.mark.parametrize(
