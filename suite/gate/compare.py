@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from reports.text import NO_DATA
 from suite.errors import RequestError
 from suite.gate.baseline import FOLDER
 from suite.gate.pairing import Match, same_rate
@@ -32,10 +33,15 @@ def compare(new: str, base: str, allowed: Collection[str] = (), alpha: float = L
 
 
 def _unknown(side: Side, rows: Sequence[Row]) -> list[str]:
-    """Which metrics are compared nowhere, as no two cells have outcomes of them; one sentence."""
+    """Why metrics are compared nowhere: they have no value, or no two cells have outcomes of them."""
     compared = {row.contrast.metric.name for row in rows if row.contrast}
-    labels = [metric.label for metric in side.shown.metrics if metric.name not in compared]
-    return [f"not compared, as no two cells have its outcomes: {', '.join(labels)}"] if compared and labels else []
+    left = {metric.name: metric.label for metric in side.shown.metrics if metric.name not in compared}
+    reasons = {name: why for row in rows for name, why in row.match.unscored.items() if name in left}
+    said = [f"{left[name]} {NO_DATA}: {why}" for name, why in reasons.items()]
+    labels = [label for name, label in left.items() if name not in reasons]
+    if compared and labels:
+        said.append(f"not compared, as no two cells have its outcomes: {', '.join(labels)}")
+    return said
 
 
 def check_alpha(alpha: float) -> None:

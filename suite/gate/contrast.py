@@ -63,9 +63,10 @@ class Contrast:
         """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
         if self.wins is None:
             found = smallest_normal_difference(self.deviation, alpha)
-            return max(found, self.base * float(largest_share(0, self.samples, alpha)))
-        found = smallest_difference((self.wins + self.losses) / self.samples, self.samples, alpha)
-        return None if np.isnan(found) else found
+            found = np.maximum(found, self.base * float(largest_share(0, self.samples, alpha)))  # NaN for one sample
+        else:
+            found = smallest_difference((self.wins + self.losses) / self.samples, self.samples, alpha)
+        return None if np.isnan(found) else float(found)
 
     def needed_to_bound(self, margin: float, alpha: float) -> int | None:
         """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""

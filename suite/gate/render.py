@@ -132,17 +132,8 @@ def notes(report: Report) -> Iterator[str]:
         yield f"{CHEAPER} NEW costs less here; it may pass, but not regress."
     if any(row.match.disputed for row in report.rows):
         yield f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: the larger count is compared."
-    yield from unscored(report)
     for reason in dict.fromkeys(row.pace.note for row in report.rows if row.pace.note):
         yield f"speed {NO_DATA}: {reason}"
-
-
-def unscored(report: Report) -> list[str]:
-    """Of a comparison, why metrics are missing that people see; a check says it of its only one."""
-    shown = () if report.verdict else report.shown.metrics
-    labels = {metric.name: metric.label for metric in shown if not metric.hidden}
-    found = {(name, why): None for row in report.rows for name, why in row.match.unscored.items() if name in labels}
-    return [f"{labels[name]} {NO_DATA}: {why}" for name, why in found]
 
 
 def _rule(report: Report) -> str:
