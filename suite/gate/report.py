@@ -52,14 +52,14 @@ def rows_of(
     """
     first = new.shown.metrics[0].name
     same = new.identity.get("samples") == base.identity.get("samples")
+    shown = new.shown if every else replace(new.shown, metrics=new.shown.metrics[:1])
     paired = []
     for match in matches:
         if match.reason or match.new is None or match.base is None:
             paired.append((match, []))
             continue
-        found = pair_up(match.new.read(), match.base.read(), new.shown, same)
-        found = [one for one in found if one.metric.name not in match.unscored]
-        paired.append((match, found if every else [one for one in found if one.metric.name == first]))
+        found = pair_up(match.new.read(), match.base.read(), shown, same)
+        paired.append((match, [one for one in found if one.metric.name not in match.unscored]))
     whole = bool(new.shown.throughput)
     rows, tests = [], sum(len(found) for _, found in paired)
     for match, found in paired:
