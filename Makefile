@@ -2,7 +2,7 @@
 # make test    environment, then the tests, without those that are slow and rarely tell anything
 # make test-all    all tests
 # make weights every embedded weights file from nothing: hours on two cores
-# make check   lint, format, import directions
+# make check   lint, format, import directions, dead code
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
@@ -25,6 +25,7 @@ test-all: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/vulture
 	$(BIN)/python -m pytest tests/test_imports.py
 
 format: $(READY)

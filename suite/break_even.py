@@ -24,8 +24,7 @@ from suite.progress import Progress
 from suite.spec import RunSpec
 from suite.store.files import read_json, write_json
 
-FILE, COLUMN = "timings.json", 46  # characters of a heading in one column of a page
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+FILE = "timings.json"
 
 
 def find_break_even(

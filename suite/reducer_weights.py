@@ -51,11 +51,6 @@ class ReducerWeights:
         reducer.load_state_dict(self.own)
 
 
-def save_reducer_weights(reducer: Reducer, path: Path, **about: Any) -> None:
-    """Write what `reducer` has learned as safetensors; `about` (recipe, data, ...) goes into the file's metadata."""
-    write_tensors(path, reducer.state_dict(), reducer=reducer.name, **about)
-
-
 def write_tensors(path: Path, state: Mapping[str, Tensor], **about: Any) -> None:
     """A safetensors file that says `about` of itself: whole or not there at all, and the same bytes for the same."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
@@ -80,11 +75,6 @@ def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
     if reducer.learned is None and not backbone:
         raise RequestError(f"reducer {reducer.name!r} learns nothing, so weights {str(path)!r} have no place in it")
     return ReducerWeights(path, {k: v for k, v in state.items() if not k.startswith(BACKBONE)}, backbone)
-
-
-def load_reducer_weights(reducer: Reducer, path: Path) -> None:
-    """Read a file into a reducer that is built for its backbone. RequestError, one line, for what does not fit."""
-    read_reducer_weights(reducer, path).load_into(reducer)
 
 
 def about(path: Path) -> dict[str, Any]:

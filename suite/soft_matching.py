@@ -66,8 +66,8 @@ def strongest(similarity: Tensor, top: int) -> Tensor:
     return torch.cat(places, dim=-1)
 
 
-def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, r: int, active: int, protected: int) -> tuple[Tensor, Tensor]:
-    """Let tokens of A flow into tokens of B by `grouping`, and put the r smallest of both last among the active ones.
+def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, active: int, protected: int) -> tuple[Tensor, Tensor, Flow]:
+    """Let tokens of A flow into tokens of B by `grouping`, and put the smallest of both last among the active ones.
 
     For j in B: m_j' = m_j + sum_i E_ij m_i and x_j' = (m_j x_j + sum_i E_ij m_i x_i) / m_j'. For i in A:
     m_i' = m_i (1 - sum_j E_ij), and the features stay. The gradient reaches features and sizes.
@@ -76,18 +76,10 @@ def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, r: int, active: int, p
         x: (B, N, C) tokens: `protected` ones, those that still take part (up to `active`), and those that no longer do.
         size: (B, N) float32 or float64, real-valued sizes m >= 0; their sum does not change.
         grouping: (B, |A|, |B|) from `soft_grouping`, for A and B of `split`.
-        r: tokens that take no part after this.
 
     Returns features (x's dtype) and sizes of as many tokens, in a new order: protected, those of A and B by descending
-    size, those that took no part before. The first `active - r` of them take part next time.
+    size, those that took no part before; and where they went. After a merge of r, the first `active - r` take part.
     """
-    return soft_merge_with_flow(x, size, grouping, active, protected)[:2]
-
-
-def soft_merge_with_flow(
-    x: Tensor, size: Tensor, grouping: Tensor, active: int, protected: int
-) -> tuple[Tensor, Tensor, Flow]:
-    """`soft_merge`, and where its tokens went."""
     with torch.autocast(x.device.type, enabled=False):
         (a, b), (mass_a, mass_b) = split(full_precision(x), active, protected), split(size, active, protected)
         flow = grouping.transpose(1, 2)

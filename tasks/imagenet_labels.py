@@ -24,7 +24,6 @@ IMAGENET_CLASSES = 1000
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d+)\.\w+")
-SYNSET = re.compile(r"n\d{8}")
 
 
 @cache

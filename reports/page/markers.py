@@ -22,7 +22,6 @@ SHAPES = {
     "h": ("hexagon", "M0,-1L.87,-.5V.5L0,1L-.87,.5V-.5z"),
 }
 MARKER_SIZE, LINE_WIDTH = 9, 1.6  # pixels
-LIGHT_GROUND, DARK_GROUND = "#FFFFFF", "#15181C"  # as in page.css
 
 
 def look(style: Style) -> dict[str, Any]:

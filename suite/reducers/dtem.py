@@ -8,7 +8,7 @@ from torch import nn
 
 from suite.matching import bipartite_soft_matching
 from suite.reducers.base import Reducer, register, yes_no_or_default
-from suite.soft_matching import soft_grouping, soft_merge_with_flow, split
+from suite.soft_matching import soft_grouping, soft_merge, split
 
 LARGE = 1024
 METRICS = "embedding", "keys"
@@ -100,7 +100,7 @@ class DTEM(Reducer):
         r = min(amount, (active - protected) // 2)
         metric = signals.keys if self.metric == "keys" else self._embedded(signals)
         grouping = soft_grouping(*split(metric, active, protected), r, self.tau1, self.tau2, self.top)
-        x, size, flow = soft_merge_with_flow(tokens.x, tokens.sizes, grouping, active, protected)
+        x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, active, protected)
         return tokens.soften(x, size, active - r, flow.restore)
 
     def _embedded(self, signals):

@@ -5,7 +5,7 @@ import torch
 from tiny_models import REDUCERS, make_images, make_model, rates, reducer_id
 
 from suite import RequestError, attach
-from suite.reducer_weights import save_reducer_weights, write_tensors
+from suite.reducer_weights import write_tensors
 from suite.reducers import reducer_class
 
 LEARNING = [name for name in REDUCERS if reducer_class(name).learned and reducer_class(name).learned != "rates"]
@@ -24,7 +24,12 @@ def test_what_is_learned_is_saved_apart_from_the_backbone_and_read_again(name, t
         for parameter in handle.reducer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
         changed = model(images)
-        save_reducer_weights(handle.reducer, tmp_path / "learned.safetensors", recipe={"epochs": 1})
+        write_tensors(
+            tmp_path / "learned.safetensors",
+            handle.reducer.state_dict(),
+            reducer=handle.reducer.name,
+            recipe={"epochs": 1},
+        )
     assert not torch.equal(changed, untrained)
     with attach(model, name, rates(name)[0], weights=tmp_path / "learned.safetensors") as handle:
         assert handle.reducer.trained
@@ -50,7 +55,7 @@ def test_untrained_runs_repeat_whatever_the_random_state(name):
 def test_weights_of_another_model_are_refused_in_one_line(name, tmp_path):
     small, large = make_model(), make_model(embed_dim=64)
     with attach(large, name, rates(name)[0]) as handle:
-        save_reducer_weights(handle.reducer, tmp_path / "large.safetensors")
+        write_tensors(tmp_path / "large.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name)
     with pytest.raises(RequestError, match="do not fit") as caught:
         attach(small, name, rates(name)[0], weights=tmp_path / "large.safetensors")
     assert "\n" not in str(caught.value)

@@ -81,7 +81,7 @@ def similarity(metric, x, size, active, r):
 def merge(metric, x, size, active, r):
     a, b = split(metric, active, 1)
     shares = torch.full((len(a), a.shape[1], b.shape[1]), 0.5 / b.shape[1], requires_grad=True)
-    return soft_merge(x, size, shares, r, active, 1)[0].square()
+    return soft_merge(x, size, shares, active, 1)[0].square()
 
 
 def main() -> None:

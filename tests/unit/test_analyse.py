@@ -20,7 +20,7 @@ from suite.analyse.kendall import candidate_similarities, correlations, rank_cor
 from suite.analyse.trial import Measured
 from suite.checkpoint import load_model
 from suite.errors import RequestError
-from suite.reducer_weights import read_reducer_weights, save_reducer_weights
+from suite.reducer_weights import read_reducer_weights, write_tensors
 from suite.reducers import make_reducer
 from suite.stats import mean_interval, wilson_interval
 
@@ -189,7 +189,7 @@ def embedding(tmp_path):
     with torch.no_grad():
         for parameter in handle.reducer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
-    save_reducer_weights(handle.reducer, tmp_path / "learned.safetensors")
+    write_tensors(tmp_path / "learned.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name)
     return tmp_path / "learned.safetensors"
 
 

@@ -5,7 +5,7 @@ import torch
 from reducer_steps import images, steered, tiny
 
 from suite import RequestError, attach
-from suite.reducer_weights import save_reducer_weights
+from suite.reducer_weights import write_tensors
 from suite.reducers import make_reducer
 from suite.reducers.diffrate import DiffRate, together
 from suite.schedule import check_form, parse_rate, resolve
@@ -60,7 +60,7 @@ def test_plans_are_saved_and_read_like_any_weights(tmp_path):
     with attach(model, prepared(*PLANS), "plan=2") as handle:
         wanted = model(x)
         assert set(handle.reducer.state_dict()) == {"targets", "prune_kept", "merge_kept"}
-        save_reducer_weights(handle.reducer, tmp_path / "plans.safetensors")
+        write_tensors(tmp_path / "plans.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name)
     with attach(model, "diffrate", "plan=2", weights=tmp_path / "plans.safetensors") as handle:
         assert handle.reducer.trained
         assert handle.reducer.plans == 3

@@ -12,7 +12,7 @@ import pytest
 from reports.frame import groups, load_frame, load_samples
 from reports.page import write as page_write
 from reports.page.exhibits import NOT_MADE, read_exhibits
-from reports.page.markers import DARK_GROUND, LIGHT_GROUND, contrast, on_dark
+from reports.page.markers import contrast, on_dark
 from reports.page.outcomes import load_outcomes
 from reports.page.packing import pack_json, pack_text, unpack
 from reports.page.samples import packed_samples
@@ -27,6 +27,8 @@ from suite.sweep import run
 from tests.unit.page_runs import HOSTILE, Reader, packed, read_page, write_captioned, write_classified
 from tests.unit.run_folder import rewrite, write_run
 from tests.unit.wide_run import rename_samples
+
+LIGHT_GROUND, DARK_GROUND = "#FFFFFF", "#15181C"  # as in page.css
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from test_cli import exit_code, one_error_line
 
 from reports.frame import load_frame
 from suite import RequestError, attach
-from suite.reducer_weights import save_reducer_weights
+from suite.reducer_weights import write_tensors
 from suite.sweep import run
 
 
@@ -19,7 +19,9 @@ def learned_embedding(folder, seed=0):
     with attach(model, "dtem", "r=1") as handle, torch.no_grad():
         for parameter in handle.reducer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-        save_reducer_weights(handle.reducer, folder / f"dtem-{seed}.safetensors", epochs=1)
+        write_tensors(
+            folder / f"dtem-{seed}.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name, epochs=1
+        )
     return folder / f"dtem-{seed}.safetensors"
 
 

@@ -6,7 +6,7 @@ from tiny_vit import images, make_model
 
 from suite import RequestError, attach
 from suite.measure.flops import count_flops
-from suite.reducer_weights import load_reducer_weights, save_reducer_weights
+from suite.reducer_weights import read_reducer_weights, write_tensors
 from suite.reducers import make_reducer
 from suite.reducers.sinkhorn import transport
 
@@ -84,14 +84,14 @@ def test_soft_mixtures_are_untrained_until_weights_are_loaded_and_read_back_the_
         for parameter in handle.reducer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         logits = model(images())
-        save_reducer_weights(handle.reducer, tmp_path / "weights.safetensors")
+        write_tensors(tmp_path / "weights.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name)
     with attach(model, name, "keep=0.5", weights=tmp_path / "weights.safetensors") as again:
         assert again.reducer.trained
         assert torch.equal(model(images()), logits)
     with pytest.raises(RequestError, match="do not fit"):
         attach(model, name, "keep=0.5@1", weights=tmp_path / "weights.safetensors")
     with pytest.raises(RequestError, match=f"of reducer '{name}'"):
-        load_reducer_weights(make_reducer("dpcknn"), tmp_path / "weights.safetensors")
+        read_reducer_weights(make_reducer("dpcknn"), tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", SOFT)

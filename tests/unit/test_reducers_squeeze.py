@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from suite import RequestError, attach
 from suite.measure.flops import count_flops
 from suite.pruning import ScorePredictor, squeeze
-from suite.reducer_weights import load_reducer_weights
+from suite.reducer_weights import read_reducer_weights
 from suite.reducers import make_reducer
 from suite.tokens import Tokens
 
@@ -80,12 +80,12 @@ def test_the_authors_whole_checkpoint_loads_by_its_keys(name, tmp_path):
     made = make_reducer(name)
     with attach(tiny(), made, "keep=0.7"):
         assert not made.trained
-        load_reducer_weights(made, tmp_path / "whole.pth")
+        read_reducer_weights(made, tmp_path / "whole.pth").load_into(made)
         assert made.trained
     for key, value in made.state_dict().items():
         assert torch.equal(value, state[f"module.{key}"])
     with pytest.raises(RequestError, match="as many stages"), attach(tiny(), name, "keep=0.7@1,2") as handle:
-        load_reducer_weights(handle.reducer, tmp_path / "whole.pth")
+        read_reducer_weights(handle.reducer, tmp_path / "whole.pth").load_into(handle.reducer)
 
 
 def test_pruning_keeps_the_rows_that_squeezing_would_keep():

@@ -101,7 +101,7 @@ def test_the_merge_and_its_gradients_are_those_of_the_literal_form(protected, ac
     given = (x, size, metric)
     pairs = [literal_merge(*row, 4, active, protected) for row in zip(x, size, shares, strict=True)]
     expected = [torch.stack(part) for part in zip(*pairs, strict=True)]
-    result = soft_merge(x, size, shares, 4, active, protected)
+    result = soft_merge(x, size, shares, active, protected)[:2]
     weights = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in result]
     for got, wanted in zip(result, expected, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-12, rtol=0)
@@ -114,7 +114,7 @@ def test_the_merge_and_its_gradients_are_those_of_the_literal_form(protected, ac
 def test_a_row_that_leaves_completely_still_has_a_gradient_and_a_size_of_zero():
     shares = torch.tensor([[[1.0 + 1e-7, 0.0], [0.25, 0.5]]], requires_grad=True)
     x, size = torch.randn(1, 5, 3), torch.tensor([[1.0, 2.0, 1.0, 4.0, 1.0]])
-    merged, sizes = soft_merge(x, size, shares, r=1, active=5, protected=1)
+    merged, sizes, _ = soft_merge(x, size, shares, active=5, protected=1)
     assert sizes.tolist() == [[1.0, 4.0, 3.0, 1.0, 0.0]]
     assert torch.equal(merged[:, 0], x[:, 0])
     sizes[0, -1].backward()
@@ -122,6 +122,6 @@ def test_a_row_that_leaves_completely_still_has_a_gradient_and_a_size_of_zero():
 
 
 def test_tokens_without_any_size_give_finite_results():
-    merged, sizes = soft_merge(torch.ones(1, 3, 2), torch.zeros(1, 3), torch.zeros(1, 1, 1), 1, active=3, protected=1)
+    merged, sizes, _ = soft_merge(torch.ones(1, 3, 2), torch.zeros(1, 3), torch.zeros(1, 1, 1), active=3, protected=1)
     assert merged.isfinite().all()
     assert not sizes.any()

@@ -7,7 +7,7 @@ from cold_dtem import COLD, HardTwin
 from suite import RequestError, attach
 from suite.backbones.segmenter import build_segmenter
 from suite.pooling import Matching
-from suite.soft_matching import log_presence, soft_grouping, soft_merge, soft_merge_with_flow, split
+from suite.soft_matching import log_presence, soft_grouping, soft_merge, split
 from suite.tokens import SMALLEST_SIZE, Tokens
 
 N, PREFIX = 14, 1
@@ -49,7 +49,7 @@ def groupings(batch=2, r=STEPS, seed=3):
 
 def merged(tokens, made):
     for (grouping, active), r in zip(made, STEPS, strict=True):
-        x, size, flow = soft_merge_with_flow(tokens.x, tokens.sizes, grouping, active, PREFIX)
+        x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, active, PREFIX)
         tokens = tokens.soften(x, size, active - r, flow.restore)
     return tokens
 
@@ -104,7 +104,7 @@ def test_shares_of_0_and_1_give_every_token_what_its_owner_has():
     tokens = started()
     grouping = torch.zeros(2, 7, 6, dtype=torch.float64)  # A: 1, 3, .. 13; B: 2, 4, .. 12
     grouping[:, 0, 2] = grouping[:, 3, 2] = grouping[:, 6, 5] = 1.0  # 1 and 7 into 6, 13 into 12
-    x, size, flow = soft_merge_with_flow(tokens.x, tokens.sizes, grouping, N, PREFIX)
+    x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, N, PREFIX)
     soft = tokens.soften(x, size, N - 3, flow.restore)
     kept = torch.tensor([[0, 6, 12, 3, 5, 9, 11, 2, 4, 8, 10]] * 2)
     source, target = torch.tensor([[1, 7, 13]] * 2), torch.tensor([[1, 1, 2]] * 2)
@@ -117,17 +117,10 @@ def test_shares_of_0_and_1_give_every_token_what_its_owner_has():
 def test_a_row_that_leaves_completely_still_learns_from_what_is_given_back():
     grouping = torch.tensor([[[1.0 + 1e-7, 0.0], [0.25, 0.5]]], requires_grad=True)
     x, size = torch.arange(5.0).view(1, 5, 1), torch.ones(1, 5)
-    after, _, flow = soft_merge_with_flow(x, size, grouping, 5, 1)
+    after, _, flow = soft_merge(x, size, grouping, 5, 1)
     flow.restore(after.detach())[0, 1].sum().backward()
     targets = [after[0, flow.order[0].tolist().index(2 + j) + 1].item() for j in range(2)]
     torch.testing.assert_close(grouping.grad[0, 0], torch.tensor(targets) - x[0, 1])  # to there, away from itself
-
-
-def test_both_forms_of_the_merge_are_one():
-    tokens, (grouping, active) = started(), groupings()[0]
-    plain = soft_merge(tokens.x, tokens.sizes, grouping, 4, active, PREFIX)
-    assert all(torch.equal(*pair) for pair in zip(plain, soft_merge_with_flow(
-        tokens.x, tokens.sizes, grouping, active, PREFIX)[:2], strict=True))  # fmt: skip
 
 
 @pytest.mark.parametrize("restoring", [None, "per_block"])
