@@ -1,6 +1,7 @@
 # make bench   environment in .venv, then the embedded default: table and plots in results/
 # make test    environment, then the tests, without those that are slow and rarely tell anything
 # make test-all    all tests
+# make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
 # make weights every embedded weights file from nothing: hours on two cores
 # make check   lint, format, import directions, dead code
 
@@ -11,7 +12,7 @@ READY := .venv/.ready
 CACHE ?= results/train
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
-.PHONY: bench test test-all check format weights clean
+.PHONY: bench test test-all test-numerics check format weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
@@ -21,6 +22,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+test-numerics: $(READY)
+	tests/numerics.sh
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from torch import nn
 from suite import RequestError, attach, list_reducers
 from suite.handle import handle_of
 from suite.reducers.base import Reducer
+from tests.tolerances import TINY32
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
 
@@ -72,7 +73,7 @@ def test_the_reducible_block_computes_what_the_original_block_does(kind):
     images = make_images(model)
     whole = model(images)
     with attach(model, Untouched(), "r=1"):
-        torch.testing.assert_close(model(images), whole, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(model(images), whole, **TINY32)
 
 
 @on_a_third(1)

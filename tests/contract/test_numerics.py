@@ -11,6 +11,7 @@ from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.schedule import resolve
 from suite.tokens import Tokens
+from tests.tolerances import BLOCK32, TINY32
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
 PER_PATCH = ("queries", "centres", "assignment")
@@ -60,7 +61,7 @@ def test_double_precision_agrees_with_single_precision(name, kind):
     assert double.dtype == torch.float64
     if handle.reducer.exact_groups:  # the largest of nearly equal shares is anybody's
         assert torch.equal(handle.tokens.owner, owner)
-    torch.testing.assert_close(double.float(), single, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(double.float(), single, **TINY32)
 
 
 @torch.no_grad()
@@ -218,7 +219,7 @@ def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(ki
 
     merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), Visit(0, 4, proportional=True))
     apart = parts.original(x[:, torch_rows])
-    torch.testing.assert_close(merged.x[:, torch_rows], apart, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(merged.x[:, torch_rows], apart, **BLOCK32)
 
 
 @pytest.mark.parametrize("kind", ["class token", "distilled", "registers", "q/k norm", "explicit attention"])
@@ -254,4 +255,4 @@ def test_weighted_pooling_is_the_pool_of_every_token_that_is_stood_for(kind):
     with attach(model, "tome", "r=20") as handle:
         features = model.forward_features(make_images(model))
         reduced = model.forward_head(features)
-    torch.testing.assert_close(reduced, model.forward_head(handle.tokens.expand(features)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(reduced, model.forward_head(handle.tokens.expand(features)), **TINY32)

@@ -12,6 +12,7 @@ from suite.pooling import take
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.tokens import Tokens
+from tests.tolerances import TINY32
 
 REDUCING = [name for name in REDUCERS if name != "none"]
 methods = pytest.mark.parametrize("name", REDUCING, ids=map(reducer_id, REDUCING))
@@ -137,7 +138,7 @@ def test_samples_of_a_batch_do_not_see_each_other(name, mode):
     with attach(model, name, rate_of(name)):
         together = model.grid_logits(images)
         alone = torch.cat([model.grid_logits(image[None]) for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together, alone, **TINY32)
 
 
 class Drop(Reducer):
@@ -200,7 +201,7 @@ def test_tokens_in_another_order_go_back_to_their_places(mode, hook):
     untouched = model(images)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     with attach(model, Regroup(order, hook), "r=1"):
-        torch.testing.assert_close(model(images), untouched, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(images), untouched, **TINY32)
 
 
 @pytest.mark.parametrize("mode", sorted(GONE_AND_BACK))
@@ -301,7 +302,7 @@ def test_padding_is_not_attended_to_by_the_decoder():
     x = torch.randn(1, 10, 32)
     valid = torch.arange(10)[None] < 7
     padded = decoder(x, valid=valid)
-    torch.testing.assert_close(padded[:, :7], decoder(x[:, :7]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(padded[:, :7], decoder(x[:, :7]), **TINY32)
 
 
 def test_a_method_that_acts_after_the_block_has_nothing_to_give_back_per_block():

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from suite import RequestError, attach
 from suite.backbones.mae import MaeViT
 from suite.reducers import make_reducer
+from tests.tolerances import TINY32
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
 KINDS = {
@@ -152,7 +153,7 @@ def test_an_embedding_that_is_the_mean_key_merges_as_tome_does():
         for block, layer in zip(model.blocks, handle.reducer.embeddings, strict=True):
             layer.weight.copy_(block.attn.qkv.weight[32:64].unflatten(0, (2, 16)).mean(0))
             layer.bias.copy_(block.attn.qkv.bias[32:64].unflatten(0, (2, 16)).mean(0))
-        torch.testing.assert_close(model(make_images()), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model(make_images()), expected, **TINY32)
         assert torch.equal(handle.tokens.owner, owner)
 
 
@@ -188,7 +189,7 @@ def test_embedding_and_qkv_in_one_product_are_those_of_the_weights_as_they_are_n
         with torch.no_grad():
             fused, owner = model(make_images()), handle.tokens.owner
         apart = model(make_images())  # with gradients, in two products
-        torch.testing.assert_close(fused, apart, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(fused, apart, **TINY32)
         assert torch.equal(handle.tokens.owner, owner)
         return fused
 

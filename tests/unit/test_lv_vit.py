@@ -14,6 +14,7 @@ from suite.backbones.lv_vit import LVViT
 from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
 from suite.reducers.base import Reducer
+from tests.tolerances import TINY32
 
 tiny = partial(LVViT, img_size=32, patch_size=4, num_classes=10, embed_dim=32, depth=4, num_heads=2)
 
@@ -72,14 +73,14 @@ def recomputed(state, images, heads=2, depth=4, divisor=2.0):
 @torch.no_grad()
 def test_logits_are_those_of_the_definition():
     model = strong(tiny())
-    torch.testing.assert_close(model(noise()), recomputed(model.state_dict(), noise()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(noise()), recomputed(model.state_dict(), noise()), **TINY32)
 
 
 @torch.no_grad()
 def test_branches_are_divided_by_skip_lam():
     halved, whole = strong(tiny()), strong(tiny(skip_lam=1.0))
     expected = recomputed(whole.state_dict(), noise(), divisor=1.0)
-    torch.testing.assert_close(whole(noise()), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole(noise()), expected, **TINY32)
     assert (halved(noise()) - expected).abs().max() > 0.1
     assert halved.state_dict().keys() == whole.state_dict().keys()
 

@@ -14,6 +14,7 @@ from suite.backbones.mae import MaeViT
 from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
 from suite.measure.formula import base_macs
+from tests.tolerances import TINY32
 
 NAME = "mae_vit_base_patch16"
 tiny = partial(MaeViT, img_size=32, patch_size=4, num_classes=10, embed_dim=32, depth=4, num_heads=2)
@@ -78,7 +79,7 @@ def test_the_head_reads_the_norm_of_the_mean_of_the_patches():
     deviation = (mean - mean.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)
     normed = (mean - mean.mean(-1, keepdim=True)) / (deviation + 1e-6).sqrt()
     normed = normed * model.fc_norm.weight + model.fc_norm.bias
-    torch.testing.assert_close(model(noise()), normed @ model.head.weight.T + model.head.bias, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(noise()), normed @ model.head.weight.T + model.head.bias, **TINY32)
     assert isinstance(model.norm, torch.nn.Identity)
 
 
@@ -100,7 +101,7 @@ def test_merged_patches_are_pooled_by_what_they_stand_for():
         whole = handle.tokens.expand()
         assert handle.token_counts == handle.planned_counts == [61, 57, 53, 49]
     expected = model.head(model.fc_norm(whole[:, 1:].mean(1)))
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits, expected, **TINY32)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from suite.reducers import make_reducer
 from suite.reducers.ats import padded, sample
 from suite.reducers.dpcknn import density_peaks
 from suite.reducers.kmedoids import better_medoids, far_apart, nearest
+from tests.tolerances import BLOCK32, TINY32
 
 SOFT = ["patchmerger", "sinkhorn", "sit"]
 CLUSTERINGS = ["dpcknn", "kmedoids"]
@@ -91,7 +92,7 @@ def test_logits_of_a_padded_sample_are_those_of_the_sample_alone(pool):
         together = model(images(6))
         assert handle.tokens.valid is not None
         for image, logits in zip(images(6), together, strict=True):
-            torch.testing.assert_close(model(image[None])[0], logits, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(model(image[None])[0], logits, **TINY32)
 
 
 def test_sampling_lets_gradients_through_to_queries_keys_and_values():
@@ -178,7 +179,7 @@ def test_medoids_are_tokens_as_they_were_and_cluster_means_are_plain_means(rate)
                 members, token = before.x[row, owner[row] == place], after.x[row, place]
                 closest = members[(members - token).norm(dim=1).argmin()]
                 wanted = members.mean(0) if name == "dpcknn" else closest
-                torch.testing.assert_close(token, wanted, atol=1e-6, rtol=1e-5)
+                torch.testing.assert_close(token, wanted, **BLOCK32)
 
 
 @torch.no_grad()

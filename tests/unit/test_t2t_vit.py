@@ -14,6 +14,7 @@ from suite.backbones import family_of, list_models
 from suite.backbones.t2t_vit import T2TViT, TokenPerformer, sinusoids
 from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
+from tests.tolerances import TINY32
 
 tiny = partial(T2TViT, img_size=64, num_classes=10, embed_dim=32, depth=4, num_heads=2)
 STEMS = pytest.mark.parametrize("stem", ["performer", "transformer"])
@@ -97,11 +98,11 @@ class Definition:
 def test_logits_are_those_of_the_definition_with_attention_scaled_by_the_width(stem):
     model = strong(tiny(stem=stem))
     by_width, by_head = (Definition(model).logits(noise(), stem, n**-0.5) for n in (32, 16))
-    torch.testing.assert_close(model(noise()).double(), by_width, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model(noise()).double(), by_width, **TINY32)
     assert (by_width - by_head).abs().max() > 0.01
     usual = tiny(stem=stem, scale=16**-0.5).eval()
     usual.load_state_dict(model.state_dict())
-    torch.testing.assert_close(usual(noise()).double(), by_head, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(usual(noise()).double(), by_head, **TINY32)
 
 
 @torch.no_grad()
@@ -112,9 +113,9 @@ def test_explicit_attention_has_the_same_scale_as_fused_attention():
         reduced = model(noise())
     for block in model.blocks:
         block.attn.fused_attn = False
-    torch.testing.assert_close(model(noise()), fused, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model(noise()), fused, **TINY32)
     with attach(model, "tome", "r=2"):
-        torch.testing.assert_close(model(noise()), reduced, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model(noise()), reduced, **TINY32)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from tasks.coco_caption import CocoCaption
 from tasks.scenes_caption import ScenesCaption
 from tests.captioned import CAPTIONS, coco, photos
 from tests.captioned import write as write_captions
-from tests.tolerances import SUM64
+from tests.tolerances import SUM64, TINY32
 
 
 def test_the_loss_of_captions_is_that_of_transformers_on_every_caption_by_itself():
@@ -35,7 +35,7 @@ def test_the_loss_of_captions_is_that_of_transformers_on_every_caption_by_itself
             logits = model.git(input_ids=ids[None], pixel_values=image[None]).logits[0, -len(ids) :]
             terms += [-logits[place].log_softmax(-1)[word].item() for place, word in enumerate(ids[1:].tolist())]
         loss = objective.loss(model, batch)
-    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-4)
+    assert loss.item() == pytest.approx(np.mean(terms), rel=TINY32["rtol"])
 
 
 def test_padding_behind_a_caption_changes_nothing_even_if_its_id_is_that_of_a_word():
@@ -80,7 +80,7 @@ def test_a_token_that_softly_vanished_is_not_read_at_all():
         assert features.shape[1] == 65
     biased = next_word_logits(model.git, features, words, bias)
     without = next_word_logits(model.git, features[:, :-12], words)
-    torch.testing.assert_close(biased, without, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(biased, without, **TINY32)
     assert not torch.allclose(next_word_logits(model.git, features, words), without, atol=1e-2)
 
 
@@ -178,4 +178,4 @@ def test_explicit_attention_gives_what_fused_attention_gives(reducer, rate):
             block.self_attn.fused_attn = False
         explicit, _ = features_to_learn(model.backbone, batch.images)
     assert not torch.equal(explicit, fused)  # other kernels
-    torch.testing.assert_close(explicit, fused, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(explicit, fused, **TINY32)
