@@ -45,6 +45,7 @@ def masks(draw, classes: int = 4):
 
 
 @given(arrays(float, st.integers(2, 60), elements=finite), levels)
+@settings(max_examples=300, deadline=None)
 def test_the_interval_of_a_mean_always_holds_it(values, level):
     score, pseudo = pseudo_values(values[:, None], mean_of(len(values)))
     low, high = jackknife_interval(score, pseudo, level)
@@ -52,7 +53,7 @@ def test_the_interval_of_a_mean_always_holds_it(values, level):
 
 
 @given(masks(), levels)
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_interval_of_a_mean_over_classes_always_holds_it_alone_and_as_a_difference(sides, level):
     for side in sides:
         score, pseudo = pseudo_values(side, mean_iou(4))
@@ -65,6 +66,7 @@ def test_the_interval_of_a_mean_over_classes_always_holds_it_alone_and_as_a_diff
 
 
 @given(arrays(np.int64, st.tuples(st.integers(2, 30), st.just(10)), elements=st.integers(1, 20)), levels)
+@settings(max_examples=60, deadline=None)
 def test_the_interval_of_a_corpus_score_always_holds_it(counts, level):
     def bleu(sums):
         return corpus_bleu(sums)[:, 3]
