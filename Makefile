@@ -2,6 +2,7 @@
 # make test    environment, then the tests, without those that are slow and rarely tell anything
 # make test-all    all tests
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
+# make test-lowest   all tests with the lowest releases that pyproject.toml takes; TESTS="FILE ..." for a part of them
 # make weights every embedded weights file from nothing: hours on two cores
 # make check   lint, format, import directions, dead code
 
@@ -10,9 +11,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 READY := .venv/.ready
 CACHE ?= results/train
+LOWEST := .venv-lowest
+TESTS ?= tests
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
-.PHONY: bench test test-all test-numerics check format weights clean
+.PHONY: bench test test-all test-numerics test-lowest check format weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
@@ -26,11 +29,15 @@ test-all: $(READY)
 test-numerics: $(READY)
 	tests/numerics.sh
 
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python run_bench.py doctor
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/vulture
-	$(BIN)/python -m pytest tests/test_imports.py
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_dependencies.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -45,6 +52,11 @@ $(READY): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $(READY)
 
+$(LOWEST)/.ready: $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	@touch $@
+
 weights: $(READY)
 	$(BIN)/python -m suite.train.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)
 	$(BIN)/python -m suite.train.captioner --out suite/weights/scenes_git --cache $(CACHE)
@@ -52,4 +64,4 @@ weights: $(READY)
 	$(BIN)/python -m suite.train.embedded --cache $(CACHE)
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv $(LOWEST) build *.egg-info

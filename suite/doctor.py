@@ -5,18 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-PACKAGES = (
-    *("torch", "torchvision", "timm", "transformers", "fvcore", "pandas", "pyarrow", "matplotlib"),
-    *("pycocoevalcap", "mmsegmentation", "scipy", "safetensors"),
-)
+from suite.dependencies import Dependency, list_dependencies
 
 
 @dataclass(frozen=True)
 class Finding:
-    """state: 'ok', 'missing', 'failed' or 'n/a'. command: what to run, where it is too long for the detail."""
+    """state: 'ok', 'missing', 'out of bounds', 'failed' or 'n/a'. command: what to run, on a line of its own."""
 
     item: str
     state: str
@@ -26,15 +23,33 @@ class Finding:
 
 def diagnose() -> Iterator[Finding]:
     """Everything a run may need."""
-    for name in PACKAGES:
-        release = installed(name)
-        yield Finding(name, *(("ok", release) if release else ("missing", f"pip install {name}")))
-    yield from mmcv_build()
+    yield from packages()
+    yield from mmcv_operators()
     yield from devices()
     yield from embedded_weights()
     yield from caption_scorers()
     compiler = shutil.which("g++") or shutil.which("clang++")
     yield Finding("C++ compiler (--compile)", *(("ok", compiler) if compiler else ("missing", "apt install g++")))
+
+
+def packages() -> Iterator[Finding]:
+    """Every package that this one declares, the installed release and the releases that are taken."""
+    try:
+        yield from map(judge_package, list_dependencies())
+    except PackageNotFoundError as error:
+        yield Finding(str(error.name), "n/a", "runs from sources; once installed it knows its bounds: pip install -e .")
+
+
+def judge_package(package: Dependency) -> Finding:
+    """What there is to say of one package; a release that is installed has to fit even where the package may lack."""
+    item = f"{package.name} ({package.extra})" if package.extra else package.name
+    if package.fits:
+        return Finding(item, "ok", f"{package.release} ({package.releases})")
+    if package.release:
+        return Finding(item, "out of bounds", f"{package.release}, not {package.releases}", package.repair)
+    if package.extra:
+        return Finding(item, "n/a", f"not installed ({package.releases})")
+    return Finding(item, "missing", f"needs {package.releases}", package.repair)
 
 
 def embedded_weights() -> Iterator[Finding]:
@@ -53,10 +68,8 @@ def embedded_weights() -> Iterator[Finding]:
         yield Finding(item, *(bad if absent else ("ok", name)))
 
 
-def mmcv_build() -> Iterator[Finding]:
-    """mmsegmentation's scores need mmcv in either build, its models the one with compiled operators."""
-    build = next((name for name in ("mmcv", "mmcv-lite") if installed(name)), None)
-    yield Finding(*((build, "ok", installed(build)) if build else ("mmcv-lite", "missing", "pip install mmcv-lite")))
+def mmcv_operators() -> Iterator[Finding]:
+    """mmsegmentation's models need mmcv with compiled operators; its scores do not."""
     item = "mmcv operators (mmseg:CONFIG)"
     try:
         from suite.mmseg_models import INSTALL, missing_operators
@@ -65,14 +78,6 @@ def mmcv_build() -> Iterator[Finding]:
         return
     reason = missing_operators()
     yield Finding(item, *(("n/a", reason, INSTALL) if reason else ("ok", "mmsegmentation's own models run")))
-
-
-def installed(name: str) -> str | None:
-    """The release of a package; None where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def caption_scorers() -> Iterator[Finding]:

@@ -66,7 +66,7 @@ LAYERS = (
     ("suite.tokens",),
     ("suite.steps",),
     ("suite.pooling",),
-    ("suite.errors", "suite.metric", "suite.heap", "suite.shipped"),
+    ("suite.errors", "suite.metric", "suite.heap", "suite.shipped", "suite.dependencies"),
 )
 
 # What these may import of ours, whatever their layer.

@@ -210,6 +210,16 @@ def test_unreduced_intermediate_features_are_never_given_for_reduced_ones():
     model.forward_intermediates(make_images(model))
 
 
+class OwnAttention(timm.models.vision_transformer.Attention):
+    pass
+
+
+def with_other_attention():
+    model = VisionTransformer(**SHAPE)
+    model.blocks[0].attn = OwnAttention(SHAPE["embed_dim"])
+    return model
+
+
 class OwnForward(VisionTransformer):
     def forward(self, x):
         return super().forward(2 * x)
@@ -220,7 +230,7 @@ class OwnForward(VisionTransformer):
     [
         nn.Linear(3, 3),
         VisionTransformer(**SHAPE, block_fn=ParallelScalingBlock),
-        VisionTransformer(**SHAPE, attn_layer="diff"),
+        with_other_attention(),
         OwnForward(**SHAPE),
         timm.create_model("test_efficientnet"),
     ],
