@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from suite.store.folder import CellFolder, RunFolder
-from suite.store.shards import read_rows
+from suite.store.sealed import DamagedError
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class Cell:
     whole_speed: dict[str, Any] | None
     failed: dict[str, Any] | None
     samples: pd.DataFrame
-    unreadable: list[str]
+    damaged: list[str]
     missing: int
     expected: int
 
     @property
     def status(self) -> str:
-        if self.failed is not None:
+        if self.failed is not None or self.damaged:
             return "failed"
         return "done" if self.complete and self.scores is not None else "running"
 
@@ -49,14 +51,12 @@ class Cell:
 
     @property
     def reason(self) -> str:
-        """Why the cell failed, or which of its files could not be read; "" if there is nothing to say."""
-        reasons = []
+        """Why the cell failed, and which of its files are damaged; "" if there is nothing to say."""
+        reasons = list(self.damaged)
         if self.failed is not None:
             reasons.append(str(self.failed.get("reason") or "no reason recorded"))
         if self.status == "running" and self.complete:
             reasons.append("predictions are complete, but not scored yet; run the same command again")
-        if self.unreadable and self.status != "done":
-            reasons.append("unreadable: " + ", ".join(self.unreadable))
         return "; ".join(reasons)
 
 
@@ -67,13 +67,14 @@ def read_cells(out: Path) -> list[Cell]:
     has changed since) and is left out.
 
     Raises:
-        RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
+        RequestError: `out` is not the folder of a run, was written with another schema, or one of the files that all
+            cells share is damaged.
     """
-    run = RunFolder(out)
-    listed, manifest = run.read_run()["cells"], read_manifest(out)
-    missing = {record["id"] for record in run.read_missing()}
-    cells = [run.cell(key) for key in sorted(listed)]
-    return [_read_cell(cell, manifest, missing) for cell in cells if cell.read("cell") is not None]
+    folder = RunFolder(out)
+    run, manifest = folder.read_run(), read_manifest(out)
+    missing = {record["id"] for record in folder.read_missing()}
+    cells = [_read_cell(folder.cell(key), run, manifest, missing) for key in sorted(run["cells"])]
+    return [cell for cell in cells if cell is not None]
 
 
 def read_manifest(out: Path) -> pd.Index:
@@ -84,44 +85,69 @@ def read_manifest(out: Path) -> pd.Index:
 def read_samples(
     folder: Path, manifest: pd.Index, columns: tuple[str, ...] | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The outcomes of the manifest's ids, each once, indexed by position in it; and the unreadable files.
+    """The outcomes of the manifest's ids, each once, indexed by position in it; and what is damaged of them.
 
     columns: None for all that there are. The compacted file comes first, so its row wins over a shard that was left
-    behind. An unreadable file counts as not there: its samples are then not scored, and the cell is not done.
+    behind. A damaged file counts as not there.
     """
-    parts, unreadable, complete = [], [], False
-    for path in [folder / "samples.parquet", *sorted((folder / "samples").glob("batch-*.parquet"))]:
-        if complete or not path.is_file():
-            continue
+    shards, parts, damaged, complete = CellFolder(folder).shards, [], [], False
+    for name in list(shards.names()):
+        if complete:
+            break
         try:
-            part = read_rows(path, columns).to_pandas()
-            if columns is not None:
-                part = part[list(columns)]
-        except (pa.ArrowException, OSError, KeyError):
-            unreadable.append(path.name)
+            part = shards.files.read_rows(name, columns).to_pandas()
+            places = manifest.get_indexer(part["id"])
+        except FileNotFoundError:  # the run goes on, and has joined the batches in the meantime
             continue
-        part = part.set_index(manifest.get_indexer(part["id"]))
+        except DamagedError as error:
+            damaged.append(str(error))
+            continue
+        part = part[list(columns)] if columns is not None else part
+        part = part.set_index(places)
         parts.append(part[part.index >= 0])
-        complete = path.name == "samples.parquet" and parts[0].index.nunique() == len(manifest)
+        complete = name == shards.whole and parts[0].index.nunique() == len(manifest)
     if not parts:
-        return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), unreadable
+        return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), damaged
     samples = pd.concat(parts)
-    return samples[~samples.index.duplicated()].sort_index(), unreadable
+    return samples[~samples.index.duplicated()].sort_index(), damaged
 
 
-def _read_cell(cell: CellFolder, manifest: pd.Index, missing: set[str]) -> Cell:
-    samples, unreadable = read_samples(cell.path, manifest, ("id", "prediction"))
+def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, missing: set[str]) -> Cell | None:
+    """The cell, None if it has not been begun. What of it is damaged counts as not there, and fails it."""
+    samples, damaged = read_samples(folder.path, manifest, ("id", "prediction"))
+
+    def read(what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except DamagedError as error:
+            damaged.append(str(error))
+            return None
+
+    found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "scores", "speed", "whole_speed")}
+    failed, about = read(partial(folder.read, "failed")), found.pop("cell")
+    if read(folder.read_scores) is None and (found["scores"] or {}).get("per_sample"):
+        damaged.append(str(DamagedError(folder.path / "scores.parquet", "it is not there")))
+    if about is None:
+        if not damaged and not any(found.values()) and samples.empty:
+            return None
+        damaged = damaged or [str(DamagedError(folder.path / "cell.json", "it is not there"))]
+        about = _said_by_slot(folder.path.name, run)
     unscored = manifest.delete(samples.index.to_numpy())
     return Cell(
-        key=cell.path.name,
-        about=cell.read("cell"),
-        flops=cell.read("flops"),
-        scores=cell.read("scores"),
-        speed=cell.read("speed"),
-        whole_speed=cell.read("whole_speed"),
-        failed=cell.read("failed"),
+        key=folder.path.name,
+        about=about,
+        **found,
+        failed=failed,
         samples=samples,
-        unreadable=unreadable,
+        damaged=damaged,
         missing=int(unscored.isin(missing).sum()),
         expected=len(manifest),
     )
+
+
+def _said_by_slot(key: str, run: dict[str, Any]) -> dict[str, Any]:
+    """What run.json still says of a cell whose own description is lost."""
+    reducer, options, rate, *_ = json.loads(run.get("slots", {}).get(key, '["?", {}, ""]'))
+    spec = run["spec"]
+    shared = {name: spec.get(name) for name in ("task", "model", "precision", "batch_size", "image_size")}
+    return {**shared, "weights": "?", "weights_kind": "?", "reducer": reducer, "options": options, "rate": rate}

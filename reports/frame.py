@@ -24,8 +24,7 @@ from reports.text import short_origins, training_of
 from suite.errors import RequestError
 from suite.metric import Metric, Shown
 from suite.stats import paired_agreement, wilson_interval
-from suite.store.folder import RunFolder
-from suite.store.shards import read_rows
+from suite.store.folder import CellFolder, RunFolder
 
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
@@ -102,10 +101,11 @@ def load_frame(out: str | Path) -> pd.DataFrame:
     """One row per cell of the run in folder `out`, with the columns of `columns_of`, indexed by the cell's key.
 
     `frame.attrs["shown"]` says what the task reports; `frame.attrs["context"]` maps a key to the cell's image size and
-    other circumstances of its scores, cost and speed.
+    other circumstances of its scores, cost and speed. `frame.attrs["damaged"]` names the files that are damaged.
 
     Raises:
-        RequestError: `out` is not the folder of a run, was written with another schema, or a JSON is damaged.
+        RequestError: `out` is not the folder of a run, was written with another schema, or one of the files that all
+            cells share is damaged. A cell with a damaged file has failed, and its reason says so.
     """
     cells = read_cells(Path(out))
     shown = Shown.from_dict(RunFolder(out).read_run()["shown"])
@@ -115,6 +115,7 @@ def load_frame(out: str | Path) -> pd.DataFrame:
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
     frame.attrs["shown"] = shown.as_dict()
     frame.attrs["context"] = {cell.key: _context(cell) for _, cell in rows}
+    frame.attrs["damaged"] = [line for _, cell in rows for line in cell.damaged]
     return frame
 
 
@@ -141,8 +142,8 @@ def load_samples(out: str | Path, key: str) -> pd.DataFrame:
     if not (folder / "cell.json").is_file():
         raise RequestError(f"cell '{key}': not in the run {out}; see the folders in {out / 'cells'}")
     samples, _ = read_samples(folder, manifest)
-    if (folder / "scores.parquet").is_file():
-        samples = samples.merge(read_rows(folder / "scores.parquet").to_pandas(), on="id", how="left")
+    if (scores := CellFolder(folder).read_scores()) is not None:
+        samples = samples.merge(scores, on="id", how="left")
     return samples.reset_index(drop=True)
 
 

@@ -13,7 +13,7 @@ from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT, Group
 from suite.errors import RequestError
 from suite.stats import bootstrap_sums
-from suite.store.shards import read_rows
+from suite.store.folder import CellFolder
 
 RESAMPLES = 2000
 OUTCOME = {"top1": "correct", "top5": "correct5"}  # shares of true outcomes; other means are in scores.parquet
@@ -57,8 +57,8 @@ def _per_sample(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Ser
         return own.eq(full).where(full.notna())
     if name in OUTCOME:
         return _column(folder, manifest, OUTCOME[name])
-    file = folder / "scores.parquet"
-    if not file.is_file() or name not in (rows := read_rows(file).to_pandas()):
+    rows = CellFolder(folder).read_scores()
+    if rows is None or name not in rows:
         return None
     return pd.Series(rows[name].to_numpy(), manifest.get_indexer(rows["id"]))
 

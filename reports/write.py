@@ -10,10 +10,15 @@ from reports.frame import load_frame
 from reports.page.write import write_page
 from reports.pareto import write_pareto
 from reports.tables import write_tables
+from suite.store.folder import RunFolder
 
 
 def write_report(out: Path) -> tuple[list[Path], list[str]]:
-    """Write tables, plots and the page into `out`/report. Returns the files, and notes on what could not be drawn."""
+    """Write tables, plots and the page into `out`/report. Returns the files, and notes on what could not be drawn.
+
+    RequestError before anything is written, where the run cannot be read.
+    """
+    RunFolder(out).read_environment()
     frame, folder = load_frame(out), out / "report"
     files, notes = write_tables(frame, folder), []
     for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):

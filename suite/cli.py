@@ -59,15 +59,17 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     raise typer.Exit(FAILED_CELLS if failed else DONE)
 
 
-def show(out: Path) -> None:
-    """Print the table of a run and say where its files are."""
+def show(out: Path) -> list[str]:
+    """Print the table of a run and say where its files are; returns what of the run is damaged."""
     from reports.frame import load_frame
     from reports.tables import console_table
 
-    print_fitted(console_table(load_frame(out)))
+    frame = load_frame(out)
+    print_fitted(console_table(frame))
     page = out / "report" / "index.html"
     written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
     say(written)
+    return frame.attrs["damaged"]
 
 
 @app.command("plan")
@@ -96,9 +98,10 @@ def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run.")]
 
     make_exhibits(out)  # what it cannot make, the page names
     _, notes = write_report(out)
-    show(out)
-    for note in notes:
+    damaged = show(out)
+    for note in [*notes, *damaged]:
         complain(note)
+    raise typer.Exit(BAD_REQUEST if damaged else DONE)
 
 
 @app.command("doctor")

@@ -16,6 +16,7 @@ import torch
 
 from suite.ask import BASELINE
 from suite.batches import sample_images, timing_batch
+from suite.changes import forget_changed
 from suite.errors import CellError
 from suite.evaluation import Cell, evaluate, said
 from suite.measure.flops import count_flops, count_module
@@ -24,7 +25,6 @@ from suite.measure.precision import dtype_of
 from suite.measure.speed import measure_speed
 from suite.plan import Plan, resolve_device
 from suite.progress import Progress
-from suite.store.files import once
 from suite.store.folder import RunFolder
 from suite.weights_file import file_sha256
 
@@ -34,14 +34,17 @@ WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there,
 
 def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
     """Run the cells `keys` (default: all) of a plan to the end. Cells that fail are recorded and do not stop others."""
-    folder = plan.open_folder()
-    once(folder.path / "environment.json", describe_machine)
+    folder, notes = plan.open_folder()
+    for line in notes:
+        progress.note(line)
+    folder.write_environment(describe_machine)
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
+    known = forget_changed(plan, folder, progress)
     cells = prepare(plan, folder, keys or list(plan.asks), progress)
     cells = count_cost(plan, cells, progress)
     model.to(dtype_of(plan.spec.precision))
-    evaluate(plan, folder, cells, device, progress)
+    evaluate(plan, folder, cells, device, known, progress)
     score(plan, standing(cells), progress)
     if plan.spec.speed:
         time_cells(plan, standing(cells), device, progress, "speed")
@@ -106,11 +109,11 @@ def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
     made_of, todo, by_key = {}, {}, {cell.key: cell for cell in cells}
     version, scorable = plan.task.scoring_version(), set(plan.task.scorable())
     for cell in cells:
-        outcomes = cell.folder.shards.whole
+        outcomes = cell.folder.path / "samples.parquet"
         if not outcomes.exists():
             continue
         made_of[cell.key] = hashlib.sha256((file_sha256(outcomes) + version).encode()).hexdigest()
-        stored = cell.folder.read("scores") or {"of": None, "scores": {}}
+        stored = cell.folder.scores() or {"of": None, "scores": {}}
         unknown = [name for name, score in stored["scores"].items() if score["value"] is None]
         # what is known stays known, even where its scorer is not installed now
         if stored["of"] != made_of[cell.key] or scorable.intersection(unknown):
@@ -125,7 +128,8 @@ def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
             if summary.samples is not None:
                 cell.folder.write_scores(summary.samples)
             scores = {name: asdict(score) for name, score in summary.scores.items()}
-            cell.folder.write("scores", {"of": made_of[key], "scores": scores, "notes": list(summary.notes)})
+            about = {"of": made_of[key], "notes": list(summary.notes), "per_sample": summary.samples is not None}
+            cell.folder.write("scores", {**about, "scores": scores})
             advance(cell.name, 1)
 
 

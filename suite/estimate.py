@@ -41,7 +41,7 @@ class Row:
 def estimate(plan: Plan) -> tuple[list[Row], float]:
     """The cells, and the seconds that their forwards will take if every one costs as much as the unreduced model's."""
     folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
-    folder.check(plan.identity)
+    folder.check(plan.identity, list(plan.asks))
     missing = {record["id"] for record in folder.read_missing()}
     ids = [sample.id for sample in plan.task.samples]
     batches = [[id for id in ids[i : i + size] if id not in missing] for i in range(0, len(ids), size)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.batches import load
+from suite.changes import Contents, note_contents
 from suite.errors import CellError, OutputError, RequestError
 from suite.handle import Handle
 from suite.measure.precision import dtype_of
@@ -46,8 +47,13 @@ def said(error: Exception) -> str:
     return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"
 
 
-def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, progress: Progress) -> None:
-    """Score every sample that a cell has no stored outcome for, batch by batch, each batch for all cells at once."""
+def evaluate(
+    plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, known: Contents, progress: Progress
+) -> None:
+    """Score every sample that a cell has no stored outcome for, batch by batch, each batch for all cells at once.
+
+    known: what the samples' files held when they were read before. RequestError for one that holds something else.
+    """
     spec, task = plan.spec, plan.task
     missing = {record["id"]: record for record in still_unreadable(plan, folder.read_missing())}
     batches = [task.samples[i : i + spec.batch_size] for i in range(0, len(task.samples), spec.batch_size)]
@@ -70,6 +76,7 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
                 folder.write_missing([missing[id] for id in sorted(missing)])
             if not alive:
                 break
+            note_contents(folder, number, batch.samples, known)
             images = batch.images.to(device, dtype_of(spec.precision), non_blocking=True)
             prefix = SharedPrefix(images)
             for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
@@ -84,6 +91,7 @@ def evaluate(plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.dev
                 cell.folder.shards.write(number, rows, task.outcomes)
                 advance(cell.name, len(batches[number]))
     folder.write_missing([missing[id] for id in sorted(missing)])
+    folder.contents.compact(expected())
     for cell in alive.values():
         finish(cell, expected(), list(missing.values()), spec.allow_missing, progress)
 
@@ -174,7 +182,8 @@ def finish(
 ) -> None:
     """Close a cell whose readable samples are all scored; it fails if more are missing than allowed."""
     cell.folder.shards.compact(batches)
-    cell.folder.write("accuracy", {"batch_size": cell.batch_size})
+    if cell.folder.read("accuracy") != (ran := {"batch_size": cell.batch_size}):
+        cell.folder.write("accuracy", ran)
     if len(missing) > allowed:
         first = missing[0]
         more = f" and {len(missing) - 1} more (missing.jsonl)" if len(missing) > 1 else ""

@@ -21,15 +21,17 @@ from torch import Tensor
 
 from reports.cells import read_manifest
 from reports.frame import load_frame
-from reports.page.exhibits import CellMaps, Exhibits, discard_exhibits, read_exhibits
+from reports.page.exhibits import CellMaps, Exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
 from suite.ask import BASELINE, Ask
+from suite.changes import look_again, named, read_contents
 from suite.errors import RequestError
 from suite.measure.precision import dtype_of
 from suite.plan import Plan, make_plan, resolve_device
 from suite.shipped import weights_path
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
+from suite.store.sealed import DamagedError
 from suite.task import ReadError, Sample, views_of
 from suite.token_maps import token_maps
 from suite.weights_file import file_sha256
@@ -61,12 +63,12 @@ def make_exhibits(out: Path, plan: Plan | None = None) -> list[str]:
 
 
 def earlier(out: Path) -> Exhibits:
-    """What was made before; what is damaged of it is made again."""
-    try:
-        return read_exhibits(out)
-    except Exception:  # parquet, JSON and what is in them can be damaged in any way
-        discard_exhibits(out)
-        return Exhibits()
+    """What was made before; what is damaged of it is set aside and made again."""
+    while True:
+        try:
+            return read_exhibits(out)
+        except DamagedError as error:
+            error.put_aside()
 
 
 def made(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
@@ -97,6 +99,9 @@ def reopened(folder: RunFolder) -> Plan:
     for name in SAME:
         if plan.identity[name] != run["identity"][name]:
             raise RequestError(f"{name} is {plan.identity[name]!r} now and was {run['identity'][name]!r} in the run")
+    _, changed = look_again(plan, read_contents(folder))
+    if changed:
+        raise RequestError(f"{named(changed)} changed since the run")
     plan.model.to(resolve_device(spec.device), dtype_of(spec.precision))
     return plan
 

@@ -28,6 +28,7 @@ from suite.solve import Search
 from suite.sources import digest_sources
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
+from suite.store.repair import set_aside_damaged
 from suite.task import Task
 from tasks import task_class
 
@@ -113,13 +114,17 @@ class Plan:
         """What reducers are attached to: the model itself, or its encoder."""
         return backbone_of(self.model)
 
-    def open_folder(self) -> RunFolder:
-        """The run's folder, made or continued, with its manifest. RequestError if it holds another run."""
-        folder = RunFolder(self.spec.out)
+    def open_folder(self) -> tuple[RunFolder, list[str]]:
+        """The run's folder, made or continued, with its manifest, and what was wrong with it and is set aside.
+
+        RequestError if it holds another run.
+        """
+        folder, samples = RunFolder(self.spec.out), self.task.samples
         slots = {key: ask.slot for key, ask in self.asks.items()}
-        folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots, self.task.shown)
-        folder.write_manifest([s.id for s in self.task.samples], [s.label for s in self.task.samples])
-        return folder
+        notes = folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots, self.task.shown)
+        notes += set_aside_damaged(folder, list(self.asks), self.task.outcomes)
+        notes += folder.write_manifest([s.id for s in samples], [s.label for s in samples])
+        return folder, notes
 
 
 def make_plan(spec: RunSpec) -> Plan:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from suite.content import Content, Tree, with_content
 from suite.errors import CellError, RequestError
 from suite.metric import Shown
 
@@ -28,12 +30,13 @@ class Sample:
 
     `id` is stable: the same for the same data in another layout or on another machine. `label` is what outputs are
     compared with: a class index, or a tuple of reference captions. `path` says where the bytes lie, for messages and
-    for reading; it is empty for generated data.
+    for reading; it is empty for generated data. `content` says what its files held, of a sample that was read from any.
     """
 
     id: str
     label: Any
     path: str = ""
+    content: Content | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Task(ABC):
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     class_names: Sequence[str] = ()  # by class index, of tasks whose labels are classes that have names
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
+    tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:
         self.data, self.limit = data, limit
@@ -109,6 +113,13 @@ class Task(ABC):
     @abstractmethod
     def check_model(self, model: nn.Module) -> None:
         """Raises RequestError when this model cannot be scored on this task; called before anything runs."""
+
+    def files(self, sample: Sample) -> Sequence[str]:
+        """Names in `tree` of the files that decide the sample, such as a picture and its mask; `load` reads them all.
+
+        What a sample is compared with by its label is part of the label.
+        """
+        return ()
 
     def configure(self, model: nn.Module) -> None:  # noqa: B027  most tasks have nothing to tell
         """Tell the model what the task's options decide about it; called once, after `check_model`."""
@@ -191,6 +202,8 @@ class Batch:
 class Reader(Dataset):
     """Reads samples strictly: item i is sample i's tensor or the ReadError that says why there is none.
 
+    Where samples have files, those of the items say what the files held.
+
     Use with `DataLoader(Reader(...), batch_size, shuffle=False, num_workers=n, collate_fn=collate)`. Any
     exception but ReadError is a defect of the task and stops the run.
     """
@@ -202,9 +215,13 @@ class Reader(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Sample, Tensor | ReadError]:
-        sample = self.samples[index]
+        sample, tree = self.samples[index], self.task.tree
         try:
-            return sample, self.task.load(sample, self.preprocessing)
+            if tree is None:
+                return sample, self.task.load(sample, self.preprocessing)
+            load = partial(self.task.load, sample, self.preprocessing)
+            loaded, content = with_content(tree, self.task.files(sample), load)
+            return replace(sample, content=content), loaded
         except ReadError as error:
             return sample, error
 

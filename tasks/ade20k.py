@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -39,9 +40,9 @@ class Ade20k(SegmentationTask):
         restore: str = RESTORE[0],
     ) -> None:
         super().__init__(data, limit, restore=restore)
-        self._tree = open_tree(data)
-        self._pairs, self.notes = find_pairs(self._tree, split)
-        samples = [Sample(id, pair.label, self._tree.where(pair.image)) for id, pair in self._pairs.items()]
+        self.tree = open_tree(data)
+        self._pairs, self.notes = find_pairs(self.tree, split)
+        samples = [Sample(id, pair.label, self.tree.where(pair.image)) for id, pair in self._pairs.items()]
         self.samples = evenly_spaced(samples, limit)
 
     @property
@@ -54,14 +55,18 @@ class Ade20k(SegmentationTask):
         """As mmsegmentation has it."""
         return ade_palette()
 
+    def files(self, sample: Sample) -> Sequence[str]:
+        """The photograph and its mask."""
+        return (self._pairs[sample.id].image, self._pairs[sample.id].mask)
+
     def image(self, sample: Sample) -> Image.Image:
         """The photograph; greyscale is repeated. Raises ReadError when it is missing, damaged or no image."""
-        return read_file(self._tree, self._pairs[sample.id].image, sample, decode)
+        return read_file(self.tree, self._pairs[sample.id].image, sample, decode)
 
     def read_truth(self, sample: Sample) -> np.ndarray:
         """(H, W) uint8 classes 0..149, or 255. Raises ReadError when the mask is missing, damaged or no mask."""
         return read_file(
-            self._tree,
+            self.tree,
             self._pairs[sample.id].mask,
             sample,
             lambda data: reduce_zero_label(read_mask(data), self.num_classes),
@@ -69,4 +74,4 @@ class Ade20k(SegmentationTask):
 
     def size(self, sample: Sample) -> tuple[int, int]:
         """That of the mask, from its header."""
-        return read_file(self._tree, self._pairs[sample.id].mask, sample, mask_size)
+        return read_file(self.tree, self._pairs[sample.id].mask, sample, mask_size)

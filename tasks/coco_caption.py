@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from suite.task import Sample, evenly_spaced
@@ -36,13 +38,17 @@ class CocoCaption(CaptioningTask):
         max_new_tokens: int = 20,
     ) -> None:
         super().__init__(data, limit, num_beams=num_beams, max_new_tokens=max_new_tokens)
-        self._tree = open_tree(data)
-        index = build_index(self._tree, annotations, split)
+        self.tree = open_tree(data)
+        index = build_index(self.tree, annotations, split)
         self._files, self.notes = index.files, index.notes
         self.samples = evenly_spaced(
-            [Sample(id, index.captions[id], self._tree.where(index.files[id])) for id in sorted(index.captions)], limit
+            [Sample(id, index.captions[id], self.tree.where(index.files[id])) for id in sorted(index.captions)], limit
         )
+
+    def files(self, sample: Sample) -> Sequence[str]:
+        """The image; its captions are its label."""
+        return (self._files[sample.id],)
 
     def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
         """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
-        return load_image(self._tree, self._files[sample.id], sample, preprocessing)
+        return load_image(self.tree, self._files[sample.id], sample, preprocessing)

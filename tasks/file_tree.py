@@ -18,9 +18,12 @@ import tarfile
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from suite.content import digest_of
 from suite.errors import RequestError
 
 COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -41,13 +44,34 @@ class FileTree(ABC):
         for name in self.files:
             _check_encodable(name, location)
         self._names = frozenset(self.files)
+        self._noted: dict[str, bytes] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    @abstractmethod
     def read(self, name: str) -> bytes:
         """All bytes of one file. Raises OSError or another exception with the reason where it cannot be read."""
+        data = self._read(name)
+        if self._noted is not None:
+            self._noted[name] = digest_of(data)
+        return data
+
+    @contextmanager
+    def noting(self) -> Iterator[dict[str, bytes]]:
+        """Digests of the files that are read meanwhile, by name."""
+        self._noted = noted = {}
+        try:
+            yield noted
+        finally:
+            self._noted = None
+
+    @abstractmethod
+    def _read(self, name: str) -> bytes:
+        """All bytes of one file."""
+
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """What changes whenever the file does, without reading it. Raises OSError or KeyError where it is not there."""
 
     def where(self, name: str) -> str:
         """The file's address for a person: its path, or `archive:name`."""
@@ -84,11 +108,16 @@ class FolderTree(FileTree):
             files.extend(posixpath.normpath(f"{here}/{name}") for name in names)
         super().__init__(location, files, folders)
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes:
         path = self.location / name
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")  # reading a pipe would wait for ever
         return path.read_bytes()
+
+    def stamp(self, name: str) -> str:
+        """Size, time of change of the content, and of the file: the last one is set by renaming, too."""
+        about = os.stat(self.location / name)
+        return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
 
     def where(self, name: str) -> str:
         return str(self.location / name)
@@ -101,18 +130,22 @@ class ZipTree(FileTree):
         self._zip: zipfile.ZipFile | None = None
         self._process = -1
         with zipfile.ZipFile(location) as archive:
-            self._entries = {}
+            self._entries: dict[str, zipfile.ZipInfo] = {}
             listed = []
             for entry in archive.infolist():
                 name = _normal(entry.filename)
                 listed.append((name, entry.is_dir()))
-                self._entries[name] = entry.filename
+                self._entries[name] = entry
         super().__init__(location, [n for n, folder in listed if not folder], {n for n, folder in listed if folder})
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes:
         if self._zip is None or self._process != os.getpid():
             self._zip, self._process = zipfile.ZipFile(self.location), os.getpid()
-        return self._zip.read(self._entries[name])
+        return self._zip.read(self._entries[name].filename)
+
+    def stamp(self, name: str) -> str:
+        """Size and the checksum that the archive has of the file, and that reading verifies."""
+        return f"{self._entries[name].file_size}-{self._entries[name].CRC:08x}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zip": None}
@@ -127,6 +160,8 @@ class TarTree(FileTree):
 
     def __init__(self, location: Path) -> None:
         self.location = location
+        about = os.stat(location)
+        self._times = f"{about.st_mtime_ns}-{about.st_ctime_ns}"
         self._file: IO[bytes] | None = self._open()
         self._extents: dict[str, tuple[int, int] | str] = {}
         files, folders = [], set()
@@ -152,20 +187,28 @@ class TarTree(FileTree):
         plain.flush()
         return plain
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes:
         if self._file is None:
             self._file = self._open()
+        offset, size = self._extent(name)
+        data = os.pread(self._file.fileno(), size, offset)
+        if len(data) != size:
+            raise OSError(f"the archive ends after {len(data)} of its {size} bytes")
+        return data
+
+    def stamp(self, name: str) -> str:
+        """Place and size, and the archive's own times: a tar has no checksums of its files."""
+        offset, size = self._extent(name)
+        return f"{size}-{offset}-{self._times}"
+
+    def _extent(self, name: str) -> tuple[int, int]:
         extent, seen = self._extents[name], {name}
         while isinstance(extent, str):  # a link within the archive
             if extent in seen or extent not in self._extents:
                 raise OSError(f"links to '{extent}', which the archive does not hold")
             seen.add(extent)
             extent = self._extents[extent]
-        offset, size = extent
-        data = os.pread(self._file.fileno(), size, offset)
-        if len(data) != size:
-            raise OSError(f"the archive ends after {len(data)} of its {size} bytes")
-        return data
+        return extent
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}

@@ -48,14 +48,14 @@ class ImageNet(ClassificationTask):
         if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
             raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
         num_classes = _positive(num_classes)
-        self._tree = open_tree(data)
+        self.tree = open_tree(data)
         try:
-            index = build_index(self._tree, Options(labels, ground_truth_ids, num_classes))
+            index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes))
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
         self.num_classes, self.notes = index.num_classes, index.notes
-        samples = [Sample(id, label, self._tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
+        samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
         self.samples = evenly_spaced(samples, limit)
 
     @property
@@ -70,9 +70,13 @@ class ImageNet(ClassificationTask):
         """timm's own evaluation preprocessing for the model."""
         return TimmPreprocessing.of(model, image_size)
 
+    def files(self, sample: Sample) -> Sequence[str]:
+        """The image."""
+        return (self._root + sample.id,)
+
     def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
         """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
-        return load_image(self._tree, self._root + sample.id, sample, preprocessing)
+        return load_image(self.tree, self._root + sample.id, sample, preprocessing)
 
 
 def _positive(num_classes: int | str | None) -> int | None:

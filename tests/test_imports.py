@@ -35,6 +35,7 @@ LAYERS = (
     ("suite.exhibits",),
     ("suite.engine", "suite.trackers"),
     ("suite.evaluation",),
+    ("suite.changes",),
     ("suite.batches",),
     ("suite.plan",),
     ("suite.ask",),
@@ -66,7 +67,10 @@ LAYERS = (
     ("suite.tokens",),
     ("suite.steps",),
     ("suite.pooling",),
-    ("suite.errors", "suite.metric", "suite.heap", "suite.shipped", "suite.dependencies"),
+    (
+        *("suite.errors", "suite.metric", "suite.heap", "suite.shipped", "suite.dependencies"),
+        "suite.content",
+    ),
 )
 
 # What these may import of ours, whatever their layer.
@@ -88,7 +92,7 @@ FENCES = {
     "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens", "suite.pooling")),
     "a task": (
         lambda name: within(name, "tasks"),
-        ("tasks", "suite.task", "suite.metric", "suite.errors", "suite.stats"),
+        ("tasks", "suite.task", "suite.content", "suite.metric", "suite.errors", "suite.stats"),
     ),
     "a report": (
         lambda name: within(name, "reports"),

@@ -10,7 +10,6 @@ import pandas as pd
 from reports.frame import Group
 from reports.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images
 from reports.text import NO_DATA, known, row_label
-from suite.store.files import read_json
 from suite.store.folder import RunFolder
 
 WARNINGS = ("Warning", "Untrained", "Unreadable", DISPUTED, UNCOUNTED, REMARK)
@@ -19,7 +18,8 @@ PACKAGES = ("torch", "timm", "transformers", "fvcore", "mmsegmentation", "pycoco
 
 def facts_of(out: Path, frame: pd.DataFrame, parts: list[Group]) -> list[tuple[str, str]]:
     """(term, text) of the run as a whole."""
-    run, machine = RunFolder(out).read_run(), read_json(out / "environment.json") or {}
+    folder = RunFolder(out)
+    run, machine = folder.read_run(), folder.read_environment() or {}
     spec, identity = run.get("spec") or {}, run.get("identity") or {}
     facts = {
         "Task": _one_of(frame.task) + _options(identity.get("task_options")),

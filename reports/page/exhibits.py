@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from typing_extensions import TypedDict
 
-from suite.store.files import read_json, write_json
-from suite.store.shards import read_rows, write_rows
+from suite.store.sealed import DamagedError, SealedFiles
 
 NOT_MADE = "pictures and token maps are not made yet; run `run_bench.py report` on this folder"
 
@@ -44,36 +45,48 @@ class Exhibits:
     missing: dict[str, str] = field(default_factory=dict)
 
     def save(self, out: Path) -> None:
-        folder = _folder(out)
-        write_rows(folder / "thumbnails.parquet", _pictures(self.thumbnails))
-        write_rows(folder / "views.parquet", _pictures(self.views))
+        files = _files(out)
+        files.write_rows("thumbnails.parquet", _pictures(self.thumbnails))
+        files.write_rows("views.parquet", _pictures(self.views))
         for key, maps in self.maps.items():
-            write_rows(folder / "tokens" / f"{key}.parquet", _table(maps))
-        write_json(folder / "about.json", {"classes": self.classes, "missing": self.missing})
+            files.write_rows(f"tokens/{key}.parquet", _table(maps))
+        files.write_json("about.json", {"classes": self.classes, "missing": self.missing})
+
+
+class AboutFile(TypedDict):
+    """exhibits/about.json, as `Exhibits` names its fields"""
+
+    classes: list[str]
+    missing: dict[str, str]
 
 
 def read_exhibits(out: Path) -> Exhibits:
-    """What was saved of a run; nothing, and why, where nothing was."""
-    folder = _folder(out)
-    about = read_json(folder / "about.json")
+    """What was saved of a run; nothing, and why, where nothing was. DamagedError for what cannot be believed."""
+    files = _files(out)
+    about = files.read_json("about.json", AboutFile)
     if about is None:
         return Exhibits(missing={"pictures": NOT_MADE})
-    thumbnails, views = (
-        dict(zip(*read_rows(folder / f"{name}.parquet").to_pydict().values(), strict=True))
-        for name in ("thumbnails", "views")
-    )
-    maps = {path.stem: _maps(path) for path in sorted((folder / "tokens").glob("*.parquet"))}
+    thumbnails, views = (_read_pictures(files, f"{name}.parquet") for name in ("thumbnails", "views"))
+    names = sorted(path.name for path in files.path("tokens").glob("*.parquet"))
+    maps = {name.removesuffix(".parquet"): _read_maps(files, f"tokens/{name}") for name in names}
     maps = {key: of for key, of in maps.items() if set(of.owners) >= set(views)}  # of other samples: an older choice
     return Exhibits(about["classes"], thumbnails, views, maps, about["missing"])
 
 
 def discard_exhibits(out: Path) -> None:
     """Nothing is lost: they are made of the run, its data and its model."""
-    shutil.rmtree(_folder(out), ignore_errors=True)
+    shutil.rmtree(_files(out).root, ignore_errors=True)
 
 
-def _folder(out: Path) -> Path:
-    return out / "exhibits"
+def _files(out: Path) -> SealedFiles:
+    return SealedFiles(out / "exhibits")
+
+
+def _read_pictures(files: SealedFiles, name: str) -> dict[str, bytes]:
+    if not files.exists(name):
+        return {}
+    rows = files.read_rows(name, ["id", "jpeg"]).to_pydict()
+    return dict(zip(rows["id"], rows["jpeg"], strict=True))
 
 
 def _pictures(pictures: dict[str, bytes]) -> pa.Table:
@@ -89,10 +102,17 @@ def _table(maps: CellMaps) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _maps(path: Path) -> CellMaps:
+def _read_maps(files: SealedFiles, name: str) -> CellMaps:
+    rows = files.read_rows(name, ["id", "block", "rows", "tokens", "owner"]).to_pylist()
+    try:
+        return _maps(rows)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # columns of that name, and other content
+        raise DamagedError(files.path(name), f"it holds no token groups: {error}") from error
+
+
+def _maps(rows: list[dict[str, Any]]) -> CellMaps:
     owners: dict[str, list[list[int]]] = {}
     tokens: dict[str, list[int]] = {}
-    rows = read_rows(path).to_pylist()
     for row in rows:
         owners.setdefault(row["id"], []).append(row["owner"])
         tokens.setdefault(row["id"], []).append(row["tokens"])

@@ -19,7 +19,7 @@ from reports.areas import AREAS, dense_areas, mean_iou
 from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT
 from suite.metric import Metric, Shown
-from suite.store.shards import read_rows
+from suite.store.folder import CellFolder, RunFolder
 
 LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
 READ = {LABELS: ("label", "prediction", "correct"), CAPTIONS: ("prediction",), MASKS: ("classes", *AREAS)}
@@ -94,26 +94,28 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
 
 
 def _kind(folder: Path, metric: Metric) -> str:
-    columns = set(read_rows(folder / "samples.parquet").column_names)
+    cell = CellFolder(folder)
+    columns = set(cell.shards.outcomes().columns)
     if columns.issuperset(READ[LABELS]):
         return LABELS
     if columns.issuperset(READ[MASKS]) and metric.name == "miou":
         return MASKS
-    scores = folder / "scores.parquet"
-    return CAPTIONS if scores.is_file() and metric.name in read_rows(scores).column_names else SAME
+    scores = cell.read_scores()
+    return CAPTIONS if scores is not None and metric.name in scores else SAME
 
 
 def _read(folder: Path, manifest: pd.Index, kind: str, metric: Metric) -> pd.DataFrame:
     """A cell's rows by position in the manifest."""
     table, _ = read_samples(folder, manifest, ("id", *READ.get(kind, ("prediction",))))
     if kind == CAPTIONS:
-        scores = read_rows(folder / "scores.parquet", ["id", metric.name]).to_pandas()
+        scores = CellFolder(folder).read_scores(["id", metric.name])
         table["score"] = table["id"].map(dict(zip(scores["id"], scores[metric.name], strict=True)))
     return table
 
 
 def _references(out: Path, rows: pd.Index) -> list[Any]:
-    return read_rows(out / "manifest.parquet", ["label"])["label"].take(rows.to_numpy()).to_pylist()
+    labels = RunFolder(out).read_labels()
+    return [labels[row] for row in rows]
 
 
 def _labels(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:

@@ -26,6 +26,7 @@ from reports.page.tokens import packed_tokens, picture_url
 from reports.tables import columns_for
 from reports.text import is_untrained, known
 from suite.store.files import atomic_path
+from suite.store.sealed import DamagedError
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,7 +48,7 @@ def write_page(out: Path, frame: pd.DataFrame) -> tuple[Path, list[str]]:
 
 def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     """(the page, what it lacks and why). All text is escaped by the template, all data are packed."""
-    parts, exhibits, library = [lean(part) for part in groups(frame)], read_exhibits(out), plotly_source()
+    parts, exhibits, library = [lean(part) for part in groups(frame)], exhibits_of(out), plotly_source()
     frame = without_context(frame)
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
     series = curves.curves_of(frame)
@@ -68,6 +69,14 @@ def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     if library is None:
         lacking.append(NO_PLOTLY)
     return _fill(out, frame, parts, series, data, blobs, exhibits, lacking), lacking
+
+
+def exhibits_of(out: Path) -> Exhibits:
+    """Those of a run; none, and why, where they are damaged."""
+    try:
+        return read_exhibits(out)
+    except DamagedError as error:
+        return Exhibits(missing={"pictures": f"{error.path} is damaged ({error.reason}); write the report again"})
 
 
 def lean(part: Group) -> Group:

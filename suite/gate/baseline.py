@@ -1,6 +1,6 @@
 """A baseline: a run's outcomes, costs and speeds in one small file that can be committed.
 
-One row a sample; the columns `<cell>/<name>` are a cell's outcomes. What the cells are, and what they share with every
+One row a sample; the columns `<cell>/<name>` are a cell's outcomes, and `content` is a digest of the sample's files. What the cells are, and what they share with every
 run that may be compared with them, stands in the file's metadata.
 """
 
@@ -26,6 +26,7 @@ FOLDER, SUFFIX = Path("baselines"), ".parquet"
 FORMAT, KEY, DIGEST = 2, b"reducerbench", b"reducerbench.sha256"
 READABLE = (1, FORMAT)
 """Format 1 says nothing of disputed costs."""
+CONTENT = "content"
 PRIVATE = ("data", "out", "device", "workers")  # of a spec: where things lie on one machine
 
 
@@ -55,6 +56,8 @@ def save_baseline(side: Side, path: Path, force: bool = False) -> tuple[list[Ent
     for frame in outcomes.values():
         ids = ids.append(frame.index.difference(ids, sort=False))
     columns = {"id": pa.array(ids)}
+    if side.contents:
+        columns[CONTENT] = pa.array([side.contents.get(id) for id in ids], pa.string())
     for key, frame in outcomes.items():
         frame = frame.reindex(ids)
         columns |= {f"{key}/{name}": pa.Array.from_pandas(_whole(frame[name])) for name in frame}
@@ -106,7 +109,7 @@ def read_baseline(path: Path, name: str) -> Side:
     if not said or _digest(about, table) != metadata.get(DIGEST):
         raise RequestError(f"baseline {str(path)!r} is damaged (its content was changed); restore or save it again")
     entries = tuple(Entry(**cell, read=partial(_outcomes, table, cell["key"])) for cell in said["cells"])
-    return Side(name, said["identity"], said["spec"], Shown.from_dict(said["shown"]), entries)
+    return Side(name, said["identity"], said["spec"], Shown.from_dict(said["shown"]), entries, _contents(table))
 
 
 def _said(about: bytes) -> dict[str, Any]:
@@ -124,6 +127,14 @@ def _digest(about: bytes, table: pa.Table) -> bytes:
     for name in table.column_names:
         digest.update(json.dumps([name, table[name].to_pylist()]).encode())
     return digest.hexdigest().encode()
+
+
+def _contents(table: pa.Table) -> dict[str, str]:
+    """Digests of what the samples' files held; none where an earlier version did not store them."""
+    if CONTENT not in table.column_names:
+        return {}
+    known = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), strict=True)
+    return {id: digest for id, digest in known if digest}
 
 
 def _outcomes(table: pa.Table, key: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import load_frame, load_samples
+from suite.changes import read_contents
 from suite.errors import RequestError
 from suite.gate.outcomes import KEPT
 from suite.gate.pace import TIMING
@@ -26,7 +27,8 @@ def run_side(out: Path, name: str) -> Side:
         raise RequestError(f"{name!r} has random weights, so its scores mean nothing; run it with a checkpoint")
     about = frame.attrs["context"]
     entries = tuple(_entry(folder, row, about[row.Index]["reasons"]) for row in frame.itertuples())
-    return Side(name, run["identity"], run["spec"], Shown.from_dict(run["shown"]), entries)
+    contents = {id: content.digest for id, content in read_contents(folder).items()}
+    return Side(name, run["identity"], run["spec"], Shown.from_dict(run["shown"]), entries, contents)
 
 
 def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:

@@ -74,13 +74,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Side:
-    """Cells that share data and model. name: as asked for. spec: the request that made them."""
+    """Cells that share data and model. name: as asked for. spec: the request that made them.
+
+    contents: digests of what the samples' files held, by id, as far as they are known.
+    """
 
     name: str
     identity: dict[str, Any]
     spec: dict[str, Any]
     shown: Shown
     entries: tuple[Entry, ...]
+    contents: dict[str, str] = field(repr=False, default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -98,16 +102,24 @@ def check_comparable(new: Side, base: Side, allowed: Collection[str] = ()) -> li
         here, there = ([side.identity.get(name) for name in fields] for side in (new, base))
         if here == there:
             continue
-        said = f"{what} differs: {_short(here)} in {new.name}, {_short(there)} in {base.name}"
-        if what not in allowed:
-            allow = "" if what == "task" else f", or allow it with --allow-different {what}"
-            raise RequestError(f"{said}; compare runs of the same {what}{allow}")
-        remarks.append(f"{said} (allowed)")
+        remarks.append(_allowed(what, f"{_short(here)} in {new.name}, {_short(there)} in {base.name}", allowed))
+    changed = [id for id in new.contents.keys() & base.contents if new.contents[id] != base.contents[id]]
+    if changed:
+        said = f"{len(changed)} samples of the same names have changed from {base.name} to {new.name}"
+        remarks.append(_allowed("data", f"{said}, first {min(changed)}", allowed))
     for name in REMARKED:
         here, there = new.identity.get(name), base.identity.get(name)
         if here != there:
             remarks.append(f"{name}: {here} in {new.name}, {there} in {base.name}")
     return remarks
+
+
+def _allowed(what: str, how: str, allowed: Collection[str]) -> str:
+    """The remark that something differs. RequestError if it must not."""
+    if what in allowed:
+        return f"{what} differs: {how} (allowed)"
+    allow = "" if what == "task" else f", or allow it with --allow-different {what}"
+    raise RequestError(f"{what} differs: {how}; compare runs of the same {what}{allow}")
 
 
 def _short(values: list[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def _swept(values: dict[str, Any], methods: list[str], name: str, progress: Prog
     side = run_side(results.out, str(results.out))
     asked = [entry for entry in side.entries if entry.key in results.cells]
     return [
-        Side(method, side.identity, side.spec, side.shown, tuple(e for e in asked if e.reducer == _bare(method)))
-        for method in methods
+        replace(side, name=method, entries=tuple(e for e in asked if e.reducer == _bare(method))) for method in methods
     ]
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from suite.errors import RequestError
 
+SETTLED = 3600.0  # seconds after which a temporary file on a file system without locks belongs to nobody
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path to write to; on success its file takes `path`'s name in one step, so a kill leaves no torn file."""
+    """A path to write to; on success its file takes `path`'s name in one step, so a kill leaves no torn file.
+
+    What a kill leaves is a temporary file that nobody has locked; see `remove_orphans`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary, owner = _owned(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -25,12 +32,46 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(owner)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove the temporary files below `folder` that no living process writes."""
+    for path in folder.rglob(".*.tmp"):
+        with suppress(OSError):  # another process was quicker, or it is no file
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            except BlockingIOError:  # somebody is writing it
+                continue
+            except OSError:  # a file system without locks
+                if time.time() - os.fstat(handle).st_mtime > SETTLED:
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
+def _owned(path: Path) -> tuple[Path, int]:
+    """A new temporary file beside `path`, and the handle whose lock says that this process is alive."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():  # else it was taken for an orphan's before it was locked
+            return temporary, handle
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted keys, atomically. NaN is refused: no data is null."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any | None:
@@ -41,7 +82,7 @@ def read_json(path: Path) -> Any | None:
         return None
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,68 +11,93 @@ import pyarrow as pa
 
 from suite.errors import RequestError
 from suite.metric import Shown
-from suite.store.files import atomic_path, read_json, write_json
-from suite.store.schema import SCHEMA
-from suite.store.shards import Shards, read_rows, write_rows
+from suite.store.files import remove_orphans
+from suite.store.schema import CELL_FILES, SCHEMA, EnvironmentFile, MissingLine, RunFile
+from suite.store.sealed import DamagedError, SealedFiles
+from suite.store.shards import Shards
+
+RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
 
 
 class CellFolder:
     """One cell of a run."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.shards = path, Shards(path)
+        self.path, self.files = path, SealedFiles(path.parent)  # the key is part of the names that are sealed
+        self.shards = Shards(self.files, self.name("samples"))
 
-    def read(self, name: str) -> Any | None:
-        return read_json(self.path / f"{name}.json")
+    def name(self, name: str) -> str:
+        return f"{self.path.name}/{name}"
 
-    def write(self, name: str, value: Any) -> None:
-        write_json(self.path / f"{name}.json", value)
+    def read(self, name: str) -> dict[str, Any] | None:
+        return self.files.read_json(self.name(f"{name}.json"), CELL_FILES[name])
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        self.files.write_json(self.name(f"{name}.json"), value)
 
     def remove(self, name: str) -> None:
-        (self.path / f"{name}.json").unlink(missing_ok=True)
+        self.files.remove(self.name(f"{name}.json"))
 
     def remove_scores(self) -> None:
         """Those of outcomes that are about to change."""
         self.remove("scores")
-        (self.path / "scores.parquet").unlink(missing_ok=True)
+        self.files.remove(self.name("scores.parquet"))
+
+    def scores(self) -> dict[str, Any] | None:
+        """scores.json; None where it is not there, or the file of every sample's scores that it speaks of is not."""
+        stored = self.read("scores")
+        whole = not (stored or {}).get("per_sample") or self.files.exists(self.name("scores.parquet"))
+        return stored if whole else None
 
     def write_scores(self, samples: pd.DataFrame) -> None:
         """scores.parquet: a number per metric and sample."""
-        write_rows(self.path / "scores.parquet", pa.Table.from_pandas(samples, preserve_index=False))
+        self.files.write_rows(self.name("scores.parquet"), pa.Table.from_pandas(samples, preserve_index=False))
+
+    def read_scores(self, columns: Sequence[str] | None = None) -> pd.DataFrame | None:
+        """scores.parquet, None where there is none."""
+        if not self.files.exists(self.name("scores.parquet")):
+            return None
+        return self.files.read_rows(self.name("scores.parquet"), columns).to_pandas()
 
     def fail(self, reason: str) -> None:
         self.write("failed", {"reason": reason})
 
 
 class RunFolder:
-    """The folder of one run. Everything in it is written atomically."""
+    """The folder of one run. Everything in it is written atomically, and carries a checksum."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.files = SealedFiles(self.path)
+        self.contents = Shards(self.files, "contents")
 
     def cell(self, key: str) -> CellFolder:
         return CellFolder(self.path / "cells" / key)
 
     def read_run(self) -> dict[str, Any]:
-        """run.json. RequestError if this is no run's folder, or one of another schema."""
-        run = read_json(self.path / "run.json")
+        """run.json. RequestError if this is no run's folder, one of another schema, or the file is damaged."""
+        run = self.files.read_json(RUN)
         if run is None:
             raise RequestError(
                 f"{str(self.path)!r} is not the folder of a run: it has no run.json; give what --out named"
             )
-        if run.get("schema") != SCHEMA:
+        if run.get("schema", SCHEMA) != SCHEMA:
             raise RequestError(
-                f"{self.path / 'run.json'} has schema {run.get('schema')}, this version reads {SCHEMA}; "
-                "give another --out"
+                f"{self.path / RUN} has schema {run.get('schema')}, this version reads {SCHEMA}; give another --out"
             )
+        self.files.check_shape(RUN, run, RunFile)
         return run
 
-    def check(self, identity: dict[str, Any]) -> dict[str, Any] | None:
-        """run.json of the run with this identity, None if the folder is free. RequestError if it is not."""
+    def check(self, identity: dict[str, Any], cells: Sequence[str]) -> dict[str, Any] | None:
+        """run.json of the run with this identity; None if the folder is free, or has all of a run but that file.
+
+        cells: keys of those that are asked for, which no run of another identity has. RequestError if the folder holds
+        something else.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
-        if not (self.path / "run.json").exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
+        if not self.files.exists(RUN):
+            if self.path.is_dir() and any(self.path.iterdir()) and not self._has_any(cells):
                 raise RequestError(f"--out {str(self.path)!r} is not empty and holds no run; give a new folder")
             return None
         old = self.read_run()
@@ -85,6 +109,9 @@ class RunFolder:
                 )
         return old
 
+    def _has_any(self, cells: Sequence[str]) -> bool:
+        return any(self.cell(key).path.is_dir() for key in cells)
+
     def open(
         self,
         spec: dict[str, Any],
@@ -92,51 +119,87 @@ class RunFolder:
         cells: Sequence[str],
         slots: dict[str, str],
         shown: Shown,
-    ) -> None:
-        """Make the folder this run's, or continue it. RequestError if it holds another run: results never mix.
+    ) -> list[str]:
+        """Make the folder this run's, or continue it; returns what the user must know of it. RequestError if it holds
+        another run: results never mix.
 
         slots: cell key -> what it measures (method and rate). A new cell takes the place of an old one with the same
         slot, which a changed reducer source leaves behind. shown: what the reports are to show of the task.
         """
-        old = self.check(identity)
+        if self.path.is_dir():
+            remove_orphans(self.path)
+        notes = []
+        try:
+            old = self.check(identity, cells)
+        except DamagedError as error:
+            if not self._has_any(cells):
+                raise RequestError(
+                    f"{error.path} is damaged ({error.reason}), and no cell of the folder is one of this request; give "
+                    "the request that the folder was made by, or another --out"
+                ) from error
+            old, notes = None, [error.put_aside()]
         if old is not None:
             taken = set(slots.values())
             slots = {key: slot for key, slot in old["slots"].items() if slot not in taken} | slots
             cells = [*[key for key in old["cells"] if key in slots and key not in cells], *cells]
-        try:
-            write_json(
-                self.path / "run.json",
-                {
-                    "schema": SCHEMA,
-                    "spec": spec,
-                    "identity": identity,
-                    "cells": list(cells),
-                    "slots": slots,
-                    "shown": shown.as_dict(),
-                },
+        elif others := self._others(cells):
+            notes.append(
+                f"{self.path / RUN} is made anew, of the cells of this request; {others} more in {self.path / 'cells'} "
+                "are listed again by the request that they were made by"
             )
+        run = {
+            "schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots,
+            "shown": shown.as_dict(),
+        }  # fmt: skip
+        try:
+            self.files.write_json(RUN, run)
         except OSError as error:
             raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
+        return notes
 
-    def write_manifest(self, ids: Sequence[str], labels: Sequence[Any]) -> None:
-        path = self.path / "manifest.parquet"
-        if not path.exists():
-            write_rows(path, pa.table({"id": list(ids), "label": list(labels)}))
+    def _others(self, cells: Sequence[str]) -> int:
+        folder = self.path / "cells"
+        return len({path.name for path in folder.iterdir()} - set(cells)) if folder.is_dir() else 0
+
+    def write_manifest(self, ids: Sequence[str], labels: Sequence[Any]) -> list[str]:
+        """List the samples of the run; a list of others, which the run's identity rules out, is set aside."""
+        table, notes = pa.table({"id": list(ids), "label": list(labels)}), []
+        if self.files.exists(MANIFEST):
+            if self.files.read_rows(MANIFEST).equals(table):
+                return []
+            notes = [DamagedError(self.path / MANIFEST, "it lists other samples than the run's").put_aside()]
+        self.files.write_rows(MANIFEST, table)
+        return notes
 
     def read_ids(self) -> list[str]:
         """The expected samples, in order; none while the sweep has not listed them."""
-        path = self.path / "manifest.parquet"
-        return read_rows(path, ["id"])["id"].to_pylist() if path.exists() else []
+        return self.read_manifest("id") if self.files.exists(MANIFEST) else []
+
+    def read_labels(self) -> list[Any]:
+        """The labels of the expected samples, in order."""
+        return self.read_manifest("label")
+
+    def read_manifest(self, column: str) -> list[Any]:
+        table = self.files.read_rows(MANIFEST, ["id", "label"])
+        if not pa.types.is_string(table.schema.field("id").type) or table["id"].null_count:
+            raise DamagedError(self.path / MANIFEST, "its ids are no texts")
+        return table[column].to_pylist()
+
+    def read_environment(self) -> dict[str, Any] | None:
+        """environment.json, None where there is none."""
+        return self.files.read_json(ENVIRONMENT, EnvironmentFile)
+
+    def write_environment(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """environment.json, of the process that writes the run first."""
+        if not self.files.exists(ENVIRONMENT):
+            self.files.write_json(ENVIRONMENT, describe())
 
     def write_missing(self, records: Sequence[dict[str, str]]) -> None:
         """Replace the list of unreadable samples; none: the file goes."""
-        path = self.path / "missing.jsonl"
-        if not records:
-            path.unlink(missing_ok=True)
-            return
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in records))
+        if records:
+            self.files.write_lines(MISSING, records)
+        else:
+            self.files.remove(MISSING)
 
     def read_missing(self) -> list[dict[str, str]]:
-        path = self.path / "missing.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return self.files.read_lines(MISSING, MissingLine)

@@ -1,57 +1,215 @@
 """Every file of a run's folder, and every field in it.
 
-run.json           schema; spec: the RunSpec that was run last; identity: what all cells share and no later command may
-                   change (data, weights, versions, precision, ...); cells: keys of the cells that belong to the run;
-                   slots: what each of them measures; shown: what the task reports, as `Shown` names it
+run.json           the request (RunFile)
 environment.json   packages, machine and git state of the process that wrote the run first
 manifest.parquet   id, label (class index, or list of reference captions) of the expected samples, in order
+contents.parquet   what the samples' files held when they were read (CONTENTS); contents/batch-*.parquet until all are
 missing.jsonl      id, path, reason of each sample that could not be read
 cells/<key>/       one cell: (task, model, reducer, rate, precision), see below
 exhibits/          thumbnails, views and token groups for the page; made from data and model, safe to delete
 report/            page, tables and plots, made from the rest and safe to delete
 
 A cell's folder:
-cell.json          what the cell is; written before it runs (CELL)
-flops.json         multiply-accumulates per image, as `FlopReport` names them; baseline_total: the unreduced model;
-                   images: how many were counted; total_p5, total_p95: percentiles over them (total is their mean) and
-                   tokens_mean, tokens_p5, tokens_p95: tokens leaving the last block, all null unless they depend on it;
-                   untraced: why total is what was dispatched, "" where it is the trace's;
-                   further: costs beyond the backbone's, by the names in run.json's shown.costs
+cell.json          what the cell is; written before it runs (CellFile)
+flops.json         multiply-accumulates per image, as `FlopReport` names them (FlopsFile)
 samples/batch-*.parquet   outcomes of one batch (the task's `outcomes`), written atomically as soon as it is predicted
 samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
-scores.json        scores: value, low, high (95 %) and, where there is no value, reason of every metric; notes; of: hash
-                   of the outcomes and scorers that they were made of
+scores.json        what the outcomes add up to (ScoresFile)
 scores.parquet     scores of every sample, for tasks whose outcomes do not say them already
 speed.json         the backbone: rates, ratios and raw rounds, as `SpeedResult` names them
 whole_speed.json   the same of the whole model, where it is more than a backbone
 failed.json        reason; present while the last attempt failed
+
+All but those of report/ carry a checksum (`suite.store.sealed`). What was found damaged lies beside its successor as
+NAME.damaged-1, and outcomes of samples that have changed since as NAME.changed-1. Folders that were written before
+there were checksums and contents have the same schema and are read as they are.
 """
 
 from __future__ import annotations
 
+from typing import Any, NotRequired
+
+import pyarrow as pa
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
 SCHEMA = 3
 
-CELL = {
-    "key": "hash of everything that can change the cell's numbers; names its folder",
-    "task": "task name",
-    "model": "model name",
-    "weights": "where the weights came from",
-    "weights_kind": "'trained' or 'random'",
-    "reducer": "registered name or path/to/file.py:ClassName",
-    "options": "the method's options that were set",
-    "learned": "what the method has to learn, e.g. 'embedding'; null: training-free",
-    "reducer_weights": "{source, sha256} of the trained weights that the method was given; null: none",
-    "formulation": "which of several formulations of attention was run; null: the method has one",
-    "restore": "when a dense model gets its tokens back, e.g. 'before_decoder'; null: it never does",
-    "rate": "as asked, e.g. 'flops=-35%'; '' for the unreduced model",
-    "resolved_rate": "what it came to, e.g. 'r=11'; equal to rate unless that was a FLOPs target; null: unresolved",
-    "solved_reduction": "change of FLOPs that solving promised; null if nothing was solved",
-    "neighbours": "[rate, reduction] on both sides of a FLOPs target that no rate meets within one point",
-    "precision": "fp32, fp16 or bf16",
-    "batch_size": "samples in a batch",
-    "image_size": "side in pixels; null: the model's own",
-    "depth": "blocks",
-    "tokens_in": "tokens that enter the first block, prefix included",
-    "planned_counts": "tokens leaving each block; null where they depend on the image",
+CONTENTS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("stamp", pa.string()),  # sizes and times of the sample's files: if they are the same, so is the digest
+        ("digest", pa.string()),  # of the bytes that were decoded
+    ]
+)
+
+Number = float | None
+
+
+class MetricFields(TypedDict):
+    """As `Metric` names them."""
+
+    name: str
+    label: str
+    largest: NotRequired[Number]
+    scale: NotRequired[float]
+    decimals: NotRequired[int]
+    hidden: NotRequired[bool]
+
+
+class CostFields(TypedDict):
+    """As `Cost` names them."""
+
+    name: str
+    label: str
+
+
+class ShownFields(TypedDict):
+    """As `Shown` names them."""
+
+    metrics: list[MetricFields]
+    costs: list[CostFields]
+    throughput: str
+    remark: str
+
+
+class RunFile(TypedDict):
+    """run.json"""
+
+    schema: int
+    spec: dict[str, Any]  # the RunSpec that was run last
+    # what all cells share and no later command may change: data, weights, versions, precision, ...
+    identity: NotRequired[dict[str, Any]]
+    cells: list[str]  # keys of the cells that belong to the run
+    slots: NotRequired[dict[str, str]]  # what each of them measures
+    shown: ShownFields  # what the task reports
+
+
+class EnvironmentFile(TypedDict):
+    """environment.json, as `describe_machine` names its fields"""
+
+    packages: dict[str, str | None]
+    python: NotRequired[str | None]
+    cpu: NotRequired[str | None]
+    os: NotRequired[str | None]
+    logical_cpus: NotRequired[int | None]
+    ram_bytes: NotRequired[int | None]
+    gpus: NotRequired[list[dict[str, Any]] | None]
+    git: NotRequired[dict[str, Any] | None]
+
+
+class MissingLine(TypedDict):
+    """A line of missing.jsonl"""
+
+    id: str
+    path: str
+    reason: str
+
+
+class CellFile(TypedDict):
+    """cell.json. Its key, which names its folder, is a hash of everything that can change the cell's numbers."""
+
+    task: str
+    model: str
+    weights: str  # where they came from
+    weights_kind: str  # 'trained' or 'random'
+    reducer: str  # registered name or path/to/file.py:ClassName
+    options: dict[str, Any]  # the method's options that were set
+    learned: NotRequired[str | None]  # what the method has to learn, e.g. 'embedding'; null: training-free
+    # {source, sha256} of the trained weights that the method was given; null: none
+    reducer_weights: NotRequired[dict[str, str] | None]
+    formulation: NotRequired[str | None]  # which of several formulations of attention was run; null: it has one
+    # when a dense model gets its tokens back, e.g. 'before_decoder'; null: it never does
+    restore: NotRequired[str | None]
+    rate: str  # as asked, e.g. 'flops=-35%'; '' for the unreduced model
+    # what it came to, e.g. 'r=11'; equal to rate unless that was a FLOPs target; null: unresolved
+    resolved_rate: str | None
+    solved_reduction: NotRequired[Number]  # change of FLOPs that solving promised; null if nothing was solved
+    # [rate, reduction] on both sides of a FLOPs target that no rate meets within one point
+    neighbours: NotRequired[list[list[Any]]]
+    precision: str  # fp32, fp16 or bf16
+    batch_size: int  # samples in a batch
+    image_size: int | None  # side in pixels; null: the model's own
+    depth: int  # blocks
+    tokens_in: int  # tokens that enter the first block, prefix included
+    planned_counts: list[int] | None  # tokens leaving each block; null where they depend on the image
+
+
+class FlopsFile(TypedDict):
+    """flops.json"""
+
+    total: float
+    reducer: float
+    disputed: bool
+    uncounted: dict[str, int]
+    further: dict[str, float]  # costs beyond the backbone's, by the names in run.json's shown.costs
+    baseline_total: NotRequired[Number]  # the unreduced model's
+    by_block: NotRequired[list[Any]]
+    images: NotRequired[int]  # how many were counted
+    untraced: NotRequired[str]  # why total is what was dispatched, "" where it is the trace's
+    # percentiles over them (total is their mean) and tokens leaving the last block; null unless they depend on it
+    total_p5: NotRequired[Number]
+    total_p95: NotRequired[Number]
+    tokens_mean: NotRequired[Number]
+    tokens_p5: NotRequired[Number]
+    tokens_p95: NotRequired[Number]
+
+
+class ScoreFields(TypedDict):
+    """A score of a cell with its 95 % interval; where there is no value, why."""
+
+    value: Number
+    low: Number
+    high: Number
+    reason: str
+
+
+class ScoresFile(TypedDict):
+    """scores.json"""
+
+    of: str  # hash of the outcomes and scorers that the scores were made of
+    scores: dict[str, ScoreFields]  # by metric
+    notes: list[str]
+    per_sample: NotRequired[bool]  # there is a scores.parquet
+
+
+class AccuracyFile(TypedDict):
+    """accuracy.json"""
+
+    batch_size: int
+
+
+class SpeedFile(TypedDict):
+    """speed.json and whole_speed.json"""
+
+    im_s: Number
+    im_s_low: Number
+    im_s_high: Number
+    speedup: Number
+    speedup_low: Number
+    speedup_high: Number
+    batch_size: NotRequired[int | None]
+    precision: NotRequired[str | None]
+    device: NotRequired[str | None]
+    peak_memory_bytes: NotRequired[Number]
+    aa_low: NotRequired[Number]
+    aa_high: NotRequired[Number]
+    noisy: NotRequired[bool | None]
+    note: NotRequired[str | None]
+
+
+class FailedFile(TypedDict):
+    """failed.json"""
+
+    reason: str
+
+
+CELL_FILES = {
+    "cell": CellFile,
+    "flops": FlopsFile,
+    "accuracy": AccuracyFile,
+    "scores": ScoresFile,
+    "speed": SpeedFile,
+    "whole_speed": SpeedFile,
+    "failed": FailedFile,
 }

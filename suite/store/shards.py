@@ -1,87 +1,103 @@
-"""Per-sample outcomes: one Parquet file a batch while a cell runs, one file when it is complete."""
+"""Rows of samples: one Parquet file a batch while they are made, one file when all are there."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from suite.store.files import atomic_path
+from suite.store.sealed import DamagedError, SealedFiles, set_aside
 
 
 class Shards:
-    """The outcomes of the cell in `folder`. Names depend on the batch alone, so two writers write the same files."""
+    """The rows `name` below a folder of `files`: `name`/batch-*.parquet, then `name`.parquet.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.whole = folder / "samples", folder / "samples.parquet"
+    Names depend on the batch alone, so two writers write the same files.
+    """
 
-    def batch_path(self, batch: int) -> Path:
-        return self.folder / f"batch-{batch:05d}.parquet"
+    def __init__(self, files: SealedFiles, name: str) -> None:
+        self.files, self.folder, self.whole = files, name, f"{name}.parquet"
 
-    def write(self, batch: int, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-        write_rows(self.batch_path(batch), pa.Table.from_pylist(list(rows), schema=schema))
+    def batch(self, number: int) -> str:
+        return f"{self.folder}/batch-{number:05d}.parquet"
+
+    def names(self) -> Iterator[str]:
+        """The files that are there, that of all rows first."""
+        if self.files.exists(self.whole):
+            yield self.whole
+        folder = self.files.path(self.folder)
+        yield from (str(PurePosixPath(self.folder, path.name)) for path in sorted(folder.glob("batch-*.parquet")))
+
+    def write(self, number: int, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        self.files.write_rows(self.batch(number), pa.Table.from_pylist(list(rows), schema=schema))
 
     def outcomes(self) -> pd.DataFrame:
         """All rows of a complete cell."""
-        return read_rows(self.whole).to_pandas()
+        return self.files.read_rows(self.whole).to_pandas()
 
     def missing(self, batches: Sequence[Sequence[str]]) -> list[int]:
         """Numbers of the batches (lists of ids) that are not stored with all their ids."""
-        if self.whole.exists():
-            stored = set(read_ids(self.whole))
-            return [number for number, ids in enumerate(batches) if not stored.issuperset(ids)]
-        absent = []
-        for number, ids in enumerate(batches):
-            path = self.batch_path(number)
-            if not path.exists() or read_ids(path) != list(ids):
-                absent.append(number)
-        return absent
+        stored = set(self.read_ids(self.whole))
+        return [
+            number
+            for number, ids in enumerate(batches)
+            if not stored.issuperset(ids) and self.read_ids(self.batch(number)) != list(ids)
+        ]
 
     def compact(self, batches: Sequence[Sequence[str]]) -> None:
         """Join all batches, in order, into one file. Written before anything is removed; safe to repeat.
 
         Another process may be doing the same: what it removed in the meantime stands in the joined file already.
         """
-        paths = [path for number in range(len(batches)) if (path := self.batch_path(number)).exists()]
+        names = [name for number in range(len(batches)) if self.files.exists(name := self.batch(number))]
         tables = []
-        for path in paths:
+        for name in names:
             with contextlib.suppress(FileNotFoundError):
-                tables.append(read_rows(path))
+                tables.append(self.files.read_rows(name))
         if not tables:
             return
         table = pa.concat_tables(tables)
-        if read_ids(self.whole):  # batches that were run again after a repair join those of the earlier run
-            table = merged(read_rows(self.whole), table, batches)
-        write_rows(self.whole, table)
-        for path in paths:
-            path.unlink(missing_ok=True)
+        if self.read_ids(self.whole):  # batches that were run again after a repair join those of the earlier run
+            table = merged(self.files.read_rows(self.whole), table, batches)
+        self.files.write_rows(self.whole, table)
+        for name in names:
+            self.files.remove(name)
+
+    def replace(self, names: Sequence[str], rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        """Put `rows` in one file, in the place of the files `names`."""
+        self.files.write_rows(self.whole, pa.Table.from_pylist(list(rows), schema=schema))
+        for name in names:
+            if name != self.whole:
+                self.files.remove(name)
+
+    def forget(self, ids: Collection[str]) -> bool:
+        """Take out the rows of some samples, as if they had never been made; False if there are none. The files that
+        held them are set aside."""
+        found = False
+        for name in list(self.names()):
+            table = self.files.read_rows(name)
+            kept = table.filter(pc.invert(pc.is_in(table["id"], pa.array(ids, pa.string()))))
+            if len(kept) < len(table):
+                found = True
+                set_aside(self.files.path(name), "changed")
+                if len(kept):
+                    self.files.write_rows(name, kept)
+        return found
+
+    def read_ids(self, name: str) -> list[str]:
+        """The ids in a file; none if it is not there or damaged, so that its batch is run again."""
+        try:
+            return self.files.read_rows(name, ["id"])["id"].to_pylist()
+        except (FileNotFoundError, DamagedError):
+            return []
 
 
 def merged(old: pa.Table, new: pa.Table, batches: Sequence[Sequence[str]]) -> pa.Table:
     """Rows of both in the order of the samples; where both have one, the new."""
     rows = {row["id"]: row for table in (old, new) for row in table.to_pylist()}
     return pa.Table.from_pylist([rows[id] for ids in batches for id in ids if id in rows], schema=new.schema)
-
-
-def write_rows(path: Path, table: pa.Table) -> None:
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A shard. ParquetFile, because read_table takes a folder above it named 'r=13' for a partition column."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=None if columns is None else list(columns))
-
-
-def read_ids(path: Path) -> list[str]:
-    """The ids in a shard; none if the file cannot be read, so that its batch is run again."""
-    try:
-        return read_rows(path, ["id"])["id"].to_pylist()
-    except (OSError, pa.ArrowException):
-        return []
