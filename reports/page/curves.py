@@ -13,6 +13,7 @@ from reports.points import bounds, is_noisy, plots_of, series_of, valid_points
 from reports.style import styles_for
 from reports.text import is_untrained, known, reducer_label, row_label, training_mark
 from suite.store.folder import RunFolder
+from suite.store.sealed import DamagedError
 
 SHORT = {"gmacs": "GFLOPs", "im_s": "im/s", "peak_memory_mib": "memory"}
 
@@ -77,9 +78,13 @@ def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]])
 
 
 def blocks_of(out: Path, key: str) -> dict[str, Any]:
-    """Tokens that enter the first block and leave each, and MACs of each; None where that is unknown beforehand."""
+    """Tokens that enter the first block and leave each, and MACs of each; None where that is unknown beforehand, or
+    damaged."""
     cell = RunFolder(out).cell(key)
-    about, flops = cell.read("cell"), cell.read("flops")
+    try:
+        about, flops = cell.read("cell") or {}, cell.read("flops")
+    except DamagedError:
+        return {"tokens": None, "macs": None}
     planned = about.get("planned_counts")
     return {
         "tokens": [about["tokens_in"], *planned] if planned else None,

@@ -1,7 +1,7 @@
 """A baseline: a run's outcomes, costs and speeds in one small file that can be committed.
 
-One row a sample; the columns `<cell>/<name>` are a cell's outcomes, and `content` is a digest of the sample's files. What the cells are, and what they share with every
-run that may be compared with them, stands in the file's metadata.
+One row a sample; the columns `<cell>/<name>` are a cell's outcomes, `content` a digest of the sample's files. What the
+cells are, and what they share with every run that may be compared with them, stands in the file's metadata.
 """
 
 from __future__ import annotations

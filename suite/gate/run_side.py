@@ -16,7 +16,8 @@ from suite.gate.outcomes import KEPT
 from suite.gate.pace import TIMING
 from suite.gate.side import Entry, Side
 from suite.metric import Shown
-from suite.store.folder import RunFolder
+from suite.store.folder import CellFolder, RunFolder
+from suite.store.sealed import DamagedError
 
 
 def run_side(out: Path, name: str) -> Side:
@@ -33,17 +34,25 @@ def run_side(out: Path, name: str) -> Side:
 
 def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:
     cell = folder.cell(row.Index)
-    flops = cell.read("flops") or {}
+    flops = _stored(cell, "flops") or {}
     dispatched = flops.get("torch")
     return Entry(
         key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
         resolved_rate=_text(row.resolved_rate), status=row.status, reason=_line(row.reason), gmacs=_number(row.gmacs),
-        reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(cell.read("speed")),
-        whole_speed=_timing(cell.read("whole_speed")),
+        reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(_stored(cell, "speed")),
+        whole_speed=_timing(_stored(cell, "whole_speed")),
         dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
         unscored=unscored,
         read=partial(read_outcomes, folder.path, row.Index),
     )  # fmt: skip
+
+
+def _stored(cell: CellFolder, name: str) -> dict[str, Any] | None:
+    """A cell's JSON; None for what is damaged, for that cell has failed and says so."""
+    try:
+        return cell.read(name)
+    except DamagedError:
+        return None
 
 
 def read_outcomes(out: Path, key: str) -> pd.DataFrame:

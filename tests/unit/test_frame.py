@@ -144,7 +144,8 @@ def test_a_torn_shard_leaves_its_samples_unscored_and_is_named(run):
     path = folder / "samples" / "batch-00001.parquet"
     path.write_bytes(path.read_bytes()[:-40])
     row = only(load_frame(run), reducer="tome", rate="flops=-50%")
-    assert (row.status, row.samples, row.reason) == ("running", 300, "unreadable: batch-00001.parquet")
+    assert (row.status, row.samples) == ("failed", 300)
+    assert f"{path} is damaged" in row.reason
 
 
 def test_a_failed_cell_stays_a_row_with_its_reason_and_without_accuracy(run):
@@ -239,9 +240,28 @@ def test_another_schema_is_refused_by_name(run):
         load_frame(run)
 
 
-def test_damaged_json_is_refused_with_its_path(run):
-    (run / "cells" / "tome-flops--50" / "flops.json").write_text('{"total": 1')
-    with pytest.raises(RequestError, match=r"tome-flops--50/flops\.json"):
+@pytest.mark.parametrize("name", ["cell", "flops", "scores", "speed"])
+def test_a_cell_with_damaged_json_fails_with_its_path_and_no_other(run, name):
+    path = run / "cells" / "tome-flops--50" / f"{name}.json"
+    path.write_text('{"total": 1')
+    frame = load_frame(run)
+    (failed,) = frame[frame.status == "failed"].index
+    assert failed == "tome-flops--50"
+    assert f"{path} is damaged" in frame.reason[failed]
+    assert (frame.status == "done").sum() == len(frame) - 1
+
+
+def test_a_cell_that_lost_what_says_what_it_is_stays_a_row(run):
+    (run / "cells" / "tome-flops--50" / "cell.json").unlink()
+    frame = load_frame(run)
+    assert frame.status["tome-flops--50"] == "failed"
+    assert "cell.json is damaged (it is not there)" in frame.reason["tome-flops--50"]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{}", '{"schema": 3}', '{"schema": 3, "spec": [], "cells": 1}'])
+def test_a_run_json_of_the_wrong_shape_is_refused_by_name(run, text):
+    (run / "run.json").write_text(text)
+    with pytest.raises(RequestError, match=r"run\.json is damaged"):
         load_frame(run)
 
 
