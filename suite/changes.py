@@ -14,6 +14,7 @@ from suite.errors import RequestError
 from suite.plan import Plan
 from suite.progress import Progress
 from suite.store.folder import CellFolder, RunFolder
+from suite.store.repair import set_aside_damaged
 from suite.store.schema import CONTENTS
 from suite.task import Sample
 
@@ -35,7 +36,10 @@ def forget_changed(plan: Plan, folder: RunFolder, progress: Progress) -> Content
             f"{named(changed)} changed since the run was begun; outcomes of {'it' if len(changed) == 1 else 'them'} in "
             "all cells are set aside, and made again"
         )
-        for key in folder.read_run()["cells"]:
+        cells = folder.read_run()["cells"]
+        for line in set_aside_damaged(folder, cells, plan.task.outcomes):  # of cells that are not asked for
+            progress.note(line)
+        for key in cells:
             forget(folder.cell(key), {sample.id for sample in changed})
         discard_exhibits(folder.path)
     unknown = scored(plan, folder, now.keys() | {sample.id for sample in changed})

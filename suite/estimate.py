@@ -87,7 +87,7 @@ def state_of(cell: CellFolder, left: int, images: int) -> str:
         return "failed"
     if left:
         return "to do" if left == images else "partly done"
-    return "to score" if cell.read("scores") is None else "done"
+    return "to score" if cell.scores() is None else "done"
 
 
 def seconds_per_image(plan: Plan) -> float:

@@ -30,6 +30,7 @@ from suite.measure.precision import dtype_of
 from suite.plan import Plan, make_plan, resolve_device
 from suite.shipped import weights_path
 from suite.spec import RunSpec
+from suite.store.files import remove_orphans
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
 from suite.task import ReadError, Sample, views_of
@@ -49,6 +50,7 @@ def make_exhibits(out: Path, plan: Plan | None = None) -> list[str]:
     RequestError only if `out` is not the folder of a run.
     """
     frame, old = load_frame(out), Exhibits()
+    remove_orphans(out)
     try:
         old = earlier(out)
         found = made(out, frame, plan or reopened(RunFolder(out)), old)

@@ -39,8 +39,8 @@ def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:
     return Entry(
         key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
         resolved_rate=_text(row.resolved_rate), status=row.status, reason=_line(row.reason), gmacs=_number(row.gmacs),
-        reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib), speed=_timing(_stored(cell, "speed")),
-        whole_speed=_timing(_stored(cell, "whole_speed")),
+        reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib),
+        speed=_timing(_stored(cell, "speed")), whole_speed=_timing(_stored(cell, "whole_speed")),
         dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
         unscored=unscored,
         read=partial(read_outcomes, folder.path, row.Index),
