@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from reports.page.exhibits import discard_exhibits
 from suite.content import Content, content_of, stamp_of
 from suite.errors import RequestError
 from suite.plan import Plan
@@ -41,7 +40,7 @@ def forget_changed(plan: Plan, folder: RunFolder, progress: Progress) -> Content
             progress.note(line)
         for key in cells:
             forget(folder.cell(key), {sample.id for sample in changed})
-        discard_exhibits(folder.path)
+        folder.discard_exhibits()
     unknown = scored(plan, folder, now.keys() | {sample.id for sample in changed})
     if unknown:
         progress.note(

@@ -5,7 +5,6 @@ They need the task's data and the model; whoever has both makes them (`Exhibits.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,6 @@ def read_exhibits(out: Path) -> Exhibits:
     maps = {name.removesuffix(".parquet"): _read_maps(files, f"tokens/{name}") for name in names}
     maps = {key: of for key, of in maps.items() if set(of.owners) >= set(views)}  # of other samples: an older choice
     return Exhibits(about["classes"], thumbnails, views, maps, about["missing"])
-
-
-def discard_exhibits(out: Path) -> None:
-    """Nothing is lost: they are made of the run, its data and its model."""
-    shutil.rmtree(_files(out).root, ignore_errors=True)
 
 
 def _files(out: Path) -> SealedFiles:

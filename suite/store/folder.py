@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,10 @@ class RunFolder:
         """environment.json, of the process that writes the run first."""
         if not self.files.exists(ENVIRONMENT):
             self.files.write_json(ENVIRONMENT, describe())
+
+    def discard_exhibits(self) -> None:
+        """Nothing is lost: they are made of the run, its data and its model."""
+        shutil.rmtree(self.path / "exhibits", ignore_errors=True)
 
     def write_missing(self, records: Sequence[dict[str, str]]) -> None:
         """Replace the list of unreadable samples; none: the file goes."""
