@@ -148,6 +148,6 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
 def _said_by_slot(key: str, run: dict[str, Any]) -> dict[str, Any]:
     """What run.json still says of a cell whose own description is lost."""
     reducer, options, rate, *_ = json.loads(run.get("slots", {}).get(key, '["?", {}, ""]'))
-    spec = run["spec"]
-    shared = {name: spec.get(name) for name in ("task", "model", "precision", "batch_size", "image_size")}
-    return {**shared, "weights": "?", "weights_kind": "?", "reducer": reducer, "options": options, "rate": rate}
+    unknown = {"batch_size": 0, **dict.fromkeys(("task", "model", "weights", "weights_kind", "precision"), "?")}
+    said = {name: value for name, value in run["spec"].items() if name in (*unknown, "image_size")}
+    return {**unknown, **said, "reducer": reducer, "options": options, "rate": rate}

@@ -234,6 +234,7 @@ if __name__ == "__main__":
             finished, dice = FinishedRun(Path(folder), speed), Random(given.seed)
             for one in tally(finished, trials, dice):
                 found.append(one)
+                print(len(found), one.kind, one.damage, one.report, one.again, file=sys.stderr, flush=True)
                 if one.bad:
                     print(f"BAD {one.damage}: {one.report}, then {one.again}: {one.said}", file=sys.stderr, flush=True)
     show(found)
