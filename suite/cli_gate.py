@@ -19,6 +19,9 @@ NEW = Annotated[str, typer.Argument(help="NAME or path.py:Name, to be run; or RU
 AGAINST = Annotated[str, typer.Option(help="RUN, RUN:METHOD or BASELINE; or a method, which is run beside NEW.")]
 MARGIN = Annotated[float | None, typer.Option(help="Points that NEW may lose. [0.5 of top-1, else 1 % of the score]")]
 ALPHA = Annotated[float, typer.Option(help="Probability of a wrong verdict.")]
+MOST = Annotated[
+    int | None, typer.Option("--max-samples", help="Samples at the last look. [16,000 drawn ones, else all the data]")
+]
 TOLERANCE = Annotated[float, typer.Option(help="Percent by which compared costs may differ.")]
 ALLOW = Annotated[
     str, typer.Option(help="What may differ: data, model, weights, precision, image-size, protocol, by commas.")
@@ -62,6 +65,7 @@ def check_command(
     margin: float | None = None,
     alpha: float = 0.05,
     tolerance: float = 2.0,
+    max_samples: int | None = None,
     allow_different: str = "",
     contract: bool = True,
     markdown: Path | None = None,
@@ -71,7 +75,8 @@ def check_command(
 ) -> None:
     """Is NEW as good as BASE at the same FLOPs? Exit codes: 0 pass, 3 regressed, 4 cannot tell, 5 disputed cost.
 
-    Flags as for `run`; what they leave open is taken over from BASE.
+    Two methods are run on more and more samples until it can be told; --limit N: on N. Flags as for `run`; what they
+    leave open is taken over from BASE.
     """
     from suite.gate.check import check
     from suite.gate.render import headline, reasons
@@ -80,7 +85,8 @@ def check_command(
 
     report = check(
         new, against, asked(None, flags), margin=margin, alpha=alpha, tolerance=tolerance / 100,
-        allowed=_names(allow_different), contract=contract, folder=folder, progress=Progress(err_console),
+        allowed=_names(allow_different), contract=contract, most=max_samples, folder=folder,
+        progress=Progress(err_console),
     )  # fmt: skip
     show(report)
     for line in reasons(report):
@@ -91,7 +97,8 @@ def check_command(
 
 
 OWN = {
-    "margin": MARGIN, "alpha": ALPHA, "tolerance": TOLERANCE, "allow_different": ALLOW, "contract": CONTRACT,
+    "margin": MARGIN, "alpha": ALPHA, "tolerance": TOLERANCE, "max_samples": MOST, "allow_different": ALLOW,
+    "contract": CONTRACT,
     "markdown": MARKDOWN, "junit": JUNIT, "folder": BASELINES,
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ from suite.sources import digest_sources
 from suite.spec import RunSpec
 from suite.store.folder import RunFolder
 from suite.store.repair import set_aside_damaged
-from suite.task import Task
+from suite.task import Task, spread
 from tasks import task_class
 
 VERSIONS = ("torch", "timm")
@@ -212,7 +212,10 @@ def make_task(spec: RunSpec) -> Task:
     for option in spec.task_options:
         if option not in known:
             raise unknown(f"option of task {spec.task!r}:", option, known or {"none"})
-    return cls(spec.data, spec.limit, **spec.task_options)
+    task = cls(spec.data, spec.limit, **spec.task_options)
+    if spec.leading is not None:
+        task.samples = spread(task.samples)[: spec.leading]
+    return task
 
 
 def source_of(reducer: str) -> str:

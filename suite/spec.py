@@ -46,6 +46,8 @@ class RunSpec(BaseModel):
     task_options: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
     """Samples, evenly spaced over the data; None: all."""
+    leading: int | None = Field(default=None, ge=1)
+    """So many samples, spread over the data, where more of them always hold those that fewer are; None: all."""
     batch_size: int = Field(default=64, ge=1)
     image_size: int | None = Field(default=None, ge=1)
     device: str = "auto"

@@ -86,6 +86,7 @@ class Task(ABC):
     shown: ClassVar[Shown]  # its metrics, further costs, and the name of the whole model's speed
     outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
+    drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     class_names: Sequence[str] = ()  # by class index, of tasks whose labels are classes that have names
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
@@ -184,6 +185,17 @@ def evenly_spaced(samples: Sequence[Item], limit: int | None) -> list[Item]:
         raise RequestError(f"limit {limit} asks for no sample; use a limit of 1 or more, or none")
     total = len(samples)
     return [samples[(2 * i + 1) * total // (2 * limit)] for i in range(limit)]
+
+
+def spread(samples: Sequence[Item]) -> list[Item]:
+    """All samples in an order whose beginnings, of any length, are spread over the original order.
+
+    Place i goes where the bits of i stand in reverse (J. G. van der Corput, "Verteilungsfunktionen", 1935), so that a
+    longer beginning holds a shorter one.
+    """
+    bits = max(len(samples) - 1, 0).bit_length()
+    places = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)) if bits else iter(range(len(samples)))
+    return [samples[place] for place in places if place < len(samples)]
 
 
 @dataclass(frozen=True)

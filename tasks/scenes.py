@@ -277,6 +277,7 @@ class Scenes(ClassificationTask):
     """
 
     name = "scenes"
+    drawn = "scenes"
     default_model = "scenes_vit"
     training = TRAINING
     num_classes = NUM_CLASSES

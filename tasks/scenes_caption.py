@@ -19,6 +19,7 @@ class ScenesCaption(CaptioningTask):
     """
 
     name = "scenes-caption"
+    drawn = "scenes"
     default_model = "scenes_git"
     training = TRAINING
 

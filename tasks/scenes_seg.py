@@ -21,6 +21,7 @@ class ScenesSeg(SegmentationTask):
     """
 
     name = "scenes-seg"
+    drawn = "scenes"
     default_model = "scenes_segmenter"
     training = TRAINING
     num_classes = 1 + len(CLASS_NAMES)

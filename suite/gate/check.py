@@ -11,11 +11,12 @@ from suite.errors import RequestError, unknown
 from suite.gate.baseline import FOLDER
 from suite.gate.compare import check_alpha, check_common
 from suite.gate.contract import prove
+from suite.gate.looks import decide, expected, one_look, plan_looks, told
 from suite.gate.pairing import TOLERANCE, left_out, same_cost, undisclosed
 from suite.gate.report import LEVEL, Report, rows_of
 from suite.gate.select import load_side
 from suite.gate.side import Side, check_comparable
-from suite.gate.trial import sweep_against, sweep_both
+from suite.gate.trial import Trial, sweep_against
 from suite.gate.verdict import REGRESSED, judge, overall, planned, samples_needed
 from suite.progress import Progress
 from suite.reducers import list_reducers
@@ -33,14 +34,16 @@ def check(
     tolerance: float = TOLERANCE,
     allowed: Collection[str] = (),
     contract: bool = True,
+    most: int | None = None,
     folder: Path = FOLDER,
     progress: Progress | None = None,
 ) -> Report:
     """Whether NEW is as good as BASE: see `suite.gate.verdict` for the rule, `same_cost` for what is compared.
 
     new: a reducer's name or file, which is proved by the contract tests and run, or what `load_side` reads. against:
-    what `load_side` reads, or a reducer, which is run in the same rounds. values: of a RunSpec, for what is run.
-    margin: in the metric's points; None for the default.
+    what `load_side` reads, or a reducer, which is run in the same rounds, on more and more samples until it can be told
+    (`suite.gate.looks`), at most `most`. values: of a RunSpec, for what is run. margin: in the metric's points; None
+    for the default.
 
     Raises:
         RequestError: for what cannot be done.
@@ -52,25 +55,34 @@ def check(
         raise RequestError(f"--tolerance {tolerance:.0%}: costs may differ by 0 to 100 %, such as 2")
     progress = progress or Progress()
     stored = stored_side(against, folder)
+    if most is not None and stored is not None:
+        raise RequestError("--max-samples has no meaning here: what is stored decides how many samples are compared")
     if not is_reducer(new) or is_cell_of_a_run(new, folder):
         if stored is None:
             raise RequestError(f"{against!r} is a method, and NEW is not; compare {new!r} with a run or a baseline")
         return _judged(load_side(new, folder), stored, margin, alpha, tolerance, allowed)
     if stored is None and method_name(new) == method_name(against):
         raise RequestError(f"NEW and BASE are the same method {new!r}; save a baseline of one of them first")
+    looks = plan_looks(values, alpha, most) if stored is None else one_look(alpha)
+    shown = load_shown(values) if stored is None else stored.shown
     proved = None
     if contract:
         progress.note(f"contract tests of {new} ...")
         proved = prove(method_name(new))
         if proved.failed:
-            shown = load_shown(values) if stored is None else stored.shown
             return Report(new, against, alpha, shown, [], [], margin, REGRESSED, contract=proved)
+    progress.note(expected(looks, shown, margin, alpha))
+    more = {"contract": proved, "skipped": "" if contract else NOT_PROVED}
     if stored is None:
-        sides = sweep_both(new, against, values, progress)
-    else:
-        sides = sweep_against(new, stored, values, progress, allowed), stored
-    skipped = "" if contract else NOT_PROVED
-    return _judged(*sides, margin, alpha, tolerance, allowed, contract=proved, skipped=skipped)
+        trial = Trial(new, against, values, progress)
+        rows, last = decide(looks, trial.see, alpha, margin, tolerance, progress.note)
+        if last.of > 1:
+            trial.draw()
+        check_common(*trial.sides, rows)
+        more |= {"verdict": overall(rows), "needed": samples_needed(rows)}
+        return Report(new, against, alpha, shown, rows, [*left_out(*trial.sides), *told(last)], margin, **more)
+    side = sweep_against(new, stored, values, progress, allowed)
+    return _judged(side, stored, margin, alpha, tolerance, allowed, **more)
 
 
 def _judged(

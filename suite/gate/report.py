@@ -44,11 +44,17 @@ class Report:
 
 
 def rows_of(
-    matches: Sequence[Match], new: Side, base: Side, alpha: float, points: float | None = None, every: bool = False
+    matches: Sequence[Match],
+    new: Side,
+    base: Side,
+    alpha: float,
+    points: float | None = None,
+    every: bool = False,
+    others: int = 0,
 ) -> list[Row]:
     """A row of every match in the task's first metric, or in `every` one that both sides have.
 
-    points: the margin as people read the metric; None for the default.
+    points: the margin as people read the metric; None for the default. others: tests of the same family beside these.
     """
     first = new.shown.metrics[0].name
     same = new.identity.get("samples") == base.identity.get("samples")
@@ -61,7 +67,7 @@ def rows_of(
         found = pair_up(match.new.read(), match.base.read(), shown, same)
         paired.append((match, [one for one in found if one.metric.name not in match.unscored]))
     whole = bool(new.shown.throughput)
-    rows, tests = [], sum(len(found) for _, found in paired)
+    rows, tests = [], others + sum(len(found) for _, found in paired)
     for match, found in paired:
         if not found:
             rows.append(Row(match, reason=match.reason or match.unscored.get(first, UNMEASURED)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 from suite.batches import sample_images
 from suite.engine import SOLVED_ON
 from suite.errors import RequestError
+from suite.gate.extend import take_over
+from suite.gate.looks import Look
 from suite.gate.run_side import run_side
 from suite.gate.side import Side, check_comparable
 from suite.plan import make_plan
 from suite.progress import Progress
-from suite.spec import make_spec
+from suite.spec import RunSpec, make_spec
 from suite.sweep import run
 
 # What a run against a stored side takes over from it, where it is not said otherwise.
@@ -46,16 +48,47 @@ def sweep_against(
     given["reducers"] = [new]
     planned = make_plan(make_spec(given)).identity  # said before the sweep, not after it
     check_comparable(Side(new, planned, {}, base.shown, ()), base, allowed)
-    return _swept(given, [new], f"{_plain(new)}-against-{_plain(base.name)}", progress)[0]
+    given["out"] = _folder(given, f"{_plain(new)}-against-{_plain(base.name)}")
+    return _swept(given, [new], progress)[0]
 
 
-def sweep_both(new: str, base: str, values: Mapping[str, Any], progress: Progress) -> tuple[Side, Side]:
+class Trial:
     """NEW and BASE in one run, so that their speeds are measured side by side, at what the cells of BASE cost."""
-    given = dict(values)
-    if not given.get("rates"):
-        given["flops"] = reached({**given, "reducers": [base]})
-    found = _swept({**given, "reducers": [base, new]}, [new, base], f"{_plain(new)}-against-{_plain(base)}", progress)
-    return found[0], found[1]
+
+    def __init__(self, new: str, base: str, values: Mapping[str, Any], progress: Progress) -> None:
+        self.methods, self.values, self.progress = (new, base), dict(values), progress
+        self.ran: dict[str, Any] = {}
+        self.sides: tuple[Side, Side]
+
+    def see(self, look: Look, rates: Collection[str] | None) -> tuple[Side, Side]:
+        """Both on the samples of the look before and more; only at `rates`, where these are given."""
+        new, base = self.methods
+        asked = {**self.values, **look.values, "reducers": [base, new]}
+        if not self.ran and not asked.get("rates"):
+            asked["flops"] = self.values["flops"] = reached({**asked, "reducers": [base]})
+        if rates is not None:
+            asked |= _only(rates, make_spec(asked))
+        folder = _folder(asked, f"{_plain(new)}-against-{_plain(base)}")
+        asked["out"] = folder if look.of == 1 else f"{folder}-{look.samples}"
+        if self.ran:
+            take_over(make_plan(make_spec(asked)), Path(self.ran["out"]))
+        self.ran = asked
+        found = _swept(asked, self.methods, self.progress, report=look.of == 1)
+        self.sides = found[0], found[1]
+        return self.sides
+
+    def draw(self) -> None:
+        """Page, tables and plots of the last look."""
+        run(self.ran, progress=self.progress)
+
+
+def _only(rates: Collection[str], spec: RunSpec) -> dict[str, list[str]]:
+    """Of what a spec asks for, what is among `rates`; all of it where methods have plans of their own and no rate."""
+    kept = {
+        "rates": [rate for rate in spec.rates if rate in rates],
+        "flops": [target for target in spec.flops if f"flops={target}" in rates],
+    }
+    return kept if any(kept.values()) else {}
 
 
 def reached(values: Mapping[str, Any]) -> list[str]:
@@ -81,12 +114,16 @@ def targets(reductions: list[float]) -> list[str]:
     return [f"{100 * cut:.2f}%" for cut in sorted(set(reductions), reverse=True)]
 
 
-def _swept(values: dict[str, Any], methods: list[str], name: str, progress: Progress) -> list[Side]:
-    """The cells of each of the methods, in a folder of their own unless `out` says which."""
-    spec = make_spec(values)
+def _folder(values: Mapping[str, Any], name: str) -> str:
+    """A folder of the comparison's own unless `out` says which."""
+    spec = make_spec(dict(values))
     limited = f"-{spec.limit}" if spec.limit else ""
-    folder = values.get("out") or str(Path("results") / "check" / f"{spec.task}-{spec.model}-{name}{limited}")
-    results = run({**values, "out": folder}, progress=progress)
+    return values.get("out") or str(Path("results") / "check" / f"{spec.task}-{spec.model}-{name}{limited}")
+
+
+def _swept(values: dict[str, Any], methods: Sequence[str], progress: Progress, report: bool = True) -> list[Side]:
+    """The cells of each of the methods."""
+    results = run(values, progress=progress, report=report)
     side = run_side(results.out, str(results.out))
     asked = [entry for entry in side.entries if entry.key in results.cells]
     return [

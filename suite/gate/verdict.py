@@ -13,7 +13,8 @@ A row is one cell of BASE and the cell of NEW that it is compared with; d = NEW 
 
 NEW passes if every row does. That needs no adjustment: the chance that a NEW passes which is worse by the margin
 anywhere is at most alpha (intersection-union). NEW regressed if any row did: the chance that this happens to a NEW that
-is equal everywhere is at most alpha, as the tests are exact. Speed never decides.
+is equal everywhere is at most alpha, as the tests are exact. Where there are several looks (`suite.gate.looks`), alpha
+is the level of a look, and the levels add up to the one that was asked for. Speed never decides.
 """
 
 from __future__ import annotations
@@ -59,10 +60,13 @@ def margin_of(found: Contrast, points: float | None) -> float:
     return MARGIN if found.wins is not None else SHARE_OF_BASE * found.base
 
 
-def judge(rows: Sequence[Row], alpha: float) -> list[Row]:
-    """The rows with their adjusted p-values and verdicts."""
+def judge(rows: Sequence[Row], alpha: float, settled: int = 0) -> list[Row]:
+    """The rows with their adjusted p-values and verdicts.
+
+    settled: rows of the same family of which the verdict is known; they are not tested, and count as if p were 1.
+    """
     tested = [row for row in rows if row.contrast is not None and not row.match.cheaper and not row.match.disputed]
-    adjusted = dict(zip(map(id, tested), holm([row.contrast.worse for row in tested]).tolist()))
+    adjusted = dict(zip(map(id, tested), holm([*(row.contrast.worse for row in tested), *[1.0] * settled]).tolist()))
     return [_judged(replace(row, adjusted=adjusted.get(id(row))), alpha) for row in rows]
 
 

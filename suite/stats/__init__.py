@@ -34,6 +34,7 @@ from suite.stats.power import (
     smallest_difference,
     smallest_normal_difference,
 )
+from suite.stats.sequential import look_levels, look_sizes
 
 __all__ = [
     "bootstrap_sums",
@@ -44,6 +45,8 @@ __all__ = [
     "hypervolume",
     "jackknife_interval",
     "largest_share",
+    "look_levels",
+    "look_sizes",
     "mcnemar",
     "mcnemar_power",
     "mean_cost_change",

@@ -68,6 +68,11 @@ class Shards:
         for name in names:
             self.files.remove(name)
 
+    def take_over(self, earlier: Shards) -> None:
+        """The rows of a complete cell on some of the samples, where there are none yet."""
+        if earlier.files.exists(earlier.whole) and next(self.names(), None) is None:
+            self.files.write_rows(self.whole, earlier.files.read_rows(earlier.whole))
+
     def replace(self, names: Sequence[str], rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Put `rows` in one file, in the place of the files `names`."""
         self.files.write_rows(self.whole, pa.Table.from_pylist(list(rows), schema=schema))

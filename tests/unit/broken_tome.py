@@ -61,3 +61,13 @@ class InPlace(Copy):
         mask = torch.ones(signals.keys.shape[:2], dtype=torch.bool)
         mask.scatter_(1, torch.zeros(len(mask), 1, dtype=torch.long), False)
         return super().after_attention(tokens, signals, amount)
+
+
+class Jittered(Copy):
+    """As good as ToMe and not the same: its keys are told apart by numbers that differ by a few percent."""
+
+    def after_attention(self, tokens, signals, amount):
+        keys = signals.keys
+        noise = torch.randn(keys.shape[1:], generator=torch.Generator().manual_seed(keys.shape[1])).to(keys)
+        pairs = bipartite_soft_matching(keys + 0.02 * keys.std() * noise, amount, protected=tokens.num_prefix)
+        return tokens.merge(pairs)
