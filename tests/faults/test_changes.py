@@ -93,6 +93,7 @@ def test_the_same_bytes_with_other_times_are_no_change_and_are_read_once(tiny_ru
     assert Path(tiny_run["out"], "contents.parquet").stat().st_mtime_ns == noted
 
 
+@pytest.mark.slow
 def test_a_changed_picture_in_an_archive_is_found(tiny_run, photos, tmp_path):
     def pack(name: str) -> None:
         with zipfile.ZipFile(tmp_path / name, "w") as archive:

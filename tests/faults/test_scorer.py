@@ -161,6 +161,7 @@ def test_a_scoring_process_that_is_killed_or_hangs_costs_one_cell(fault, reason)
     assert following.overall == first.overall
 
 
+@pytest.mark.slow
 def test_when_the_run_is_killed_its_scorer_ends_too(quick_meteor, tmp_path):
     script = (
         "from tasks.caption_scoring.scorer import CaptionScorer\n"
@@ -216,6 +217,7 @@ def test_what_the_installed_package_holds_is_never_changed():
     assert sorted(path for path in package().rglob("*") if "__pycache__" not in path.parts) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_meteor")
 def test_a_run_whose_java_is_killed_names_it_keeps_the_captions_and_is_completed_by_the_same_command(
     tmp_path, monkeypatch

@@ -211,3 +211,12 @@ def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yam
     monkeypatch.setattr("suite.engine.evaluate", interrupted)
     assert exit_code("run", yaml_file) == 130
     assert "continues" in capsys.readouterr().err
+
+
+VERBS = ("run", "plan", "report", "doctor", "train", "tables", "pareto", "break-even", "compare", "check", "analyse")
+
+
+@pytest.mark.parametrize("verb", [(), *((name,) for name in (*VERBS, "list", "view", "baseline"))])
+def test_every_verb_has_help(verb, capsys):
+    assert exit_code(*verb, "--help") == 0
+    assert "Usage" in capsys.readouterr().out

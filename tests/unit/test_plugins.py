@@ -82,6 +82,7 @@ def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faul
         assert reason in line
 
 
+@pytest.mark.slow
 def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_code_2(tmp_path):
     install(tmp_path, "broken-one", "import no_such_module")
     done = ask(tmp_path, "from suite.cli import main; main(['run', '--reducers', 'tome,broken', '--rates', 'r=1'])")

@@ -53,6 +53,7 @@ def test_the_example_passes_on_what_every_rate_plans_and_changes_nothing_at_zero
             attach(model, example, rate)
 
 
+@pytest.mark.slow
 def test_the_example_keeps_the_promises_that_counts_rest_on(example):
     proved = prove(
         example, only="passes_on_as_many_tokens and (MAE or distilled) or shared_prefix or not_depend_on_its"
