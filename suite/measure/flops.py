@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace, PartRules
@@ -193,6 +193,7 @@ class _Found:
 
 def _count(counted: _Counted, *inputs: Tensor) -> _Found:
     """By the trace, or where there is none, as dispatched. CellError where the forward cannot be run."""
+    inputs = tuple(tree_map_only(Tensor, Tensor.detach, inputs))  # they may be from a forward that kept its graph
     try:
         (ops, uncounted), untraced = _traced_ops(counted, inputs), ""
     except Exception as error:  # whatever a tracer or a reducer under test raises

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from suite import sources
 from suite.errors import RequestError
 from suite.evaluation import Cell, predict
 from suite.progress import Progress
@@ -173,13 +174,14 @@ def test_more_rates_extend_a_run(tiny_run):
     assert sorted(results.frame().rate) == ["", "r=1", "r=1", "r=2", "r=2"]
 
 
-def test_a_changed_reducer_is_measured_again_and_replaces_its_old_cell(tiny_run, tmp_path):
+def test_a_changed_reducer_is_measured_again_and_replaces_its_old_cell(tiny_run, tmp_path, monkeypatch):
     name = write_reducer(tmp_path / "mine.py", "return tokens.keep(torch.arange(1, tokens.count - amount).expand("
                          "len(tokens.x), -1))")  # fmt: skip
     spec = {**tiny_run, "reducers": [name]}
     before = run(spec, progress=QUIET).frame()
     source = Path(name.rsplit(":", 1)[0])
     source.write_text(source.read_text() + "# changed\n")
+    monkeypatch.setattr(sources, "READ", {})  # as another process would begin
     after = run(spec, progress=QUIET).frame()
     assert len(before) == len(after) == 2
     assert set(before.index) != set(after.index)
@@ -228,7 +230,7 @@ class MemoryOf(torch.nn.Module):
 
 def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
     class Free:
-        planned_counts = token_counts = None
+        unplanned = ""
 
     images = torch.randn(11, 3, 4, 4)
     cell = Cell("key", CellFolder(tmp_path), {}, Free(), batch_size=11)

@@ -17,7 +17,7 @@ from suite.reducers.base import Reducer
 from suite.tokens import Tokens
 
 class Mine(Reducer):
-    rates = frozenset({"r"})
+    rates = ("r",)
     def before_block(self, tokens, ctx, amount):
         return tokens.keep(list(range(KEPT)))
 """

@@ -37,7 +37,7 @@ class Counting:
 
 def run(task, batch_size=4):
     images = torch.arange(sum(VIEWS)).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    handle = SimpleNamespace(planned_counts=None, token_counts=[])
+    handle = SimpleNamespace(unplanned="")
     cell = SimpleNamespace(handle=handle, batch_size=batch_size)
     return predict(task, None, cell, images, Batch(SAMPLES, images, [], VIEWS)), cell
 

@@ -54,7 +54,8 @@ def _cell(out: Path, method: str, step: int, correct: np.ndarray, ids: list[str]
         {
             "key": key, "task": "imagenet", "model": "deit_small_patch16_224", "weights": "timm", "reducer": method,
             "weights_kind": "trained", "options": {}, "rate": rate, "resolved_rate": rate, "precision": "fp16",
-            "batch_size": 64, "depth": DEPTH, "tokens_in": 197, "learned": None, "reducer_weights": None,
+            "batch_size": 64, "image_size": None, "depth": DEPTH, "tokens_in": 197, "learned": None,
+            "reducer_weights": None,
             "planned_counts": [197 - 2 * step * (block + 1) for block in range(DEPTH)],
         },
     )  # fmt: skip
