@@ -79,9 +79,9 @@ class RunFile(TypedDict):
     schema: int
     spec: dict[str, Any]  # the RunSpec that was run last
     # what all cells share and no later command may change: data, weights, versions, precision, ...
-    identity: NotRequired[dict[str, Any]]
+    identity: dict[str, Any]
     cells: list[str]  # keys of the cells that belong to the run
-    slots: NotRequired[dict[str, str]]  # what each of them measures
+    slots: dict[str, str]  # what each of them measures
     shown: ShownFields  # what the task reports
 
 

@@ -106,7 +106,15 @@ def write_cell(out: Path, reducer: str, rate: str = "", *, accuracy: float = 0.9
 
 def start_run(out: Path, n: int = N) -> Path:
     write_json(
-        out / "run.json", {"schema": SCHEMA, "spec": {}, "cells": [], "shown": ClassificationTask.shown.as_dict()}
+        out / "run.json",
+        {
+            "schema": SCHEMA,
+            "spec": {},
+            "identity": {},
+            "slots": {},
+            "cells": [],
+            "shown": ClassificationTask.shown.as_dict(),
+        },
     )
     write_samples(out / "manifest.parquet", pa.table({"id": sample_ids(n), "label": np.full(n, 3, np.int32)}))
     (out / "cells").mkdir()

@@ -38,7 +38,14 @@ def write_wide_run(out: Path, names: tuple[str, ...] = ()) -> Path:
         keys.append(_cell(out, method, step, prediction == label, ids, label, prediction))
     write_json(
         out / "run.json",
-        {"schema": SCHEMA, "spec": {}, "cells": keys, "shown": ClassificationTask.shown.as_dict()},
+        {
+            "schema": SCHEMA,
+            "spec": {},
+            "identity": {},
+            "slots": {},
+            "cells": keys,
+            "shown": ClassificationTask.shown.as_dict(),
+        },
     )
     exhibits(ids[:PICTURES], keys[1:]).save(out)
     return out
