@@ -235,7 +235,10 @@ def test_methods_that_one_side_alone_has_are_named():
 # --- what is compared with what
 
 
-def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_what_could_be_seen(written, capsys):
+def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_what_could_be_seen(
+    written, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
     report = compare(f"{written}:tome", f"{written}:evit")
     assert len(report.rows) == 8  # top-1 and top-5
     assert all(row.match.new.rate == row.match.base.rate for row in report.rows)
@@ -341,7 +344,10 @@ def test_captions_are_compared_in_every_metric_whose_outcomes_are_stored(written
     assert (length.metric.name, length.difference) == ("length", 1.0)
 
 
-def test_compare_describes_and_ends_with_0_however_bad_it_is_and_with_4_where_there_is_nothing(written, capsys):
+def test_compare_describes_and_ends_with_0_however_bad_it_is_and_with_4_where_there_is_nothing(
+    written, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
     assert cli("compare", f"{written}:evit flops=-50%", f"{written}:tome flops=-50%") == 0
     capsys.readouterr()
     for folder in (written / "cells").glob("tome-*"):
