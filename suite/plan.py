@@ -169,6 +169,9 @@ def make_plan(spec: RunSpec) -> Plan:
                 raise
             plan.skipped.append(str(error))
             continue
+        except Exception as error:  # whatever the method's own code raises is reported against it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise RequestError(f"reducer {ask.reducer!r} cannot be planned at {ask.rate}: {reason}") from error
         learned = [ask.weights[1]] if ask.weights else []
         key = digest([identity, ask.slot, *learned, shared, source_of(ask.reducer)])[:16]
         plan.asks[key] = ask

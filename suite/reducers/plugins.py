@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 
 from suite.errors import LEFT_OUT
-from suite.reducers.base import HOOKS, REGISTERED, Reducer
+from suite.reducers.base import REGISTERED, Reducer
 
 ENTRY_POINTS = "reducerbench.reducers"
 FORMS = ("r", "keep")
@@ -80,15 +80,19 @@ def check_class(cls: type[Reducer]) -> None:
     """TypeError for a class whose rates nobody knows or whose hook cannot be called as hooks are."""
     if not isinstance(cls.rates, tuple) or not set(cls.rates) <= set(FORMS):
         raise TypeError(f"rates={cls.rates!r} is no tuple of {' and '.join(map(repr, FORMS))}")
-    for name in HOOKS:
-        hook = getattr(cls, name)
-        if hook is not getattr(Reducer, name) and not takes_three(hook):
-            raise TypeError(f"{name}{inspect.signature(hook)} has to take (self, tokens, signals, amount)")
+    for name, promised in vars(Reducer).items():
+        own = inspect.getattr_static(cls, name)
+        if not inspect.isfunction(promised) or not inspect.isfunction(own) or name == "__init__":
+            continue
+        arguments = list(inspect.signature(promised).parameters)
+        if own is not promised and not takes(own, arguments):
+            raise TypeError(f"{name}{inspect.signature(own)} has to take ({', '.join(arguments)})")
 
 
-def takes_three(hook: Callable[..., object]) -> bool:
+def takes(function: Callable[..., object], arguments: Sequence[str]) -> bool:
+    """Whether it can be called with so many arguments by position."""
     try:
-        inspect.signature(hook).bind("self", "tokens", "signals", "amount")
+        inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
     return True

@@ -213,6 +213,29 @@ def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yam
     assert "continues" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("def capacity(self, count): return count", r"capacity(self, count) has to take (self, count, num_prefix)"),
+        (
+            "def capacity(self, count, num_prefix): return count / none",
+            "cannot be planned at r=1: NameError: name 'none'",
+        ),
+        (
+            "def leaving(self, count, amount): raise ValueError('no\\nway')",
+            "cannot be planned at r=1: ValueError: no way",
+        ),
+    ],
+)
+def test_what_a_method_declares_wrongly_is_its_own_fault_in_one_line(declared, said, tmp_path, tiny_run, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from suite.reducers.base import Reducer\n\nclass Mine(Reducer):\n    rates = ('r',)\n"
+        f"    def before_block(self, tokens, signals, amount): return tokens\n    {declared}\n"
+    )
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tiny_run | {"reducers": [f"{tmp_path}/mine.py:Mine"]}))
+    assert said in one_error_line(capsys, "run", tmp_path / "sweep.yaml")
+
+
 VERBS = ("run", "plan", "report", "doctor", "train", "tables", "pareto", "break-even", "compare", "check", "analyse")
 
 
