@@ -156,7 +156,7 @@ class FinishedRun:
         return [name for name in stored if name.endswith("speed.json") or not self.speed]
 
     def trial(self, name: str, damage: str, random: Random) -> Outcome:
-        out = self.folder / "damaged"
+        out = self.folder / "copy"  # whose path is printed, and must not say what is looked for
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(self.whole, out)
         DAMAGES[damage](out / name, random)
