@@ -32,8 +32,8 @@ SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the 
 WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there, and no less time an image
 
 
-def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -> None:
-    """Run the cells `keys` (default: all) of a plan to the end. Cells that fail are recorded and do not stop others."""
+def execute(plan: Plan, progress: Progress) -> None:
+    """Run the cells of a plan to the end. Cells that fail are recorded and do not stop others."""
     folder, notes = plan.open_folder()
     for line in notes:
         progress.note(line)
@@ -41,7 +41,7 @@ def execute(plan: Plan, progress: Progress, keys: Sequence[str] | None = None) -
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
     known = forget_changed(plan, folder, progress)
-    cells = prepare(plan, folder, keys or list(plan.asks), progress)
+    cells = prepare(plan, folder, list(plan.asks), progress)
     cells = count_cost(plan, cells, progress)
     model.to(dtype_of(plan.spec.precision))
     evaluate(plan, folder, cells, device, known, progress)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from suite.stats.jackknife import jackknife_interval
+from suite.stats.jackknife import jackknife_interval, rows_of_samples
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float] | None:
@@ -57,11 +57,7 @@ def bootstrap_sums(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> n
     Raises:
         ValueError: values is not two-dimensional, has no rows, or holds NaN or Inf.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or not len(values):
-        raise ValueError(f"values of shape {values.shape} are not rows of one sample each")
-    if not np.isfinite(values).all():
-        raise ValueError("values hold NaN or Inf; leave out the samples that have none, or say why")
+    values = rows_of_samples(values)
     draw, n = np.random.default_rng(seed), len(values)
     # How often each sample is drawn, in place of the samples: one small matrix product a resample.
     return np.stack([np.bincount(draw.integers(0, n, n), minlength=n) @ values for _ in range(resamples)])

@@ -23,6 +23,16 @@ PSEUDO = 4
 GAUSSIAN = 3  # kurtosis
 
 
+def rows_of_samples(values: ArrayLike) -> np.ndarray:
+    """(n, k) float64, n >= 1. ValueError for another shape, no rows, NaN or Inf."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"values of shape {values.shape} are not rows of one sample each")
+    if not np.isfinite(values).all():
+        raise ValueError("values hold NaN or Inf; leave out the samples that have none, or say why")
+    return values
+
+
 def pseudo_values(values: ArrayLike, statistic: Statistic) -> tuple[float, np.ndarray]:
     """A score, and Tukey's pseudo-values (n,) of it: n times the score less n - 1 times that without the sample.
 
@@ -37,11 +47,7 @@ def pseudo_values(values: ArrayLike, statistic: Statistic) -> tuple[float, np.nd
     Raises:
         ValueError: values is not two-dimensional, has no rows, or holds NaN or Inf.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or not len(values):
-        raise ValueError(f"values of shape {values.shape} are not rows of one sample each")
-    if not np.isfinite(values).all():
-        raise ValueError("values hold NaN or Inf; leave out the samples that have none, or say why")
+    values = rows_of_samples(values)
     n, sums = len(values), values.sum(axis=0)
     score = float(statistic(sums[None])[0])
     if n == 1:
