@@ -58,10 +58,10 @@ $(LOWEST)/.ready: $(READY)
 	@touch $@
 
 weights: $(READY)
-	$(BIN)/python -m suite.train.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)
-	$(BIN)/python -m suite.train.captioner --out suite/weights/scenes_git --cache $(CACHE)
-	$(BIN)/python -m suite.train.segmenter --out suite/weights/scenes_segmenter.safetensors --cache $(CACHE)
-	$(BIN)/python -m suite.train.embedded --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded.captioner --out suite/weights/scenes_git --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded.segmenter --out suite/weights/scenes_segmenter.safetensors --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded.reducers --cache $(CACHE)
 
 clean:
 	rm -rf .venv $(LOWEST) build *.egg-info

@@ -1,0 +1,1 @@
+"""Reports from what a run stored: nothing here needs a model."""

@@ -20,9 +20,9 @@ import pandas as pd
 
 from reports.cells import Cell, read_cells, read_manifest, read_samples
 from reports.order import method_order, rate_order
-from reports.text import short_origins, training_of
+from reports.text.wording import short_origins, training_of
+from suite.contract.metric import Metric, Shown
 from suite.errors import RequestError
-from suite.metric import Metric, Shown
 from suite.stats import paired_agreement, wilson_interval
 from suite.store.folder import CellFolder, RunFolder
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from reports.frame import load_frame
 from reports.page.write import write_page
-from reports.pareto import write_pareto
-from reports.tables import write_tables
+from reports.pareto.plots import write_pareto
+from reports.tables.results import write_tables
 from suite.store.folder import RunFolder
 
 

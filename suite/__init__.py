@@ -10,15 +10,15 @@ from importlib import import_module
 
 PUBLIC = {
     "CellError": "suite.errors",
-    "Handle": "suite.handle",
+    "Handle": "suite.attachment.handle",
     "RequestError": "suite.errors",
-    "attach": "suite.handle",
+    "attach": "suite.measure.flops_target",
     "count_flops": "suite.measure.flops",
     "list_reducers": "suite.reducers",
-    "load": "suite.sweep",
+    "load": "suite.sweep.api",
     "measure_speed": "suite.measure.speed",
-    "run": "suite.sweep",
-    "solve_rate": "suite.solve",
+    "run": "suite.api",
+    "solve_rate": "suite.measure.flops_target",
 }
 __all__ = list(PUBLIC)
 

@@ -1,4 +1,4 @@
-"""One file per task; a file in this folder with a Task subclass that has a name is listed by being there."""
+"""One file per task; a file here or in a folder below with a Task subclass that has a name is listed by being there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import importlib
 import pkgutil
 from functools import cache
 
+from suite.contract.task import Task
 from suite.errors import unknown
-from suite.task import Task
 
 
 @cache
 def registered() -> dict[str, type[Task]]:
     """Every task by name."""
     found: dict[str, type[Task]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
+    for info in pkgutil.walk_packages(__path__, f"{__name__}."):
+        module = importlib.import_module(info.name)
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Task) and "name" in value.__dict__:
                 found[value.name] = value

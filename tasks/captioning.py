@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor, nn
 
+from suite.contract.metric import Cost, Metric, Need, Shown
+from suite.contract.task import Sample, Score, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.metric import Cost, Metric, Need, Shown
 from suite.stats import mean_interval
-from suite.task import Sample, Score, Summary, Task
 from tasks.caption_scoring.intervals import intervals
 from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, availability, scoring_version
-from tasks.images import TimmPreprocessing
-from tasks.options import whole_number
+from tasks.reading.images import TimmPreprocessing
+from tasks.reading.options import whole_number
 
 CAPTION = Need("captions", 1, "1 caption")
 # CIDEr weighs an n-gram by the logarithm of the share of images that have it: 0 of one that all have.

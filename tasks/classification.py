@@ -10,10 +10,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from suite.contract.metric import Metric, Need, Shown
+from suite.contract.task import Sample, Score, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.metric import Metric, Need, Shown
 from suite.stats import wilson_interval
-from suite.task import Sample, Score, Summary, Task
 
 TOP_K = 5
 SCORED = {"top1": "correct", "top5": "correct5"}

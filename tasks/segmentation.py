@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from suite.contract.metric import Cost, Metric, Need, Shown
+from suite.contract.task import ReadError, Sample, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.metric import Cost, Metric, Need, Shown
-from suite.task import ReadError, Sample, Summary, Task
-from tasks.images import UnreadableImage
-from tasks.masks import RecentMasks
+from tasks.reading.images import UnreadableImage
+from tasks.reading.masks import RecentMasks
 from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, scorer, scores
 from tasks.windows import SlidingWindows, class_map, num_windows
 

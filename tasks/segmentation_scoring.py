@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from suite.contract.task import Score
 from suite.errors import RequestError
 from suite.stats import jackknife_interval, pseudo_values
-from suite.task import Score
-from tasks.masks import IGNORED
+from tasks.reading.masks import IGNORED
 
 AREAS = ("intersection", "predicted", "labelled")
 COLUMNS = [("classes", pa.list_(pa.int16())), *((name, pa.list_(pa.int64())) for name in AREAS)]

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from tasks.images import UnreadableImage, as_picture
+from tasks.reading.images import UnreadableImage, as_picture
 
 LONGEST = 4  # windows along an image's long side, at most
 AT_ONCE = 2**27  # class scores at full size that are held at a time: those of all classes of a photograph are gigabytes

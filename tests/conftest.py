@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.heap import keep_freed_memory
+from suite.measure.heap import keep_freed_memory
 from tests.photos import write_photos
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))

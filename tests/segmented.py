@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from suite.backbones.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
 
 FOLDER = "ADEChallengeData2016"
 # (width, height) of images: lying, standing, square, a strip of several windows, small, one pixel high

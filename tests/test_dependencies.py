@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from suite import dependencies
-from suite.dependencies import list_dependencies
-from suite.doctor import packages
+from suite.cli import dependencies
+from suite.cli.dependencies import list_dependencies
+from suite.cli.doctor import packages
 from tests.test_imports import IMPORTS, ROOT, module_names, ours
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

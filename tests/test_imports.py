@@ -1,4 +1,4 @@
-"""Imports run one way: cli -> engine -> {tasks, reducers, backbones, schedule, measure, store}; reports -> the store.
+"""Imports run one way, down the list of wings; reports -> the store.
 
 Imports inside functions count like those at the top of a file. Those under `if TYPE_CHECKING` do not: nothing runs.
 """
@@ -13,104 +13,65 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOPS = ("run_bench", "suite", "tasks", "reports")
 
-# Highest first: a module imports from its own layer or from lower ones. A name stands for its submodules too, "suite"
-# for the public API in suite/__init__.py alone.
-LAYERS = (
-    ("run_bench",),
-    ("suite.cli",),
-    (
-        *("suite.cli_view", "suite.cli_flags", "suite.cli_train", "suite.cli_analyse", "suite.cli_list"),
-        *("suite.cli_gate", "suite.cli_pareto", "suite.cli_tables"),
-        "suite.terminal",
-    ),
-    ("suite",),
-    ("suite.break_even",),
-    ("suite.analyse",),
-    ("suite.gate",),
-    ("suite.train",),
-    ("suite.sweep", "suite.estimate", "suite.doctor", "suite.check", "suite.mask_pictures", "suite.token_pictures"),
-    ("suite.paper_runs",),
-    ("suite.paper_tables",),
-    ("suite.papers",),
-    ("suite.exhibits",),
-    ("suite.engine", "suite.trackers"),
-    ("suite.evaluation",),
-    ("suite.changes",),
-    ("suite.batches",),
-    ("suite.plan",),
-    ("suite.ask",),
-    ("reports",),
-    ("suite.solve", "suite.shapes"),
-    ("suite.measure",),
-    ("suite.token_maps",),
-    ("suite.handle",),
-    ("suite.shared_prefix", "suite.exchange"),
-    ("suite.reducer_weights",),
-    ("suite.spec",),
-    ("suite.checkpoint",),
-    ("suite.captioner_files", "suite.segmenter_files", "suite.mmseg_models"),
-    ("suite.captioner",),
-    ("suite.backbones",),
-    ("suite.schedule",),
-    ("suite.reducers",),
-    ("suite.matching", "suite.soft_matching", "suite.pruning", "suite.draws"),
-    ("tasks",),
-    (
-        "suite.task",
-        "suite.weights_file",
-        "suite.store",
-        "suite.stats",
-        "suite.progress",
-        "suite.sources",
-        "suite.hub",
-    ),
-    ("suite.tokens",),
-    ("suite.steps",),
-    ("suite.pooling",),
-    (
-        *("suite.errors", "suite.metric", "suite.heap", "suite.shipped", "suite.dependencies"),
-        "suite.content",
-    ),
+# The wings, highest first: a module imports from its own wing or from lower ones. A name stands for its submodules too,
+# "suite" for the public API in suite/__init__.py alone.
+WINGS = (
+    "run_bench",
+    "suite.cli",
+    "suite",
+    "suite.api",
+    "suite.analyse",
+    "suite.gate",
+    "suite.train",
+    "suite.papers",
+    "suite.pictures",
+    "suite.sweep",
+    "suite.measure",
+    "suite.attachment",
+    "suite.models",
+    "suite.backbones",
+    "suite.rates",
+    "suite.reducers",
+    "suite.tokens",
+    "reports",
+    "tasks",
+    "suite.store",
+    "suite.contract",
+    "suite.stats",
+    "suite.errors",
 )
 
-# What these may import of ours, whatever their layer.
+# What these may import of ours, whatever their wing.
 FENCES = {
     "a method": (
         lambda name: (
             name.startswith("suite.reducers.") and name not in ("suite.reducers.base", "suite.reducers.plugins")
         ),
-        (
-            "suite.tokens",
-            "suite.pooling",
-            "suite.matching",
-            "suite.soft_matching",
-            "suite.pruning",
-            "suite.draws",
-            "suite.reducers.base",
-        ),
+        ("suite.tokens", "suite.reducers.pruning", "suite.reducers.base"),
     ),
-    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens", "suite.pooling")),
-    "a task": (
-        lambda name: within(name, "tasks"),
-        ("tasks", "suite.task", "suite.content", "suite.metric", "suite.errors", "suite.stats"),
-    ),
+    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens",)),
+    "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.contract", "suite.errors", "suite.stats")),
     "a report": (
         lambda name: within(name, "reports"),
-        ("reports", "suite.store", "suite.metric", "suite.stats", "suite.errors"),
+        ("reports", "suite.store", "suite.contract.metric", "suite.stats", "suite.errors"),
     ),
     "a measurement": (
         lambda name: within(name, "suite.measure"),
-        ("suite.measure", "suite.handle", "suite.backbones", "suite.errors", "suite.stats"),
+        (
+            "suite.measure",
+            "suite.attachment",
+            "suite.models",
+            "suite.backbones",
+            "suite.reducers",
+            "suite.rates",
+            "suite.errors",
+            "suite.stats",
+        ),
     ),
 }
 
 # Edges that run backwards on purpose, and why.
-EXCEPTIONS = {
-    (
-        "suite.handle",
-        "suite.solve",
-    ): "attach(model, ..., 'flops=-35%') solves for the rate, and solving attaches in turn",
-}
+EXCEPTIONS = {}
 
 
 def within(name, package):
@@ -172,11 +133,11 @@ def ours(names):
     return {name for name in names if name.partition(".")[0] in TOPS}
 
 
-def layer_of(name):
-    for height, layer in enumerate(LAYERS):
-        if any(name == entry if entry == "suite" else within(name, entry) for entry in layer):
+def wing_of(name):
+    for height, wing in enumerate(WINGS):
+        if name == wing if wing == "suite" else within(name, wing):
             return height
-    pytest.fail(f"{name} stands in no layer; give it its place in {Path(__file__).name}")
+    pytest.fail(f"{name} stands in no wing; give it its place in {Path(__file__).name}")
 
 
 IMPORTS = graph()
@@ -187,7 +148,7 @@ def test_no_import_runs_backwards():
     backwards = [
         f"{importer} imports {target}"
         for importer, target in EDGES
-        if layer_of(importer) > layer_of(target) and (importer, target) not in EXCEPTIONS
+        if wing_of(importer) > wing_of(target) and (importer, target) not in EXCEPTIONS
     ]
     assert not backwards, "\n".join(backwards)
 
@@ -236,15 +197,16 @@ def test_an_import_is_seen_wherever_it_stands():
     source = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
-    from suite.engine import execute
+    from suite.sweep.engine import execute
 else:
-    import suite.spec
+    import suite.sweep.spec
 def later():
-    from suite import handle, list_reducers
+    from suite import list_reducers
+    from suite.attachment import handle
     from . import tome
-    from ..schedule import resolve
+    from ..rates.schedule import resolve
 """
-    known = {"suite.handle", "suite.reducers.tome"}
+    known = {"suite.attachment.handle", "suite.reducers.tome"}
     assert ours(imported(source, "suite.reducers.mine", False, known)) == {
-        "suite.spec", "suite.handle", "suite", "suite.reducers.tome", "suite.schedule",
+        "suite.sweep.spec", "suite.attachment.handle", "suite", "suite.reducers.tome", "suite.rates.schedule",
     }  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import Group
-from reports.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images
-from reports.text import NO_DATA, known, row_label
+from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images
+from reports.text.wording import NO_DATA, known, row_label
 from suite.store.folder import RunFolder
 
 WARNINGS = ("Warning", "Untrained", "Unreadable", DISPUTED, UNCOUNTED, REMARK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from typing import Any
 
-from reports.style import Style
+from reports.pareto.style import Style
 
 # matplotlib's marker -> (plotly's symbol, an SVG path in a box from -1 to 1)
 SHAPES = {

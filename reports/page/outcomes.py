@@ -18,7 +18,7 @@ import pandas as pd
 from reports.areas import AREAS, dense_areas, mean_iou
 from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT
-from suite.metric import Metric, Shown
+from suite.contract.metric import Metric, Shown
 from suite.store.folder import CellFolder, RunFolder
 
 LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"

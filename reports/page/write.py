@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reports.frame import Group, groups
-from reports.headings import notes, title
 from reports.page import card, curves
 from reports.page.exhibits import Exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
@@ -23,8 +22,9 @@ from reports.page.packing import pack_json, pack_text
 from reports.page.pairs import compare_pairs
 from reports.page.samples import comparison_data, packed_samples
 from reports.page.tokens import packed_tokens, picture_url
-from reports.tables import columns_for
-from reports.text import is_untrained, known
+from reports.tables.results import columns_for
+from reports.text.headings import notes, title
+from reports.text.wording import is_untrained, known
 from suite.store.files import atomic_path
 from suite.store.sealed import DamagedError
 
@@ -132,7 +132,7 @@ def first_pair(frame: pd.DataFrame, headline: str, keys: list[str], places: dict
 
 
 def tables_of(parts: list[Group]) -> list[dict[str, Any]]:
-    """The tables as reports.tables has them: texts, and what each is sorted by."""
+    """The tables as reports.tables.results has them: texts, and what each is sorted by."""
     tables, place = [], 0
     for part in parts:
         columns = columns_for(part.frame)

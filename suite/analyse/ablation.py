@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from suite.analyse.bench import UNREDUCED, Bench, check_settings
 from suite.analyse.comparison import LEGEND, METHOD, Row, compared
 from suite.analyse.figures import draw_against_flops
 from suite.analyse.sheet import Sheet
-from suite.analyse.trial import UNREDUCED, Bench, check_settings
-from suite.ask import NO_WEIGHTS
+from suite.sweep.methods import NO_WEIGHTS
 from suite.train.recipe import Recipe, make_recipe
 from suite.train.settings import recipe_settings
 

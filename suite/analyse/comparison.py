@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports.text import NO_DATA, percent
-from suite.analyse.estimate import Estimate, estimate, estimate_share, record, said, said_of_seeds
-from suite.analyse.trial import UNREDUCED, Measured, outcomes
+from reports.text.wording import NO_DATA, percent
+from suite.analyse.bench import UNREDUCED, Measured, outcomes
+from suite.analyse.seed_interval import Estimate, estimate, estimate_share, record, said, said_of_seeds
 
 METHOD, NOTHING = "dtem", "–"
 PERCENT, DECIMALS = 100, 1

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from suite.analyse.estimate import Estimate, estimate, record, said
 from suite.analyse.figures import draw_correlation
 from suite.analyse.kendall import correlations
+from suite.analyse.seed_interval import Estimate, estimate, record, said
 from suite.analyse.sheet import Sheet
-from suite.ask import NO_WEIGHTS, Ask
-from suite.batches import load, sample_images
+from suite.attachment.handle import Handle
 from suite.errors import RequestError
-from suite.handle import Handle
-from suite.plan import Plan, make_plan, resolve_device
-from suite.progress import Progress
-from suite.spec import RunSpec
 from suite.store.files import read_json, write_json
+from suite.sweep.images import load, sample_images
+from suite.sweep.methods import NO_WEIGHTS, Ask
+from suite.sweep.plan import Plan, make_plan, resolve_device
+from suite.sweep.progress import Progress
+from suite.sweep.spec import RunSpec
 
 METHOD, GROUPS, DECIMALS = "dtem", 3, 3
 BEFORE, RANDOM, AFTER, CHANGE = "untrained", "random maps", "trained", "change"

@@ -7,12 +7,12 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from suite.analyse.bench import UNREDUCED, Bench, check_settings
 from suite.analyse.comparison import LEGEND, METHOD, Entry, Row, compared
 from suite.analyse.figures import Series, draw_growth
 from suite.analyse.sheet import Sheet
-from suite.analyse.trial import UNREDUCED, Bench, check_settings
-from suite.ask import NO_WEIGHTS
 from suite.errors import RequestError
+from suite.sweep.methods import NO_WEIGHTS
 from suite.train.recipe import Recipe, make_recipe
 from suite.train.settings import recipe_settings
 

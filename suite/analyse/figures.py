@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from reports.pareto import COLUMN_WIDTH
-from suite.analyse.estimate import Estimate
+from reports.pareto.plots import COLUMN_WIDTH
+from suite.analyse.seed_interval import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

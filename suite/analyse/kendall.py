@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from suite.handle import Handle
-from suite.pooling import full_precision
+from suite.attachment.handle import Handle
+from suite.tokens.grouping import full_precision
 
 
 def candidate_similarities(metric: Tensor, protected: int) -> Tensor:

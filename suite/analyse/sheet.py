@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.pareto import METADATA, RC
-from reports.text import NO_DATA
+from reports.pareto.plots import METADATA, RC
+from reports.text.wording import NO_DATA
 from suite.store.files import atomic_path, write_json
 
 if TYPE_CHECKING:

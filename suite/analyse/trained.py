@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from suite.analyse.bench import UNREDUCED, Bench, Measured, check_settings
 from suite.analyse.comparison import LEGEND, Row, compared
 from suite.analyse.figures import draw_against_flops
 from suite.analyse.sheet import Sheet
-from suite.analyse.trial import UNREDUCED, Bench, Measured, check_settings
-from suite.ask import NO_WEIGHTS
 from suite.errors import RequestError
+from suite.sweep.methods import NO_WEIGHTS
 
 TRAINED = "trained"
 

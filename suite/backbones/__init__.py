@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from suite.backbones.lv_vit import LVViT, LVViTFamily
-from suite.backbones.published import PUBLISHED
 from suite.backbones.timm_vit import TimmViT
-from suite.backbones.timm_vit import list_models as list_timm_models
-from suite.backbones.whole import whole_models
 
 # Looked through in this order: these models are VisionTransformers too, with something of their own around the blocks.
 FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily)]
@@ -53,11 +49,4 @@ def _defined_in(place: str, model: nn.Module) -> bool:
     return any(cls.__module__ == place for cls in type(model).__mro__)
 
 
-def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
-    """Names that match a wildcard, of our own models and timm's, and whether weights of them can be downloaded."""
-    own = {**dict.fromkeys(PUBLISHED, ""), **whole_models()}
-    own = [(name, weights == "pretrained") for name, weights in own.items() if fnmatchcase(name, pattern)]
-    return own + list_timm_models(pattern)
-
-
-__all__ = ["FAMILIES", "PUBLISHED", "backbone_of", "family_of", "list_models"]
+__all__ = ["FAMILIES", "backbone_of", "family_of"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from suite.backbones.signals import Signals
-from suite.pooling import Matching, flat_index, group_mean_of, take
 from suite.reducers.base import Reducer, SelectedQueries
-from suite.tokens import Tokens
+from suite.tokens.grouping import Matching, flat_index, group_mean_of, take
+from suite.tokens.state import Tokens
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.git import modeling_git as hf
 
 from suite.backbones.block import BlockParts, Layout, PartRules
-from suite.backbones.reduced import Reduced
+from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
-from suite.soft_matching import log_presence
+from suite.tokens.soft_matching import log_presence
 
 SUPPORTED = "the image encoder of transformers' GIT is supported (GitForCausalLM, GitModel, GitVisionModel)"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from suite.backbones.block import Layout
 from suite.backbones.timm_vit import ReducedViT, TimmViT, linear_macs
-from suite.tokens import Tokens
+from suite.tokens.state import Tokens
 
 
 class ConvStem(PatchEmbed):

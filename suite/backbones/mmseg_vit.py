@@ -14,10 +14,10 @@ from mmseg.models.backbones.vit import TransformerEncoderLayer, VisionTransforme
 from torch import Tensor, nn
 
 from suite.backbones.block import BlockParts, Layout, PartRules
-from suite.backbones.reduced import Reduced
+from suite.backbones.mixin import Reduced
 from suite.backbones.timm_vit import linear_macs
 from suite.errors import RequestError
-from suite.pooling import take
+from suite.tokens.grouping import take
 
 SUPPORTED = "mmsegmentation's VisionTransformer is supported within a Segmenter (model mmseg:CONFIG.py)"
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from suite.backbones.block import Visit, reducible_block
 from suite.backbones.timm_vit import TimmBlock
 from suite.errors import RequestError
-from suite.pooling import take
 from suite.reducers.none import Unreduced
-from suite.tokens import Tokens
+from suite.tokens.grouping import take
+from suite.tokens.state import Tokens
 
 # Mode -> when the encoder gives its tokens back (`Tokens.restoring`).
 RESTORE = {"before_decoder": "at_end", "after_decoder": "at_end", "per_block": "per_block"}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite.reducers.base import Reducer
-from suite.tokens import Tokens
+from suite.tokens.state import Tokens
 
 if TYPE_CHECKING:
     from suite.backbones.block import BlockParts, Visit

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from suite.backbones.lv_vit import check_image_size
 from suite.errors import RequestError
-from suite.tokens import full_precision
+from suite.tokens.state import full_precision
 
 # (window, stride, padding) of the three soft splits
 SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))

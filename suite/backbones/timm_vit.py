@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.block import BlockParts, Decoder, Layout
-from suite.backbones.reduced import Reduced
+from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
-from suite.pooling import full_precision
-from suite.tokens import Tokens
+from suite.tokens.grouping import full_precision
+from suite.tokens.state import Tokens
 
 SUPPORTED = (
     "timm VisionTransformer models with standard pre-norm blocks are supported "

@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from suite.contract.metric import Shown
 from suite.errors import RequestError, unknown
 from suite.gate.side import Entry, Side
-from suite.metric import Shown
 from suite.store.files import atomic_path
 
 FOLDER, SUFFIX = Path("baselines"), ".parquet"

@@ -12,14 +12,14 @@ from suite.gate.baseline import FOLDER
 from suite.gate.compare import check_alpha, check_common
 from suite.gate.contract import prove
 from suite.gate.looks import decide, expected, one_look, plan_looks, told
+from suite.gate.matched_run import Trial, sweep_against
 from suite.gate.pairing import TOLERANCE, left_out, same_cost, undisclosed
 from suite.gate.report import LEVEL, Report, rows_of
 from suite.gate.select import load_side
 from suite.gate.side import Side, check_comparable
-from suite.gate.trial import Trial, sweep_against
 from suite.gate.verdict import REGRESSED, judge, overall, planned, samples_needed
-from suite.progress import Progress
 from suite.reducers import list_reducers
+from suite.sweep.progress import Progress
 
 NOT_PROVED = "contract tests left out (--no-contract)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from reports.text import NO_DATA
+from reports.text.wording import NO_DATA
 from suite.errors import RequestError
 from suite.gate.baseline import FOLDER
 from suite.gate.pairing import Match, same_rate

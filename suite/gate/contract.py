@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from suite.check import check_reducer
 from suite.errors import RequestError
+from suite.gate.contract_tests import check_reducer
 
 PASSED, FAILED = 0, 1  # of pytest
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from suite.contract.metric import Metric
 from suite.gate.outcomes import Paired
-from suite.metric import Metric
 from suite.stats import (
     bound_power,
     largest_share,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from suite.plan import Plan
 from suite.store.folder import RunFolder
+from suite.sweep.plan import Plan
 
 MEASURED_ONCE = ("flops", "speed", "whole_speed")
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from scipy.stats import norm
 
+from suite.contract.metric import Shown
 from suite.errors import RequestError
 from suite.gate.outcomes import SHARES
 from suite.gate.pairing import Match, same_cost
 from suite.gate.report import rows_of
 from suite.gate.side import Side
 from suite.gate.verdict import CANNOT_TELL, DISPUTED, MARGIN, REGRESSED, Row, judge, planned
-from suite.metric import Shown
-from suite.plan import make_task
-from suite.spec import make_spec
 from suite.stats import look_levels, look_sizes
 from suite.stats.power import POWER
+from suite.sweep.plan import make_task
+from suite.sweep.spec import make_spec
 from tasks import task_class
 
 MOST_DRAWN = 16_000

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from suite.metric import Metric, Shown
+from suite.contract.metric import Metric, Shown
 from suite.stats import FEWEST, Statistic, samples_to_see
 from tasks.caption_scoring.intervals import BLEU_COUNTS, MEANS, corpus_bleu, corpus_meteor, meteor_counts
 from tasks.segmentation_scoring import AREAS, dense_areas, metrics_of_resamples

@@ -6,14 +6,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from reports.markup import markdown_row, markdown_rule
-from reports.text import NO_DATA, gflops, percent, rate_label, ratio
+from reports.text.markup import markdown_row, markdown_rule
+from reports.text.wording import NO_DATA, gflops, percent, rate_label, ratio
+from suite.contract.metric import Metric
 from suite.gate.outcomes import SHARES
 from suite.gate.pace import Pace
 from suite.gate.report import Report
 from suite.gate.side import Entry
 from suite.gate.verdict import CANNOT_TELL, EXIT, PASSED, REGRESSED, Row
-from suite.metric import Metric
 
 NOISY, CHEAPER, DISPUTED = "§", "¶", "†"
 COMPARED = ["Cells", "Metric", "A and B", "A − B", "p", "adjusted", "Seen from", "GFLOPs", "FLOPs", "Speed", "Memory"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from suite.contract.metric import Shown
 from suite.gate.contract import Contract
 from suite.gate.contrast import contrast
 from suite.gate.outcomes import pair_up
@@ -12,7 +13,6 @@ from suite.gate.pace import memory_change, pace
 from suite.gate.pairing import Match
 from suite.gate.side import Side
 from suite.gate.verdict import Row, margin_of
-from suite.metric import Shown
 from suite.stats import holm
 
 LEVEL = 0.05

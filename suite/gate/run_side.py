@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import load_frame, load_samples
-from suite.changes import read_contents
+from suite.contract.metric import Shown
 from suite.errors import RequestError
 from suite.gate.outcomes import KEPT
 from suite.gate.pace import TIMING
 from suite.gate.side import Entry, Side
-from suite.metric import Shown
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.sealed import DamagedError
+from suite.sweep.changes import read_contents
 
 
 def run_side(out: Path, name: str) -> Side:

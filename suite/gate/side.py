@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from reports.text import reducer_label, training_mark
-from suite.ask import BASELINE
+from reports.text.wording import reducer_label, training_mark
+from suite.contract.metric import Shown
 from suite.errors import RequestError, unknown
-from suite.metric import Shown
+from suite.sweep.methods import BASELINE
 
 # What has to be equal on both sides -> the fields of a run's identity that decide it. A task is never another one.
 COMPARED = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from suite.handle import handle_of
+from suite.attachment.handle import handle_of
 
 
 def compiled_copy(model: nn.Module) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
-from suite.handle import handle_of
+from suite.attachment.handle import handle_of
 from suite.measure.op_handles import FREE, WATCHED, Op, attention_macs, broadcast
 
 

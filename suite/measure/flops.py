@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from suite.attachment.handle import handle_of
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace, PartRules
 from suite.errors import CellError, RequestError
-from suite.handle import handle_of
 from suite.measure.dispatch import count_macs_fast, dispatched_ops, quiet_forward
 from suite.measure.formula import BaseCost, base_macs
 from suite.measure.op_handles import Op, Recorder

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suite.attachment.handle import Handle, handle_of
 from suite.backbones import backbone_of
 from suite.errors import RequestError
-from suite.handle import Handle, attach, handle_of
 from suite.measure import machine
 from suite.measure.compiled import recompile_limit
+from suite.measure.flops_target import attach
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import dtype_of, in_precision
 from suite.measure.timing import Interval, interval_of, time_block

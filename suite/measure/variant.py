@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from suite.handle import Handle
+from suite.attachment.handle import Handle
 from suite.measure.compiled import compiled_copy, graph_breaks
 from suite.measure.dispatch import attention_kernels
 from suite.measure.timing import host_share, is_out_of_memory, warm_up

@@ -2,8 +2,8 @@
 
 import torch
 
-from suite.pooling import full_precision
 from suite.reducers.base import Reducer, SelectedQueries, register
+from suite.tokens.grouping import full_precision
 
 
 @register("ats")

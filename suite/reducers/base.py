@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from suite.pooling import Matching
-from suite.tokens import Tokens
+from suite.tokens.grouping import Matching
+from suite.tokens.state import Tokens
 
 if TYPE_CHECKING:
     from suite.backbones.block import Layout

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import torch
 
-from suite.pooling import Matching, full_precision, rank, take
-from suite.pruning import LearnedCounts, merge_softly, straight_through
 from suite.reducers.base import Reducer, register
+from suite.reducers.pruning import LearnedCounts, merge_softly, straight_through
+from suite.tokens.grouping import Matching, full_precision, rank, take
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
 LEARNED = ("targets", "prune_kept", "merge_kept")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from suite.matching import bipartite_soft_matching
 from suite.reducers.base import Reducer, register, yes_no_or_default
-from suite.soft_matching import soft_grouping, soft_merge, split
+from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.soft_matching import soft_grouping, soft_merge, split
 
 LARGE = 1024
 METRICS = "embedding", "keys"

@@ -1,7 +1,7 @@
 """Joint token pruning and squeezing, tokens chosen by a learned predictor."""
 
-from suite.pruning import PredictedPruning, squeeze, squeeze_softly
 from suite.reducers.base import Reducer, register
+from suite.reducers.pruning import PredictedPruning, squeeze, squeeze_softly
 
 
 @register("dtps")

@@ -1,7 +1,7 @@
 """DynamicViT: pruning by a learned predictor."""
 
-from suite.pruning import PredictedPruning
 from suite.reducers.base import Reducer, register
+from suite.reducers.pruning import PredictedPruning
 
 
 @register("dynamicvit")

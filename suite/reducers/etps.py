@@ -1,8 +1,8 @@
 """Joint token pruning and squeezing, tokens chosen by class attention."""
 
-from suite.pooling import rank
-from suite.pruning import squeeze
 from suite.reducers.base import Reducer, register
+from suite.reducers.pruning import squeeze
+from suite.tokens.grouping import rank
 
 
 @register("etps")

@@ -2,8 +2,8 @@
 
 import math
 
-from suite.pooling import full_precision, rank, take
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import full_precision, rank, take
 
 
 @register("evit")

@@ -2,9 +2,9 @@
 
 import torch
 
-from suite.matching import pairwise_distances
-from suite.pooling import Matching, take
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import Matching, take
+from suite.tokens.matching import pairwise_distances
 
 
 @register("kmedoids")

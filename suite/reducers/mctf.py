@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from suite.pooling import Matching, full_precision, group_max
 from suite.reducers.base import GroupedAttention, Reducer, register
+from suite.tokens.grouping import Matching, full_precision, group_max
 
 SITES = {0: "after_block", 1: "inside_attention", 2: "before_block"}
 FLOOR = 10

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from suite.pooling import full_precision
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import full_precision
 
 
 class Merger(nn.Module):

@@ -5,8 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from suite.pooling import Matching, full_precision, take
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import Matching, full_precision, take
 
 ORDERS = ("deit", "mae")
 

@@ -1,7 +1,7 @@
 """Random patches: the floor that every method has to beat."""
 
-from suite.draws import random_order
 from suite.reducers.base import Reducer, register
+from suite.tokens.sample_rng import random_order
 
 
 @register("random")

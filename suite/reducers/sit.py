@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from suite.pooling import full_precision
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import full_precision
 
 
 class Slimming(nn.Module):

@@ -2,9 +2,9 @@
 
 import torch
 
-from suite.matching import bipartite_soft_matching
-from suite.pooling import full_precision, group_max, group_mean, group_sum, mlerp, take
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import full_precision, group_max, group_mean, group_sum, mlerp, take
+from suite.tokens.matching import bipartite_soft_matching
 
 MERGES = {"mlerp": "mlerp", "average": "average", "avg": "average"}
 

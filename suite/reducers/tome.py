@@ -1,7 +1,7 @@
 """Token Merging."""
 
-from suite.matching import bipartite_soft_matching
 from suite.reducers.base import Reducer, register, yes_no_or_default
+from suite.tokens.matching import bipartite_soft_matching
 
 
 @register("tome")

@@ -1,7 +1,7 @@
 """Token Merging into every k-th token."""
 
-from suite.matching import kth_bipartite_matching
 from suite.reducers.base import Reducer, register, yes_no_or_default
+from suite.tokens.matching import kth_bipartite_matching
 
 
 @register("tome_kth")

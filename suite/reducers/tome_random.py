@@ -1,8 +1,8 @@
 """Token Merging with sources drawn at random."""
 
-from suite.draws import random_order
-from suite.matching import nearest_matching
 from suite.reducers.base import Reducer, register, yes_no_or_default
+from suite.tokens.matching import nearest_matching
+from suite.tokens.sample_rng import random_order
 
 
 @register("tome_random")

@@ -1,7 +1,7 @@
 """Top-K pruning by class attention."""
 
-from suite.pooling import rank
 from suite.reducers.base import Reducer, register
+from suite.tokens.grouping import rank
 
 
 @register("topk")

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from suite.contract.metric import Shown
 from suite.errors import RequestError
-from suite.metric import Shown
 from suite.store.files import remove_orphans
 from suite.store.schema import CELL_FILES, SCHEMA, EnvironmentFile, MissingLine, RunFile
 from suite.store.sealed import DamagedError, SealedFiles

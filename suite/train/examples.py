@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from suite.contract.task import ReadError
 from suite.errors import RequestError
-from suite.task import ReadError
 from suite.train.objective import Examples, Objective
 from suite.train.recipe import Recipe
 

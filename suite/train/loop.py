@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 
 from suite.errors import RequestError
-from suite.progress import Progress
 from suite.store.files import atomic_path
+from suite.sweep.progress import Progress
 
 CHECKPOINT, METRICS = "checkpoint.pt", "metrics.csv"
 

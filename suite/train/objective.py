@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from suite.task import Sample, Task
+from suite.contract.task import Sample, Task
 
 if TYPE_CHECKING:
     from suite.train.recipe import Recipe

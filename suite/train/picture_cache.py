@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from suite.task import Sample, Task
+from suite.contract.task import Sample, Task
 
 MOST_BYTES = 2**30
 

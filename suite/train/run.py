@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from suite.checkpoint import default_checkpoint, load_model
+from suite.attachment.reducer_weights import about as stored_about
+from suite.attachment.reducer_weights import write_tensors
+from suite.contract.task import Task
 from suite.errors import RequestError
-from suite.evaluation import repeatable
 from suite.measure.machine import describe_machine
-from suite.plan import make_task, resolve_device
-from suite.progress import Progress
-from suite.reducer_weights import about as stored_about
-from suite.reducer_weights import write_tensors
-from suite.spec import RunSpec
+from suite.models.load import default_checkpoint, load_model
 from suite.store.files import atomic_path, once, write_json
-from suite.task import Task
+from suite.sweep.evaluate import repeatable
+from suite.sweep.plan import make_task, resolve_device
+from suite.sweep.progress import Progress
+from suite.sweep.spec import RunSpec
 from suite.train.fit import Fit
 from suite.train.loop import CHECKPOINT, check_identity, difference, stored_state, train
 from suite.train.recipe import Recipe, make_recipe

@@ -12,11 +12,11 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from suite.backbones import backbone_of
+from suite.contract.task import Task
 from suite.errors import RequestError
-from suite.handle import attach
+from suite.measure.flops_target import attach
+from suite.rates.schedule import parse_rate
 from suite.reducers import make_reducer
-from suite.schedule import parse_rate
-from suite.task import Task
 from suite.train.objective import Objective
 from suite.train.objectives import objective_class
 from suite.train.recipe import Recipe

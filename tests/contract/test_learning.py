@@ -5,7 +5,7 @@ import torch
 from tiny_models import REDUCERS, make_images, make_model, rates, reducer_id
 
 from suite import RequestError, attach
-from suite.reducer_weights import write_tensors
+from suite.attachment.reducer_weights import write_tensors
 from suite.reducers import reducer_class
 
 LEARNING = [name for name in REDUCERS if reducer_class(name).learned and reducer_class(name).learned != "rates"]

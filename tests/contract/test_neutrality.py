@@ -22,7 +22,7 @@ from tiny_models import (
 from torch import nn
 
 from suite import RequestError, attach, list_reducers
-from suite.handle import handle_of
+from suite.attachment.handle import handle_of
 from suite.reducers.base import Reducer
 from tests.tolerances import TINY32
 

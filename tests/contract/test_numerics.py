@@ -7,10 +7,10 @@ from tiny_models import REDUCERS, inner_weights, make_images, make_model, on_a_t
 from suite import RequestError, attach
 from suite.backbones.block import Visit, reducible_block
 from suite.backbones.timm_vit import TimmViT
+from suite.rates.schedule import resolve
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
-from suite.schedule import resolve
-from suite.tokens import Tokens
+from suite.tokens.state import Tokens
 from tests.tolerances import BLOCK32, TINY32
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)

@@ -8,10 +8,10 @@ from tiny_models import REDUCERS, reducer_id, zero_rates
 
 from suite import RequestError, attach, count_flops
 from suite.backbones.segmenter import RESTORE, MaskTransformer, Segmenter, build_segmenter
-from suite.pooling import take
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
-from suite.tokens import Tokens
+from suite.tokens.grouping import take
+from suite.tokens.state import Tokens
 from tests.tolerances import TINY32
 
 REDUCING = [name for name in REDUCERS if name != "none"]

@@ -5,7 +5,7 @@ import torch
 from tiny_models import REDUCERS, make_images, make_model, rates, reducer_id
 
 from suite import attach
-from suite.shared_prefix import SharedPrefix
+from suite.attachment.shared_prefix import SharedPrefix
 
 
 @pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)

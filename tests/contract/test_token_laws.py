@@ -16,7 +16,7 @@ from tiny_models import (
 
 from suite import attach
 from suite.errors import RequestError
-from suite.pooling import take
+from suite.tokens.grouping import take
 from tests.tolerances import TINY32
 
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)

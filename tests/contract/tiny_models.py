@@ -183,7 +183,7 @@ def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
 TOYS = """
 import torch
 from suite.reducers.base import Reducer
-from suite.pooling import Matching
+from suite.tokens.grouping import Matching
 
 
 class DropLast(Reducer):

@@ -27,7 +27,7 @@ import timm
 import torch
 
 import reports.write
-from suite.cli import main
+from suite.cli.app import main
 from tests.photos import write_photos
 
 DEFECT, BAD_REQUEST = 70, 2

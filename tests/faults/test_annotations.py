@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from suite.cli import main
+from suite.cli.app import main
 from suite.errors import RequestError
-from tasks.coco_caption import CocoCaption
+from tasks.coco.task import CocoCaption
 from tests.captioned import CAPTIONS, coco, file_name, karpathy, photo, photos, write
 
 OFFICIAL = "annotations/captions_val2014.json"

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from suite.checkpoint import load_model
-from suite.cli import main
+from suite.api import run
+from suite.cli.app import main
+from suite.contract.task import Reader, ReadError, collate
 from suite.errors import RequestError
-from suite.progress import Progress
-from suite.sweep import run
-from suite.task import Reader, ReadError, collate
-from tasks.coco_caption import CocoCaption
-from tasks.images import TimmPreprocessing, decode
+from suite.models.load import load_model
+from suite.sweep.progress import Progress
+from tasks.coco.task import CocoCaption
+from tasks.reading.images import TimmPreprocessing, decode
 from tests.captioned import CAPTIONS, coco, file_name, karpathy, photo, photos, write
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")

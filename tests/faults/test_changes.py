@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from suite.batches import load
-from suite.changes import note_contents, read_contents
+from suite.api import run
 from suite.errors import RequestError
-from suite.exhibits import make_exhibits
 from suite.gate.side import Side, check_comparable
-from suite.plan import make_plan
-from suite.progress import Progress
-from suite.spec import make_spec
+from suite.pictures.exhibits import make_exhibits
 from suite.store.folder import RunFolder
-from suite.sweep import run
+from suite.sweep.changes import note_contents, read_contents
+from suite.sweep.images import load
+from suite.sweep.plan import make_plan
+from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
 from tests.segmented import FOLDER, ade20k, encoded, known_mini, labels, name_of, write
 
 QUIET = Progress(quiet=True)

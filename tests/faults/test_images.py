@@ -17,10 +17,10 @@ import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
+from suite.contract.task import Batch, Reader, ReadError, collate
 from suite.errors import RequestError
-from suite.task import Batch, Reader, ReadError, collate
-from tasks.imagenet import ImageNet
-from tasks.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.imagenet.task import ImageNet
+from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")
 CLASS = "n01440764"

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from suite.contract.task import Reader, ReadError, collate
 from suite.errors import RequestError
-from suite.task import Reader, ReadError, collate
-from tasks.ade20k import Ade20k
-from tasks.images import UnreadableImage
-from tasks.masks import RecentMasks, mask_size, read_mask, reduce_zero_label
+from tasks.ade20k.task import Ade20k
+from tasks.reading.images import UnreadableImage
+from tasks.reading.masks import RecentMasks, mask_size, read_mask, reduce_zero_label
 from tasks.windows import SlidingWindows
 from tests.segmented import FOLDER, ade20k, encoded, labels, name_of, photo, write
 
@@ -141,7 +141,7 @@ def test_a_mask_of_one_pixel_is_read():
 
 
 def test_masks_are_remembered_until_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("tasks.masks.REMEMBERED", 100)
+    monkeypatch.setattr("tasks.reading.masks.REMEMBERED", 100)
     masks, read = RecentMasks(), []
 
     def get(id: str, size: int) -> int:

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import sources
+from suite.api import run
+from suite.contract.task import Batch, Sample
 from suite.errors import RequestError
-from suite.evaluation import Cell, predict
-from suite.progress import Progress
-from suite.spec import make_spec
+from suite.store import sources
 from suite.store.folder import CellFolder
-from suite.sweep import run
-from suite.task import Batch, Sample
-from tasks.scenes import Scenes
+from suite.sweep.evaluate import Cell, predict
+from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
+from tasks.scenes.classes import Scenes
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)

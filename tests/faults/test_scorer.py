@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from suite.api import run
 from suite.errors import CellError
-from suite.progress import Progress
-from suite.sweep import run
+from suite.sweep.progress import Progress
 from tasks.caption_scoring.scorer import CORENLP, METEOR, CaptionScorer, package
 
 pytestmark = pytest.mark.skipif(not shutil.which("java"), reason="needs Java: its end is what is tested")

@@ -17,7 +17,7 @@ from test_reference import KINDS, tiny
 from suite import attach
 from suite.measure.flops import count_flops, count_macs_fast
 from suite.reducers import make_reducer
-from suite.soft_matching import soft_grouping, soft_merge, split
+from suite.tokens.soft_matching import soft_grouping, soft_merge, split
 
 DATA = Path(__file__).parent / "data"
 MANIFEST = json.loads((DATA / "manifest_dtem.json").read_text())

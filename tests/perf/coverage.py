@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reports.markup import markdown_row, markdown_rule
+from reports.text.markup import markdown_row, markdown_rule
 from suite.gate.outcomes import Paired, pair_up
 from suite.gate.run_side import run_side
 from suite.stats import jackknife_interval, paired_scores, pseudo_values

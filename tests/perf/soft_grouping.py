@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.checkpoint import load_model
-from suite.handle import attach
-from suite.heap import keep_freed_memory
-from suite.soft_matching import soft_grouping, soft_merge, split
+from suite.attachment.handle import attach
+from suite.measure.heap import keep_freed_memory
+from suite.models.load import load_model
+from suite.tokens.soft_matching import soft_grouping, soft_merge, split
 from tests.unit.test_soft_matching import literal_grouping
 
 

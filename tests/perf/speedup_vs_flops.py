@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from suite.handle import attach
+from suite.attachment.handle import attach
 from suite.measure.flops import count_flops, smooth_image
+from suite.measure.flops_target import solve_rate
 from suite.measure.speed import measure_speed
 from suite.reducers import list_reducers
-from suite.solve import solve_rate
 
 
 def load_images(folder: str | None, model: torch.nn.Module, batch: int) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 import torch
 
-from suite.matching import bipartite_soft_matching
 from suite.reducers.base import Reducer
+from suite.tokens.matching import bipartite_soft_matching
 
 
 class Copy(Reducer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from suite.pooling import Matching
 from suite.reducers.dtem import DTEM
-from suite.soft_matching import split
+from suite.tokens.grouping import Matching
+from suite.tokens.soft_matching import split
 
 COLD = {"tau1": 0.1, "tau2": 1e-7, "top": 1}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.cli import main
+from suite.cli.app import main
 from suite.gate.side import Entry
 from tests.unit.run_folder import rewrite
 

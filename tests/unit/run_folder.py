@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.metric import Cost, Metric, Shown
+from suite.contract.metric import Cost, Metric, Shown
 from suite.store.schema import SCHEMA
 from tasks.classification import ClassificationTask, share
 

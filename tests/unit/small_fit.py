@@ -15,16 +15,16 @@ import torch
 from taught import make_captioner, make_classifier, make_segmenter
 from torch import nn
 
-from suite.progress import Progress
+from suite.sweep.progress import Progress
 from suite.train.examples import Order, parts, read
 from suite.train.fit import Fit
 from suite.train.recipe import REGISTERED, list_recipes, make_recipe
 from suite.train.run import Request, train_method
 from suite.train.session import Session
-from tasks.masks import IGNORED
-from tasks.scenes import Scenes
-from tasks.scenes_caption import ScenesCaption
-from tasks.scenes_seg import ScenesSeg
+from tasks.reading.masks import IGNORED
+from tasks.scenes.captions import ScenesCaption
+from tasks.scenes.classes import Scenes
+from tasks.scenes.masks import ScenesSeg
 
 BATCH = 4
 CASES = [(method, kind) for method in list_recipes() for kind in REGISTERED[method].kinds]

@@ -12,13 +12,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from suite.backbones.segmenter import build_segmenter
-from suite.captioner import Captioner
+from suite.models.captioner import Captioner
 from suite.train.objective import Examples
 from suite.train.objectives.captioning import Captioning
 from suite.train.objectives.segmentation import Segmentation
 from suite.train.recipe import Recipe
-from tasks.scenes_caption import ScenesCaption
-from tasks.scenes_seg import ScenesSeg
+from tasks.scenes.captions import ScenesCaption
+from tasks.scenes.masks import ScenesSeg
 
 PLAIN = Recipe(crop=False)
 PREPARED = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from suite import attach
+from suite.api import run
+from suite.contract.task import Reader, collate
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops, count_module
-from suite.progress import Progress
-from suite.segmenter_files import build
-from suite.sweep import run
-from suite.task import Reader, collate
-from tasks.ade20k import Ade20k
+from suite.models.segmenter_files import build
+from suite.sweep.progress import Progress
+from tasks.ade20k.task import Ade20k
 from tasks.segmentation import RESTORE, WindowScores
 from tasks.segmentation_scoring import dense_areas, image_areas, iou_metric
 from tasks.windows import SlidingWindows, num_windows

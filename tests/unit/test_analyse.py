@@ -13,14 +13,14 @@ from test_cli import exit_code, one_error_line
 from tiny_vit import images, make_model
 
 from suite import attach
+from suite.analyse.bench import Measured
 from suite.analyse.comparison import Row, compared
 from suite.analyse.correlation import over, places
-from suite.analyse.estimate import estimate, estimate_share, said, said_of_seeds
 from suite.analyse.kendall import candidate_similarities, correlations, rank_correlation
-from suite.analyse.trial import Measured
-from suite.checkpoint import load_model
+from suite.analyse.seed_interval import estimate, estimate_share, said, said_of_seeds
+from suite.attachment.reducer_weights import read_reducer_weights, write_tensors
 from suite.errors import RequestError
-from suite.reducer_weights import read_reducer_weights, write_tensors
+from suite.models.load import load_model
 from suite.reducers import make_reducer
 from suite.stats import mean_interval, wilson_interval
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from suite.ask import expand, expand_names
 from suite.errors import RequestError
 from suite.reducers import list_reducers, reducer_class
-from suite.spec import make_spec
+from suite.sweep.methods import expand, expand_names
+from suite.sweep.spec import make_spec
 
 
 def test_training_free_names_every_method_that_learns_nothing_and_no_other():

@@ -8,10 +8,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 import suite
 from suite import RequestError, attach, list_reducers
-from suite.handle import handle_of
+from suite.attachment.handle import handle_of
+from suite.rates.schedule import parse_rate
 from suite.reducers import make_reducer, reducer_class
 from suite.reducers.base import REGISTERED, Reducer, register
-from suite.schedule import parse_rate
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from reports.batch_speed import SpeedUp, break_even, draw_batch_speed
-from suite.break_even import FILE, find_break_even
-from suite.cli_pareto import sizes
+from reports.pareto.batch_speed import SpeedUp, break_even, draw_batch_speed
+from suite.analyse.break_even import FILE, find_break_even
+from suite.cli.pareto import sizes
 from suite.errors import RequestError
-from suite.progress import Progress
-from suite.spec import make_spec
+from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
 
 FASTER, SLOWER, OPEN, UNKNOWN = (1.2, 1.1, 1.3), (0.8, 0.7, 0.9), (1.02, 0.9, 1.1), (None, None, None)
 

@@ -10,8 +10,8 @@ from transformers.models.git.modeling_git import GitSelfAttention
 
 from suite import RequestError, attach
 from suite.backbones.git import ImageTokens
-from suite.captioner import Captioner, Decoding
 from suite.errors import OutputError
+from suite.models.captioner import Captioner, Decoding
 
 REDUCTIONS = [("tome", "r=8"), ("evit", "keep=0.7"), ("random", "r=8"), ("ats", "keep=0.7")]
 reductions = pytest.mark.parametrize(("reducer", "rate"), REDUCTIONS, ids=[name for name, _ in REDUCTIONS])

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tiny_git import PREPARATION, SIDE, WORDS, pictures, tiny_git, write_folder
 
 from suite import RequestError
-from suite.backbones import list_models
-from suite.backbones.published_git import EMBEDDED_GIT, PUBLISHED_GIT
-from suite.captioner import Captioner
-from suite.captioner_files import read_preparation, read_tokenizer
-from suite.checkpoint import check_model_name, default_checkpoint, load_model
-from tasks.images import TimmPreprocessing
+from suite.models.captioner import Captioner
+from suite.models.captioner_files import read_preparation, read_tokenizer
+from suite.models.load import check_model_name, default_checkpoint, load_model
+from suite.models.published_git import EMBEDDED_GIT, PUBLISHED_GIT
+from suite.models.whole import list_models
+from tasks.reading.images import TimmPreprocessing
 
 
 @pytest.fixture(scope="module")

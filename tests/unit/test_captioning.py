@@ -12,17 +12,17 @@ import pytest
 import timm
 import torch
 
-from suite.backbones.scenes_git import build_scenes_git, build_word_tokenizer
-from suite.captioner import Captioner
+from suite.contract.task import Sample
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_module
-from suite.task import Sample
+from suite.models.captioner import Captioner
+from suite.models.scenes_git import build_scenes_git, build_word_tokenizer
 from tasks.caption_scoring.scorer import availability
-from tasks.images import TimmPreprocessing
-from tasks.scene_captions import describe
-from tasks.scene_drawing import COLOURS, PATTERNS, SHAPES
-from tasks.scenes import Scenes, draw_scene
-from tasks.scenes_caption import ScenesCaption
+from tasks.reading.images import TimmPreprocessing
+from tasks.scenes.captions import ScenesCaption
+from tasks.scenes.classes import Scenes, draw_scene
+from tasks.scenes.drawing import COLOURS, PATTERNS, SHAPES
+from tasks.scenes.wording import describe
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")
 

@@ -15,10 +15,10 @@ import timm
 import torch
 from torch import nn
 
-from suite import checkpoint as checkpoints
-from suite.checkpoint import load_model
 from suite.errors import RequestError
-from suite.weights_file import state_dict_sha256
+from suite.models import load as checkpoints
+from suite.models.load import load_model
+from suite.models.weights_file import state_dict_sha256
 
 TINY = "deit_tiny_patch16_224"
 
@@ -154,7 +154,7 @@ def test_random_weights_are_the_same_in_two_processes_and_leave_the_random_state
     assert torch.equal(torch.get_rng_state(), before)
     assert info.kind == "random"
     assert info.sha256 == state_dict_sha256(model.state_dict())
-    code = f"from suite.checkpoint import load_model; print(load_model({TINY!r}, 'none')[1].sha256)"
+    code = f"from suite.models.load import load_model; print(load_model({TINY!r}, 'none')[1].sha256)"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other.strip() == info.sha256
 

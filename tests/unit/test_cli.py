@@ -7,11 +7,11 @@ import os
 import pytest
 import yaml
 
-from suite.backbones import PUBLISHED
-from suite.backbones.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
-from suite.checkpoint import EMBEDDED, check_model_name
-from suite.cli import main
-from suite.doctor import embedded_weights
+from suite.cli.app import main
+from suite.cli.doctor import embedded_weights
+from suite.models.load import EMBEDDED, check_model_name
+from suite.models.published import PUBLISHED
+from suite.models.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
 from tasks.caption_scoring import scorer
 
 RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
@@ -208,7 +208,7 @@ def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yam
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("suite.engine.evaluate", interrupted)
+    monkeypatch.setattr("suite.sweep.engine.evaluate", interrupted)
     assert exit_code("run", yaml_file) == 130
     assert "continues" in capsys.readouterr().err
 

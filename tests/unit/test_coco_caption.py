@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from suite.errors import RequestError
-from tasks.coco_caption import CocoCaption
-from tasks.images import TimmPreprocessing
+from tasks.coco.task import CocoCaption
+from tasks.reading.images import TimmPreprocessing
 from tests.captioned import CAPTIONS, coco, karpathy, photo, photos, write
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")

@@ -11,20 +11,20 @@ import pytest
 from gate_runs import cli, identified
 from run_folder import rewrite, write_cell, write_run
 
-import suite.doctor
-import suite.estimate
-from reports.console import Field, console_table, fit, spare, terminal_width
-from reports.curve_table import curve_table
+import suite.cli.doctor
+import suite.sweep.forecast
 from reports.frame import load_frame
-from reports.layers import layers_of
 from reports.page.curves import curves_of
-from reports.tables import write_tables
-from reports.text import short_names
-from suite import cli as verbs
+from reports.pareto.layers import layers_of
+from reports.tables.console import Field, console_table, fit, spare, terminal_width
+from reports.tables.curves import curve_table
+from reports.tables.results import write_tables
+from reports.text.wording import short_names
 from suite.analyse.sheet import Sheet
-from suite.cli_analyse import show as show_sheet
-from suite.doctor import Finding
-from suite.terminal import print_fitted, print_table
+from suite.cli import app as verbs
+from suite.cli.analyse import show as show_sheet
+from suite.cli.console import print_fitted, print_table
+from suite.cli.doctor import Finding
 
 WIDTHS = (40, 60, 80, 120)
 LONG_RATE = "r=[16,16,16,16,16,16,16,16,16,16,16,8]"
@@ -134,13 +134,13 @@ def test_what_works_here_is_printed_whole(width, capsys, monkeypatch):
         Finding("mmcv operators (mmseg:CONFIG)", "n/a", f"no /usr/{'long/' * 12}file"),
         Finding("a", "ok", "2.0"),
     ]
-    monkeypatch.setattr(suite.doctor, "diagnose", lambda: findings)
+    monkeypatch.setattr(suite.cli.doctor, "diagnose", lambda: findings)
     cli("doctor")
     assert_whole(capsys.readouterr().out, width, findings[0].item, findings[0].detail, "ok")
 
 
 def test_a_plan_names_trained_methods_and_rates_in_the_tables_order(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(suite.estimate, "seconds_per_image", lambda plan: 0.0)
+    monkeypatch.setattr(suite.sweep.forecast, "seconds_per_image", lambda plan: 0.0)
     for width in WIDTHS:
         monkeypatch.setenv("COLUMNS", str(width))
         asked = ["--reducers", "mctf@embedded,tome,mctf", "--rates", "r=13,r=8", "--limit", "2"]

@@ -15,10 +15,10 @@ from suite import attach
 from suite.backbones import family_of
 from suite.backbones.block import BlockTrace
 from suite.measure.flops import count_macs_fast, smooth_image
+from suite.measure.flops_target import solve_rate
 from suite.measure.formula import base_macs
+from suite.rates.schedule import parse_rate, r_per_block
 from suite.reducers import make_reducer
-from suite.schedule import parse_rate, r_per_block
-from suite.solve import solve_rate
 
 GIGA = 1e9
 

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from run_folder import N, change_all, make_captions, rewrite, write_cell
 
-from reports.curve_table import curve_table
-from reports.curves import curves_of, reference_among
 from reports.frame import groups, load_frame
-from reports.layers import layers_of
-from reports.rank_change import rank_change
-from reports.resamples import resampled_scores
+from reports.pareto.curves import curves_of, reference_among
+from reports.pareto.layers import layers_of
+from reports.pareto.rank_change import rank_change
+from reports.pareto.resamples import resampled_scores
+from reports.tables.curves import curve_table
 from suite.errors import RequestError
 
 

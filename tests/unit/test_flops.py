@@ -12,16 +12,16 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from suite.attachment.handle import attach, handle_of
 from suite.backbones.block import BlockTrace, Layout
 from suite.errors import CellError, RequestError
-from suite.handle import attach, handle_of
-from suite.matching import bipartite_soft_matching
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
-from suite.tokens import rank
+from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.state import rank
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "manifest.json"
 

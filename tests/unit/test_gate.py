@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from reports.console import fields_of, fit, spare
 from reports.frame import groups, load_frame
-from reports.headings import notes
-from suite.engine import execute
+from reports.tables.console import fields_of, fit, spare
+from reports.text.headings import notes
+from suite.contract.metric import Shown
 from suite.errors import UNREACHED
 from suite.gate.baseline import save_baseline
 from suite.gate.check import check
@@ -27,11 +27,11 @@ from suite.gate.render import SPARE, headline, markdown, reasons, table
 from suite.gate.report import Report
 from suite.gate.select import load_side
 from suite.gate.side import Entry, Side
-from suite.metric import Shown
-from suite.plan import make_plan
-from suite.progress import Progress
 from suite.reducers.base import Reducer
-from suite.spec import make_spec
+from suite.sweep.engine import execute
+from suite.sweep.plan import make_plan
+from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
 from tasks.caption_scoring.intervals import BLEU_COUNTS, corpus_bleu
 from tasks.captioning import CaptioningTask
 from tasks.classification import ClassificationTask

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
+from suite.contract.metric import Metric
 from suite.gate.contrast import Contrast, contrast
 from suite.gate.outcomes import Paired
 from suite.gate.pairing import Match
 from suite.gate.render import _needed
 from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall, planned
-from suite.metric import Metric
 from suite.stats import FEWEST, largest_share, smallest_difference
 from tasks.segmentation_scoring import metrics_of_resamples
 from tests.unit.test_paired_stats import chance, counts

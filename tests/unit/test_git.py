@@ -10,13 +10,13 @@ from transformers import GitForCausalLM
 from transformers.models.git.modeling_git import GitVisionConfig, GitVisionTransformer
 
 from suite import RequestError, attach, count_flops, measure_speed, solve_rate
+from suite.attachment.handle import handle_of
 from suite.backbones import backbone_of, family_of
 from suite.backbones.git import use_fused_attention
-from suite.backbones.published_git import PUBLISHED_GIT
-from suite.captioner import Captioner
-from suite.checkpoint import load_model
-from suite.handle import handle_of
 from suite.measure.flops import count_macs_fast, smooth_image
+from suite.models.captioner import Captioner
+from suite.models.load import load_model
+from suite.models.published_git import PUBLISHED_GIT
 
 REDUCTIONS = [("tome", "r=8"), ("evit", "keep=0.7"), ("random", "r=8"), ("ats", "keep=0.7")]
 reductions = pytest.mark.parametrize(("reducer", "rate"), REDUCTIONS, ids=[name for name, _ in REDUCTIONS])

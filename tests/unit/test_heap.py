@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from suite.heap import keep_freed_memory
+from suite.measure.heap import keep_freed_memory
 
 COUNT = """
 import resource, sys, torch
-from suite.heap import keep_freed_memory
+from suite.measure.heap import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(3)
 def faults(times):

@@ -19,11 +19,11 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader
 
+from suite.contract.task import Reader, Sample, Score, collate, evenly_spaced
 from suite.errors import CellError, RequestError
-from suite.task import Reader, Sample, Score, collate, evenly_spaced
 from tasks.classification import score_logits
-from tasks.imagenet import ImageNet
-from tasks.images import TimmPreprocessing
+from tasks.imagenet.task import ImageNet
+from tasks.reading.images import TimmPreprocessing
 
 SYNSETS = list(ImageNetInfo().label_names())
 CLASSES = [SYNSETS[i] for i in (7, 3, 998)]  # not in sorted order, not the first ones

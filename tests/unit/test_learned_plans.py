@@ -5,11 +5,11 @@ import torch
 from reducer_steps import images, steered, tiny
 
 from suite import RequestError, attach
-from suite.reducer_weights import write_tensors
+from suite.attachment.reducer_weights import write_tensors
+from suite.measure.flops_target import Search, solve_rate
+from suite.rates.schedule import check_form, parse_rate, resolve
 from suite.reducers import make_reducer
 from suite.reducers.diffrate import DiffRate, together
-from suite.schedule import check_form, parse_rate, resolve
-from suite.solve import Search, solve_rate
 
 PLANS = ([[65, 60, 50, 40], [65, 55, 50, 38]], [[50, 40, 30, 20], [45, 40, 25, 20]], [[30, 20, 10, 9], [30, 20, 9, 5]])
 

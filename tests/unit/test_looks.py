@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from suite.contract.task import spread
 from suite.errors import RequestError
 from suite.gate import looks as looks_module
 from suite.gate.check import check
 from suite.gate.looks import decide, expected, plan_looks
+from suite.gate.matched_run import _only
 from suite.gate.side import Side
-from suite.gate.trial import _only
-from suite.plan import make_task
-from suite.spec import make_spec
 from suite.stats import look_levels, look_sizes
-from suite.task import spread
+from suite.sweep.plan import make_task
+from suite.sweep.spec import make_spec
 from tasks.classification import ClassificationTask
-from tasks.scenes import Scenes
+from tasks.scenes.classes import Scenes
 from tests.perf.sequential import redrawn, simulate
 from tests.unit.gate_runs import IDENTITY, cli, entry, identified
 from tests.unit.run_folder import write_run
@@ -127,7 +127,8 @@ def test_a_fixed_number_of_samples_is_one_look_at_the_whole_alpha():
 
 
 def test_a_later_look_predicts_new_samples_alone_and_times_nothing_again(tmp_path, monkeypatch):
-    from suite import engine, evaluation
+    from suite.sweep import engine
+    from suite.sweep import evaluate as evaluation
 
     monkeypatch.setattr(looks_module, "look_sizes", partial(look_sizes, first=20))
     predicted, timed = [], []

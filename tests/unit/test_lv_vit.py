@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 
 from suite import RequestError, attach
-from suite.backbones import family_of, list_models
+from suite.backbones import family_of
 from suite.backbones.lv_vit import LVViT
-from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
+from suite.models.load import load_model
+from suite.models.whole import list_models
 from suite.reducers.base import Reducer
 from tests.tolerances import TINY32
 

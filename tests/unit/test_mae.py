@@ -8,12 +8,14 @@ from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 
 from suite import RequestError, attach
-from suite.backbones import PUBLISHED, family_of, list_models
+from suite.backbones import family_of
 from suite.backbones.block import BlockTrace
 from suite.backbones.mae import MaeViT
-from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
 from suite.measure.formula import base_macs
+from suite.models.load import load_model
+from suite.models.published import PUBLISHED
+from suite.models.whole import list_models
 from tests.tolerances import TINY32
 
 NAME = "mae_vit_base_patch16"

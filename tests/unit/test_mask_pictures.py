@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reports.mask_sheet import BORDER, DROPPED, blend, draw_groups
-from suite.cli import main
+from reports.pictures.mask_sheet import BORDER, DROPPED, blend, draw_groups
+from suite.cli.app import main
 from suite.errors import RequestError
-from suite.mask_pictures import miou, write_mask_pictures
+from suite.pictures.mask_pictures import miou, write_mask_pictures
 
 SPEC = {"task": "scenes-seg", "checkpoint": "none", "limit": 3}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from suite.matching import bipartite_soft_matching
+from suite.tokens.matching import bipartite_soft_matching
 
 
 def angles(*degrees):

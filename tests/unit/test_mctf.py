@@ -11,10 +11,10 @@ from timm.models.deit import VisionTransformerDistilled
 from torch.testing import assert_close
 
 from suite import RequestError, attach
-from suite.matching import bipartite_soft_matching
 from suite.reducers import make_reducer
 from suite.reducers.mctf import match
-from suite.tokens import Tokens
+from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.state import Tokens
 
 PREFIXES = {"class token": {}, "registers": {"reg_tokens": 4}, "no class token": {"class_token": False}}
 POOLED = {**PREFIXES, "no class token": {"class_token": False, "global_pool": "avg"}}

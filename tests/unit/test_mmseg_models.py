@@ -15,12 +15,12 @@ import torch
 
 from suite import RequestError, attach
 from suite.backbones import family_of
-from suite.backbones.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
 from suite.backbones.segmenter import RESTORE, build_segmenter
-from suite.checkpoint import load_model
 from suite.measure.flops import count_flops, count_module
-from suite.segmenter_files import from_mmseg
-from suite.weights_file import check_fit
+from suite.models.load import load_model
+from suite.models.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.segmenter_files import from_mmseg
+from suite.models.weights_file import check_fit
 
 COMPILED = importlib.util.find_spec("mmcv._ext") is not None
 NAME, SHAPE = "seg_test_mask_16", PublishedSegmenter(width=128, depth=4, heads=2, image_size=64, num_classes=5)

@@ -8,9 +8,9 @@ import torch
 from tiny_vit import images, make_model
 
 from suite import RequestError, attach, list_reducers
-from suite.progress import Progress
+from suite.rates.schedule import parse_rate
 from suite.reducers import make_reducer, reducer_class, reducer_options
-from suite.schedule import parse_rate
+from suite.sweep.progress import Progress
 from suite.train.recipe import REGISTERED, list_recipes, make_recipe
 from suite.train.run import Request, train_method
 

@@ -18,12 +18,12 @@ from reports.page.packing import pack_json, pack_text, unpack
 from reports.page.samples import packed_samples
 from reports.page.tokens import changes, in_order
 from reports.page.write import NO_PLOTLY, render, sort_value
-from reports.style import FAMILIES, OTHERS
-from reports.tables import columns_for
+from reports.pareto.style import FAMILIES, OTHERS
+from reports.tables.results import columns_for
 from reports.write import write_report
+from suite.api import run
 from suite.errors import RequestError
-from suite.exhibits import make_exhibits
-from suite.sweep import run
+from suite.pictures.exhibits import make_exhibits
 from tests.unit.page_runs import HOSTILE, Reader, packed, read_page, write_captioned, write_classified
 from tests.unit.run_folder import rewrite, write_run
 from tests.unit.wide_run import rename_samples

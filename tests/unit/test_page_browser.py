@@ -11,7 +11,7 @@ from reports.page.markers import contrast
 from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
 from reports.page.write import write_page
-from reports.points import FLOPS, frontier
+from reports.pareto.points import FLOPS, frontier
 from tests.unit.page_runs import HOSTILE, packed, write_captioned
 from tests.unit.run_folder import write_run
 from tests.unit.wide_run import exhibits, write_wide_run

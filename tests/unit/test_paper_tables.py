@@ -16,26 +16,26 @@ import pytest
 import torch
 from rich.console import Console
 
-from reports.paper_tables import FORMATS, columns_for, console_tables, notes_for, render
 from reports.published import load_published
+from reports.tables.papers import FORMATS, columns_for, console_tables, notes_for, render
+from suite.attachment.handle import attach
 from suite.backbones import backbone_of, family_of
-from suite.checkpoint import check_model_name, load_model
-from suite.cli import main
+from suite.cli.app import main
 from suite.errors import CellError, RequestError
-from suite.handle import attach
 from suite.measure.dispatch import count_macs_fast
 from suite.measure.flops import smooth_image
 from suite.measure.formula import base_macs
-from suite.paper_runs import batches_of, find, measure, read_run, stored_in
-from suite.paper_tables import Cost, count_lines, explained, lines_of, read_plans, table_frame
+from suite.measure.from_shapes import ShapeModel, build, planned_trace
+from suite.models.load import check_model_name, load_model
 from suite.papers import paper_table, paper_tables
 from suite.papers.conventions import in_convention
+from suite.papers.measured_table import Cost, count_lines, explained, lines_of, read_plans, table_frame
+from suite.papers.runs import batches_of, find, measure, read_run, stored_in
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE, PaperTable, Way
 from suite.papers.verdicts import Score, cost_verdict, rounding, score_verdict
-from suite.progress import Progress
+from suite.rates.schedule import parse_rate, resolve
 from suite.reducers import make_reducer
-from suite.schedule import parse_rate, resolve
-from suite.shapes import ShapeModel, build, planned_trace
+from suite.sweep.progress import Progress
 from tests.photos import write_photos
 
 QUIET = Progress(quiet=True)

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from run_folder import change_all, make_captions, rewrite, write_run
 
-from reports.curve_drawing import curve_name
-from reports.curve_table import curve_table, write_curve_table
 from reports.frame import groups, load_frame
-from reports.layers import layers_of
-from reports.overlay import draw_overlay, write_overlay
-from reports.pareto import COLUMN_WIDTH, FULL_WIDTH, RC
-from reports.points import FLOPS, MEMORY, SPEED
-from reports.published_marks import Mark, published_marks
-from suite.cli import main
+from reports.pareto.curve_drawing import curve_name
+from reports.pareto.layers import layers_of
+from reports.pareto.overlay import draw_overlay, write_overlay
+from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH, RC
+from reports.pareto.points import FLOPS, MEMORY, SPEED
+from reports.pareto.published_marks import Mark, published_marks
+from reports.tables.curves import curve_table, write_curve_table
+from suite.cli.app import main
 from suite.errors import RequestError
 
 

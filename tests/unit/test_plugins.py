@@ -66,7 +66,7 @@ def faults(tmp_path_factory):
 def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faults):
     done = ask(
         faults,
-        "from suite import attach; from suite.cli import main; from tests.unit.tiny_vit import make_model; "
+        "from suite import attach; from suite.cli.app import main; from tests.unit.tiny_vit import make_model; "
         "attach(make_model(), 'sound', 'r=1'); main(['list', 'reducers'])",
     )
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faul
 @pytest.mark.slow
 def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_code_2(tmp_path):
     install(tmp_path, "broken-one", "import no_such_module")
-    done = ask(tmp_path, "from suite.cli import main; main(['run', '--reducers', 'tome,broken', '--rates', 'r=1'])")
+    done = ask(tmp_path, "from suite.cli.app import main; main(['run', '--reducers', 'tome,broken', '--rates', 'r=1'])")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("error: reducer plug-in 'broken' (broken_one:Mine) of broken-one 1.2 is left out")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from suite.cli import app
-from suite.cli_flags import FLAGS, asked
-from suite.cli_train import settings_of
+from suite.cli.app import app
+from suite.cli.flags import FLAGS, asked
+from suite.cli.train import settings_of
 from suite.train.recipe import list_recipes, make_recipe
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ import torch
 from tiny_vit import images, make_model
 
 from suite import RequestError, attach
-from suite.checkpoint import load_model
 from suite.errors import CellError
-from suite.evaluation import check_counts
 from suite.gate.contract import prove
+from suite.models.load import load_model
+from suite.sweep.evaluate import check_counts
 
 README = Path(__file__).parents[2] / "README.md"
 RATES = (

@@ -9,8 +9,8 @@ from test_cli import exit_code, one_error_line
 
 from reports.frame import load_frame
 from suite import RequestError, attach
-from suite.reducer_weights import write_tensors
-from suite.sweep import run
+from suite.api import run
+from suite.attachment.reducer_weights import write_tensors
 
 
 def learned_embedding(folder, seed=0):
@@ -84,7 +84,7 @@ def test_a_plan_and_a_rate_together_are_refused():
 def test_a_reducer_file_is_measured_beside_the_named_ones(tiny_run, photos, tmp_path, capsys):
     toy = tmp_path / "toy.py"
     toy.write_text(
-        "from suite.pooling import rank\n"
+        "from suite.tokens.grouping import rank\n"
         "from suite.reducers.base import Reducer\n\n\n"
         "class Loud(Reducer):\n"
         "    def after_attention(self, tokens, signals, amount):\n"

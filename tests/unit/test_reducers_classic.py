@@ -6,13 +6,13 @@ from tiny_vit import images, make_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite import attach
-from suite.matching import pairwise_distances
 from suite.measure.dispatch import count_macs_fast, quiet_forward
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
 from suite.reducers.ats import padded, sample
 from suite.reducers.dpcknn import density_peaks
 from suite.reducers.kmedoids import better_medoids, far_apart, nearest
+from suite.tokens.matching import pairwise_distances
 from tests.tolerances import BLOCK32, TINY32
 
 SOFT = ["patchmerger", "sinkhorn", "sit"]

@@ -5,10 +5,10 @@ import torch
 from tiny_vit import images, make_model
 
 from suite import RequestError, attach
-from suite.draws import random_order
-from suite.matching import kth_bipartite_matching, nearest_matching
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
+from suite.tokens.matching import kth_bipartite_matching, nearest_matching
+from suite.tokens.sample_rng import random_order
 from tests.tolerances import TINY32
 
 # The middle of the image

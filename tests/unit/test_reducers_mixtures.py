@@ -5,8 +5,8 @@ import torch
 from tiny_vit import images, make_model
 
 from suite import RequestError, attach
+from suite.attachment.reducer_weights import read_reducer_weights, write_tensors
 from suite.measure.flops import count_flops
-from suite.reducer_weights import read_reducer_weights, write_tensors
 from suite.reducers import make_reducer
 from suite.reducers.sinkhorn import transport
 from tests.tolerances import TINY32

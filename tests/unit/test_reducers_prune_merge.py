@@ -9,11 +9,11 @@ from reducer_steps import changes, groups, images, planned, tiny
 from torch.testing import assert_close
 
 from suite import RequestError, attach
-from suite.pooling import Matching, mlerp
 from suite.reducers import make_reducer
 from suite.reducers.diffrate import SMALLEST_SIZE, most_similar
 from suite.reducers.pitome import energy_matching
 from suite.reducers.tofu import weighted_mlerp
+from suite.tokens.grouping import Matching, mlerp
 
 
 def pair(kept, source):

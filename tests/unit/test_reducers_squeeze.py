@@ -9,11 +9,11 @@ from reducer_steps import changes, planned, tiny
 from torch.testing import assert_close
 
 from suite import RequestError, attach
+from suite.attachment.reducer_weights import read_reducer_weights
 from suite.measure.flops import count_flops
-from suite.pruning import ScorePredictor, squeeze
-from suite.reducer_weights import read_reducer_weights
 from suite.reducers import make_reducer
-from suite.tokens import Tokens
+from suite.reducers.pruning import ScorePredictor, squeeze
+from suite.tokens.state import Tokens
 
 
 def squeezed(rows, staying, leaving, num_prefix=0):

@@ -1,4 +1,4 @@
-"""Promises of reports.tables and reports.pareto: what people read off a run, in digits and in pictures."""
+"""Promises of the tables and Pareto plots: what people read off a run, in digits and in pictures."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from run_folder import (
 )
 
 from reports.frame import groups, load_frame
-from reports.headings import RANDOM_WEIGHTS
-from reports.labels import spread_out
-from reports.pareto import COLUMN_WIDTH, FULL_WIDTH, RC, draw, write_pareto
-from reports.points import FLOPS, SPEED, frontier, plots_of
-from reports.style import FAMILIES, styles_for
-from reports.tables import console_table, write_tables
-from reports.text import gflops, percent, rate_label, ratio, score, shorten, significant, speed
+from reports.pareto.labels import spread_out
+from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH, RC, draw, write_pareto
+from reports.pareto.points import FLOPS, SPEED, frontier, plots_of
+from reports.pareto.style import FAMILIES, styles_for
+from reports.tables.results import console_table, write_tables
+from reports.text.headings import RANDOM_WEIGHTS
+from reports.text.wording import gflops, percent, rate_label, ratio, score, shorten, significant, speed
 
 KNOWN = [name for family in FAMILIES for name in family.members]
 
@@ -408,7 +408,7 @@ def test_an_interval_that_reaches_far_is_cut_where_the_points_can_still_be_told_
 
 
 def test_matplotlib_is_imported_only_when_a_plot_is_drawn():
-    for path in (Path(__file__).parents[2] / "reports").glob("*.py"):
+    for path in (Path(__file__).parents[2] / "reports").rglob("*.py"):
         at_import = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert not any("matplotlib" in ast.unparse(node) for node in at_import), path.name
 

@@ -11,14 +11,15 @@ from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
 
 import suite
-from suite.backbones.scenes_git import build_scenes_git, build_word_tokenizer
-from suite.checkpoint import load_model
-from suite.train import caption_batches, captioner
+from suite.models.load import load_model
+from suite.models.scenes_git import build_scenes_git, build_word_tokenizer
+from suite.train import caption_batches
 from suite.train.caption_batches import MAIN, NEIGHBOUR, CaptionData, batch_of, packed
+from suite.train.embedded import captioner
 from suite.train.scene_batches import normalise, patch_geometry, patch_labels
 from suite.train.warm_start import warm_start
-from tasks.scene_drawing import COLOURS, PATTERNS, SHAPES
-from tasks.scenes import VERSION, draw_scene
+from tasks.scenes.classes import VERSION, draw_scene
+from tasks.scenes.drawing import COLOURS, PATTERNS, SHAPES
 
 FOLDER = Path(suite.__file__).parent / "weights" / "scenes_git"
 TINY = captioner.Recipe(scenes=8, frozen_steps=1, joint_steps=2, batch_size=4, lr=1e-3, encoder_lr=1e-3)

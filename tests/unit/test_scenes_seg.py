@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from suite.api import run
 from suite.backbones.segmenter import RESTORE as OF_THE_MODEL
 from suite.errors import RequestError
-from suite.progress import Progress
-from suite.segmenter_files import build
-from suite.sweep import run
-from tasks.scenes import CLASS_NAMES, draw_scene
-from tasks.scenes_caption import ScenesCaption
-from tasks.scenes_seg import ScenesSeg
+from suite.models.segmenter_files import build
+from suite.sweep.progress import Progress
+from tasks.scenes.captions import ScenesCaption
+from tasks.scenes.classes import CLASS_NAMES, draw_scene
+from tasks.scenes.masks import ScenesSeg
 from tasks.segmentation import RESTORE, WindowScores
 from tasks.windows import SlidingWindows
 

@@ -3,9 +3,9 @@
 import pytest
 
 from suite import RequestError
+from suite.rates.schedule import parse_rate, r_per_block, resolve
 from suite.reducers import list_reducers, make_reducer
 from suite.reducers.base import Reducer
-from suite.schedule import parse_rate, r_per_block, resolve
 
 
 def counts(reducer, rate, *, depth=12, tokens=197, num_prefix=1, **options):

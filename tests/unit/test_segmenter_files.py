@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from suite import RequestError
-from suite.backbones import list_models
-from suite.backbones.published_segmenter import EMBEDDED_SEGMENTER, PUBLISHED_SEGMENTER, PublishedSegmenter
-from suite.backbones.scenes_segmenter import build_scenes_segmenter
 from suite.backbones.segmenter import build_segmenter
-from suite.checkpoint import check_model_name, default_checkpoint, load_model
+from suite.models.load import check_model_name, default_checkpoint, load_model
+from suite.models.published_segmenter import EMBEDDED_SEGMENTER, PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.scenes_segmenter import build_scenes_segmenter
+from suite.models.whole import list_models
 
 NAME, SHAPE = "seg_test_mask_16", PublishedSegmenter(width=64, depth=2, heads=1, image_size=64, num_classes=5)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from suite.soft_matching import soft_grouping, soft_merge, split
+from suite.tokens.soft_matching import soft_grouping, soft_merge, split
 
 EPSILON = torch.finfo(torch.float32).eps
 

@@ -6,9 +6,9 @@ from cold_dtem import COLD, HardTwin
 
 from suite import RequestError, attach
 from suite.backbones.segmenter import build_segmenter
-from suite.pooling import Matching
-from suite.soft_matching import log_presence, soft_grouping, soft_merge, split
-from suite.tokens import SMALLEST_SIZE, Tokens
+from suite.tokens.grouping import Matching
+from suite.tokens.soft_matching import log_presence, soft_grouping, soft_merge, split
+from suite.tokens.state import SMALLEST_SIZE, Tokens
 
 N, PREFIX = 14, 1
 STEPS = (4, 3, 2)  # r of three merges, one after the other

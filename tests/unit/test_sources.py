@@ -4,17 +4,17 @@ import sys
 
 import pytest
 
-from suite import sources
 from suite.errors import RequestError
-from suite.plan import make_plan
 from suite.reducers import module_from_file
-from suite.sources import digest_sources, reach
-from suite.spec import make_spec
+from suite.store import sources
+from suite.store.sources import digest_sources, reach
+from suite.sweep.plan import make_plan
+from suite.sweep.spec import make_spec
 
 MINE = """
 from helper import KEPT
 from suite.reducers.base import Reducer
-from suite.tokens import Tokens
+from suite.tokens.state import Tokens
 
 class Mine(Reducer):
     rates = ("r",)
@@ -80,11 +80,12 @@ def test_installed_packages_that_a_file_imports_count_by_their_versions(tmp_path
 def test_what_a_type_checker_alone_imports_does_not_count(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "typed.py").write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import suite.cli\nelse:\n    import suite.errors\n"
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import suite.cli.app\nelse:\n    import suite.errors\n"
     )
     reached = reach(["typed"])
     assert "suite.errors" in reached
-    assert "suite.cli" not in reached
+    assert "suite.cli.app" not in reached
 
 
 def test_a_file_that_changes_under_a_running_process_is_refused(tmp_path, monkeypatch):
@@ -106,24 +107,40 @@ def test_a_module_without_a_file_is_refused_by_name():
     [
         (
             "scenes",
-            {"tasks.scenes", "tasks.images", "tasks.classification", "suite.evaluation", "suite.checkpoint"},
-            {"suite.captioner", "tasks.masks", "suite.cli", "reports", "suite.reducers.mctf"},
+            {
+                "tasks.scenes.classes",
+                "tasks.reading.images",
+                "tasks.classification",
+                "suite.sweep.evaluate",
+                "suite.models.load",
+            },
+            {"suite.models.captioner", "tasks.reading.masks", "suite.cli.app", "reports", "suite.reducers.mctf"},
         ),
         (
             "scenes-caption",
-            {"tasks.captioning", "tasks.caption_scoring.worker", "suite.captioner", "suite.captioner_files"},
-            {"suite.backbones.mmseg_vit", "tasks.masks", "suite.cli", "reports"},
+            {
+                "tasks.captioning",
+                "tasks.caption_scoring.worker",
+                "suite.models.captioner",
+                "suite.models.captioner_files",
+            },
+            {"suite.backbones.mmseg_vit", "tasks.reading.masks", "suite.cli.app", "reports"},
         ),
         (
             "scenes-seg",
-            {"tasks.segmentation", "tasks.segmentation_scoring", "suite.backbones.segmenter", "suite.segmenter_files"},
-            {"suite.captioner", "tasks.captioning", "suite.cli", "reports"},
+            {
+                "tasks.segmentation",
+                "tasks.segmentation_scoring",
+                "suite.backbones.segmenter",
+                "suite.models.segmenter_files",
+            },
+            {"suite.models.captioner", "tasks.captioning", "suite.cli.app", "reports"},
         ),
     ],
 )
 def test_what_a_run_reaches_decides_its_cells_and_nothing_else_does(monkeypatch, task, decides, does_not):
     roots = []
-    monkeypatch.setattr("suite.plan.digest_sources", lambda names: roots.extend(names) or "")
+    monkeypatch.setattr("suite.sweep.plan.digest_sources", lambda names: roots.extend(names) or "")
     make_plan(make_spec({"task": task, "limit": 2, "reducers": "tome", "flops": "-35%"}))
     reached = set(reach(roots))
     assert decides <= reached

@@ -9,8 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from suite.attachment.handle import attach, handle_of
 from suite.errors import RequestError
-from suite.handle import attach, handle_of
 from suite.measure import speed
 from suite.measure.compiled import compiled_copy, recompile_limit
 from suite.measure.dispatch import attention_kernels, count_macs_fast

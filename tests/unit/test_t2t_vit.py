@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 
 from suite import RequestError, attach
-from suite.backbones import family_of, list_models
+from suite.backbones import family_of
 from suite.backbones.t2t_vit import T2TViT, TokenPerformer, sinusoids
-from suite.checkpoint import load_model
 from suite.measure.flops import count_flops
+from suite.models.load import load_model
+from suite.models.whole import list_models
 from tests.tolerances import TINY32
 
 tiny = partial(T2TViT, img_size=64, num_classes=10, embed_dim=32, depth=4, num_heads=2)

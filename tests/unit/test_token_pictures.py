@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from reports.token_sheet import TokenImage, TokenPanel, draw_panel, edges, token_figure
+from reports.pictures.token_sheet import TokenImage, TokenPanel, draw_panel, edges, token_figure
 from suite import attach
 from suite.backbones.segmenter import build_segmenter
-from suite.cli import main
+from suite.cli.app import main
 from suite.errors import RequestError
-from suite.pooling import Matching
+from suite.pictures.token_maps import token_maps
+from suite.pictures.token_pictures import as_seen, blocks_of, write_token_pictures
 from suite.reducers.base import Reducer
-from suite.token_maps import token_maps
-from suite.token_pictures import as_seen, blocks_of, write_token_pictures
-from tasks.images import TimmPreprocessing
+from suite.tokens.grouping import Matching
+from tasks.reading.images import TimmPreprocessing
 from tests.unit.tiny_git import tiny_git
 from tests.unit.tiny_vit import images, make_model
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.matching import bipartite_soft_matching
-from suite.pooling import Matching, flat_index, full_precision, rank, take
-from suite.tokens import Tokens
+from suite.tokens.grouping import Matching, flat_index, full_precision, rank, take
+from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.state import Tokens
 from tests.tolerances import BLOCK32
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from suite import load, run
 from suite.errors import RequestError
-from suite.progress import Progress
-from suite.trackers import TRACKERS, Tracking
+from suite.sweep.progress import Progress
+from suite.sweep.trackers import TRACKERS, Tracking
 
 
 class Sink:

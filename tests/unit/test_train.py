@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from small_fit import BATCH, CASES, distance, terms, update
 
 from suite import RequestError, attach
-from suite.checkpoint import load_model
-from suite.exchange import Exchange
+from suite.api import run
+from suite.attachment.reducer_weights import about
+from suite.attachment.weight_swap import Exchange
 from suite.measure.compiled import compiled_copy
-from suite.progress import Progress
-from suite.reducer_weights import about
-from suite.sweep import run
+from suite.models.load import load_model
+from suite.sweep.progress import Progress
 from suite.train.loop import CHECKPOINT, Diverged
 from suite.train.recipe import list_recipes, make_recipe
 from suite.train.run import MODEL, WEIGHTS, Request, train_method

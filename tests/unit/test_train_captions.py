@@ -12,13 +12,13 @@ from tiny_git import tiny_git
 
 from suite import RequestError, attach
 from suite.backbones.git import features_to_learn, next_word_logits
-from suite.captioner import Captioner
-from suite.captioner_files import read_tokenizer
-from suite.checkpoint import load_model
+from suite.models.captioner import Captioner
+from suite.models.captioner_files import read_tokenizer
+from suite.models.load import load_model
 from suite.train.objectives.captioning import Captioning
 from suite.train.recipe import Recipe
-from tasks.coco_caption import CocoCaption
-from tasks.scenes_caption import ScenesCaption
+from tasks.coco.task import CocoCaption
+from tasks.scenes.captions import ScenesCaption
 from tests.captioned import CAPTIONS, coco, photos
 from tests.captioned import write as write_captions
 from tests.tolerances import SUM64, TINY32

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from taught import PLAIN, batch_of, make_segmenter, scene_masks, seed
 
-from suite.task import ReadError
+from suite.contract.task import ReadError
 from suite.train.objective import Examples
 from suite.train.objectives.segmentation import Segmentation, cropped
 from suite.train.photometric import distorted
 from suite.train.recipe import Recipe
-from tasks.ade20k import Ade20k
-from tasks.masks import IGNORED
+from tasks.ade20k.task import Ade20k
+from tasks.reading.masks import IGNORED
 from tests.segmented import FOLDER, encoded, name_of
 from tests.segmented import ade20k as ade20k_files
 from tests.segmented import write as write_masks

@@ -17,7 +17,7 @@ from suite.train.objective import Examples
 from suite.train.objectives.classification import posterize
 from suite.train.picture_cache import Kept, Pictures
 from suite.train.recipe import Recipe
-from tasks.scenes_seg import ScenesSeg
+from tasks.scenes.masks import ScenesSeg
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import suite
-from suite.backbones.scenes_segmenter import SCENES_LABELS, build_scenes_segmenter
-from suite.checkpoint import load_model
-from suite.train import segmenter
+from suite.models.load import load_model
+from suite.models.scenes_segmenter import SCENES_LABELS, build_scenes_segmenter
+from suite.train.embedded import segmenter
 from suite.train.scene_batches import normalise
 from suite.train.segment_batches import batch_of, segment_data
-from tasks.scenes import NUM_CLASSES, VERSION, draw_scene
+from tasks.scenes.classes import NUM_CLASSES, VERSION, draw_scene
 
 FILE = Path(suite.__file__).parent / "weights" / "scenes_segmenter.safetensors"
 TINY = segmenter.Recipe(scenes=8, frozen_steps=1, joint_steps=2, batch_size=4)

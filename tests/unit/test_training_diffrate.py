@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from suite import RequestError, attach
 from suite.backbones.block import BlockTrace
 from suite.measure.formula import base_macs
-from suite.pruning import LearnedCounts, merge_softly
 from suite.reducers import make_reducer
+from suite.reducers.pruning import LearnedCounts, merge_softly
 
 
 def relaxed(model, plan, x, **options):

@@ -9,8 +9,8 @@ from reducer_steps import images, tiny
 from torch.testing import assert_close
 
 from suite import attach
-from suite.pruning import ScorePredictor, drawn, likeness_to_hosts, merge_softly, squeeze_softly, unit
-from suite.tokens import Tokens
+from suite.reducers.pruning import ScorePredictor, drawn, likeness_to_hosts, merge_softly, squeeze_softly, unit
+from suite.tokens.state import Tokens
 
 PREDICTED = pytest.mark.parametrize("name", ["dynamicvit", "dtps"])
 

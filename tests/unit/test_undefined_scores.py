@@ -11,19 +11,19 @@ import pytest
 
 from reports.frame import groups, load_frame
 from reports.page.write import render
-from reports.resamples import resampled_scores
-from reports.tables import write_tables
+from reports.pareto.resamples import resampled_scores
+from reports.tables.results import write_tables
+from suite.contract.metric import Metric, Need, Shown
+from suite.contract.task import Score
 from suite.gate.check import check
 from suite.gate.compare import compare
 from suite.gate.render import headline, markdown
-from suite.metric import Metric, Need, Shown
-from suite.task import Score
 from tasks import list_tasks, task_class
 from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores
 from tasks.captioning import CaptioningTask
-from tasks.masks import IGNORED
-from tasks.scenes_caption import ScenesCaption
-from tasks.scenes_seg import ScenesSeg
+from tasks.reading.masks import IGNORED
+from tasks.scenes.captions import ScenesCaption
+from tasks.scenes.masks import ScenesSeg
 from tasks.segmentation_scoring import image_areas
 from tests.unit import run_folder
 from tests.unit.gate_runs import identified

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from suite.contract.task import Batch, ReadError, Sample, collate, views_of
 from suite.errors import CellError, OutputError
-from suite.evaluation import predict
-from suite.task import Batch, ReadError, Sample, collate, views_of
+from suite.sweep.evaluate import predict
 
 SAMPLES = [Sample(name, 0) for name in "abcd"]
 VIEWS = [2, 1, 3, 1]

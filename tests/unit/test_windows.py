@@ -17,8 +17,8 @@ from PIL import Image
 
 import tasks.windows as windows
 from suite.errors import RequestError
-from tasks.images import TimmPreprocessing, UnreadableImage
-from tasks.scenes import draw_scene
+from tasks.reading.images import TimmPreprocessing, UnreadableImage
+from tasks.scenes.classes import draw_scene
 from tasks.windows import SlidingWindows, class_map, num_windows, resized_size
 
 SIDE = 32

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
 from transformers import GitConfig, GitForCausalLM
 
-from suite.captioner import Caption
+from suite.models.captioner import Caption
 
 SIDE, TOKENS, WORDS = 32, 65, 60
 PREPARATION = {

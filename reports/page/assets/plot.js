@@ -6,7 +6,7 @@ const CONFIG = {
   toImageButtonOptions: { format: "svg", filename: "pareto" },
 };
 
-// The points that surely no other one beats, whatever their intervals leave open; as in reports/points.py.
+// The points that surely no other one beats, whatever their intervals leave open; as in reports/pareto/points.py.
 function frontierOf(points, fewer) {
   const [best, worst] = fewer ? ["left", "right"] : ["right", "left"], sign = fewer ? 1 : -1;
   const beats = (other, point) => other.y >= point.y && sign * other[best] <= sign * point[worst] && (other.x !== point.x || other.y !== point.y);
@@ -14,7 +14,7 @@ function frontierOf(points, fewer) {
   return [...new Map(kept.map(({ x, y }) => [`${x} ${y}`, [x, y]])).values()].sort((a, b) => a[0] - b[0]);
 }
 
-// How far intervals of x are drawn: no more beyond the points than half of what these span; as in reports/curve_drawing.py.
+// How far intervals of x are drawn: no more beyond the points than half of what these span; as in reports/pareto/curve_drawing.py.
 function withReach(points) {
   const all = points.map((point) => point.x), low = Math.min(...all), high = Math.max(...all), half = (high - low) / 2 || high / 2;
   return points.map((point) => ({ ...point, from: Math.max(point.left, low - half), to: Math.min(point.right, high + half) }));

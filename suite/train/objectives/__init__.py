@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from suite.contract.task import Task
 from suite.errors import RequestError
-from suite.task import Task
 from suite.train.objective import Objective
 
 

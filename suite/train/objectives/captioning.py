@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from suite.contract.task import Sample
 from suite.errors import RequestError
-from suite.pooling import full_precision
-from suite.task import Sample
+from suite.tokens.grouping import full_precision
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
 from suite.train.recipe import Recipe

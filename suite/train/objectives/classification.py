@@ -13,14 +13,14 @@ from timm.data import auto_augment, create_transform
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
+from suite.contract.task import Sample
 from suite.errors import RequestError
-from suite.pooling import full_precision
-from suite.task import Sample
+from suite.tokens.grouping import full_precision
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
 from suite.train.recipe import Recipe
 from tasks.classification import ClassificationTask
-from tasks.images import TimmPreprocessing
+from tasks.reading.images import TimmPreprocessing
 
 
 def posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:

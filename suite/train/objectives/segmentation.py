@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from suite.pooling import full_precision
-from suite.task import ReadError, Sample
+from suite.contract.task import ReadError, Sample
+from suite.tokens.grouping import full_precision
 from suite.train.objective import Examples, Objective
 from suite.train.photometric import distorted
 from suite.train.picture_cache import Kept, Pictures
 from suite.train.pixel_logits import pixel_logits
 from suite.train.recipe import Recipe
-from tasks.images import UnreadableImage
-from tasks.masks import IGNORED
+from tasks.reading.images import UnreadableImage
+from tasks.reading.masks import IGNORED
 from tasks.segmentation import SegmentationTask
 from tasks.windows import resized_size
 

@@ -8,9 +8,9 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from suite.errors import RequestError
+from suite.rates.schedule import parse_rate
 from suite.reducers.diffrate import LearnedCounts, together
-from suite.schedule import parse_rate
-from suite.spec import split_list
+from suite.sweep.spec import split_list
 from suite.train.objective import Examples
 from suite.train.recipe import FROZEN, Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session

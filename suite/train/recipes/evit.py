@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from suite.schedule import parse_rate
+from suite.rates.schedule import parse_rate
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, register, truth
 
 FROM_SCRATCH = {

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from suite.errors import RequestError
-from suite.pooling import full_precision
-from suite.schedule import parse_rate
+from suite.rates.schedule import parse_rate
+from suite.tokens.grouping import full_precision
 from suite.train.examples import seed_of
 from suite.train.objective import Examples
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register

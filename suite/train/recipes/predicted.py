@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.pooling import full_precision
+from suite.tokens.grouping import full_precision
 from suite.train.objective import Examples
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session

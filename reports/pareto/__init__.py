@@ -1,0 +1,1 @@
+"""Score against cost: points, curves, frontiers, and the plots of them."""

@@ -1,0 +1,1 @@
+"""Sheets of token maps and masks."""

@@ -1,0 +1,1 @@
+"""Tables: of a run, of curves, of papers, on the console."""

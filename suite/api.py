@@ -1,0 +1,31 @@
+"""What Python users call to run a sweep: composed of the wings, with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from suite.pictures.report import draw_report
+from suite.sweep.api import Results, run_sweep
+from suite.sweep.progress import Progress
+from suite.sweep.spec import RunSpec
+from suite.sweep.trackers import Tracker
+
+
+def run(
+    spec: RunSpec | dict[str, Any] | None = None,
+    *,
+    progress: Progress | None = None,
+    track: str | Iterable[str | Tracker] = (),
+    report: bool = True,
+    **values: Any,
+) -> Results:
+    """Execute a sweep and write its page, tables and plots; what is stored already is not run again.
+
+    `run(task="imagenet", data=DIR, model="deit_small_patch16_224", rates=["r=13"])`; the keys are those of RunSpec.
+    track: where finished cells and plots are copied to besides ('tensorboard,mlflow'); no part of what is run.
+    report: without it nothing is drawn. RequestError for what cannot be done; cells that fail are named by
+    `Results.failed`.
+    """
+    given = spec.model_dump(exclude_unset=True) if isinstance(spec, RunSpec) else spec or {}
+    return run_sweep({**given, **values}, progress=progress, track=track, report=draw_report if report else None)

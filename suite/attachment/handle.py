@@ -1,0 +1,302 @@
+"""Attach a reducer to a model in place, and take it off again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from suite.attachment.reducer_weights import read_reducer_weights
+from suite.attachment.shared_prefix import SharedPrefix
+from suite.attachment.weight_swap import Exchange
+from suite.backbones import backbone_of, family_of
+from suite.backbones.block import BlockParts, BlockTrace, Decoder, Layout, Visit, reducible_block
+from suite.backbones.fused import FusedProjections
+from suite.errors import RequestError
+from suite.models.shipped import weights_path
+from suite.rates.schedule import Rate, Schedule, parse_rate, resolve
+from suite.reducers import make_reducer
+from suite.reducers.base import Reducer
+from suite.tokens.state import Tokens
+
+SLOT = "_reducerbench"
+
+
+def attach(
+    model: nn.Module,
+    reducer: str | Reducer,
+    rate: str | Rate | None = None,
+    *,
+    weights: str | Path | None = None,
+    **options: object,
+) -> Handle:
+    """`suite.attach` at a rate that is no FLOPs target; those are solved above, from what attaching costs."""
+    if handle_of(model) is not None:
+        raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
+    whole, model, family = model, backbone_of(model), family_of(model)
+    made = make_prepared(reducer, weights, options)
+    asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
+    if asked is not None and asked.kind == "flops" and not asked.is_zero:
+        raise RequestError(f"rate {asked} is a target and no rate yet; suite.attach finds the rate that reaches it")
+    handle = Handle(model, family, made, asked, family.decoder(whole))
+    if weights is not None:
+        trained = read_reducer_weights(made, weights_path(str(weights)))
+        handle.bring(trained.backbone)
+        if any(handle.schedule(handle.layout.tokens).amounts):  # else nothing was built that could be filled
+            trained.load_into(made)
+        else:
+            made.mark_trained()
+    return handle.attach()
+
+
+def make_prepared(reducer: str | Reducer, weights: str | Path | None, options: Mapping[str, object]) -> Reducer:
+    """The reducer with its options; what `weights` say that it learned of its rates is known to it."""
+    if isinstance(reducer, Reducer) and options:
+        raise RequestError(
+            f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
+        )
+    made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
+    if weights is not None:
+        read_reducer_weights(made, weights_path(str(weights))).prepare(made)
+    return made
+
+
+def handle_of(model: nn.Module) -> Handle | None:
+    """The handle of the reducer that is attached to `model`, or to its backbone, now."""
+    return backbone_of(model).__dict__.get(SLOT)
+
+
+class Handle:
+    """A reducer at a rate on a backbone. Attach and detach as you like: nothing is copied, nothing left behind.
+
+    decoder: what reads the backbone's tokens and has to be told how many there are; None where nothing does.
+    """
+
+    def __init__(
+        self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None, decoder: Decoder | None = None
+    ) -> None:
+        self.model, self.family, self.reducer, self.decoder = model, family, reducer, decoder
+        self.layout: Layout = family.layout(model)
+        self.rate = rate
+        self._last: tuple[Tokens, list[BlockTrace]] | None = None
+        self._fused = FusedProjections()
+        self.prefix: SharedPrefix | None = None
+        self._brought = Exchange(model)
+        schedule = self.schedule(self.layout.tokens)
+        if any(schedule.amounts):
+            check_class_token(reducer, self.layout)
+            check_site(reducer, self.restoring)
+            try:
+                reducer.build(self.layout, schedule.num_stages)
+            except Exception as error:  # also what torch says of sizes that no memory holds
+                what = " ".join(str(error).split())
+                raise RequestError(f"reducer {reducer.name!r} cannot be used on this model: {what}") from error
+
+    def __getstate__(self) -> dict[str, object]:
+        # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of
+        return {**self.__dict__, "_last": None, "_fused": FusedProjections(), "prefix": None}
+
+    @property
+    def rate(self) -> Rate | None:
+        """May be set to another, of the same number of stages where the method learns something per stage."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: Rate | None) -> None:
+        self._rate = rate
+        self._schedules: dict[tuple[int, bool], Schedule] = {}
+
+    def schedule(self, tokens: int) -> Schedule:
+        """The rate resolved for sequences of `tokens` tokens, prefix included."""
+        afresh = self.restoring == "per_block"
+        if (tokens, afresh) not in self._schedules:
+            depth, num_prefix = self.layout.depth, self.layout.num_prefix
+            self._schedules[tokens, afresh] = resolve(
+                self.rate, self.reducer, depth=depth, tokens=tokens, num_prefix=num_prefix, afresh=afresh
+            )
+        return self._schedules[tokens, afresh]
+
+    @property
+    def restoring(self) -> str | None:
+        """When the model wants all its tokens back: see `Tokens.restoring`; None where it never does."""
+        return getattr(self.model, "restoring", None)
+
+    @property
+    def attached(self) -> bool:
+        return handle_of(self.model) is self
+
+    def attach(self) -> Handle:
+        if not self.attached:
+            if handle_of(self.model) is not None:
+                raise RequestError(
+                    f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
+                )
+            like = next(self.model.parameters())
+            self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
+            if self.decoder is not None:
+                self.decoder.remember()
+            self._brought.bring()
+            self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
+            self.model.__dict__[SLOT] = self
+        return self
+
+    def detach(self) -> None:
+        """The model is exactly what it was. Detaching twice is allowed."""
+        if self.attached:
+            del self.model.__dict__[SLOT]
+            self.model.__class__ = type(self.model).__bases__[1]
+            self._brought.take_away()
+            if self.decoder is not None:
+                self.decoder.restore()
+
+    def bring(self, weights: Mapping[str, Tensor]) -> None:
+        """Weights of the backbone that were trained with the method, by name: the model has them while attached.
+
+        RequestError for those that do not fit.
+        """
+        if self.attached:
+            raise RequestError("weights are brought before a reducer is attached; detach it first")
+        self._brought = Exchange(self.model, weights)
+
+    @property
+    def exchanged(self) -> list[Tensor]:
+        """Tensors of the model whose values are this method's own while it is attached."""
+        return self._brought.places
+
+    def __enter__(self) -> Handle:
+        return self.attach()
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+    @property
+    def proportional_attention(self) -> bool:
+        """Whether attention is biased by log size; where the reducer leaves it open, as the model was trained."""
+        asked = self.reducer.proportional_attention
+        return getattr(self.model, "proportional_attention_off_the_shelf", True) if asked is None else asked
+
+    def encode(self, model: nn.Module, x: Tensor) -> Tokens:
+        """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
+        grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
+        blocks, reducer = self.family.blocks(model), self.reducer
+        tokens, first = self._start(model, x, blocks)
+        schedule = self.schedule(tokens.count)
+        amounts, depth = schedule.amounts, len(schedule.amounts)
+        traces, received = [BlockTrace.plain(tokens.count)] * first, None
+        for block, parts in enumerate(blocks[first:], start=first):
+            visit = Visit(
+                amount=amounts[block],
+                depth=depth,
+                planned=schedule.counts[block],
+                stage=schedule.stages[block],
+                plan=schedule.plan,
+                fused=self._fused.of(parts, reducer) if amounts[block] else None,
+                received=received,
+                grid=grid,
+                proportional=self.proportional_attention,
+                watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
+            )
+            tokens, trace, received = reducible_block(parts, tokens, reducer, visit)
+            traces.append(trace)
+            if self.restoring == "per_block":
+                # a group's share of attention is divided among its tokens
+                received = None if received is None else tokens.spread(received / tokens.sizes)
+                tokens = tokens.give_back()
+        self._last = (tokens, traces)
+        return tokens
+
+    def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
+        """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
+        unlike = model.training or self._brought  # other weights give other tokens
+        if self.prefix is None or self.prefix.images is not x or unlike:
+            return Tokens.start(self.family.embed(model, x), self.layout.num_prefix, self.restoring), 0
+        embed = partial(self.family.embed, model)
+        amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
+        first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
+        if self.reducer.reads_previous and 0 < first < len(amounts):
+            first -= 1
+        x = self.prefix.entering(first, embed, blocks)
+        # a method may work in place; what the others share must not see it
+        x = x.clone() if first < len(amounts) else x
+        return Tokens.start(x, self.layout.num_prefix, self.restoring), first
+
+    def changed(self) -> None:
+        """Weights may have: what was made of them is made again."""
+        self._fused.clear()
+
+    def forget(self) -> None:
+        """Let go of the last forward's features; in a sweep, those of all cells would fill the memory."""
+        self._last = None
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """State after the last block of the last forward: x (B, N, C), size (B, N) or None, owner (B, N0)."""
+        return self._last[0] if self._last else None
+
+    @property
+    def trace(self) -> list[BlockTrace]:
+        """Token counts of the last forward, per block; what parts of the block ran on them."""
+        return self._last[1] if self._last else []
+
+    @property
+    def token_counts(self) -> list[int]:
+        """Tokens that left each block in the last forward, prefix included."""
+        return [trace.leaving for trace in self.trace]
+
+    @property
+    def planned_counts(self) -> list[int] | None:
+        """What `token_counts` has to be: of the last forward, or at the model's own image size before the first.
+
+        None where that depends on the image. Soft merging and pruning (training) keep all tokens.
+        """
+        entering = self.trace[0].entering if self.trace else self.layout.tokens
+        schedule = self.schedule(entering)
+        if self.reducer.input_dependent and any(schedule.amounts):
+            return None
+        soft = self._last[0].soft if self._last else self.reducer.soft
+        return [entering] * self.layout.depth if soft else list(schedule.counts)
+
+    @property
+    def unplanned(self) -> str:
+        """The first block of the last forward that passed on another number of tokens than planned, and the declaration
+        that the method's author may have left out; '' where all went as planned.
+        """
+        planned, observed = self.planned_counts, self.token_counts
+        if planned is None or planned == observed:
+            return ""
+        block, wanted, trace = next(
+            (i, p, trace) for i, (p, trace) in enumerate(zip(planned, self.trace, strict=True)) if p != trace.leaving
+        )
+        if trace.leaving > wanted:
+            most = f"take more than {trace.entering - trace.leaving} of {trace.entering} tokens out"
+            remedy = f"if it cannot {most}, it has to declare so: def capacity(self, count, num_prefix)"
+        else:
+            remedy = (
+                "if a step makes tokens of those it takes out, it has to declare so: def leaving(self, count, amount)"
+            )
+        return f"block {block} passed on {trace.leaving} tokens, but the rate plans {wanted}; {remedy}"
+
+
+def check_class_token(reducer: Reducer, layout: Layout) -> None:
+    """RequestError for a method that selects by class attention on a model without a class token."""
+    if reducer.needs_class_token and not layout.num_class:
+        raise RequestError(
+            f"reducer {reducer.name!r} selects by class attention, but the model has no class token; "
+            "use a method that needs none"
+        )
+
+
+def check_site(reducer: Reducer, restoring: str | None) -> None:
+    """RequestError for a method that takes tokens out where a block that gives them back has nothing left to do."""
+    if restoring == "per_block" and reducer.site == "after_block":
+        raise RequestError(
+            f"reducer {reducer.name!r} takes tokens out at the end of a block, so restore=per_block would give them "
+            "back at once; use before_decoder or after_decoder"
+        )
+
+
+@cache
+def reduced_class(cls: type, mixin: type) -> type:
+    return type(f"Reduced{cls.__name__}", (mixin, cls), {})

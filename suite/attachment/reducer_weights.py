@@ -1,0 +1,102 @@
+"""What was trained with a method, in a file of its own: what it learned and, where they learned too, the backbone's
+tensors; read like any weights file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from suite.errors import RequestError
+from suite.models.weights_file import check_fit, read_state_dict
+from suite.reducers.base import Reducer
+from suite.store.files import atomic_path
+
+BACKBONE = "backbone."
+
+
+@dataclass(frozen=True)
+class ReducerWeights:
+    """The content of a file. own: the method's tensors by its names. backbone: tensors of the backbone, by theirs."""
+
+    path: Path
+    own: Mapping[str, Tensor]
+    backbone: Mapping[str, Tensor]
+
+    def prepare(self, reducer: Reducer) -> None:
+        """Let a reducer that is not built yet take its plan. RequestError for a plan that is none."""
+        try:
+            reducer.prepare(self.own)
+        except ValueError as error:
+            raise RequestError(f"weights {str(self.path)!r} do not fit reducer {reducer.name!r}: {error}") from error
+
+    def load_into(self, reducer: Reducer) -> None:
+        """Into a reducer that is built for its backbone. RequestError, one line, for what does not fit."""
+        if reducer.learned is None:
+            return
+        own = reducer.state_dict()
+        if not own:
+            raise RequestError(
+                f"reducer {reducer.name!r} learns nothing at this rate; weights {str(self.path)!r} go with another"
+            )
+        misfit = f"weights {str(self.path)!r} do not fit reducer {reducer.name!r}"
+        check_fit(own, self.own, misfit, "were they trained for this model and as many stages?")
+        reducer.load_state_dict(self.own)
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], **about: Any) -> None:
+    """A safetensors file that says `about` of itself: whole or not there at all, and the same bytes for the same."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with atomic_path(path) as file:  # one entry, for safetensors writes several in any order
+        safetensors.torch.save_file(tensors, file, metadata={"about": json.dumps(about, sort_keys=True)})
+
+
+def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
+    """What a file holds for `reducer`; keys of its authors' checkpoints are mapped.
+
+    RequestError, one line, for a file that is refused, is another method's, or holds nothing that the method could use.
+    """
+    if not path.is_file():
+        raise RequestError(f"reducer weights {str(path)!r} do not exist; give a .safetensors or weights-only .pth file")
+    of = about(path).get("reducer", reducer.name)
+    if of != reducer.name:
+        raise RequestError(
+            f"weights {str(path)!r} are of reducer {of!r}, not of {reducer.name!r}; give them to that one"
+        )
+    state = mapped(reducer, read_state_dict(path)[0])
+    backbone = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
+    if reducer.learned is None and not backbone:
+        raise RequestError(f"reducer {reducer.name!r} learns nothing, so weights {str(path)!r} have no place in it")
+    return ReducerWeights(path, {k: v for k, v in state.items() if not k.startswith(BACKBONE)}, backbone)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a file of `write_tensors` says of itself; nothing of other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("about", "{}"))
+    except (OSError, safetensors.SafetensorError):  # the one who reads the tensors says so
+        return {}
+
+
+def mapped(reducer: Reducer, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reducer's part of a whole model's checkpoint under the reducer's names; any other file as it is."""
+    if not reducer.checkpoint_keys:
+        return state
+    found = {}
+    for key, value in state.items():
+        for pattern, name in reducer.checkpoint_keys.items():
+            if match := re.fullmatch(rf"(?:module\.)?{pattern}", key):
+                found[match.expand(name)] = value
+        if key.startswith(BACKBONE):
+            found[key] = value
+    return found if any(not key.startswith(BACKBONE) for key in found) else state

@@ -1,0 +1,163 @@
+"""The verbs of run_bench.py: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reports.tables.console import fields_of
+from suite.cli.analyse import analysing
+from suite.cli.console import complain, print_fitted, print_table, say
+from suite.cli.flags import asked, with_flags
+from suite.cli.gate import baselines, check_command, compare_command
+from suite.cli.listing import listing
+from suite.cli.pareto import break_even_command, pareto_command
+from suite.cli.tables import tables_command
+from suite.cli.train import EXTRA, train_command
+from suite.cli.view import viewing
+from suite.errors import LEFT_OUT, RequestError
+from suite.measure.heap import keep_freed_memory
+
+# the base class of usage errors; recent releases of typer carry their own click
+UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(listing, name="list")
+app.add_typer(viewing, name="view")
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Benchmark of token reduction in Vision Transformers: accuracy, FLOPs and speed of every reducer at every rate.
+
+    Without a verb: the embedded default, a cross-section of methods on embedded pictures. --debug shows tracebacks.
+    """
+    if context.invoked_subcommand is None:
+        execute({})
+
+
+@app.command("run")
+@with_flags(track=Annotated[str | None, typer.Option(help="Copies to: tensorboard, mlflow, wandb; a,b for several.")])
+def run_command(config: Path | None = None, track: str | None = None, **flags: Any) -> None:
+    """Run a sweep, or continue it: what is stored already is not run again."""
+    execute(asked(config, flags), track or ())
+
+
+def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
+    from suite.api import run
+
+    results = run(values, track=track)
+    show(results.out)
+    failed = results.failed
+    for reason in failed:
+        complain(f"failed: {reason}", style="red")
+    raise typer.Exit(FAILED_CELLS if failed else DONE)
+
+
+def show(out: Path) -> list[str]:
+    """Print the table of a run and say where its files are; returns what of the run is damaged."""
+    from reports.frame import load_frame
+    from reports.tables.results import console_table
+
+    frame = load_frame(out)
+    print_fitted(console_table(frame))
+    page = out / "report" / "index.html"
+    written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
+    say(written)
+    return frame.attrs["damaged"]
+
+
+@app.command("plan")
+@with_flags()
+def plan_command(config: Path | None = None, **flags: Any) -> None:
+    """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
+    from suite.sweep.forecast import estimate
+    from suite.sweep.plan import make_plan
+    from suite.sweep.spec import make_spec
+
+    plan = make_plan(make_spec(asked(config, flags)))
+    rows, seconds = estimate(plan)
+    lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
+    headers = ("Reducer", "Rate", "State", "Images to do")
+    print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
+    for line in plan.skipped:
+        say(f"left out: {line}")
+    say(f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation on this machine")
+
+
+@app.command("report")
+def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write page, tables and plots of a run again; thumbnails and token groups need the run's data and model."""
+    from reports.write import write_report
+    from suite.pictures.exhibits import make_exhibits
+
+    make_exhibits(out)  # what it cannot make, the page names
+    _, notes = write_report(out)
+    damaged = show(out)
+    for note in [*notes, *damaged]:
+        complain(note)
+    raise typer.Exit(BAD_REQUEST if damaged else DONE)
+
+
+@app.command("doctor")
+def doctor_command() -> None:
+    """Say what works here: device, packages, weights, Java, and what to install where something is missing."""
+    from suite.cli.doctor import diagnose
+
+    findings = list(diagnose())
+    print_table(fields_of(("Item", "State", "Detail"), [[found.item, found.state, found.detail] for found in findings]))
+    for found in findings:
+        if found.command:  # a table would break it into pieces
+            say(f"for {found.item}:\n{found.command}")
+
+
+app.command("train", context_settings=EXTRA)(train_command)
+app.add_typer(analysing, name="analyse")
+app.command("tables")(tables_command)
+app.command("pareto")(pareto_command)
+app.command("break-even")(break_even_command)
+app.command("compare")(compare_command)
+app.command("check")(check_command)
+app.add_typer(baselines, name="baseline")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 finished with failed cells, 2 bad request, 70 a defect of the program,
+    130 interrupted and resumable.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    keep_freed_memory()
+    text = ""
+    try:
+        code = app(args=arguments, prog_name="run_bench.py", standalone_mode=False)
+    except (RequestError, UsageError) as error:
+        if debug:
+            traceback.print_exc()
+        text = error.format_message() if isinstance(error, UsageError) else str(error)
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        code = BAD_REQUEST
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error.filename!r}: {error.strerror}; give another place or file", file=sys.stderr)
+        code = BAD_REQUEST
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"defect: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+        code = DEFECT
+    if code == INTERRUPTED:  # recent releases of typer return it
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+    for _, fault in LEFT_OUT:
+        if fault != text:
+            print(f"warning: {fault}", file=sys.stderr)
+    sys.exit(code or DONE)

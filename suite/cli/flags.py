@@ -1,0 +1,94 @@
+"""The flags of a run, which several verbs share, and how they become keys and values of a request."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from suite.errors import RequestError
+
+Config = Annotated[Path | None, typer.Argument(help="YAML file with the same keys as the flags; flags override it.")]
+FLAGS: dict[str, Any] = {
+    "task": Annotated[str | None, typer.Option(help="Task: see `list tasks`. [scenes]")],
+    "data": Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")],
+    "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
+    "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
+    "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [a selection]")],
+    "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
+    "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
+    "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
+    "reducer_weights": Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")],
+    "reducer_option": Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")],
+    "task_option": Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")],
+    "limit": Annotated[int | None, typer.Option(help="Samples, evenly spaced over the data. [all]")],
+    "batch_size": Annotated[int | None, typer.Option(help="Images in a batch. [64]")],
+    "image_size": Annotated[int | None, typer.Option(help="Side in pixels. [the model's own]")],
+    "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto. [auto]")],
+    "precision": Annotated[str | None, typer.Option(help="fp32, fp16 or bf16. [fp32]")],
+    "workers": Annotated[int | None, typer.Option(help="Processes that decode images.")],
+    "allow_missing": Annotated[int | None, typer.Option(help="Unreadable images to tolerate. [0]")],
+    "speed": Annotated[bool | None, typer.Option("--speed/--no-speed", help="Measure im/s and memory. [speed]")],
+    "speed_rounds": Annotated[int | None, typer.Option(help="Rounds that interleave all cells. [5]")],
+    "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="Time torch.compile'd models. [eager]")],
+    "out": Annotated[str | None, typer.Option(help="Folder of the results. [results/TASK-MODEL]")],
+}
+
+
+def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
+    from suite.sweep.spec import DEFAULT_REDUCERS, read_yaml, split_list
+
+    values = {key.replace("-", "_"): value for key, value in (read_yaml(str(config)) if config else {}).items()}
+    if isinstance(values.get("reducer_weights"), str):
+        values["reducer_weights"] = {"": values["reducer_weights"]}
+    for key in ("reducer_options", "task_options", "reducer_weights"):
+        if not isinstance(values.get(key) or {}, dict):
+            raise RequestError(f"{key}: {values[key]!r} in the configuration holds no keys; write NAME: VALUE below it")
+    given = {key: value for key, value in flags.items() if value is not None}
+    for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
+        for text in given.pop(flag, None) or []:
+            values[key] = values.get(key) or {}
+            put_option(values[key], text, depth, flag)
+    for text in given.pop("reducer_weights", None) or []:
+        name, _, file = text.rpartition("=")
+        values["reducer_weights"] = {**(values.get("reducer_weights") or {}), name: file}
+    if files := given.pop("reducer_file", None):
+        listed = given.get("reducers") or values.get("reducers") or DEFAULT_REDUCERS
+        given["reducers"] = [*(split_list(listed) if isinstance(listed, str) else listed), *files]
+    return {**values, **given}
+
+
+def put_option(into: dict[str, Any], text: str, depth: int, flag: str) -> None:
+    """'evit.fuse=false' into {'evit': {'fuse': False}}; with depth 1, 'key=value' into {'key': value}."""
+    name, equals, value = text.partition("=")
+    *path, last = name.rsplit(".", 1) if depth == 2 else [name]
+    if not equals or not last or len(path) != depth - 1:
+        wanted = "NAME.OPTION=VALUE" if depth == 2 else "OPTION=VALUE"
+        raise RequestError(f"--{flag.replace('_', '-')} {text!r} cannot be read; write {wanted}")
+    for part in path:
+        into[part] = into.get(part) or {}
+        into = into[part]
+    try:
+        into[last] = yaml.safe_load(value)
+    except (yaml.YAMLError, TypeError) as error:
+        raise RequestError(f"--{flag.replace('_', '-')} {text!r}: the value cannot be read") from error
+
+
+def with_flags(**own: Any) -> Any:
+    """Gives a command the flags of a run, and its own, so that commands cannot drift apart."""
+    parameters = [inspect.Parameter("config", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Config)]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in (FLAGS | own).items()
+    ]
+
+    def decorate(command: Any) -> Any:
+        command.__signature__ = inspect.Signature(parameters)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate

@@ -1,0 +1,89 @@
+"""The verb `list`: what there is."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import typer
+
+from reports.tables.console import fields_of
+from suite.cli.console import print_table
+
+DONE, FAILED = 0, 1
+
+listing = typer.Typer(help="What there is: reducers, models, tasks, recipes.", invoke_without_command=True)
+
+
+@listing.callback()
+def list_command(
+    context: typer.Context,
+    check: Annotated[str | None, typer.Option(help="NAME or path.py:Name: run the contract tests on it.")] = None,
+) -> None:
+    """What there is: reducers, models, tasks. --check proves a reducer of your own against the contract of all."""
+    if check is not None:
+        from suite.gate.contract_tests import check_reducer
+
+        raise typer.Exit(FAILED if check_reducer(check) else DONE)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@listing.command("reducers")
+def list_reducers_command() -> None:
+    """Registered reducers: what they need, the rates they take and their options."""
+    from suite.reducers import list_reducers, reducer_class, reducer_options
+
+    lines = []
+    for name in list_reducers():
+        cls = reducer_class(name)
+        rates = ", ".join((*cls.rates, "flops")) if cls.rates else "–"
+        training = f"needs training: {cls.learned}" if cls.learned else "training-free"
+        options = ", ".join(f"{key}={value!r}" for key, value in reducer_options(name).items())
+        about = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        lines.append([name, training, rates, options or "–", " ".join(about.split())])
+    print_table(fields_of(("Reducer", "Training", "Rates", "Options", "What it does"), lines))
+
+
+@listing.command("models")
+def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
+    """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
+    from suite.models.load import EMBEDDED
+    from suite.models.whole import list_models, whole_models
+
+    weights = {**dict.fromkeys(EMBEDDED, "embedded"), **whole_models()}
+    own = [(name, False) for name in EMBEDDED if fnmatchcase(name, pattern)]
+    for name, pretrained in own + list_models(pattern):
+        mark = weights.get(name, "pretrained" if pretrained else "")
+        typer.echo(f"{name}  ({mark})" if mark else name)
+
+
+@listing.command("tasks")
+def list_tasks_command() -> None:
+    """Tasks."""
+    from tasks import list_tasks, task_class
+
+    for name in list_tasks():
+        typer.echo(f"{name}: {(task_class(name).__doc__ or '').strip().splitlines()[0]}")
+
+
+@listing.command("recipes")
+def list_recipes_command(
+    method: Annotated[str | None, typer.Argument(help="Show the numbers of this recipe.")] = None,
+) -> None:
+    """Methods that can be trained, and the numbers of their recipes."""
+    from suite.train.recipe import REGISTERED, list_recipes, make_recipe
+
+    if method is None:
+        headers, lines = ("Method", "Trains", "On", "Numbers are from"), []
+        for name in list_recipes():
+            recipe = make_recipe(name)
+            trains = "the whole model" if recipe.backbone else "the method alone"
+            lines.append([name, trains, ", ".join(recipe.kinds), recipe.source])
+    else:
+        recipe = make_recipe(method)
+        about = {name: field.description or "" for name, field in REGISTERED[method].model_fields.items()}
+        headers, lines = ("Flag", "Default", "What it is"), []
+        for name, value in recipe.model_dump().items():
+            lines.append([f"--{name.replace('_', '-')}", "none" if value is None else str(value), about[name]])
+    print_table(fields_of(headers, lines))

@@ -1,0 +1,252 @@
+"""The contract of a task: its samples, how one is read, what a model makes of it, what that is worth.
+
+A task hands images to a model and judges what comes back; it never learns which reducer, or whether any, was in it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from suite.contract.content import Content, Tree, with_content
+from suite.contract.metric import Shown
+from suite.errors import CellError, RequestError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample that a run is expected to score.
+
+    `id` is stable: the same for the same data in another layout or on another machine. `label` is what outputs are
+    compared with: a class index, or a tuple of reference captions. `path` says where the bytes lie, for messages and
+    for reading; it is empty for generated data. `content` says what its files held, of a sample that was read from any.
+    """
+
+    id: str
+    label: Any
+    path: str = ""
+    content: Content | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value over the samples of a cell, with its 95 % interval. No value: `reason` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the outcomes of a cell add up to.
+
+    scores: by the names of `shown.metrics`. samples: a number per metric and sample where the outcomes do not say it
+    already, with the column `id`. notes: what a reader must know, e.g. how many captions are empty.
+    """
+
+    scores: dict[str, Score]
+    samples: pd.DataFrame | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+class ReadError(Exception):
+    """One sample cannot be read. It is recorded by its id and path and never replaced by another."""
+
+    def __init__(self, id: str, path: str, reason: str) -> None:
+        # All arguments go to Exception, so that the error survives the pickling between loader workers.
+        super().__init__(id, path, reason)
+        self.id, self.path, self.reason = id, path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path or self.id}: {self.reason}"
+
+
+class Task(ABC):
+    """What a model is measured on. One object serves every model and every cell of a sweep.
+
+    A subclass fills `samples` in `__init__(data, limit, **options)` and raises RequestError there for data that cannot
+    be used at all. `options` are keyword arguments with defaults.
+    """
+
+    name: ClassVar[str]
+    default_model: ClassVar[str]
+    shown: ClassVar[Shown]  # its metrics, further costs, and the name of the whole model's speed
+    outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
+    samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
+    drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
+    training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
+    class_names: Sequence[str] = ()  # by class index, of tasks whose labels are classes that have names
+    notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
+    tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn
+
+    def __init__(self, data: str | None = None, limit: int | None = None) -> None:
+        self.data, self.limit = data, limit
+
+    @abstractmethod
+    def preprocessing(self, model: nn.Module, image_size: int | None = None) -> Hashable:
+        """What turns one raw sample into the model's input; it must pickle and be hashable.
+
+        Two models with equal `preprocessing` can share decoded images, so this is the key to share them by.
+        `image_size` (pixels) overrides the model's own.
+        """
+
+    @abstractmethod
+    def load(self, sample: Sample, preprocessing: Any) -> Tensor:
+        """The model's input for one sample, (3, H, W) float32. Raises ReadError for bad data.
+
+        Or (V, 3, H, W), V >= 1: several views of it, such as sliding windows. `predict` is given the views of all
+        samples one after the other, and `score` what came of them.
+        """
+
+    @abstractmethod
+    def check_model(self, model: nn.Module) -> None:
+        """Raises RequestError when this model cannot be scored on this task; called before anything runs."""
+
+    def files(self, sample: Sample) -> Sequence[str]:
+        """Names in `tree` of the files that decide the sample, such as a picture and its mask; `load` reads them all.
+
+        What a sample is compared with by its label is part of the label.
+        """
+        return ()
+
+    def configure(self, model: nn.Module) -> None:  # noqa: B027  most tasks have nothing to tell
+        """Tell the model what the task's options decide about it; called once, after `check_model`."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What decides a prediction beside model and image, such as the width of a beam; part of a run's identity."""
+        return {}
+
+    def predict(self, model: nn.Module, images: Tensor) -> Any:
+        """What the whole model makes of preprocessed images (B, 3, H, W), ready for `score`."""
+        return model(images)
+
+    @abstractmethod
+    def score(self, outputs: Any, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """One row of `outcomes` per sample from a batch of `predict`'s outputs, in order.
+
+        Raises CellError that names the first sample whose output has no meaning (NaN, Inf, wrong shape).
+        """
+
+    @abstractmethod
+    def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
+        """The summary of every cell, from its rows of `score`, as soon as it is known; or why there is none.
+
+        All cells are given at once, so that a scorer that is slow to start is started once.
+        """
+
+    def undefined(self, counts: Mapping[str, int]) -> dict[str, Score]:
+        """The scores that have no value where there is no more than `counts`, each with the reason; by their names.
+
+        counts: of a cell, what the metrics' `needs` name.
+        """
+        reasons = {metric.name: metric.undefined(counts) for metric in self.shown.metrics}
+        return {name: Score(None, reason=reason) for name, reason in reasons.items() if reason}
+
+    def scoring_version(self) -> str:
+        """What decides a summary beside the rows, such as a scorer's release; one of another version is made anew."""
+        return ""
+
+    def scorable(self) -> Collection[str]:
+        """Metrics that may be unknown elsewhere and have a scorer here: a summary without one of them is made anew."""
+        return ()
+
+    def further_costs(
+        self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
+    ) -> dict[str, float]:
+        """Multiply-accumulates per image by the names of `shown.costs`, with whatever is attached to `model`.
+
+        backbone: those of the backbone, per view. count(module, *inputs): those of one call, by the same counter.
+        """
+        return {}
+
+
+def evenly_spaced(samples: Sequence[Item], limit: int | None) -> list[Item]:
+    """`limit` of the samples, evenly spaced over their order: item i is sample floor((i + 0.5) * N / limit).
+
+    Samples are ordered by class, so a few of them still come from every region of the classes. None, or a
+    limit of at least N, keeps all. Raises RequestError for a limit below 1.
+    """
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    if limit < 1:
+        raise RequestError(f"limit {limit} asks for no sample; use a limit of 1 or more, or none")
+    total = len(samples)
+    return [samples[(2 * i + 1) * total // (2 * limit)] for i in range(limit)]
+
+
+def spread(samples: Sequence[Item]) -> list[Item]:
+    """All samples in an order whose beginnings, of any length, are spread over the original order.
+
+    Place i goes where the bits of i stand in reverse (J. G. van der Corput, "Verteilungsfunktionen", 1935), so that a
+    longer beginning holds a shorter one.
+    """
+    bits = max(len(samples) - 1, 0).bit_length()
+    places = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)) if bits else iter(range(len(samples)))
+    return [samples[place] for place in places if place < len(samples)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one loader step yields: `images` (ΣV, 3, H, W) float32, the views of all samples; there may be none.
+
+    views: how many of the rows are of each sample; 1 unless the task cuts its samples into several.
+    """
+
+    samples: list[Sample]
+    images: Tensor
+    errors: list[ReadError]
+    views: list[int]
+
+
+class Reader(Dataset):
+    """Reads samples strictly: item i is sample i's tensor or the ReadError that says why there is none.
+
+    Where samples have files, those of the items say what the files held.
+
+    Use with `DataLoader(Reader(...), batch_size, shuffle=False, num_workers=n, collate_fn=collate)`. Any
+    exception but ReadError is a defect of the task and stops the run.
+    """
+
+    def __init__(self, task: Task, samples: Iterable[Sample], preprocessing: Callable | Any) -> None:
+        self.task, self.samples, self.preprocessing = task, list(samples), preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Sample, Tensor | ReadError]:
+        sample, tree = self.samples[index], self.task.tree
+        try:
+            if tree is None:
+                return sample, self.task.load(sample, self.preprocessing)
+            load = partial(self.task.load, sample, self.preprocessing)
+            loaded, content = with_content(tree, self.task.files(sample), load)
+            return replace(sample, content=content), loaded
+        except ReadError as error:
+            return sample, error
+
+
+def collate(items: Sequence[tuple[Sample, Tensor | ReadError]]) -> Batch:
+    """Joins items of `Reader` into a Batch; an unreadable sample stands in `errors` and has no row."""
+    read = [(sample, item) for sample, item in items if not isinstance(item, ReadError)]
+    errors = [item for _, item in items if isinstance(item, ReadError)]
+    views = [views_of(item) for _, item in read]
+    images = torch.cat(views) if views else torch.empty(0)
+    return Batch([sample for sample, _ in read], images, errors, [len(of) for of in views])
+
+
+def views_of(item: Tensor) -> Tensor:
+    """What `Task.load` returns as (V, 3, H, W)."""
+    return item if item.dim() == 4 else item[None]

@@ -1,0 +1,217 @@
+"""The rate at which a method reaches a FLOPs target, found from what the model truly costs, and attaching at one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from suite.attachment import handle
+from suite.attachment.handle import Handle, make_prepared
+from suite.backbones import backbone_of, family_of
+from suite.backbones.block import BlockTrace
+from suite.errors import UNREACHED, RequestError
+from suite.measure.flops import count_macs_fast, smooth_image
+from suite.measure.formula import base_macs
+from suite.rates.schedule import Rate, Schedule, check_form, parse_rate, resolve
+from suite.reducers import make_reducer
+from suite.reducers.base import Reducer
+
+GUESSES = 6
+KEEP_STEPS = 10_000  # kept fractions are solved to 1e-4
+TOLERANCE = 0.01  # a target is met when the achieved reduction is within one percentage point of it
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solved rate. `reduction`: achieved change of total FLOPs (-0.35 = 35 % less); `macs` per image.
+
+    `neighbours`: the rates on both sides of the target with their reductions, when none comes within one point.
+    """
+
+    rate: str
+    reduction: float
+    macs: int
+    baseline_macs: int
+    target: float
+    neighbours: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        return self.rate
+
+
+def attach(
+    model: nn.Module,
+    reducer: str | Reducer,
+    rate: str | Rate | None = None,
+    *,
+    weights: str | Path | None = None,
+    **options: object,
+) -> Handle:
+    """Make `model` reduce its tokens from now on, in place and without copying weights.
+
+    Args:
+        model: a supported backbone, or a model around one (transformers' GIT, a Captioner); its state dict stays what
+            it is.
+        reducer: a registered name, 'path/to/file.py:ClassName', or a Reducer.
+        rate: 'r=13', 'r=16:-1', 'r=[16,16,8]', 'r=0.35@3,6,9' (fraction taken out), 'keep=0.7', 'keep=0.7@3,6,9',
+            'plan=1' (of learned ones) or 'flops=-35%' (solved from the true cost); None reduces nothing, unless the
+            method has a plan of its own.
+        weights: file of what was trained with the method ('embedded:model/method' for one that comes with the suite).
+        options: the method's own options.
+
+    Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
+    """
+    asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
+    if asked is not None and asked.kind == "flops" and not asked.is_zero:
+        reducer, options = make_prepared(reducer, weights, options), {}
+        asked = parse_rate(solve_rate(model, reducer, flops=asked.values[0]).rate)
+    return handle.attach(model, reducer, asked, weights=weights, **options)
+
+
+def solve_rate(
+    model: nn.Module,
+    reducer: str | Reducer,
+    *,
+    flops: float | str,
+    images: Tensor | None = None,
+    **options: object,
+) -> Solved:
+    """The rate of `reducer` on `model` whose true cost, overhead included, is closest to a change of `flops`.
+
+    images: (B, 3, H, W) preprocessed images whose mean cost it is, where that depends on the image; default one
+    synthetic image of the model's own size.
+    flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4.
+    RequestError if the method takes no rate, or its strongest rate is still too expensive.
+    """
+    target = parse_rate(f"flops={flops}").values[0]
+    family_of(model)  # refused before anything is measured
+    made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
+    check_form(parse_rate(f"flops={flops}"), made)
+    if made.planned:
+        raise RequestError(f"reducer {made.name!r} was given a plan of its own; leave flops={flops} out")
+    return Search(model, made, images).solve(target)
+
+
+class Search:
+    """Cost over a method's steps: step 0 reduces nothing and every further step reduces more.
+
+    A step is one token per block for r, 1e-4 of the patches for keep, and a plan where the method has learned some.
+    """
+
+    def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
+        self.model, self.reducer, self.form = backbone_of(model), reducer, form_of(reducer)
+        family = family_of(model)
+        self.images = smooth_image(family.image_size(self.model)) if images is None else images
+        if not reducer.input_dependent:
+            self.images = self.images[:1]
+        self.layout = family.layout(self.model)
+        self.afresh = getattr(self.model, "restoring", None) == "per_block"
+        self._macs: dict[Schedule, int] = {}
+
+    def solve(self, target: float) -> Solved:
+        """The step closest to a change of `target`. RequestError if the strongest is still too expensive."""
+        strongest = self.strongest()
+        if self.reduction(strongest) > target + TOLERANCE:
+            raise RequestError(
+                f"flops={target:+.1%} {UNREACHED} {self.reducer.name!r} on this model: its strongest rate "
+                f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
+            )
+        low, high = self.bracket_plans(target) if self.form == "plan" else self.bracket(strongest, target)
+        # what reduces nothing is no answer to a wish for less
+        ends = (low, high) if low or abs(target) <= TOLERANCE else (high,)
+        best = min(ends, key=lambda step: (abs(self.reduction(step) - target), step))
+        missed = abs(self.reduction(best) - target) > TOLERANCE
+        return Solved(
+            rate=self.rate(best),
+            reduction=self.reduction(best),
+            macs=self.macs(best),
+            baseline_macs=self.macs(0),
+            target=target,
+            neighbours=tuple((self.rate(s), self.reduction(s)) for s in (low, high)) if missed else (),
+        )
+
+    def bracket(self, strongest: int, target: float) -> tuple[int, int]:
+        """Neighbouring steps on both sides of the target; the strongest and the one before where it is not reached."""
+        low, high = 0, strongest  # reduction(low) >= target, and reduction(high) <= target unless high is the strongest
+        tries = 0
+        while high - low > 1:
+            # the closed form finds the place in few counts; halving finds it for certain
+            middle = self.guess(low, high, target) if tries < GUESSES else (low + high) // 2
+            tries += 1
+            low, high = (low, middle) if self.reduction(middle) <= target else (middle, high)
+        return low, high
+
+    def bracket_plans(self, target: float) -> tuple[int, int]:
+        """The same among plans, which are few: all are counted, for their costs need not fall as their targets do."""
+        steps = sorted(range(self.reducer.plans + 1), key=lambda step: -self.reduction(step))
+        place = next((n for n, step in enumerate(steps) if self.reduction(step) <= target), len(steps) - 1)
+        return steps[max(place - 1, 0)], steps[place]
+
+    def guess(self, low: int, high: int, target: float) -> int:
+        """A step in (low, high) where the target is crossed, if cost beyond the closed form is as at the nearest ends.
+
+        Between the ends, what the method itself costs is taken to change evenly.
+        """
+        ratios = [self.macs(step) / self.closed_form(step) for step in (low, high)]
+
+        def reduction(step: int) -> float:
+            share = (step - low) / (high - low)
+            return self.closed_form(step) * ((1 - share) * ratios[0] + share * ratios[1]) / self.macs(0) - 1
+
+        first, last = low, high
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (first, middle) if reduction(middle) <= target else (middle, last)
+        # the step before the crossing closes the bracket from below; once that is done, the crossing itself
+        return min(max(first if first > low else last, low + 1), high - 1)
+
+    def closed_form(self, step: int) -> int:
+        """Cost without what the method itself computes, as for a method that acts after attention."""
+        counts = self.schedule(step).counts
+        entering = [self.layout.tokens] * len(counts) if self.afresh else (self.layout.tokens, *counts[:-1])
+        blocks = map(BlockTrace.plain, entering, counts)
+        return base_macs(self.layout, list(blocks)).total
+
+    def rate(self, step: int) -> str:
+        if self.form == "plan":
+            return f"plan={step}" if step else "r=0"
+        return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"
+
+    def schedule(self, step: int) -> Schedule:
+        layout, rate = self.layout, parse_rate(self.rate(step))
+        shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
+        return resolve(rate, self.reducer, **shape, afresh=self.afresh)
+
+    def macs(self, step: int) -> int:
+        """Multiply-accumulates per image, counted once per distinct schedule."""
+        schedule = self.schedule(step)
+        if schedule not in self._macs:
+            with handle.attach(self.model, self.reducer, self.rate(step)), torch.no_grad():
+                counted = [count_macs_fast(self.model, image[None]) for image in self.images]
+            self._macs[schedule] = round(sum(counted) / len(counted))
+        return self._macs[schedule]
+
+    def reduction(self, step: int) -> float:
+        return self.macs(step) / self.macs(0) - 1
+
+    def strongest(self) -> int:
+        """The last step that the model allows; of plans, the cheapest."""
+        if self.form == "plan":
+            return min(range(1, self.reducer.plans + 1), key=self.macs)
+        low, high = 0, self.layout.tokens if self.form == "r" else KEEP_STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self.schedule(middle)
+                low = middle
+            except RequestError:
+                high = middle
+        return low
+
+
+def form_of(reducer: Reducer) -> str:
+    """The form of rate that a FLOPs target is solved over."""
+    return "plan" if reducer.plans else reducer.rates[0]

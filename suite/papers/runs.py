@@ -1,0 +1,122 @@
+"""The cells of a paper's table: found in runs that are stored, or measured as sweeps, one a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.frame import load_frame
+from suite.errors import RequestError
+from suite.papers.measured_table import Found, Line
+from suite.papers.table import Way
+from suite.rates.schedule import parse_rate
+from suite.reducers import reducer_options
+from suite.sweep.engine import execute
+from suite.sweep.plan import Plan, make_plan, make_task
+from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
+
+Cells = list[Found]
+
+
+def read_run(out: str | Path) -> Cells:
+    """Every cell of a stored run. RequestError if there is none."""
+    frame = load_frame(out)
+    context = frame.attrs["context"]
+    return [Found(row, context[row.Index]) for row in frame.itertuples()]
+
+
+def stored_in(folder: Path) -> Cells:
+    """The cells of the runs in the folders of `folder`, as `measure` leaves them."""
+    return [cell for run in sorted(folder.glob("*/run.json")) for cell in read_run(run.parent)]
+
+
+def find(line: Line, cells: Sequence[Found], task: str) -> Found | None:
+    """The line's cell; a finished one if there is one, of the first run that has it."""
+    if line.way is None:
+        return None
+    of_line = [cell for cell in cells if cell.row.task == task and is_cell_of(line.way, cell)]
+    return next((cell for cell in of_line if cell.row.status == "done"), next(iter(of_line), None))
+
+
+def is_cell_of(way: Way, cell: Found) -> bool:
+    """Whether a cell is what the way asks for; options that are not set have their defaults."""
+    row = cell.row
+    if (row.model, row.reducer, cell.context["image_size"]) != (way.model, way.reducer, way.image_size):
+        return False
+    if way.reducer == "none":
+        return True
+    defaults = reducer_options(way.reducer)
+    stored = {**defaults, **(json.loads(row.options) if row.options else {})}
+    rates = {parse_rate(rate).text for rate in (row.rate, row.resolved_rate) if isinstance(rate, str) and rate}
+    asked = {parse_rate(way.rate).text} if way.rate else rates
+    return stored == {**defaults, **way.options} and bool(asked & rates or not asked)
+
+
+def measure(
+    lines: Iterable[Line],
+    values: Mapping[str, Any],
+    out: Path,
+    checkpoints: Mapping[str, str],
+    progress: Progress,
+) -> tuple[Cells, dict[str, str]]:
+    """Run what the lines ask for, every model in a folder of its own, and give all cells back.
+
+    values: keys of a RunSpec that all models share. Second: models that could not be run, and why. RequestError for
+    what no model can be run with, such as data that cannot be used.
+    """
+    make_task(make_spec(dict(values)))  # refused at once, not once a model
+    by_model: dict[tuple[str, int | None], list[Way]] = {}
+    for line in lines:
+        if line.way:
+            by_model.setdefault((line.way.model, line.way.image_size), []).append(line.way)
+    cells, refused = [], {}
+    for (model, size), ways in by_model.items():
+        folder = out / model
+        own = {"model": model, "image_size": size, "checkpoint": checkpoints.get(model, ""), "out": str(folder)}
+        progress.note(f"{model}: {len(ways)} rows into {folder}")
+        try:
+            execute(plan_of(ways, {**values, **own}), progress)
+        except RequestError as error:
+            refused[model] = str(error)
+            progress.failed(model, str(error))
+            continue
+        cells += read_run(folder)
+    return cells, refused
+
+
+def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
+    """One plan of all ways, which are of one model. A spec has one set of options a method, so it may take several."""
+    plans, weights = [], values.get("reducer_weights") or {}
+    for batch in batches_of(ways):
+        named = {reducer: options for reducer, (options, _) in batch.items()}
+        rates = dict.fromkeys(rate for _, rates in batch.values() for rate in rates if rate)
+        spec = {**values, "reducers": list(batch), "rates": list(rates), "reducer_weights": {
+            name: file for name, file in weights.items() if name in batch
+        }}  # fmt: skip
+        spec["reducer_options"] = {name: dict(options) for name, options in named.items() if options}
+        plan = make_plan(make_spec({key: value for key, value in spec.items() if value}))
+        plan.asks = {
+            key: ask for key, ask in plan.asks.items()
+            if ask.reducer == "none" or ask.rate in batch[ask.reducer][1]
+        }  # fmt: skip
+        plans.append(plan)
+    for other in plans[1:]:
+        plans[0].asks |= other.asks
+    return plans[0]
+
+
+def batches_of(ways: Sequence[Way]) -> list[dict[str, tuple[Mapping[str, Any], list[str]]]]:
+    """Reducer -> options and rates; several where a reducer is asked for with several sets of options."""
+    batches: list[dict[str, tuple[Mapping[str, Any], list[str]]]] = [{}]
+    for way in ways:
+        if way.reducer == "none":
+            continue
+        fitting = (batch for batch in batches if batch.get(way.reducer, (way.options, []))[0] == way.options)
+        batch = next(fitting, None)
+        if batch is None:
+            batches.append(batch := {})
+        batch.setdefault(way.reducer, (way.options, []))[1].append(way.rate)
+    return batches

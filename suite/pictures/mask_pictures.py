@@ -1,0 +1,96 @@
+"""Pictures of what a segmentation model says of chosen samples, with and without its tokens reduced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reports.pictures.mask_sheet import MaskRow, draw_groups, write_masks
+from suite.contract.task import ReadError, Sample, views_of
+from suite.errors import RequestError, unknown
+from suite.measure.precision import dtype_of
+from suite.sweep.engine import SOLVED_ON
+from suite.sweep.images import sample_images
+from suite.sweep.methods import BASELINE
+from suite.sweep.plan import Plan, make_plan, resolve_device
+from suite.sweep.spec import make_spec
+from tasks.segmentation_scoring import dense_areas, image_areas, metrics
+
+FIRST = 2  # samples, where none is named
+KINDS = (".png", ".svg", ".pdf")
+
+
+def write_mask_pictures(values: dict[str, Any], samples: tuple[str, ...], file: Path) -> list[str]:
+    """Write `file`: every sample under every method at every rate that `values` (the keys of RunSpec) ask for.
+
+    samples: ids; none: the first of the task's. Returns notes, such as methods that were left out. RequestError for
+    a task without masks, an unknown sample, a sample that cannot be read, and a file of another kind than KINDS.
+    """
+    if file.suffix not in KINDS:
+        raise RequestError(f"{str(file)!r}: pictures are written as {', '.join(KINDS)}; give the file such an ending")
+    if not (values.get("rates") or values.get("flops")):
+        values = {**values, "rates": "merge=0.5"}
+    if not values.get("reducers"):
+        values = {**values, "reducers": "tome"}
+    plan = make_plan(make_spec(values))
+    if not hasattr(plan.task, "predicted_mask"):
+        raise RequestError(f"task {plan.spec.task!r} has no masks to show; use scenes-seg or ade20k")
+    if not any(ask.reducer != BASELINE for ask in plan.asks.values()):
+        raise RequestError("no method is left to draw beside the unreduced model; name one with --reducers")
+    known = {sample.id: sample for sample in plan.task.samples}
+    for id in samples:
+        if id not in known:
+            raise unknown(f"sample of task {plan.spec.task!r}:", id, known)
+    chosen = [known[id] for id in samples] or list(plan.task.samples[:FIRST])
+    device = resolve_device(plan.spec.device)
+    plan.model.to(device, dtype_of(plan.spec.precision))
+    rows = [row for sample in chosen for row in rows_of(plan, sample, device)]
+    write_masks(rows, plan.task.class_names, plan.task.palette, file)
+    return plan.skipped
+
+
+@torch.inference_mode()
+def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
+    """A row for every method and rate."""
+    task, model = plan.task, plan.model
+    preprocessing = task.preprocessing(model, plan.spec.image_size)
+    try:
+        views = views_of(task.load(sample, preprocessing))
+    except ReadError as error:
+        raise RequestError(f"sample {sample.id!r} cannot be shown: {error}") from error
+    image, truth = np.asarray(task.image(sample)), task.truth(sample)
+    windows = [preprocessing.picture(view) for view in views]
+    views = views.to(device, dtype_of(plan.spec.precision))
+    plain = task.predicted_mask(task.predict(model, views), sample)
+    rows = []
+    for key, ask in plan.asks.items():
+        if ask.reducer == BASELINE:
+            continue
+        rate = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
+        with plan.handle(ask, rate) as handle:
+            mask = task.predicted_mask(task.predict(model, views), sample)
+            tokens = handle.tokens
+        name = " ".join(dict.fromkeys(filter(None, (ask.reducer, ask.rate, rate))))
+        groups = None
+        if handle.restoring != "per_block":
+            owner = tokens.owner[:, tokens.num_prefix :] - tokens.num_prefix
+            grids = owner.unflatten(1, handle.layout.grid).cpu().numpy()
+            drawn = [draw_groups(window, groups) for window, groups in zip(windows, grids, strict=True)]
+            groups = preprocessing.joined_pictures(drawn, *truth.shape)
+        notes = tuple(f"mIoU {shown(miou(said, truth, task.num_classes))}" for said in (plain, mask))
+        rows.append(MaskRow(sample.id, name, image, truth, plain, mask, groups, notes))
+    return rows
+
+
+def miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> float | None:
+    """Of one image alone; None where nothing in it is labelled."""
+    areas = dense_areas(pd.DataFrame([image_areas(prediction, truth, num_classes)]), num_classes)[0]
+    return metrics(areas)["miou"] if areas.any() else None
+
+
+def shown(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.1f}"

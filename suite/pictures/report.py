@@ -1,0 +1,15 @@
+"""All that is drawn of a run: exhibits, page, tables and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.write import write_report
+from suite.pictures.exhibits import make_exhibits
+from suite.sweep.plan import Plan
+
+
+def draw_report(out: Path, plan: Plan) -> tuple[list[Path], list[str]]:
+    """The files of the report of folder `out`, and lines that the user should read."""
+    make_exhibits(out, plan)
+    return write_report(out)

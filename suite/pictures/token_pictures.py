@@ -1,0 +1,184 @@
+"""Pictures of what methods make of an image's tokens, block by block: of any image file, or of a task's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reports.pictures.token_sheet import TokenImage, TokenPanel, write_tokens
+from suite.attachment.handle import attach
+from suite.backbones import backbone_of, family_of
+from suite.contract.task import ReadError, views_of
+from suite.errors import RequestError, unknown
+from suite.measure.flops_target import solve_rate
+from suite.measure.precision import dtype_of
+from suite.models.load import WeightsInfo, load_model
+from suite.pictures.mask_pictures import FIRST, KINDS
+from suite.pictures.token_maps import TokenMaps, token_maps
+from suite.reducers.base import Reducer
+from suite.sweep.methods import BASELINE, Ask, expand
+from suite.sweep.plan import check_base, make_task, resolve_device
+from suite.sweep.spec import RunSpec, make_spec
+from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.windows import SlidingWindows
+
+DEFAULTS = {"reducers": "tome,dtem,mctf,evit", "flops": "-50%"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image as the model sees it: its name, the picture (H, W, 3) uint8, and the model's input (3, H, W)."""
+
+    name: str
+    picture: np.ndarray
+    view: Tensor
+
+
+def write_token_pictures(
+    values: dict[str, Any],
+    file: Path,
+    *,
+    images: Sequence[Path] = (),
+    samples: Sequence[str] = (),
+    blocks: str = "",
+) -> list[str]:
+    """Write `file`: every image under every method at every rate that `values` (the keys of RunSpec) ask for.
+
+    images: picture files; without them, samples of the task, by id, or its first. blocks: '3,6,9,12' (from 1), 'all';
+    empty: after each quarter of the depth. Returns notes, such as methods that were left out. RequestError for what
+    cannot be read or drawn: methods whose tokens are mixtures, models that give tokens back after every block.
+    """
+    if file.suffix not in KINDS:
+        raise RequestError(f"{str(file)!r}: pictures are written as {', '.join(KINDS)}; give the file such an ending")
+    if images and samples:
+        raise RequestError("name image files or samples of the task, not both")
+    if not values.get("reducers"):
+        values = {**values, "reducers": DEFAULTS["reducers"]}
+    if not (values.get("rates") or values.get("flops")):
+        values = {**values, "flops": DEFAULTS["flops"]}
+    spec = make_spec(values)
+    asks, notes = expand(spec)
+    model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
+    chosen = blocks_of(blocks, family_of(model).layout(backbone_of(model)).depth)
+    seen = from_files(images, model, spec) if images else from_task(samples, model, spec)
+    device, dtype = resolve_device(spec.device), dtype_of(spec.precision)
+    views = torch.stack([one.view for one in seen])
+    model.to(device)
+    maps: dict[tuple[str, ...], TokenMaps] = {}
+    for ask in (ask for ask in asks if ask.reducer != BASELINE):
+        check_base(ask, spec, weights)
+        try:
+            name, found = maps_of(model, ask, views.to(device), dtype)
+        except RequestError as error:
+            if ask.named:
+                raise
+            notes.append(str(error))
+            continue
+        maps[name] = found
+    if not maps:
+        raise RequestError("; ".join(notes) or "no method is left to draw; name one with --reducers")
+    drawn = [
+        TokenImage(one.name, one.picture, [[panel(found, i, block) for block in chosen] for found in maps.values()])
+        for i, one in enumerate(seen)
+    ]
+    write_tokens(drawn, list(maps), chosen, heading(spec, weights), file)
+    return notes
+
+
+def heading(spec: RunSpec, weights: WeightsInfo) -> str:
+    if weights.kind == "random":
+        return f"{spec.model}, random weights: groups by what an untrained model finds similar or attends to"
+    return f"{spec.model}, weights: {weights.source}"
+
+
+def blocks_of(text: str, depth: int) -> list[int]:
+    """'3,6,9,12' or 'all' -> blocks, from 1; '': the last of each quarter. RequestError for one that is not there."""
+    if text == "all":
+        return list(range(1, depth + 1))
+    if not text:
+        return sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3, 4)})
+    found = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 1 <= int(part) <= depth:
+            raise RequestError(f"--blocks {text!r}: {part.strip()!r} is no block; write 1 to {depth}, or all")
+        found.append(int(part))
+    return sorted(set(found))
+
+
+def from_files(files: Sequence[Path], model: nn.Module, spec: RunSpec) -> list[Seen]:
+    """Image files, prepared as the model's own evaluation does. RequestError for one that cannot be read."""
+    windows = hasattr(model, "grid_logits")
+    preprocessing = (SlidingWindows if windows else TimmPreprocessing).of(model, spec.image_size)
+    seen = []
+    for file in files:
+        try:
+            views = views_of(preprocessing(decode(file.read_bytes())))
+        except OSError as error:
+            raise RequestError(f"image {str(file)!r} cannot be read: {error.strerror}") from error
+        except UnreadableImage as error:
+            raise RequestError(f"image {str(file)!r} cannot be read: {error}") from error
+        seen += as_seen(file.name, views, preprocessing)
+    return seen
+
+
+def from_task(ids: Sequence[str], model: nn.Module, spec: RunSpec) -> list[Seen]:
+    """Samples of the spec's task: those named, else the first. RequestError for one that cannot be read."""
+    task = make_task(spec)
+    task.check_model(model)
+    task.configure(model)
+    preprocessing = task.preprocessing(model, spec.image_size)
+    known = {sample.id: sample for sample in task.samples}
+    for id in ids:
+        if id not in known:
+            raise unknown(f"sample of task {spec.task!r}:", id, known)
+    seen = []
+    for sample in [known[id] for id in ids] or list(task.samples[:FIRST]):
+        try:
+            views = views_of(task.load(sample, preprocessing))
+        except ReadError as error:
+            raise RequestError(f"sample {sample.id!r} cannot be shown: {error}") from error
+        seen += as_seen(sample.id, views, preprocessing)
+    return seen
+
+
+def as_seen(name: str, views: Tensor, preprocessing: TimmPreprocessing | SlidingWindows) -> list[Seen]:
+    """Views (V, 3, H, W) of one image; where there are several, its windows, each is shown by itself."""
+    names = [name] if len(views) == 1 else [f"window {i} of {len(views)} of {name}" for i in range(1, len(views) + 1)]
+    return [Seen(name, preprocessing.picture(view), view) for name, view in zip(names, views, strict=True)]
+
+
+def maps_of(model: nn.Module, ask: Ask, views: Tensor, dtype: torch.dtype) -> tuple[tuple[str, ...], TokenMaps]:
+    """A method's title, and the groups that it makes of views (B, 3, H, W), in precision `dtype`."""
+    made, rate = ask.make(), ask.rate
+    file = ask.weights[0] if ask.weights else None
+    model.float()
+    if rate.startswith("flops="):
+        target = rate.removeprefix("flops=")
+        rate = solve_rate(model, made, flops=target, images=views if made.input_dependent else None).rate
+        made = ask.make()
+    with attach(model, made, rate or None, weights=file) as handle:
+        handle.detach()
+        model.to(dtype)
+        handle.attach()
+        found = token_maps(handle, views.to(dtype))
+    return title(ask, made, rate), found
+
+
+def title(ask: Ask, made: Reducer, rate: str) -> tuple[str, ...]:
+    """A method's name, what it has learned, and its rate, as asked and as it came to."""
+    learned = "" if made.trained else f"untrained {made.learned}"
+    if ask.weights:
+        source = ask.weights[0]
+        learned = "trained: " + ("embedded" if source.startswith("embedded:") else "/".join(Path(source).parts[-2:]))
+    return tuple(filter(None, (ask.reducer, learned, " → ".join(dict.fromkeys(filter(None, (ask.rate, rate)))))))
+
+
+def panel(maps: TokenMaps, image: int, block: int) -> TokenPanel:
+    """Of one image after one block, from 1."""
+    return TokenPanel(maps.groups(image, block - 1), int(maps.present[image, block]))

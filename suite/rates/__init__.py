@@ -1,0 +1,1 @@
+"""Rates: how one is written, and what it means block by block."""

@@ -1,0 +1,178 @@
+"""Executes a plan: the only place that knows the order of things.
+
+Every cell is counted, evaluated, scored and timed from its folder's state: what is stored is not done again. Images are
+decoded once for all cells, and one copy of the backbone serves them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from suite.errors import CellError
+from suite.measure.flops import count_flops, count_module
+from suite.measure.machine import describe_machine
+from suite.measure.precision import dtype_of
+from suite.measure.speed import measure_speed
+from suite.models.weights_file import file_sha256
+from suite.store.folder import RunFolder
+from suite.sweep.changes import forget_changed
+from suite.sweep.evaluate import Cell, evaluate, said
+from suite.sweep.images import sample_images, timing_batch
+from suite.sweep.methods import BASELINE
+from suite.sweep.plan import Plan, resolve_device
+from suite.sweep.progress import Progress
+
+SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
+WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there, and no less time an image
+
+
+def execute(plan: Plan, progress: Progress) -> None:
+    """Run the cells of a plan to the end. Cells that fail are recorded and do not stop others."""
+    folder, notes = plan.open_folder()
+    for line in notes:
+        progress.note(line)
+    folder.write_environment(describe_machine)
+    device = resolve_device(plan.spec.device)
+    model = plan.model.to(device)
+    known = forget_changed(plan, folder, progress)
+    cells = prepare(plan, folder, list(plan.asks), progress)
+    cells = count_cost(plan, cells, progress)
+    model.to(dtype_of(plan.spec.precision))
+    evaluate(plan, folder, cells, device, known, progress)
+    score(plan, standing(cells), progress)
+    if plan.spec.speed:
+        time_cells(plan, standing(cells), device, progress, "speed")
+        if plan.task.shown.throughput:
+            whole = partial(plan.task.predict, plan.model)
+            time_cells(plan, standing(cells), device, progress, "whole_speed", whole)
+
+
+def standing(cells: Sequence[Cell]) -> list[Cell]:
+    """Those that have not failed."""
+    return [cell for cell in cells if cell.folder.read("failed") is None]
+
+
+def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progress) -> list[Cell]:
+    """Describe every cell in its folder, once; a FLOPs target that cannot be reached fails its cell."""
+    cells = []
+    for key in progress.steps("resolving rates", keys):
+        cell, ask = folder.cell(key), plan.asks[key]
+        cell.remove("failed")
+        about = cell.read("cell") or plan.describe(key)
+        try:
+            if about["resolved_rate"] is None:
+                about |= plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))
+            cell.write("cell", about)
+            handle = plan.handle(ask, about["resolved_rate"])
+        except Exception as error:  # also what a method's own code raises while its cost is counted
+            cell.write("cell", about)
+            cell.fail(said(error))
+            progress.failed(f"{ask.reducer} {ask.rate}", said(error))
+            continue
+        ran = cell.read("accuracy") or {"batch_size": plan.spec.batch_size}
+        cells.append(Cell(key, cell, about, handle, ran["batch_size"]))
+    return cells
+
+
+def count_cost(plan: Plan, cells: list[Cell], progress: Progress) -> list[Cell]:
+    """flops.json of every cell, in float32; cells that cannot be counted fail.
+
+    On one real image; on several where the cost depends on the image.
+    """
+    todo = [cell for cell in cells if cell.folder.read("flops") is None]
+    if not todo:
+        return cells
+    images = sample_images(plan, 1)
+    baseline = count_flops(plan.model, images=images).total
+    if any(cell.handle.planned_counts is None for cell in todo):
+        images = sample_images(plan, COUNTED_ON)
+    for cell in progress.steps("counting FLOPs", todo, name=lambda cell: cell.name):
+        try:
+            with cell.handle:
+                report = count_flops(plan.model, images=images)
+                further = plan.task.further_costs(plan.model, images, report.total, count_module)
+            cell.folder.write("flops", {**report.as_dict(), "further": further, "baseline_total": baseline})
+        except Exception as error:  # a method that breaks fails its cell, not the sweep
+            cell.folder.fail(said(error))
+            progress.failed(cell.name, said(error))
+    return standing(cells)
+
+
+def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
+    """scores.json of every cell whose outcomes are not scored yet, by one scorer for all of them."""
+    made_of, todo, by_key = {}, {}, {cell.key: cell for cell in cells}
+    version, scorable = plan.task.scoring_version(), set(plan.task.scorable())
+    for cell in cells:
+        outcomes = cell.folder.path / "samples.parquet"
+        if not outcomes.exists():
+            continue
+        made_of[cell.key] = hashlib.sha256((file_sha256(outcomes) + version).encode()).hexdigest()
+        stored = cell.folder.scores() or {"of": None, "scores": {}}
+        unknown = [name for name, score in stored["scores"].items() if score["value"] is None]
+        # what is known stays known, even where its scorer is not installed now
+        if stored["of"] != made_of[cell.key] or scorable.intersection(unknown):
+            todo[cell.key] = cell.folder.shards.outcomes()
+    with progress.scoring(len(todo)) as advance:
+        for key, summary in plan.task.summaries(todo):
+            cell = by_key[key]
+            if isinstance(summary, CellError):
+                cell.folder.fail(str(summary))
+                progress.failed(cell.name, str(summary))
+                continue
+            if summary.samples is not None:
+                cell.folder.write_scores(summary.samples)
+            scores = {name: asdict(score) for name, score in summary.scores.items()}
+            about = {"of": made_of[key], "notes": list(summary.notes), "per_sample": summary.samples is not None}
+            cell.folder.write("scores", {**about, "scores": scores})
+            advance(cell.name, 1)
+
+
+def time_cells(
+    plan: Plan,
+    cells: Sequence[Cell],
+    device: torch.device,
+    progress: Progress,
+    file: str,
+    run: Callable[[torch.Tensor], Any] | None = None,
+) -> None:
+    """`file` (JSON) of every cell that has none, in rounds that interleave them with the unreduced model.
+
+    run: what is timed, default the backbone. On a CPU, no more than `WHOLE_ON_CPU` images then.
+    """
+    todo = [cell for cell in cells if cell.folder.read(file) is None]
+    if not todo:
+        return
+    spec = plan.spec
+    names = {cell.key: cell.name for cell in todo}
+    images = timing_batch(plan)
+    if images is None:
+        return
+    if run is not None and device.type == "cpu":
+        images = images[:WHOLE_ON_CPU]
+    reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
+    what = plan.task.shown.throughput if run else "im/s of encoders" if plan.task.shown.throughput else "cells"
+    with progress.timing(what, len(todo)) as advance:
+        results = measure_speed(
+            plan.model,
+            images.to(device),
+            reducing,
+            precision=spec.precision,
+            compile=spec.compile and run is None,
+            rounds=spec.speed_rounds,
+            run=run,
+            progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),
+        )
+    for cell in todo:
+        cell.folder.write(file, results[cell.key if cell.key in reducing else BASELINE].as_dict())
+
+
+def named(what: str, names: dict[str, str]) -> str:
+    """A message of the clock's, with the names of cells in place of their keys."""
+    *before, key = what.split(" ")
+    return " ".join([*before, names.get(key, key)])

@@ -1,0 +1,112 @@
+"""What a plan will take, before it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from reports.order import method_order, rate_order
+from reports.text.wording import method_label, short_names, short_origins, training_mark, training_of
+from suite.contract.task import ReadError, evenly_spaced, views_of
+from suite.measure.timing import synchronize
+from suite.store.folder import CellFolder, RunFolder
+from suite.sweep.images import sample_images
+from suite.sweep.methods import Ask
+from suite.sweep.plan import Plan, resolve_device
+
+PROBE_BATCH, PROBED = 8, 16  # images of a forward; samples whose views are counted
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and what is left of it.
+
+    reducer: the method with its options and training.
+    state: 'to do', 'partly done', 'to score' (all predicted, no scores yet), 'done' or 'failed'.
+    images: how many are not predicted yet.
+    """
+
+    reducer: str
+    rate: str
+    state: str
+    images: int
+
+
+def estimate(plan: Plan) -> tuple[list[Row], float]:
+    """The cells, and the seconds that their forwards will take if every one costs as much as the unreduced model's."""
+    folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
+    folder.check(plan.identity, list(plan.asks))
+    missing = {record["id"] for record in folder.read_missing()}
+    ids = [sample.id for sample in plan.task.samples]
+    batches = [[id for id in ids[i : i + size] if id not in missing] for i in range(0, len(ids), size)]
+    rows, labels = [], method_labels(plan.asks)
+    for key in sorted(plan.asks, key=lambda key: _order(plan.asks[key])):
+        ask = plan.asks[key]
+        cell = folder.cell(key)
+        left = sum(len(batches[number]) for number in cell.shards.missing(batches))
+        rows.append(Row(labels[key], ask.rate, state_of(cell, left, len(ids)), left))
+    return rows, sum(row.images for row in rows) * seconds_per_image(plan)
+
+
+def method_labels(asks: Mapping[str, Ask]) -> dict[str, str]:
+    """Key -> what the cell's method is called in every table; no two methods are called alike."""
+    origins = short_origins(_source(ask) for ask in asks.values())
+    names = short_names(ask.reducer for ask in asks.values())
+    return {
+        key: method_label(names[ask.reducer], _options(ask), training_mark(_training(ask, origins)))
+        for key, ask in asks.items()
+    }
+
+
+def _training(ask: Ask, origins: Mapping[str | None, str]) -> str:
+    made = ask.make()
+    return training_of(None if made.trained else made.learned, _source(ask), origins)
+
+
+def _order(ask: Ask) -> tuple[object, ...]:
+    trained = f"trained: {_source(ask)}" if ask.weights else ""
+    return *method_order(ask.reducer, _options(ask), trained), *rate_order(ask.rate)
+
+
+def _options(ask: Ask) -> str:
+    return json.dumps(ask.options, sort_keys=True) if ask.options else ""
+
+
+def _source(ask: Ask) -> str | None:
+    return ask.weights[0] if ask.weights else None
+
+
+def state_of(cell: CellFolder, left: int, images: int) -> str:
+    if cell.read("failed"):
+        return "failed"
+    if left:
+        return "to do" if left == images else "partly done"
+    return "to score" if cell.scores() is None else "done"
+
+
+def seconds_per_image(plan: Plan) -> float:
+    """Measured on the unreduced model, the second of two forwards; of all views of an image, as one sample has them."""
+    device = resolve_device(plan.spec.device)
+    model = plan.model.to(device)
+    images = sample_images(plan, 1).to(device).expand(PROBE_BATCH, -1, -1, -1)
+    with torch.inference_mode():
+        for _ in range(2):
+            start = time.perf_counter()
+            plan.task.predict(model, images)
+            synchronize(device)
+    return (time.perf_counter() - start) / PROBE_BATCH * views_per_sample(plan)
+
+
+def views_per_sample(plan: Plan) -> float:
+    """The mean over a few samples that can be read."""
+    preprocessing, views = plan.task.preprocessing(plan.model, plan.spec.image_size), []
+    for sample in evenly_spaced(plan.task.samples, PROBED):
+        with suppress(ReadError):
+            views.append(len(views_of(plan.task.load(sample, preprocessing))))
+    return fmean(views) if views else 1.0

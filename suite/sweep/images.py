@@ -1,0 +1,59 @@
+"""The images of a plan, decoded and preprocessed: batch by batch for evaluation, a few for counting and timing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from suite.contract.task import Batch, Reader, ReadError, Sample, collate, views_of
+from suite.errors import RequestError
+from suite.sweep.plan import Plan
+
+
+def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+    """The decoded batches, in order, read ahead by worker processes."""
+    samples = [sample for batch in batches for sample in batch]
+    starts, groups = 0, []
+    for batch in batches:
+        groups.append(list(range(starts, starts + len(batch))))
+        starts += len(batch)
+    reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
+    workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
+    loader = DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=min(workers, len(groups)))
+    yield from zip(numbers, loader, strict=True)
+
+
+def sample_images(plan: Plan, count: int) -> Tensor:
+    """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
+    samples, errors = plan.task.samples, []
+    spaced = samples[:: max(1, len(samples) // count)][:count]
+    others = (sample for sample in samples if sample not in spaced)
+    images = list(islice(readable(plan, chain(spaced, others), errors), len(spaced)))
+    if not images:
+        raise RequestError(f"no image can be read; the last one: {errors[-1]}")
+    return torch.stack(images)
+
+
+def timing_batch(plan: Plan) -> Tensor | None:
+    """(batch_size, 3, H, W) real images, repeated in turn where the data hold fewer; None if none can be read."""
+    size = plan.spec.batch_size
+    images = list(islice(readable(plan, plan.task.samples, []), size))
+    return torch.stack([images[i % len(images)] for i in range(size)]) if images else None
+
+
+def readable(plan: Plan, samples: Iterable[Sample], errors: list[ReadError]) -> Iterator[Tensor]:
+    """Preprocessed images (3, H, W) of what can be read; the rest goes to `errors`, for the evaluation records it.
+
+    Of a sample of several views, the first.
+    """
+    preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
+    for sample in samples:
+        try:
+            yield views_of(plan.task.load(sample, preprocessing))[0]
+        except ReadError as error:
+            errors.append(error)

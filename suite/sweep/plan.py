@@ -1,0 +1,233 @@
+"""From a spec to cells: names, wildcards, rates and FLOPs targets resolved before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suite.attachment.handle import Handle, attach, check_class_token
+from suite.attachment.reducer_weights import about
+from suite.backbones import backbone_of, family_of
+from suite.contract.task import Task, spread
+from suite.errors import RequestError, unknown
+from suite.measure.flops_target import Search
+from suite.models.load import WeightsInfo, load_model, sources_of
+from suite.models.shipped import weights_path
+from suite.rates.schedule import parse_rate
+from suite.reducers import reducer_class
+from suite.reducers.base import Reducer
+from suite.store.folder import RunFolder
+from suite.store.repair import set_aside_damaged
+from suite.store.sources import digest_sources
+from suite.sweep.methods import Ask, expand
+from suite.sweep.spec import RunSpec
+from tasks import task_class
+
+VERSIONS = ("torch", "timm")
+RUNNING = "suite.sweep.engine"  # what runs a cell; by name, as it stands above this module
+
+
+@dataclass
+class Plan:
+    """What a spec comes to. `skipped`: pairs that were left out, and why; `notes`: what the task says."""
+
+    spec: RunSpec
+    task: Task
+    model: nn.Module
+    weights: WeightsInfo
+    identity: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    asks: dict[str, Ask] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    searches: dict[str, Search] = field(default_factory=dict)
+
+    def describe(self, key: str) -> dict[str, Any]:
+        """The content of the cell's cell.json before its rate is resolved."""
+        ask, spec, layout = self.asks[key], self.spec, family_of(self.backbone).layout(self.backbone)
+        made = ask.make()
+        return {
+            "key": key,
+            "task": spec.task,
+            "model": spec.model,
+            "weights": self.weights.source,
+            "weights_kind": self.weights.kind,
+            "reducer": ask.reducer,
+            "options": ask.options,
+            "learned": made.learned if ask.weights or not made.trained else None,
+            "reducer_weights": dict(zip(("source", "sha256"), ask.weights)) if ask.weights else None,
+            "formulation": made.formulation,
+            "restore": getattr(self.model, "restore", None),
+            "rate": ask.rate,
+            "resolved_rate": None,
+            "solved_reduction": None,
+            "neighbours": [],
+            "precision": spec.precision,
+            "batch_size": spec.batch_size,
+            "image_size": spec.image_size,
+            "depth": layout.depth,
+            "tokens_in": layout.tokens,
+            "planned_counts": None,
+        }
+
+    def resolve(self, key: str, images: Callable[[], Tensor]) -> dict[str, Any]:
+        """What cell.json says once the rate is resolved. RequestError if a FLOPs target cannot be reached.
+
+        `images` gives (B, 3, H, W) preprocessed samples, for methods whose cost depends on the image.
+        """
+        ask = self.asks[key]
+        found: dict[str, Any] = {"resolved_rate": ask.rate}
+        if ask.rate.startswith("flops"):
+            solved = self.search(ask, images).solve(parse_rate(ask.rate).values[0])
+            found = {
+                "resolved_rate": solved.rate,
+                "solved_reduction": solved.reduction,
+                "neighbours": [list(pair) for pair in solved.neighbours],
+            }
+        return {**found, "planned_counts": self.handle(ask, found["resolved_rate"]).planned_counts}
+
+    def search(self, ask: Ask, images: Callable[[], Tensor]) -> Search:
+        """One search serves all FLOPs targets of a method, and counts no rate twice."""
+        method = json.dumps([ask.reducer, ask.options, ask.weights], sort_keys=True)
+        if method not in self.searches:
+            made = ask.make()
+            self.searches[method] = Search(self.model, made, images() if made.input_dependent else None)
+        return self.searches[method]
+
+    def handle(self, ask: Ask, rate: str) -> Handle:
+        """A detached handle of the plan's model."""
+        weights = ask.weights[0] if ask.weights else None
+        handle = attach(self.model, ask.make(), rate or None, weights=weights)
+        handle.detach()
+        return handle
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What reducers are attached to: the model itself, or its encoder."""
+        return backbone_of(self.model)
+
+    def open_folder(self) -> tuple[RunFolder, list[str]]:
+        """The run's folder, made or continued, with its manifest, and what was wrong with it and is set aside.
+
+        RequestError if it holds another run.
+        """
+        folder, samples = RunFolder(self.spec.out), self.task.samples
+        slots = {key: ask.slot for key, ask in self.asks.items()}
+        notes = folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots, self.task.shown)
+        notes += set_aside_damaged(folder, list(self.asks), self.task.outcomes)
+        notes += folder.write_manifest([s.id for s in samples], [s.label for s in samples])
+        return folder, notes
+
+
+def make_plan(spec: RunSpec) -> Plan:
+    """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
+    asks, skipped = expand(spec)
+    task = make_task(spec)
+    model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
+    task.check_model(model)
+    task.configure(model)
+    backbone = backbone_of(model)
+    family = family_of(backbone)
+    identity = {
+        "task": spec.task,
+        "task_options": spec.task_options,
+        "protocol": task.protocol(),
+        "data": str(Path(spec.data).resolve()) if spec.data else None,
+        "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.samples])[:12]})",
+        "model": spec.model,
+        "weights": weights.sha256,
+        "image_size": spec.image_size,
+        "precision": spec.precision,
+        "batch_size": spec.batch_size,
+        "device": resolve_device(spec.device).type,
+        "compile": spec.compile,
+        **{name: version(name) for name in VERSIONS},
+    }
+    shared = digest_sources([RUNNING, type(task).__module__, *sources_of(spec.model, model)])
+    plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
+    for ask in asks:
+        check_base(ask, spec, weights)
+        try:  # what the model cannot do is a bad request, said before the run
+            if ask.rate.startswith("flops"):
+                made = ask.make()
+                check_class_token(made, family.layout(backbone))
+                if ask.weights:  # a file that does not fit is refused before the run
+                    search = Search(model, made)
+                    plan.handle(ask, search.rate(search.strongest()))
+            else:
+                plan.handle(ask, ask.rate)
+        except RequestError as error:
+            if ask.named:
+                raise
+            plan.skipped.append(str(error))
+            continue
+        except Exception as error:  # whatever the method's own code raises is reported against it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise RequestError(f"reducer {ask.reducer!r} cannot be planned at {ask.rate}: {reason}") from error
+        learned = [ask.weights[1]] if ask.weights else []
+        key = digest([identity, ask.slot, *learned, shared, source_of(ask.reducer)])[:16]
+        plan.asks[key] = ask
+    if len(plan.asks) == 1 and len(asks) > 1:
+        raise RequestError(plan.skipped[-1])
+    return plan
+
+
+def check_base(ask: Ask, spec: RunSpec, weights: WeightsInfo) -> None:
+    """RequestError for what was trained with another model, or brings tensors of one with other weights."""
+    if not ask.weights:
+        return
+    of = about(weights_path(ask.weights[0]))
+    if of.get("model", spec.model) != spec.model:
+        raise RequestError(
+            f"weights {ask.weights[0]!r} of {ask.reducer!r} were trained with model {of['model']!r}, not {spec.model!r}"
+        )
+    if of.get("recipe", {}).get("backbone") and of["weights_sha256"] != weights.sha256:
+        raise RequestError(
+            f"weights {ask.weights[0]!r} of {ask.reducer!r} bring parts of the backbone, trained from {of['weights']}; "
+            f"here it has {weights.source}: give that checkpoint, or train again"
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda', 'cuda:1', ... RequestError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RequestError(f"device {name!r} cannot be used here; use cpu, cuda or auto") from error
+    return device
+
+
+def make_task(spec: RunSpec) -> Task:
+    """The spec's task on the spec's data. RequestError for unknown options and unusable data."""
+    cls = task_class(spec.task)
+    known = set(inspect.signature(cls).parameters) - {"data", "limit"}
+    for option in spec.task_options:
+        if option not in known:
+            raise unknown(f"option of task {spec.task!r}:", option, known or {"none"})
+    task = cls(spec.data, spec.limit, **spec.task_options)
+    if spec.leading is not None:
+        task.samples = spread(task.samples)[: spec.leading]
+    return task
+
+
+def source_of(reducer: str) -> str:
+    """Hash of the code that decides a method's numbers beside what all methods of a run share.
+
+    A method that has changed since is another cell.
+    """
+    return digest_sources({cls.__module__ for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)})
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,294 @@
+"""The tokens that travel through a backbone, and the algebra that all reducers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from suite.errors import RequestError
+from suite.tokens.grouping import Matching, flat_index, full_precision, group_mean, group_sum, rank, take
+from suite.tokens.history import Step
+
+__all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
+
+SMALLEST_SIZE = 1e-20  # soft merging lets sizes fall to exactly 0, whose logarithm has no gradient
+
+
+def floored_log(values: Tensor) -> Tensor:
+    """Logarithm of values >= 0, those below `SMALLEST_SIZE` taken as that; the gradient passes as if they had not been
+    raised (its value is the floor's), so that what has come down to 0 still learns."""
+    return (values + (values.clamp(min=SMALLEST_SIZE) - values).detach()).log()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The state between two blocks.
+
+    x: (B, N, C) features, prefix tokens (class, distillation, register) first.
+    num_prefix: how many prefix tokens there are; no operation removes or merges them.
+    origin: N0, the number of tokens that entered the first block.
+    size: (B, N) float32 (float64 in a float64 model), original tokens that each token stands for; None while all are 1.
+    valid: (B, N) bool, False where a place is padding that nobody attends to; None while there is none.
+    active: tokens, from the first, that soft merging still matches; None unless tokens are merged softly.
+    policy: (B, N) float32 at least, 0 where a token was pruned but stays to be learned from, 1 elsewhere; its gradient
+        says what a token is worth. None unless tokens are pruned softly.
+    flows: with 'at_end', what undoes each soft merge, in order: features (B, N, C) after it to those before it.
+    restoring: 'at_end' where all tokens are to be given back after the last block, 'per_block' after every block.
+    residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
+    """
+
+    x: Tensor
+    num_prefix: int
+    origin: int
+    size: Tensor | None = None
+    steps: tuple[Step, ...] = ()
+    valid: Tensor | None = None
+    active: int | None = None
+    policy: Tensor | None = None
+    flows: tuple[Callable[[Tensor], Tensor], ...] = ()
+    restoring: str | None = None
+    residual: Tensor | None = None
+
+    @classmethod
+    def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None) -> Tokens:
+        return cls(x, num_prefix, origin=x.shape[1], restoring=restoring)
+
+    @property
+    def count(self) -> int:
+        """N, prefix tokens and padding included."""
+        return int(self.x.shape[1])  # a tracer hands out sizes as tensors
+
+    @property
+    def num_patches(self) -> int:
+        return self.x.shape[1] - self.num_prefix
+
+    @property
+    def sizes(self) -> Tensor:
+        """(B, N) float32 at least, ones where no merge has happened yet."""
+        if self.size is not None:
+            return self.size
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        return torch.ones(self.x.shape[:2], device=self.x.device, dtype=dtype)
+
+    @property
+    def counts(self) -> Tensor:
+        """(B,) int64: tokens of each sample, padding left out."""
+        if self.valid is not None:
+            return self.valid.sum(1)
+        return torch.full((self.x.shape[0],), self.count, device=self.x.device)
+
+    @property
+    def soft(self) -> bool:
+        """Tokens were merged or pruned softly (training): all are there still, and nobody owns anything."""
+        return self.active is not None or self.policy is not None
+
+    @property
+    def presence(self) -> Tensor | None:
+        """(B, N) 1 for what takes part, 0 for padding and what was pruned softly; None while all tokens take part."""
+        return self.policy if self.valid is None else self.valid.to(self.sizes.dtype)
+
+    @property
+    def owner(self) -> Tensor | None:
+        """(B, N0) int64: the token that each original token ended in, -1 = dropped; None after soft steps."""
+        if self.soft:
+            return None
+        owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
+        for step in self.steps:
+            moved = step.index_map().gather(1, owner.clamp(min=0))
+            owner = torch.where(owner < 0, owner, moved)
+        return owner
+
+    @property
+    def log_size(self) -> Tensor | None:
+        """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1.
+
+        Sizes below `SMALLEST_SIZE` count as that; after soft merging tokens that were merged away completely still
+        learn (`floored_log`).
+        """
+        if self.size is None:
+            return None
+        log = floored_log(self.size) if self.soft else self.size.clamp(min=SMALLEST_SIZE).log()
+        return log.to(self.x.dtype)[:, None, None]
+
+    @property
+    def log_policy(self) -> Tensor | None:
+        """(B, 1, N, N) additive bias in x's dtype that keeps attention off pruned tokens, save a token's own.
+
+        softmax(a + log p) is exp(a) p / sum(exp(a) p), DynamicViT's attention under a policy (Rao et al., 2021) in
+        value and gradient. The authors add 1e-6 to the sum and as much, spread over all tokens, above the fraction
+        line, so that it is never 0/0. No bias can do that, and a token that always sees itself needs no such guard: it
+        is left out. What it changes in a share is at most 1e-6 / sum(exp(a - max a) p).
+        """
+        if self.policy is None:
+            return None
+        itself = torch.eye(self.count, dtype=torch.bool, device=self.x.device)
+        log = floored_log(self.policy).to(self.x.dtype)[:, None, None]
+        return log.expand(-1, -1, self.count, -1).masked_fill(itself, 0)
+
+    def attention_bias(self, proportional: bool) -> Tensor | None:
+        """What is added to attention logits: log size if `proportional`, -inf on padding; None where there is nothing.
+
+        (B, 1, 1, N); after soft pruning (B, 1, N, N), with `log_policy`.
+        """
+        bias = self.log_size if proportional else None
+        if self.policy is not None:
+            bias = self.log_policy if bias is None else bias + self.log_policy
+        if self.valid is None:
+            return bias
+        closed = torch.zeros_like(self.valid, dtype=self.x.dtype).masked_fill(~self.valid, -torch.inf)[:, None, None]
+        return closed if bias is None else bias + closed
+
+    def with_features(self, x: Tensor) -> Tokens:
+        return replace(self, x=x)
+
+    def add(self, branch: Tensor) -> Tokens:
+        """What a block's attention or MLP (B, N, C) adds to the residual stream; also to that of every original token.
+
+        A token that was dropped without an owner gets nothing.
+        """
+        if self.residual is None:
+            return self.with_features(self.x + branch)
+        return replace(self, x=self.x + branch, residual=self.residual + self.spread(branch))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(B, N, ...) values of tokens -> (B, N0, ...) those of their owners, 0 for tokens without one."""
+        owner = self.owner
+        spread = take(values, owner.clamp(min=0))
+        return spread.masked_fill((owner < 0).view(*owner.shape, *[1] * (values.dim() - 2)), 0)
+
+    def give_back(self) -> Tokens:
+        """All original tokens, with what their owners' branches added to them, as if nothing had been taken out.
+
+        Raises ValueError after soft pruning, RequestError after soft merging.
+        """
+        if self.policy is not None:
+            raise ValueError("tokens were pruned softly (training); they cannot be restored")
+        if self.active is not None:
+            raise RequestError("tokens were merged softly (training); use restore=before_decoder, not per_block")
+        x = self.x if self.residual is None else self.residual
+        return Tokens.start(x, self.num_prefix, self.restoring)
+
+    def _after(
+        self, step: Step, x: Tensor, size: Tensor | None, lost: int | None = 0, **changes: Tensor | None
+    ) -> Tokens:
+        """The tokens after a step that drops `lost` of a sample (None: unknown); what giving back needs is kept."""
+        if self.restoring == "at_end" and lost != 0:
+            step = step.freezing(self.x, lost)
+        residual = self.x if self.restoring == "per_block" and self.residual is None else self.residual
+        return replace(self, x=x, size=size, steps=(*self.steps, step), residual=residual, **changes)
+
+    def keep(self, index: Tensor, fused: Tensor | None = None, valid: Tensor | None = None) -> Tokens:
+        """Keep the prefix tokens and `index` (B, K: positions, in their new order), drop the others.
+
+        `fused` (B, 1, C) is appended as a last token that stands for all that is dropped and owns it. `valid` (B, K)
+        bool marks with False what only pads a sample to K tokens; its position may be any.
+        """
+        prefix = torch.arange(self.num_prefix, device=index.device).expand(index.shape[0], -1)
+        kept = torch.cat([prefix, index], dim=1)
+        x = take(self.x, kept)
+        size = None if self.size is None else take(self.size, kept)
+        rest = -1
+        if fused is not None:
+            rest = kept.shape[1]
+            x = torch.cat([x, fused.to(x.dtype)], dim=1)
+            survived = take(self.sizes, kept)
+            gone = self.sizes.sum(1, keepdim=True) - survived.sum(1, keepdim=True)
+            size = torch.cat([survived, gone], dim=1)
+        if valid is not None:
+            valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
+            size = take(self.sizes, kept) * valid
+            kept = kept.masked_fill(~valid, self.count)
+        lost = 0 if fused is not None else self.count - kept.shape[1] if valid is None else None
+        return self._after(Step(self.count, kept, rest=rest), x, size, lost, valid=valid)
+
+    def merge(
+        self, matching: Matching, weight: Tensor | None = None, mass: Tensor | None = None, x: Tensor | None = None
+    ) -> Tokens:
+        """Make one token of every group, by default ToMe's average: x' = sum(s x) / sum(s), s' = sum(s) (section 3).
+
+        weight: (B, N) what features are averaged by; default the sizes. mass: (B, N) what adds up to the new sizes;
+        default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A token alone in its
+        group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
+        """
+        if matching.source.shape[1] == 0:
+            return self
+        if x is None:
+            x = group_mean(self.x, matching, self.sizes if weight is None else weight)
+        size = group_sum(self.sizes if mass is None else mass, matching)
+        lost = self.count - matching.kept.shape[1] - matching.source.shape[1]
+        return self._after(Step(self.count, matching.kept, matching.source, matching.target), x, size, lost)
+
+    def assign(self, x: Tensor, target: Tensor) -> Tokens:
+        """Replace all patch tokens by new ones.
+
+        x: (B, M, C) the new patch tokens. target: (B, N - num_prefix) in [0, M), which of them every patch token
+        counts as part of; methods that mix all tokens into all name the one that takes the largest share.
+        """
+        prefix, batch = self.num_prefix, x.shape[0]
+        fixed = torch.arange(prefix, device=target.device).expand(batch, -1)
+        assigned = torch.cat([fixed, prefix + target], dim=1)
+        x = torch.cat([self.x[:, :prefix], x.to(self.x.dtype)], dim=1)
+        size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
+        return self._after(Step(self.count, fixed, assigned=assigned), x, size)
+
+    def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
+        """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.
+
+        flow: what gives features (B, N, C) of these tokens back to those before; without it they are not restored.
+        """
+        flows = (*self.flows, flow) if flow is not None and self.restoring == "at_end" else self.flows
+        return replace(self, x=x, size=size, active=active, flows=flows)
+
+    def mask(self, policy: Tensor, x: Tensor | None = None, size: Tensor | None = None) -> Tokens:
+        """As many tokens as before, of which those with a `policy` (B, N) of 0 are pruned softly; nobody owns anything.
+
+        x, size: features and sizes from here on; default what they are.
+        """
+        return replace(self, policy=policy, x=self.x if x is None else x, size=self.size if size is None else size)
+
+    def expand(self, x: Tensor | None = None) -> Tensor:
+        """Give every original token the features (B, N0, C) of the token that owns it.
+
+        After soft merging: the mixture of those that it flowed into, by its shares in them, which sum to 1. Raises
+        ValueError where a token was dropped and nobody owns it, after soft merging unless tokens were started with
+        restoring='at_end', and after soft pruning.
+        """
+        x, owner = self.x if x is None else x, self.owner
+        if self.policy is not None:
+            raise ValueError("tokens were pruned softly (training); they cannot be restored")
+        if owner is None and not self.flows:
+            raise ValueError("tokens were merged softly (training) and not started with restoring='at_end'")
+        if owner is None:
+            for flow in reversed(self.flows):
+                x = flow(x)
+            return x
+        if bool((owner < 0).any()):
+            raise ValueError("some tokens were dropped without an owner; they cannot be restored")
+        return take(x, owner)
+
+    def restorable(self) -> tuple[Tensor, Tensor]:
+        """What every original token is given back from: rows (B, R, C) and, for each, its row (B, N0).
+
+        Rows are the tokens themselves and, after them, what each token without an owner was when it was dropped: it
+        keeps the value that it had then. Raises ValueError unless tokens were started with restoring='at_end', and
+        after soft steps.
+        """
+        if self.restoring != "at_end" or self.soft:
+            raise ValueError("tokens were not started to be restored, or were merged or pruned softly (training)")
+        rows, first = [self.x], self.count
+        place = owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
+        for step in self.steps:
+            moved = step.index_map().gather(1, owner.clamp(min=0))
+            moved = torch.where(owner < 0, owner, moved)
+            if step.frozen is not None:
+                order = torch.arange(first, first + step.gone.shape[1], device=owner.device).expand_as(step.gone)
+                row_of = owner.new_zeros(owner.shape[0], step.count).scatter_(1, step.gone, order)
+                dropped = (owner >= 0) & (moved < 0)
+                place = torch.where(dropped, row_of.gather(1, owner.clamp(min=0)), place)
+                rows.append(step.frozen)
+                first += step.gone.shape[1]
+            owner = moved
+        return torch.cat(rows, dim=1) if len(rows) > 1 else self.x, torch.where(owner < 0, place, owner)

@@ -1,0 +1,258 @@
+"""Trains the embedded captioner: `python -m suite.train.embedded.captioner --out FOLDER --cache FOLDER`.
+
+The image encoder starts from the embedded classifier. First the text decoder alone learns from the encoder's output,
+then all is trained together, the encoder at a lower rate. All captions of a scene are learned in one pass: they follow
+each other behind the image's tokens, and none sees another. An auxiliary head, thrown away afterwards, makes patch
+tokens know what they show, its place and size, and its role in the captions: the main object, the neighbour named with
+it, another one, or background and of which pattern. The classifier has learned to overlook patterns, and words alone
+are slow to teach them. On cores shared with other programs set OMP_WAIT_POLICY=passive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocoevalcap.cider.cider import Cider
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+from transformers import GitForCausalLM, PreTrainedTokenizerFast
+
+from suite.backbones.git import next_word_logits
+from suite.models.load import load_model
+from suite.models.scenes_git import build_scenes_git, build_word_tokenizer, preprocessor_config
+from suite.train.caption_batches import BACKGROUND, ROLES, CaptionBatch, CaptionData, batch_of, caption_data, vocabulary
+from suite.train.scene_batches import normalise
+from suite.train.warm_start import warm_start
+from tasks.scenes.classes import NUM_CLASSES, VERSION
+from tasks.scenes.drawing import PATTERNS
+
+# A caption that is generated word by word follows the likeliest wording. That is to be the second one: it names six
+# facts, and of the five it agrees most with the others (CIDEr of true captions: 4.6, of the others 3.9 to 4.2).
+WORDING_WEIGHTS = (1.0, 3.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned, with the classifier's weights."""
+
+    scenes: int = 30_000
+    frozen_steps: int = 100
+    joint_steps: int = 1_200
+    batch_size: int = 64
+    lr: float = 1.5e-3
+    encoder_lr: float = 8.0e-4
+    patch_weight: float = 0.5
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.frozen_steps + self.joint_steps
+
+
+class PatchTaught(nn.Module):
+    """The captioner plus the auxiliary head on its patch tokens: class, role in the captions, pattern, geometry."""
+
+    def __init__(self, git: GitForCausalLM) -> None:
+        super().__init__()
+        self.git = git
+        self.outputs = [NUM_CLASSES + 1, ROLES, len(PATTERNS), 3]
+        self.patch_head = nn.Linear(git.config.vision_config.hidden_size, sum(self.outputs))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to what the decoder is given, (B, N, C)."""
+        return self.git.git.image_encoder(images).last_hidden_state
+
+    def forward(self, features: Tensor, words: Tensor) -> tuple[Tensor, ...]:
+        """Logits of next words (B, T, V), patch classes (B, P, K + 1), roles and patterns; geometry (B, P, 3)."""
+        parts = self.patch_head(features[:, 1:]).split(self.outputs, dim=-1)
+        return next_word_logits(self.git, features, words), *parts
+
+
+def word_loss(logits: Tensor, words: Tensor, git: GitForCausalLM) -> Tensor:
+    """Weighted mean cross-entropy of each caption's words and of the [EOS] that ends it."""
+    wording = ((words == git.config.bos_token_id).cumsum(1) - 1)[:, :-1]
+    last = (words == git.config.eos_token_id) | (words == git.config.pad_token_id)
+    weights = torch.tensor(WORDING_WEIGHTS)[wording] * ~last[:, :-1]
+    losses = cross_entropy(logits[:, :-1].transpose(1, 2), words[:, 1:], reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def patch_loss(classes: Tensor, roles: Tensor, patterns: Tensor, places: Tensor, batch: CaptionBatch) -> Tensor:
+    """Objects and background weigh by themselves, not by their number: most patches are background."""
+    seen = batch.roles != BACKGROUND
+    loss = 2 * smooth_l1_loss(places[seen], batch.geometry[seen])
+    loss = loss + cross_entropy(patterns[~seen], batch.patterns[~seen])
+    for logits, targets in ((classes, batch.patches), (roles, batch.roles)):
+        loss = loss + cross_entropy(logits[seen], targets[seen]) + 0.3 * cross_entropy(logits[~seen], targets[~seen])
+    return loss
+
+
+def learning_rates(step: int, recipe: Recipe) -> tuple[float, float]:
+    """Of the encoder and of the rest. Frozen: warm-up over 100 steps. Joint: warm-up again, cosine decay to 1 %."""
+    if step < recipe.frozen_steps:
+        return 0.0, recipe.lr * min(1.0, (step + 1) / 100)
+    step -= recipe.frozen_steps
+    factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(1, recipe.joint_steps)))
+    return recipe.encoder_lr * factor * min(1.0, (step + 1) / 100), recipe.lr * factor
+
+
+def optimiser_of(model: PatchTaught, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW in four groups: encoder and the rest, decayed and not (biases, norms, embeddings)."""
+    groups = [{"params": [], "weight_decay": decay} for _ in range(2) for decay in (recipe.weight_decay, 0.0)]
+    for name, parameter in model.named_parameters():
+        kept = parameter.ndim < 2 or "embeddings" in name
+        groups[2 * ("image_encoder" not in name) + kept]["params"].append(parameter)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+
+
+def train_step(model: PatchTaught, optimiser, data: CaptionData, step: int, recipe: Recipe) -> np.ndarray:
+    """One update. Returns the losses of words and of patches."""
+    # Seeded by the step, so that a resumed run sees the batches that the uninterrupted one would have seen.
+    rng = np.random.default_rng([recipe.seed + 2, step])
+    rows = np.sort(rng.choice(len(data), recipe.batch_size, replace=False))  # a memory map is read in order
+    batch = batch_of(data, rows, rng.random(len(rows)) < 0.5)
+    rates = learning_rates(step, recipe)
+    for number, group in enumerate(optimiser.param_groups):
+        group["lr"] = rates[number // 2]
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(step >= recipe.frozen_steps):
+            features = model.encode(batch.images)
+        logits, *parts = (part.float() for part in model(features, batch.words))
+    words, patches = word_loss(logits, batch.words, model.git), patch_loss(*parts, batch)
+    optimiser.zero_grad()
+    (words + recipe.patch_weight * patches).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return np.array([words.item(), patches.item()])
+
+
+def as_shipped(git: GitForCausalLM) -> GitForCausalLM:
+    """A copy in eval mode with the weights rounded to float16, and not compiled: captions come in many lengths."""
+    copy = build_scenes_git(git.config.vocab_size)
+    copy.load_state_dict({name: value.half() for name, value in git.state_dict().items()})
+    return copy.eval()
+
+
+@torch.no_grad()
+def quality(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, data: CaptionData, count: int) -> dict[str, float]:
+    """Of greedy captions: share that is word for word one of the scene's references; CIDEr; CIDEr of other scenes'."""
+    git = as_shipped(git)
+    said = []
+    for start in range(0, count, 100):
+        images = normalise(data.images[start : min(start + 100, count)])
+        ids = git.generate(pixel_values=images, max_new_tokens=24, do_sample=False)
+        said += tokenizer.batch_decode(ids, skip_special_tokens=True)
+    references = {i: [text.decode() for text in data.captions[i, 0]] for i in range(count)}
+    right = sum(text in references[i] for i, text in enumerate(said)) / count
+    cider, _ = Cider().compute_score(references, {i: [text] for i, text in enumerate(said)})
+    chance, _ = Cider().compute_score(references, {i: [said[i - 1]] for i in references})
+    return {"right": right, "cider": float(cider), "cider_of_shuffled": float(chance)}
+
+
+def write_texts(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Configuration, words and preparation of images, as every release of transformers since 4.45 reads them.
+
+    Not by `save_pretrained`: what releases since 5.0 write for a tokenizer, those before cannot read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    specials = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    shared = {"model_max_length": tokenizer.model_max_length, "clean_up_tokenization_spaces": False}
+    texts = {
+        # The file has float16, the model runs in float32.
+        "config.json": {**git.config.to_diff_dict(), "architectures": ["GitForCausalLM"], "dtype": "float32"},
+        "preprocessor_config.json": preprocessor_config(),
+        "special_tokens_map.json": specials,
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **specials, **shared},
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def snapshot(git: GitForCausalLM, tokenizer, folder: Path, recipe: Recipe, step: int, **measured: dict) -> None:
+    """A folder that transformers loads; its float16 weights carry the facts of the training as metadata."""
+    write_texts(git, tokenizer, folder)
+    facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "total_steps": recipe.steps}
+    facts = {key: json.dumps(value) for key, value in {**facts, **measured}.items()}
+    tensors = {name: value.detach().half().contiguous() for name, value in git.state_dict().items()}
+    save_file(tensors, folder / "model.partial", {"format": "pt", **facts})
+    (folder / "model.partial").replace(folder / "model.safetensors")
+    print(f"saved step {step}: {measured}", flush=True)
+
+
+def prepare(recipe: Recipe, data: CaptionData, words: int, compiled: bool) -> PatchTaught:
+    """A model to start from."""
+    torch.manual_seed(recipe.seed)
+    model = PatchTaught(build_scenes_git(words))
+    classifier, _ = load_model("scenes_vit", "embedded")
+    warm_start(model.git.git.image_encoder.vision_model, classifier, normalise(data.images[:256]))
+    # The backward of fused attention is the slower one on CPUs, several times.
+    model.git.set_attn_implementation("eager")
+    if compiled:
+        for layer in (*model.git.git.image_encoder.vision_model.encoder.layers, *model.git.git.encoder.layer):
+            layer.compile(dynamic=False)
+    return model
+
+
+def train(
+    recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool, held_out: int = 1000
+) -> None:
+    """Train, resuming from `<cache>/captioner.pt` if there is one; snapshots to `out` every `every` steps.
+
+    `held_out`: scenes of 'val' and of 'test' that the result is measured on.
+    """
+    tokenizer = build_word_tokenizer(vocabulary())
+    data = caption_data("train", recipe.scenes, cache, workers, tokenizer)
+    val, test = (caption_data(split, held_out, cache, workers, tokenizer) for split in ("val", "test"))
+    model = prepare(recipe, data, len(tokenizer), compiled)
+    optimiser, checkpoint, first = optimiser_of(model, recipe), cache / "captioner.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    started, running = time.time(), None
+    for step in range(first + 1, recipe.steps + 1):
+        now = train_step(model, optimiser, data, step - 1, recipe)
+        running = now if running is None else 0.98 * running + 0.02 * now
+        if step % 50 == 0:
+            pace = (time.time() - started) / (step - first)
+            losses = "words {:.3f}  patches {:.3f}".format(*running)
+            print(f"step {step}/{recipe.steps}  {losses}  {pace:.3f} s", flush=True)
+        if step % every == 0 or step == recipe.steps:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            torch.save(state, checkpoint.with_suffix(".partial"))
+            checkpoint.with_suffix(".partial").replace(checkpoint)
+            found = quality(model.git, tokenizer, val, min(200, held_out))
+            snapshot(model.git, tokenizer, out, recipe, step, val=found)
+    found = {split: quality(model.git, tokenizer, part, held_out) for split, part in (("val", val), ("test", test))}
+    snapshot(model.git, tokenizer, out, recipe, max(first, recipe.steps), **found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, as transformers reads it")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for drawn scenes and the checkpoint")
+    parser.add_argument("--every", type=int, default=250, help="steps between snapshots")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="compile the layers (needs a C++ compiler)")
+    for name, value in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    train(recipe, args.out, args.cache, args.every, args.threads, args.compile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Trains the embedded scenes classifier: `python -m suite.train.embedded.classifier --out FILE --cache FOLDER`.
+
+Recipe: AdamW, gradient clipping, mirrored scenes as augmentation. The model is trained first on windows of 7 x 7
+patches near the main object (50 tokens instead of 197: five times as many images a second, and enough to learn what
+shapes look like), then on whole scenes. An auxiliary head, thrown away afterwards, gives every patch token its own
+targets (token labelling, Jiang et al. 2021, arXiv:2104.10858): the class of the object seen in the patch, whether it is
+the main object, where its centre is and how large it is. Their dense gradient is what makes so small a transformer
+learn within an hour on two cores. On cores shared with other programs set OMP_WAIT_POLICY=passive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+
+from suite.models.scenes_vit import build_scenes_vit
+from suite.train.scene_batches import GRID, batch_of, drawn, normalise
+from tasks.scenes.classes import NUM_CLASSES, VERSION
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned."""
+
+    scenes: int = 30_000
+    window_steps: int = 1_500
+    window_batch_size: int = 128
+    window_lr: float = 2.0e-3
+    full_steps: int = 2_600
+    full_batch_size: int = 64
+    full_lr: float = 1.0e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.window_steps + self.full_steps
+
+
+def initialise(vit: nn.Module) -> None:
+    """Start where a narrow transformer learns fast; timm's defaults are made for widths near 768.
+
+    Linear layers: Xavier, with the two that write to the residual stream divided by sqrt(2 * depth). Position
+    embeddings: two-dimensional sines and cosines. Keys equal queries at the start, so that a token first attends to
+    tokens that are near and alike (after mimetic initialisation, Trockman & Kolter 2023, arXiv:2305.09828).
+    """
+    width = vit.embed_dim
+    for name, layer in vit.named_modules():
+        if isinstance(layer, nn.Linear) and name != "head":
+            nn.init.xavier_uniform_(layer.weight)
+            if name.endswith(("attn.proj", "mlp.fc2")):
+                layer.weight.data /= math.sqrt(2 * len(vit.blocks))
+            if name.endswith("attn.qkv"):
+                nn.init.orthogonal_(layer.weight.data[:width])
+                layer.weight.data[width : 2 * width] = layer.weight.data[:width]
+    quarter = width // 4
+    angles = torch.arange(GRID)[:, None] * torch.exp(-math.log(20.0) * torch.arange(quarter) / quarter)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (GRID, width / 2)
+    grid = torch.cat([waves.repeat_interleave(GRID, 0), waves.repeat(GRID, 1)], dim=1)
+    vit.pos_embed.data[:, vit.num_prefix_tokens :] = 0.4 * grid
+
+
+class TokenLabelled(nn.Module):
+    """The classifier plus the auxiliary heads on its patch tokens: class, main object or not, geometry."""
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = vit
+        self.patch_head = nn.Linear(vit.embed_dim, NUM_CLASSES + 1 + 1 + 3)
+
+    def forward(self, images: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images of P patches and where on the grid these lie, (B, P), to class logits (B, K) and patch outputs.
+
+        Patch outputs: class logits (B, P, K + 1), main-object logits (B, P), geometry (B, P, 3).
+        """
+        vit = self.vit
+        patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + vit.pos_embed[0, 1:][where]
+        prefix = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(images), -1, -1)
+        tokens = vit.norm(vit.blocks(torch.cat([prefix, patches], dim=1)))
+        classes, main, geometry = self.patch_head(tokens[:, 1:]).split([NUM_CLASSES + 1, 1, 3], dim=-1)
+        return vit.forward_head(tokens), classes, main.squeeze(-1), geometry
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data, batch_size: int = 128) -> float:
+    """Top-1 accuracy in float32 over all of `data`."""
+    model.eval()
+    images, labels = data[0], data[-1]
+    hits = 0
+    for start in range(0, len(labels), batch_size):
+        rows = slice(start, start + batch_size)
+        hits += int((model(normalise(images[rows])).argmax(1).numpy() == labels[rows]).sum())
+    return hits / len(labels)
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Windows: warm-up over 200 steps, linear decay to a half. Whole scenes: warm-up over 100, cosine decay to 1 %."""
+    if step < recipe.window_steps:
+        return recipe.window_lr * min(1.0, (step + 1) / 200) * (1 - 0.5 * step / recipe.window_steps)
+    step -= recipe.window_steps
+    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.full_steps))
+    return recipe.full_lr * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * cosine)
+
+
+def loss_of(model: TokenLabelled, batch) -> tuple[torch.Tensor, float]:
+    """The loss, and the accuracy of the patch classes on object patches: it rises first and shows progress early.
+
+    Object patches and background weigh by themselves, not by their number: most patches are background.
+    """
+    images, where, patches, geometry, labels = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, classes, main, places = (part.float() for part in model(images, where))
+    seen = patches > 0
+    class_loss = cross_entropy(classes[seen], patches[seen]) + 0.3 * cross_entropy(classes[~seen], patches[~seen])
+    main_loss = binary_cross_entropy_with_logits(main[seen], (patches == labels[:, None] + 1)[seen].float())
+    place_loss = smooth_l1_loss(places[seen], geometry[seen])
+    right = (classes[seen].argmax(-1) == patches[seen]).float().mean().item()
+    tokens = class_loss + main_loss + 2 * place_loss
+    return cross_entropy(logits, labels, label_smoothing=0.05) + tokens, right
+
+
+def optimiser_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; biases, norms, the class token and position embeddings are not decayed."""
+    decayed = [p for n, p in model.named_parameters() if p.ndim > 1 and "pos_embed" not in n and "cls_token" not in n]
+    chosen = {id(p) for p in decayed}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.full_lr, betas=(0.9, 0.98), fused=True)
+
+
+def snapshot(vit: nn.Module, path: Path, recipe: Recipe, step: int, **top1: float) -> None:
+    """float16 safetensors with the facts of the training as metadata; replaces the file in one step."""
+    facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "dtype": "float16", **top1}
+    facts["total_steps"] = recipe.steps
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    tensors = {name: value.detach().half().contiguous() for name, value in vit.state_dict().items()}
+    save_file(tensors, partial, {key: json.dumps(value) for key, value in facts.items()})
+    partial.replace(path)
+    print(f"saved {path.name} at step {step}: {top1}", flush=True)
+
+
+def train_step(model: TokenLabelled, optimiser, data, step: int, recipe: Recipe) -> np.ndarray:
+    """One update. Returns the loss and the accuracy on object patches."""
+    # Seeded by the step, so that a resumed run sees the batches that the uninterrupted one would have seen.
+    rng = np.random.default_rng([recipe.seed + 1, step])
+    windowed = step < recipe.window_steps
+    size = recipe.window_batch_size if windowed else recipe.full_batch_size
+    batch = batch_of(data, rng.choice(len(data[0]), size, replace=False), rng, windowed)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, recipe)
+    model.train()
+    loss, right = loss_of(model, batch)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return np.array([loss.item(), right])
+
+
+def prepare(recipe: Recipe, compiled: bool) -> TokenLabelled:
+    """A model to start from."""
+    torch.manual_seed(recipe.seed)
+    model = TokenLabelled(build_scenes_vit())
+    initialise(model.vit)
+    for block in model.vit.blocks:
+        block.attn.fused_attn = False  # the backward of fused attention is the slower one on CPUs, several times
+        if compiled:
+            block.compile(dynamic=False)
+    return model
+
+
+def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool) -> None:
+    """Train, resuming from `<cache>/checkpoint.pt` if there is one; snapshots to `out` every `every` steps."""
+    data = drawn("train", recipe.scenes, cache, workers)
+    val, test = drawn("val", 1000, cache, workers), drawn("test", 1000, cache, workers)
+    model = prepare(recipe, compiled)
+    optimiser, checkpoint, first = optimiser_of(model, recipe), cache / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    started, running = time.time(), None
+    for step in range(first + 1, recipe.steps + 1):
+        now = train_step(model, optimiser, data, step - 1, recipe)
+        running = now if running is None else 0.98 * running + 0.02 * now
+        if step % 50 == 0:
+            pace = (time.time() - started) / (step - first)
+            print(
+                f"step {step}/{recipe.steps}  loss {running[0]:.3f}  patches {running[1]:.3f}  {pace:.3f} s", flush=True
+            )
+        if step % every == 0 or step == recipe.steps:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            torch.save(state, checkpoint.with_suffix(".partial"))
+            checkpoint.with_suffix(".partial").replace(checkpoint)
+            snapshot(model.vit, out, recipe, step, val_top1=accuracy(model.vit, [part[:300] for part in val]))
+    tops = {f"{split}_top1": accuracy(model.vit, part) for split, part in (("val", val), ("test", test))}
+    snapshot(model.vit, out, recipe, max(first, recipe.steps), **tops)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for drawn scenes and the checkpoint")
+    parser.add_argument("--every", type=int, default=500, help="steps between snapshots")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
+    for name, value in asdict(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
+    train(recipe, args.out, args.cache, args.every, args.threads, args.compile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""ADE20K segmentation: its folders, and its classes."""

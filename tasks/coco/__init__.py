@@ -1,0 +1,1 @@
+"""COCO captioning: its annotation files, and the images that they name."""

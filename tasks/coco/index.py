@@ -1,0 +1,200 @@
+"""Finds the annotation file of a captioning data set, and the image files that it lists, in a tree of files."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from suite.errors import RequestError
+from tasks.coco.annotations import KARPATHY, MAPPING, Annotations, read_annotations
+from tasks.reading.file_tree import FileTree
+from tasks.reading.images import SUFFIXES
+
+ANNOTATIONS = re.compile(r"captions.*\.json|dataset_coco\.json", re.IGNORECASE)
+
+
+@dataclass
+class Index:
+    """The captioned images by id. captions: their references. files: their names in the tree, or, of those that are
+    not there, the names they would have beside the others."""
+
+    captions: dict[str, tuple[str, ...]]
+    files: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """folder: where in the tree it lies; '' also for one outside, whose names are relative to the tree's top."""
+
+    address: str
+    data: bytes
+    folder: str = ""
+
+
+def build_index(tree: FileTree, annotations: str | None = None, split: str | None = None) -> Index:
+    """Raises RequestError when there is no annotation file, or it is wrong, or none of its images is in the tree.
+
+    annotations: name of the file in the tree, or its path elsewhere; None: the only one that is there. split: of a
+    Karpathy file.
+    """
+    for option, value in (("annotations", annotations), ("split", split)):
+        if value is not None and not (isinstance(value, str) and value):
+            raise RequestError(f"{option} {value!r} is no name; write --task-option {option}=NAME")
+    file = find_annotations(tree, annotations)
+    listed = read_annotations(file.address, file.data, split)
+    found = locate(tree, file.folder, listed)
+    if not found:
+        first = next(iter(listed.images.values())).file
+        where = f"in '{tree.where(file.folder)}'" if listed.form == MAPPING else f"anywhere in '{tree.location}'"
+        raise RequestError(
+            f"none of the {len(listed.images)} images of '{file.address}' is there: looked for {first!r} and the "
+            f"others {where}; name the folder or archive that holds them with --data"
+        )
+    folder = _folder(listed, found)
+    files = {id: found.get(id, posixpath.join(folder, image.file)) for id, image in listed.images.items()}
+    _check_own_files(files, listed)
+    captions = {id: image.captions for id, image in listed.images.items()}
+    return Index(captions, files, _notes(tree, listed, found))
+
+
+def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
+    """The file that is named, or else the only one in the tree or, if it has none, beside it."""
+    if named is not None:
+        return _named(tree, named)
+    inside = [name for name in tree.files if ANNOTATIONS.fullmatch(posixpath.basename(name))]
+    beside = [] if inside else _beside(tree)
+    if len(inside) + len(beside) > 1:
+        names = [*inside, *map(str, beside)]
+        best = next((name for name in names if "val" in posixpath.basename(name)), names[0])
+        raise RequestError(
+            f"several annotation files: {', '.join(names)}; choose one, such as --task-option annotations={best}"
+        )
+    if inside:
+        return _inside(tree, inside[0])
+    if beside:
+        return _outside(beside[0])
+    raise RequestError(
+        f"data '{tree.location}' holds no captions: there is no captions*.json or dataset_coco.json in it or beside "
+        "it; add one, or name it with --task-option annotations=FILE"
+    )
+
+
+def _named(tree: FileTree, named: str) -> AnnotationFile:
+    path = Path(named)
+    names = [posixpath.normpath(named.replace("\\", "/"))]
+    if path.resolve().is_relative_to(tree.location.resolve()):  # a path to a file within the data
+        names.append(path.resolve().relative_to(tree.location.resolve()).as_posix())
+    for name in names:
+        if name in tree:
+            return _inside(tree, name)
+    if not path.is_file():
+        raise RequestError(
+            f"annotation file '{named}' is neither in data '{tree.location}' nor a file elsewhere; name one that exists"
+        )
+    return _outside(path)
+
+
+def _beside(tree: FileTree) -> list[Path]:
+    """Annotation files in the folder that holds the data, and in the `annotations` folder there."""
+    above = tree.location.absolute().parent
+    folders = [folder for folder in (above, above / "annotations") if folder.is_dir()]
+    paths = sorted(path for folder in folders for path in folder.iterdir())
+    return [path for path in paths if ANNOTATIONS.fullmatch(path.name) and path.is_file()]
+
+
+def _inside(tree: FileTree, name: str) -> AnnotationFile:
+    try:
+        return AnnotationFile(tree.where(name), tree.read(name), posixpath.dirname(name))
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(tree.where(name), error) from error
+
+
+def _outside(path: Path) -> AnnotationFile:
+    try:
+        return AnnotationFile(str(path), path.read_bytes())
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+
+
+def _unreadable(address: str, error: Exception) -> RequestError:
+    return RequestError(f"annotation file '{address}' cannot be read ({error}); repair it, or name another")
+
+
+def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
+    """Id -> name in the tree, of every listed image that is there. RequestError for one that is there twice.
+
+    Names in a mapping are relative to its folder. COCO's and Karpathy's files do not say where the images lie: they
+    are looked for in every folder.
+    """
+    if listed.form == MAPPING:
+        names = {id: posixpath.join(folder, image.file) for id, image in listed.images.items()}
+        return {id: name for id, name in names.items() if name in tree}
+    namesakes = defaultdict(list)
+    for name in tree.files:
+        namesakes[posixpath.basename(name)].append(name)
+    found = {}
+    for id, image in listed.images.items():
+        same = namesakes.get(posixpath.basename(image.file), [])
+        places = [name for name in same if f"/{name}".endswith(f"/{image.file}")]
+        if not places and listed.form == KARPATHY:
+            places = same  # its folders, train2014 and val2014, need not be the ones here
+        if len(places) > 1:
+            raise RequestError(
+                f"image id {id!r}: {image.file!r} is there at {len(places)} places: {', '.join(places[:3])}; keep one, "
+                "or name with --data the folder that holds the right one"
+            )
+        if places:
+            found[id] = places[0]
+    return found
+
+
+def _folder(listed: Annotations, found: dict[str, str]) -> str:
+    """The folder that the names listed are relative to, for all that is there; '' where it is not a single one."""
+    names = [(name, listed.images[id].file) for id, name in found.items()]
+    folders = {name.removesuffix(file) if name.endswith(file) else "" for name, file in names}
+    return folders.pop() if len(folders) == 1 else ""
+
+
+def _check_own_files(files: dict[str, str], listed: Annotations) -> None:
+    """RequestError if two images have one file: one picture would be scored twice."""
+    owners: dict[str, str] = {}
+    for id, name in files.items():
+        other = owners.setdefault(name, id)
+        if other != id:
+            raise RequestError(
+                f"annotation file '{listed.address}': image ids {other!r} and {id!r} have the same file {name!r}; give "
+                "every image its own"
+            )
+
+
+def _notes(tree: FileTree, listed: Annotations, found: dict[str, str]) -> list[str]:
+    missing = [image.file for id, image in listed.images.items() if id not in found]
+    notes = []
+    if missing:
+        notes.append(f"{len(missing)} of {len(listed.images)} listed images do not exist, first {missing[0]}")
+    folders: Counter[str] = Counter(name.removesuffix(listed.images[id].file) or "." for id, name in found.items())
+    if len(folders) > 1 and listed.form != KARPATHY:
+        most = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(3))
+        notes.append(f"the images lie in {len(folders)} folders: {most}")
+    if listed.form != KARPATHY:  # which lists images of other splits beside these
+        notes += _left_out(tree, set(found.values()))
+    return notes
+
+
+def _left_out(tree: FileTree, used: set[str]) -> list[str]:
+    folders = {posixpath.dirname(name) for name in used}
+    others = [
+        name
+        for name in tree.files
+        if name.lower().endswith(SUFFIXES) and name not in used and posixpath.dirname(name) in folders
+    ]
+    if not others:
+        return []
+    what = "image of the folder has" if len(others) == 1 else "images of the folder have"
+    return [f"{len(others)} {what} no caption and {'is' if len(others) == 1 else 'are'} left out, first {others[0]}"]

@@ -1,0 +1,87 @@
+"""ImageNet classification, and any data set of the same form, read strictly from a folder, a zip or a tar."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+
+from suite.contract.task import Sample, evenly_spaced
+from suite.errors import RequestError
+from tasks.classification import ClassificationTask
+from tasks.imagenet.index import Options, build_index
+from tasks.reading.file_tree import open_tree
+from tasks.reading.image_files import load_image
+from tasks.reading.images import TimmPreprocessing
+
+GROUND_TRUTH_IDS = ("devkit", "sorted")
+
+
+class ImageNet(ClassificationTask):
+    """Top-1 and top-5 on labelled image files.
+
+    `data`: class folders (`<synset>/*`, also under `val/`), or a flat folder with a label file (a CSV
+    `name,label`, or ILSVRC2012_validation_ground_truth.txt with the devkit's meta.mat), or a zip or tar of
+    either. `limit`: so many images, evenly spaced over their sorted ids. Task options: `labels`: the label
+    file, where it is not found by itself. `ground_truth_ids`: 'devkit' (default: ILSVRC2012_IDs, needs
+    meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets). `num_classes`: for data whose
+    classes are not ImageNet's 1000: folders are labelled by the rank of their names, numbers in a CSV go up
+    to num_classes-1.
+    """
+
+    name = "imagenet"
+    default_model = "deit_small_patch16_224"
+
+    def __init__(
+        self,
+        data: str | None = None,
+        limit: int | None = None,
+        *,
+        labels: str | None = None,
+        ground_truth_ids: str | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(data, limit)
+        if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
+            raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
+        num_classes = _positive(num_classes)
+        self.tree = open_tree(data)
+        try:
+            index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes))
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
+        self._root = f"{index.root}/" if index.root else ""
+        self.num_classes, self.notes = index.num_classes, index.notes
+        samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
+        self.samples = evenly_spaced(samples, limit)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The first of each class' names in ImageNet; none of other data."""
+        if self.num_classes != 1000:
+            return ()
+        info = ImageNetInfo()
+        return [info.index_to_description(i).split(",")[0] for i in range(1000)]
+
+    def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
+        """timm's own evaluation preprocessing for the model."""
+        return TimmPreprocessing.of(model, image_size)
+
+    def files(self, sample: Sample) -> Sequence[str]:
+        """The image."""
+        return (self._root + sample.id,)
+
+    def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
+        """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
+        return load_image(self.tree, self._root + sample.id, sample, preprocessing)
+
+
+def _positive(num_classes: int | str | None) -> int | None:
+    if num_classes is None:
+        return None
+    if not str(num_classes).isdigit() or int(num_classes) < 1:
+        raise RequestError(f"num_classes '{num_classes}' is not a number of classes; use an integer of 1 or more")
+    return int(num_classes)

@@ -1,0 +1,1 @@
+"""Embedded scenes, drawn by a seeded generator: to be classified, captioned and segmented."""
