@@ -47,9 +47,12 @@ FENCES = {
         lambda name: (
             name.startswith("suite.reducers.") and name not in ("suite.reducers.base", "suite.reducers.plugins")
         ),
-        ("suite.tokens", "suite.reducers.pruning", "suite.reducers.base"),
+        ("suite.tokens", "suite.reducers.pruning", "suite.reducers.base", "suite.reducers.signals"),
     ),
-    "the contract of methods": (lambda name: name == "suite.reducers.base", ("suite.tokens",)),
+    "the contract of methods": (
+        lambda name: name in ("suite.reducers.base", "suite.reducers.signals"),
+        ("suite.tokens", "suite.reducers.signals"),
+    ),
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.contract", "suite.errors", "suite.stats")),
     "a report": (
         lambda name: within(name, "reports"),
@@ -64,6 +67,7 @@ FENCES = {
             "suite.backbones",
             "suite.reducers",
             "suite.rates",
+            "suite.tokens.layout",
             "suite.errors",
             "suite.stats",
         ),

@@ -12,13 +12,15 @@ from suite.attachment.reducer_weights import read_reducer_weights
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import Exchange
 from suite.backbones import backbone_of, family_of
-from suite.backbones.block import BlockParts, BlockTrace, Decoder, Layout, Visit, reducible_block
+from suite.backbones.block import BlockTrace, Decoder, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
 from suite.models.shipped import weights_path
 from suite.rates.schedule import Rate, Schedule, parse_rate, resolve
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
+from suite.reducers.signals import BlockCall, BlockParts
+from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 SLOT = "_reducerbench"
@@ -186,7 +188,7 @@ class Handle:
         amounts, depth = schedule.amounts, len(schedule.amounts)
         traces, received = [BlockTrace.plain(tokens.count)] * first, None
         for block, parts in enumerate(blocks[first:], start=first):
-            visit = Visit(
+            call = BlockCall(
                 amount=amounts[block],
                 depth=depth,
                 planned=schedule.counts[block],
@@ -198,7 +200,7 @@ class Handle:
                 proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
             )
-            tokens, trace, received = reducible_block(parts, tokens, reducer, visit)
+            tokens, trace, received = reducible_block(parts, tokens, reducer, call)
             traces.append(trace)
             if self.restoring == "per_block":
                 # a group's share of attention is divided among its tokens

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from suite.backbones.block import BlockParts
+from suite.reducers.signals import BlockParts
 
 
 class SharedPrefix:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suite.backbones.block import BlockParts
 from suite.reducers.base import Reducer
+from suite.reducers.signals import BlockParts
 
 Weights = tuple[Tensor, Tensor | None]
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.git import modeling_git as hf
 
-from suite.backbones.block import BlockParts, Layout, PartRules
+from suite.backbones.block import PartRules
 from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
+from suite.reducers.signals import BlockParts
+from suite.tokens.layout import Layout
 from suite.tokens.soft_matching import log_presence
 
 SUPPORTED = "the image encoder of transformers' GIT is supported (GitForCausalLM, GitModel, GitVisionModel)"

@@ -14,8 +14,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.block import Layout
 from suite.backbones.timm_vit import ReducedViT, TimmViT, linear_macs
+from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 

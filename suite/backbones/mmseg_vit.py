@@ -13,11 +13,13 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmseg.models.backbones.vit import TransformerEncoderLayer, VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.block import BlockParts, Layout, PartRules
+from suite.backbones.block import PartRules
 from suite.backbones.mixin import Reduced
 from suite.backbones.timm_vit import linear_macs
 from suite.errors import RequestError
+from suite.reducers.signals import BlockParts
 from suite.tokens.grouping import take
+from suite.tokens.layout import Layout
 
 SUPPORTED = "mmsegmentation's VisionTransformer is supported within a Segmenter (model mmseg:CONFIG.py)"
 

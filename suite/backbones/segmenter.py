@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.block import Visit, reducible_block
+from suite.backbones.block import reducible_block
 from suite.backbones.timm_vit import TimmBlock
 from suite.errors import RequestError
 from suite.reducers.none import Unreduced
+from suite.reducers.signals import BlockCall
 from suite.tokens.grouping import take
 from suite.tokens.state import Tokens
 
@@ -61,8 +62,8 @@ class MaskTransformer(nn.Module):
             valid = F.pad(valid, (0, self.num_classes), value=True)
         tokens = Tokens(torch.cat([x, classes], dim=1), 0, count + self.num_classes, valid=valid)
         for index, block in enumerate(self.blocks):
-            visit = Visit(amount=0, depth=len(self.blocks))
-            tokens, _, _ = reducible_block(TimmBlock(block, index, 0), tokens, UNREDUCED, visit)
+            call = BlockCall(amount=0, depth=len(self.blocks))
+            tokens, _, _ = reducible_block(TimmBlock(block, index, 0), tokens, UNREDUCED, call)
         x = self.decoder_norm(tokens.x)
         patches, classes = x[:, :count], x[:, count:]
         if frozen is not None:

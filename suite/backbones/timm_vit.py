@@ -14,10 +14,12 @@ from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from suite.backbones.block import BlockParts, Decoder, Layout
+from suite.backbones.block import Decoder
 from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
+from suite.reducers.signals import BlockParts
 from suite.tokens.grouping import full_precision
+from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 SUPPORTED = (

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from suite.backbones.block import BlockTrace, Layout
+    from suite.backbones.block import BlockTrace
+    from suite.tokens.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from suite.attachment.handle import Handle
 from suite.backbones import backbone_of, family_of
-from suite.backbones.block import BlockTrace, Layout
+from suite.backbones.block import BlockTrace
 from suite.errors import CellError
 from suite.measure.dispatch import count_macs_fast
 from suite.measure.flops_target import attach
@@ -25,6 +25,7 @@ from suite.measure.formula import base_macs
 from suite.models.published import PUBLISHED
 from suite.models.published_git import PUBLISHED_GIT
 from suite.models.published_segmenter import PUBLISHED_SEGMENTER
+from suite.tokens.layout import Layout
 
 
 @dataclass(frozen=True)

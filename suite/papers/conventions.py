@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suite.backbones.block import BlockTrace, Layout
+from suite.backbones.block import BlockTrace
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE
+from suite.tokens.layout import Layout
 
 NORM, SOFTMAX = 4, 5  # operations an element; what is added, scaled or activated is one
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from suite.reducers.signals import Signals
 from suite.tokens.grouping import Matching
+from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
-
-if TYPE_CHECKING:
-    from suite.backbones.block import Layout
-    from suite.backbones.signals import Signals
 
 REGISTERED: dict[str, type[Reducer]] = {}
 HOOKS = ("before_block", "inside_attention", "after_attention", "after_block")

@@ -4,18 +4,16 @@ are trained."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suite.reducers.signals import Signals
 from suite.tokens.grouping import full_precision, take
+from suite.tokens.layout import Layout
 from suite.tokens.state import Matching, Tokens
-
-if TYPE_CHECKING:
-    from suite.backbones.block import Layout
-    from suite.backbones.signals import Signals
 
 NO_HOST = -100.0  # a cosine that no pair has, and whose exponential vanishes
 

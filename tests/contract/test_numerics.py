@@ -5,11 +5,12 @@ import torch
 from tiny_models import REDUCERS, inner_weights, make_images, make_model, on_a_third, rates, reducer_id
 
 from suite import RequestError, attach
-from suite.backbones.block import Visit, reducible_block
+from suite.backbones.block import reducible_block
 from suite.backbones.timm_vit import TimmViT
 from suite.rates.schedule import resolve
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
+from suite.reducers.signals import BlockCall
 from suite.tokens.state import Tokens
 from tests.tolerances import BLOCK32, TINY32
 
@@ -217,7 +218,7 @@ def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(ki
     class Proportional(Reducer):
         proportional_attention = True
 
-    merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), Visit(0, 4, proportional=True))
+    merged, *_ = reducible_block(parts, Tokens(x, 1, 7, size), Proportional(), BlockCall(0, 4, proportional=True))
     apart = parts.original(x[:, torch_rows])
     torch.testing.assert_close(merged.x[:, torch_rows], apart, **BLOCK32)
 

@@ -13,13 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from suite.attachment.handle import attach, handle_of
-from suite.backbones.block import BlockTrace, Layout
+from suite.backbones.block import BlockTrace
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
 from suite.measure.op_handles import einsum_macs
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
+from suite.tokens.layout import Layout
 from suite.tokens.matching import bipartite_soft_matching
 from suite.tokens.state import rank
 

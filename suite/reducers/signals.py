@@ -1,19 +1,87 @@
-"""What a block can tell a reducer, computed when it is asked for."""
+"""What a block can tell a reducer, computed when it is asked for, and what a block has to say for that."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from suite.reducers.base import Reducer
 from suite.tokens.state import Tokens
 
-if TYPE_CHECKING:
-    from suite.backbones.block import BlockParts, Visit
+
+class BlockCall(NamedTuple):
+    """What one forward is to do in one block.
+
+    amount: tokens that the reducer takes out, 0: it is not called. planned: tokens that the rate lets leave the block,
+    prefix included; None: not known. stage: place of this block among those the rate acts in. plan: which of the plans
+    that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below.
+    received: see `Signals.received_before`. grid: rows and columns of the image's patches. watch: the next block's
+    reducer wants to know what attention every token received here. proportional: attention is biased by log size.
+    """
+
+    amount: int
+    depth: int
+    planned: int | None = None
+    stage: int | None = None
+    plan: int | None = None
+    fused: tuple[Tensor, Tensor | None] | None = None
+    received: Tensor | None = None
+    grid: tuple[int, int] | None = None
+    watch: bool = False
+    proportional: bool = False
+
+
+class BlockParts(ABC):
+    """Where the pieces of one block are; what a backbone family has to say about it."""
+
+    index: int
+    scale: float
+    fused: bool  # attention through scaled_dot_product_attention, as the original block does
+    num_class: int  # leading tokens that a head reads: class, and distillation where there is one
+
+    @abstractmethod
+    def original(self, x: Tensor) -> Tensor:
+        """The untouched block, (B, N, C) -> (B, N, C)."""
+
+    @abstractmethod
+    def norm1(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed tokens (B, N, C) -> queries, keys, values, each (B, H, N, d), after q/k norm where there is one."""
+
+    @abstractmethod
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries and keys of `qkv` alone."""
+
+    @abstractmethod
+    def values(self, x: Tensor) -> Tensor:
+        """The values of `qkv` alone, (B, H, N, d)."""
+
+    @property
+    def qkv_linear(self) -> nn.Linear | None:
+        """The one linear layer that `qkv` consists of, where it is one; see `split_heads`."""
+        return None
+
+    def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Output (B, N, 3·H·d) of `qkv_linear` -> what `qkv` returns."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
+        """Heads (B, H, N, d) -> what is added to the residual stream (B, N, C); `normed` for gated attention."""
+
+    @abstractmethod
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        """Residual stream (B, N, C) -> what the MLP adds to it, second norm included."""
+
+    @property
+    def attention_dropout(self) -> float:
+        return 0.0
 
 
 class lazy:
@@ -40,11 +108,17 @@ class Signals:
     """
 
     def __init__(
-        self, parts: BlockParts, tokens: Tokens, reducer: Reducer, visit: Visit, bias: Tensor | None = None
+        self,
+        parts: BlockParts,
+        tokens: Tokens,
+        extra_projection: Callable[[int], tuple[Tensor, Tensor] | None],
+        call: BlockCall,
+        bias: Tensor | None = None,
     ) -> None:
-        self._parts, self._tokens, self._reducer, self._visit, self._bias = parts, tokens, reducer, visit, bias
-        self.block, self.depth, self.stage, self.grid = parts.index, visit.depth, visit.stage, visit.grid
-        self.planned, self.plan = visit.planned, visit.plan
+        self._parts, self._tokens, self._call, self._bias = parts, tokens, call, bias
+        self._extra_projection = extra_projection
+        self.block, self.depth, self.stage, self.grid = parts.index, call.depth, call.stage, call.grid
+        self.planned, self.plan = call.planned, call.plan
 
     @lazy
     def normed(self) -> Tensor:
@@ -54,10 +128,10 @@ class Signals:
     @lazy
     def heads(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, H, N, d)."""
-        if self._visit.fused is None:
+        if self._call.fused is None:
             return self._parts.qkv(self.normed)
         width = self._parts.qkv_linear.out_features
-        projected = F.linear(self.normed, *self._visit.fused)
+        projected = F.linear(self.normed, *self._call.fused)
         self.__dict__["extra"] = projected[..., width:]
         return self._parts.split_heads(projected[..., :width])
 
@@ -68,8 +142,8 @@ class Signals:
 
     @lazy
     def extra(self) -> Tensor:
-        """(B, N, D) the reducer's `extra_projection` of `normed`."""
-        return F.linear(self.normed, *self._reducer.extra_projection(self.block))
+        """(B, N, D) the method's `Reducer.extra_projection` of `normed`."""
+        return F.linear(self.normed, *self._extra_projection(self.block))
 
     @property
     def keys(self) -> Tensor:
@@ -114,7 +188,7 @@ class Signals:
     @property
     def received_before(self) -> Tensor | None:
         """(B, N) float32 what `received` was in the block before; None in the first block."""
-        return self._visit.received
+        return self._call.received
 
     def attend(self, values: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """(B, H, M, d) attention output; by the fused kernel unless the map was asked for or the model is not fused.
