@@ -47,7 +47,12 @@ FENCES = {
         lambda name: (
             name.startswith("suite.reducers.") and name not in ("suite.reducers.base", "suite.reducers.plugins")
         ),
-        ("suite.tokens", "suite.reducers.pruning", "suite.reducers.base", "suite.reducers.signals"),
+        (
+            "suite.tokens",
+            *("suite.reducers.score_predictor", "suite.reducers.squeeze", "suite.reducers.learned_counts"),
+            "suite.reducers.base",
+            "suite.reducers.signals",
+        ),
     ),
     "the contract of methods": (
         lambda name: name in ("suite.reducers.base", "suite.reducers.signals"),

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 
 from suite.reducers.base import Reducer, register
-from suite.reducers.pruning import LearnedCounts, merge_softly, straight_through
+from suite.reducers.learned_counts import LearnedCounts, merge_softly
+from suite.reducers.score_predictor import straight_through
 from suite.tokens.grouping import Matching, full_precision, rank, take
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias

@@ -1,7 +1,8 @@
 """Joint token pruning and squeezing, tokens chosen by a learned predictor."""
 
 from suite.reducers.base import Reducer, register
-from suite.reducers.pruning import PredictedPruning, squeeze, squeeze_softly
+from suite.reducers.score_predictor import PredictedPruning
+from suite.reducers.squeeze import squeeze, squeeze_softly
 
 
 @register("dtps")

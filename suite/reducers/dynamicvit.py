@@ -1,7 +1,7 @@
 """DynamicViT: pruning by a learned predictor."""
 
 from suite.reducers.base import Reducer, register
-from suite.reducers.pruning import PredictedPruning
+from suite.reducers.score_predictor import PredictedPruning
 
 
 @register("dynamicvit")

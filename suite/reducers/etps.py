@@ -1,7 +1,7 @@
 """Joint token pruning and squeezing, tokens chosen by class attention."""
 
 from suite.reducers.base import Reducer, register
-from suite.reducers.pruning import squeeze
+from suite.reducers.squeeze import squeeze
 from suite.tokens.grouping import rank
 
 

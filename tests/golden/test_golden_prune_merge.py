@@ -15,7 +15,7 @@ from test_reference import KINDS, SMALL, tiny
 
 from suite import attach
 from suite.measure.flops import count_macs_fast
-from suite.reducers.pruning import ScorePredictor
+from suite.reducers.score_predictor import ScorePredictor
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "golden"

@@ -12,7 +12,8 @@ from suite import RequestError, attach
 from suite.attachment.reducer_weights import read_reducer_weights
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
-from suite.reducers.pruning import ScorePredictor, squeeze
+from suite.reducers.score_predictor import ScorePredictor
+from suite.reducers.squeeze import squeeze
 from suite.tokens.state import Tokens
 
 

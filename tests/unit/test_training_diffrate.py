@@ -9,7 +9,7 @@ from suite import RequestError, attach
 from suite.backbones.block import BlockTrace
 from suite.measure.formula import base_macs
 from suite.reducers import make_reducer
-from suite.reducers.pruning import LearnedCounts, merge_softly
+from suite.reducers.learned_counts import LearnedCounts, merge_softly
 
 
 def relaxed(model, plan, x, **options):

@@ -9,7 +9,9 @@ from reducer_steps import images, tiny
 from torch.testing import assert_close
 
 from suite import attach
-from suite.reducers.pruning import ScorePredictor, drawn, likeness_to_hosts, merge_softly, squeeze_softly, unit
+from suite.reducers.learned_counts import merge_softly
+from suite.reducers.score_predictor import ScorePredictor, drawn
+from suite.reducers.squeeze import likeness_to_hosts, squeeze_softly, unit
 from suite.tokens.state import Tokens
 
 PREDICTED = pytest.mark.parametrize("name", ["dynamicvit", "dtps"])

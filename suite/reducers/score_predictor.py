@@ -1,9 +1,7 @@
-"""What pruning methods share: the predictor that scores tokens, the squeeze that saves what is pruned, and how both
-are trained."""
+"""What methods share that prune by predictors: the predictor that scores tokens, and how it is trained."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suite.reducers.signals import Signals
-from suite.tokens.grouping import full_precision, take
+from suite.tokens.grouping import full_precision
 from suite.tokens.layout import Layout
-from suite.tokens.state import Matching, Tokens
-
-NO_HOST = -100.0  # a cosine that no pair has, and whose exponential vanishes
+from suite.tokens.state import Tokens
 
 
 class ScorePredictor(nn.Module):
@@ -131,99 +127,3 @@ def drawn(log_probabilities: Tensor) -> Tensor:
 def straight_through(value: Tensor, soft: Tensor) -> Tensor:
     """`value`, to the last bit, with the gradient of `soft`."""
     return value + (soft - soft.detach())
-
-
-def squeeze(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
-    """Fold every pruned token into the kept token that is most like it.
-
-    staying (B, K), leaving (B, S): positions of all patch tokens; those that stay keep the order given. A host x with
-    guests y of cosine c becomes (e x + sum e^c y) / (e + sum e^c), computed in float32 at least; a host without guests
-    is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first.
-    Source: TPS (Wei et al., CVPR 2023, arXiv 2304.10716).
-    """
-    hosts, guests = take(tokens.x, staying), full_precision(take(tokens.x, leaving))
-    with torch.autocast(tokens.x.device.type, enabled=False):
-        wide = full_precision(hosts)
-        likeness = unit(guests) @ unit(wide).transpose(1, 2)
-        share = likeness.exp() * (likeness == likeness.amax(dim=2, keepdim=True))
-        total = share.sum(1)[..., None]
-        mixed = (math.e * wide + share.transpose(1, 2) @ guests) / (math.e + total)
-    x = torch.where(total > 0, mixed.to(hosts.dtype), hosts)
-    prefix = torch.arange(tokens.num_prefix, device=staying.device).expand(staying.shape[0], -1)
-    matching = Matching(torch.cat([prefix, staying], 1), leaving, tokens.num_prefix + likeness.argmax(dim=2))
-    return tokens.merge(matching, x=torch.cat([tokens.x[:, : tokens.num_prefix], x], dim=1))
-
-
-def squeeze_softly(patches: Tensor, staying: Tensor, leaving: Tensor) -> Tensor:
-    """`squeeze` where nobody goes: patches (B, T, C) with what leaves folded into what stays, each in its old place.
-
-    staying, leaving: (B, T) 1 or 0. Those that leave keep their features beside, for whoever attends to them still
-    (only themselves). A guest's weight is `leaving` e^c, so the gradient also reaches tokens that stay: what the host
-    would gain by them if they left.
-    """
-    with torch.autocast(patches.device.type, enabled=False):
-        wide = full_precision(patches)
-        likeness = likeness_to_hosts(unit(wide), staying)
-        share = likeness.exp() * (likeness == likeness.amax(dim=2, keepdim=True)) * leaving[..., None]
-        mixed = (math.e * wide + share.transpose(1, 2) @ wide) / (math.e + share.sum(1)[..., None])
-    return mixed.to(patches.dtype)
-
-
-def likeness_to_hosts(rows: Tensor, staying: Tensor) -> Tensor:
-    """(B, T, C) unit rows -> (B, T, T) cosines of each with every other that stays, `NO_HOST` with the rest."""
-    itself = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)
-    return (rows @ rows.transpose(1, 2)).masked_fill((staying == 0)[:, None] | itself, NO_HOST)
-
-
-class LearnedCounts(nn.Module):
-    """How many patches stay in each block: a distribution over patches, patches - step, ... for every block, learned.
-
-    The number is its mean, rounded up; the gradient is the mean's (straight-through). At first all counts are equally
-    likely. Source: DiffRate (Chen et al., ICCV 2023, arXiv 2305.17997).
-    """
-
-    def __init__(self, depth: int, patches: int, step: int) -> None:
-        super().__init__()
-        self.patches, self.step = patches, step
-        self.logits = nn.Parameter(torch.zeros(depth, len(range(patches, 0, -step))))
-
-    @property
-    def counts(self) -> Tensor:
-        """(K,) float64 numbers of patches that are chosen among."""
-        return torch.arange(self.patches, 0, -self.step, device=self.logits.device, dtype=torch.float64)
-
-    def expected(self) -> Tensor:
-        """(L,) float64 whole numbers of patches that stay in each block, with their gradient."""
-        mean = self.logits.double().softmax(dim=1) @ self.counts
-        return straight_through((mean - 1e-6).ceil(), mean)  # a rounding error is no token
-
-    def stays(self, block: int) -> Tensor:
-        """(patches,) of the logits' type, 1 where the first, second, ... best patch stays in a block, else 0.
-
-        The gradient is that of the probability that a count is larger than the patch's place.
-        """
-        place = torch.arange(self.patches, device=self.logits.device)
-        likely = (self.counts > place[:, None]).double() @ self.logits[block].double().softmax(dim=0)
-        return straight_through((place < self.expected()[block]).to(self.logits), likely.to(self.logits))
-
-
-def merge_softly(patches: Tensor, sizes: Tensor, staying: Tensor, leaving: Tensor) -> tuple[Tensor, Tensor]:
-    """DiffRate's merge where nobody goes: every patch that leaves adds to the most similar of those that stay.
-
-    patches (B, T, C), sizes (B, T); staying, leaving (B, T) 1 or 0. Returns features, plain means of the groups, and
-    sizes, to which a token brings its own times the cosine, at least 1. No gradient flows through who goes where; that
-    of `leaving` also reaches tokens that stay, as in `squeeze_softly`.
-    """
-    with torch.autocast(patches.device.type, enabled=False):
-        wide = full_precision(patches)
-        with torch.no_grad():
-            cosine, host = likeness_to_hosts(F.normalize(wide, dim=2, eps=1e-12), staying).max(dim=2)
-        share = F.one_hot(host, wide.shape[1]) * (leaving * (cosine > NO_HOST))[..., None]
-        mixed = (wide + share.transpose(1, 2) @ wide) / (1 + share.sum(1)[..., None])
-        brought = (sizes * cosine).clamp(min=1)
-        return mixed.to(patches.dtype), sizes + (share * brought[..., None]).sum(1)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Rows over their norms, with the 1e-6 on the norm that the authors add."""
-    return x / (x.norm(dim=2, keepdim=True) + 1e-6)
