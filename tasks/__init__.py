@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from functools import cache
+from typing import TYPE_CHECKING
 
-from suite.contract.task import Task
+from suite.contract.declarations import declared
 from suite.errors import unknown
+
+if TYPE_CHECKING:
+    from suite.contract.task import Task
 
 
 @cache
-def registered() -> dict[str, type[Task]]:
-    """Every task by name."""
-    found: dict[str, type[Task]] = {}
-    for info in pkgutil.walk_packages(__path__, f"{__name__}."):
-        module = importlib.import_module(info.name)
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Task) and "name" in value.__dict__:
-                found[value.name] = value
-    return found
+def outlines() -> dict[str, type]:
+    """Every task by name, as its file declares it; the name is written out in the class, for no file is imported."""
+    return declared(__name__, "suite.contract.task:Task")
 
 
 def list_tasks() -> list[str]:
     """Names of all tasks, sorted."""
-    return sorted(registered())
+    return sorted(outlines())
 
 
 def task_class(name: str) -> type[Task]:
     """The task of that name. RequestError, with the nearest names, for an unknown one."""
-    if name not in registered():
-        raise unknown("task", name, registered())
-    return registered()[name]
+    if name not in outlines():
+        raise unknown("task", name, outlines())
+    outline = outlines()[name]
+    found: type[Task] = getattr(importlib.import_module(outline.__module__), outline.__name__)
+    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from reports.tables.console import fields_of
 from suite.cli.console import print_table
+from suite.contract.declarations import DeclarationError, declared, installed
 
 DONE, FAILED = 0, 1
 
@@ -32,17 +35,29 @@ def list_command(
 @listing.command("reducers")
 def list_reducers_command() -> None:
     """Registered reducers: what they need, the rates they take and their options."""
-    from suite.reducers import list_reducers, reducer_class, reducer_options
-
     lines = []
-    for name in list_reducers():
-        cls = reducer_class(name)
+    for name, cls in declared_reducers().items():
         rates = ", ".join((*cls.rates, "flops")) if cls.rates else "–"
         training = f"needs training: {cls.learned}" if cls.learned else "training-free"
-        options = ", ".join(f"{key}={value!r}" for key, value in reducer_options(name).items())
+        options = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items()}
+        written = ", ".join(f"{key}={value!r}" for key, value in options.items())
         about = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        lines.append([name, training, rates, options or "–", " ".join(about.split())])
+        lines.append([name, training, rates, written or "–", " ".join(about.split())])
     print_table(fields_of(("Reducer", "Training", "Rates", "Options", "What it does"), lines))
+
+
+def declared_reducers() -> dict[str, Any]:
+    """Registered reducers in the order of `list_reducers`: as their files declare them.
+
+    Where a plug-in is installed, or a file can only be run, the classes themselves.
+    """
+    if not installed("reducers"):
+        with suppress(DeclarationError):
+            found = declared("suite.reducers", "suite.reducers.base:Reducer")
+            return {name: found[name] for name in sorted(found, key=lambda name: (name != "none", name))}
+    from suite.reducers import list_reducers, reducer_class
+
+    return {name: reducer_class(name) for name in list_reducers()}
 
 
 @listing.command("models")
@@ -61,10 +76,10 @@ def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")
 @listing.command("tasks")
 def list_tasks_command() -> None:
     """Tasks."""
-    from tasks import list_tasks, task_class
+    from tasks import list_tasks, outlines
 
     for name in list_tasks():
-        typer.echo(f"{name}: {(task_class(name).__doc__ or '').strip().splitlines()[0]}")
+        typer.echo(f"{name}: {(outlines()[name].__doc__ or '').strip().splitlines()[0]}")
 
 
 @listing.command("recipes")

@@ -7,12 +7,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from suite.contract.declarations import installed
 from suite.errors import LEFT_OUT
 from suite.reducers.base import REGISTERED, Reducer
 
-ENTRY_POINTS = "reducerbench.reducers"
 FORMS = ("r", "keep")
 
 
@@ -24,8 +24,8 @@ def load_folder(modules: list[str]) -> None:
 
 
 def load_plugins() -> None:
-    """Import every installed plug-in, in an order that no search path decides: of two with one name the first stays."""
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (str(point.dist.name), point.name)):
+    """Import every installed plug-in: of two with one name the first stays."""
+    for point in installed("reducers"):
         whose = f"reducer plug-in {point.name!r} ({point.value}) of {point.dist.name} {point.dist.version}"
         with reported(point.name, whose), redirect_stdout(sys.stderr):  # what it prints is no part of an answer
             add_plugin(point)
