@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suite.attachment.reducer_weights import read_reducer_weights
 from suite.attachment.shared_prefix import SharedPrefix
-from suite.attachment.weight_swap import Exchange
+from suite.attachment.weight_swap import WeightSwap
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace, Decoder, reducible_block
 from suite.backbones.fused import FusedProjections
@@ -85,7 +85,7 @@ class Handle:
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
         self.prefix: SharedPrefix | None = None
-        self._brought = Exchange(model)
+        self._swap = WeightSwap(model)
         schedule = self.schedule(self.layout.tokens)
         if any(schedule.amounts):
             check_class_token(reducer, self.layout)
@@ -139,7 +139,7 @@ class Handle:
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:
                 self.decoder.remember()
-            self._brought.bring()
+            self._swap.bring()
             self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
@@ -149,7 +149,7 @@ class Handle:
         if self.attached:
             del self.model.__dict__[SLOT]
             self.model.__class__ = type(self.model).__bases__[1]
-            self._brought.take_away()
+            self._swap.take_out()
             if self.decoder is not None:
                 self.decoder.restore()
 
@@ -160,12 +160,12 @@ class Handle:
         """
         if self.attached:
             raise RequestError("weights are brought before a reducer is attached; detach it first")
-        self._brought = Exchange(self.model, weights)
+        self._swap = WeightSwap(self.model, weights)
 
     @property
-    def exchanged(self) -> list[Tensor]:
+    def swapped(self) -> list[Tensor]:
         """Tensors of the model whose values are this method's own while it is attached."""
-        return self._brought.places
+        return self._swap.places
 
     def __enter__(self) -> Handle:
         return self.attach()
@@ -211,7 +211,7 @@ class Handle:
 
     def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
-        unlike = model.training or self._brought  # other weights give other tokens
+        unlike = model.training or self._swap  # other weights give other tokens
         if self.prefix is None or self.prefix.images is not x or unlike:
             return Tokens.start(self.family.embed(model, x), self.layout.num_prefix, self.restoring), 0
         embed = partial(self.family.embed, model)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from suite.errors import RequestError
 
 
-class Exchange:
+class WeightSwap:
     """Tensors that take the place of a model's own for a time, in the device and precision that the model has then.
 
     The model's own come back bit for bit, unless it was converted meanwhile; then they are, too. RequestError for names
@@ -37,7 +37,7 @@ class Exchange:
 
     @property
     def places(self) -> list[Tensor]:
-        """Those of the model's tensors that are exchanged."""
+        """Those of the model's tensors that are swapped."""
         places = self._places() if self.tensors else {}
         return [places[name] for name in self.tensors]
 
@@ -50,7 +50,7 @@ class Exchange:
             self._own[name] = place.data
             place.data = tensor
 
-    def take_away(self) -> None:
+    def take_out(self) -> None:
         """Put the model's own tensors back."""
         if not self._own:
             return

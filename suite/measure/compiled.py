@@ -19,7 +19,7 @@ def compiled_copy(model: nn.Module) -> Callable[..., Any]:
     But for those that the method brought: they leave the original when it is detached.
     """
     handle = handle_of(model)
-    own = {id(tensor) for tensor in handle.exchanged} if handle else set()
+    own = {id(tensor) for tensor in handle.swapped} if handle else set()
     tensors = [*model.parameters(), *model.buffers()]
     weights = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
     return torch.compile(copy.deepcopy(model, weights), dynamic=False)

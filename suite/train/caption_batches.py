@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from suite.train.scene_batches import drawn, normalise
-from tasks.scenes.classes import VERSION, Scene, draw_scene
 from tasks.scenes.drawing import PATTERNS, SIDE
+from tasks.scenes.generator import VERSION, Scene, draw_scene
 from tasks.scenes.wording import describe
 
 BACKGROUND, MAIN, NEIGHBOUR, OTHER = range(4)  # what a patch shows, in the eyes of a caption

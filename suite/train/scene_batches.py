@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.scenes.classes import NUM_CLASSES, VERSION, Scene, draw_scene
+from tasks.scenes.generator import NUM_CLASSES, VERSION, Scene, draw_scene
 
 GRID, PATCH, WINDOW = 14, 8, 7  # patches on a side of a scene, pixels of a patch, patches of a window
 MIN_COVER = 12  # of the 64 pixels of a patch: fewer object pixels than this and the patch counts as background

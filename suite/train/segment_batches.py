@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from suite.train.scene_batches import drawn, normalise
-from tasks.scenes.classes import VERSION, scene_mask
 from tasks.scenes.drawing import SIDE
+from tasks.scenes.generator import VERSION, scene_mask
 
 
 def _all_masks(split: str, count: int, cache: Path) -> np.ndarray:

@@ -7,7 +7,8 @@ from torch import Tensor
 from suite.contract.task import Sample
 from tasks.captioning import CaptioningTask
 from tasks.reading.images import TimmPreprocessing
-from tasks.scenes.classes import TRAINING, load_scene, scene_captions, scene_samples
+from tasks.scenes.generator import scene_captions
+from tasks.scenes.samples import TRAINING, load_scene, scene_samples
 
 
 class ScenesCaption(CaptioningTask):

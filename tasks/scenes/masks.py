@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image
 
 from suite.contract.task import Sample
-from tasks.scenes.classes import CLASS_NAMES, TRAINING, VERSION, draw_scene, scene_mask, scene_place, scene_samples
 from tasks.scenes.drawing import COLOURS, SHAPES, SIDE, paint_colour
+from tasks.scenes.generator import CLASS_NAMES, VERSION, draw_scene, scene_mask
+from tasks.scenes.samples import TRAINING, scene_place, scene_samples
 from tasks.segmentation import RESTORE, SegmentationTask
 
 GROUND = (60, 60, 60)

@@ -20,8 +20,9 @@ from suite.models.scenes_git import build_scenes_git, build_word_tokenizer
 from tasks.caption_scoring.scorer import availability
 from tasks.reading.images import TimmPreprocessing
 from tasks.scenes.captions import ScenesCaption
-from tasks.scenes.classes import Scenes, draw_scene
+from tasks.scenes.classes import Scenes
 from tasks.scenes.drawing import COLOURS, PATTERNS, SHAPES
+from tasks.scenes.generator import draw_scene
 from tasks.scenes.wording import describe
 
 PLAIN = TimmPreprocessing((3, 32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3, 1.0, "center")

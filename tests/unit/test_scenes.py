@@ -15,8 +15,9 @@ from suite.errors import RequestError
 from suite.models.scenes_vit import SCENES_CLASSES, build_scenes_vit
 from suite.train.embedded.classifier import accuracy
 from suite.train.scene_batches import GRID, PATCH, WINDOW, batch_of, normalise, patch_geometry, patch_labels
-from tasks.scenes.classes import CLASS_NAMES, MARGIN, NUM_CLASSES, VERSION, Scenes, draw_scene, scene_label
+from tasks.scenes.classes import Scenes
 from tasks.scenes.drawing import COLOURS, SHAPES, SIDE, Dice, distance, unit_area
+from tasks.scenes.generator import CLASS_NAMES, MARGIN, NUM_CLASSES, VERSION, draw_scene, scene_label
 
 WEIGHTS = Path(suite.__file__).parent / "weights" / "scenes_vit.safetensors"
 

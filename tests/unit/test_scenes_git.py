@@ -18,8 +18,8 @@ from suite.train.caption_batches import MAIN, NEIGHBOUR, CaptionData, batch_of, 
 from suite.train.embedded import captioner
 from suite.train.scene_batches import normalise, patch_geometry, patch_labels
 from suite.train.warm_start import warm_start
-from tasks.scenes.classes import VERSION, draw_scene
 from tasks.scenes.drawing import COLOURS, PATTERNS, SHAPES
+from tasks.scenes.generator import VERSION, draw_scene
 
 FOLDER = Path(suite.__file__).parent / "weights" / "scenes_git"
 TINY = captioner.Recipe(scenes=8, frozen_steps=1, joint_steps=2, batch_size=4, lr=1e-3, encoder_lr=1e-3)

@@ -15,7 +15,7 @@ from suite.errors import RequestError
 from suite.models.segmenter_files import build
 from suite.sweep.progress import Progress
 from tasks.scenes.captions import ScenesCaption
-from tasks.scenes.classes import CLASS_NAMES, draw_scene
+from tasks.scenes.generator import CLASS_NAMES, draw_scene
 from tasks.scenes.masks import ScenesSeg
 from tasks.segmentation import RESTORE, WindowScores
 from tasks.windows import SlidingWindows

@@ -13,7 +13,7 @@ import torch
 import tasks.segmentation_scoring as scoring
 from suite.errors import RequestError
 from suite.stats import jackknife_interval
-from tasks.scenes.classes import draw_scene, scene_mask
+from tasks.scenes.generator import draw_scene, scene_mask
 from tasks.segmentation_scoring import (
     AREAS,
     COLUMNS,

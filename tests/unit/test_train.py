@@ -17,7 +17,7 @@ from small_fit import BATCH, CASES, distance, terms, update
 from suite import RequestError, attach
 from suite.api import run
 from suite.attachment.reducer_weights import about
-from suite.attachment.weight_swap import Exchange
+from suite.attachment.weight_swap import WeightSwap
 from suite.measure.compiled import compiled_copy
 from suite.models.load import load_model
 from suite.sweep.progress import Progress
@@ -235,17 +235,17 @@ def test_an_interrupted_training_with_drawn_masks_mixed_images_and_an_average_go
 def test_buffers_that_a_method_brings_survive_a_conversion_of_the_model():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     brought = {"1.running_mean": torch.full((4,), 5.0), "0.bias": torch.full((4,), 3.0)}
-    exchange, own = Exchange(model, brought), model[0].bias.detach().clone()
+    swap, own = WeightSwap(model, brought), model[0].bias.detach().clone()
     model.to(torch.bfloat16)
-    exchange.bring()
+    swap.bring()
     assert model[1].running_mean.tolist() == [5.0] * 4
     assert model[0].bias.tolist() == [3.0] * 4
-    exchange.take_away()
+    swap.take_out()
     assert model[1].running_mean.tolist() == [0.0] * 4
     model.float()
-    exchange.bring()
+    swap.bring()
     assert model[0].bias.tolist() == [3.0] * 4
-    exchange.take_away()
+    swap.take_out()
     assert torch.equal(model[0].bias, own.bfloat16().float())
 
 

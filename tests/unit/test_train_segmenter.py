@@ -17,7 +17,7 @@ from suite.models.scenes_segmenter import SCENES_LABELS, build_scenes_segmenter
 from suite.train.embedded import segmenter
 from suite.train.scene_batches import normalise
 from suite.train.segment_batches import batch_of, segment_data
-from tasks.scenes.classes import NUM_CLASSES, VERSION, draw_scene
+from tasks.scenes.generator import NUM_CLASSES, VERSION, draw_scene
 
 FILE = Path(suite.__file__).parent / "weights" / "scenes_segmenter.safetensors"
 TINY = segmenter.Recipe(scenes=8, frozen_steps=1, joint_steps=2, batch_size=4)

@@ -18,7 +18,7 @@ from PIL import Image
 import tasks.windows as windows
 from suite.errors import RequestError
 from tasks.reading.images import TimmPreprocessing, UnreadableImage
-from tasks.scenes.classes import draw_scene
+from tasks.scenes.generator import draw_scene
 from tasks.windows import SlidingWindows, class_map, num_windows, resized_size
 
 SIDE = 32

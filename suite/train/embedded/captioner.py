@@ -31,8 +31,8 @@ from suite.models.scenes_git import build_scenes_git, build_word_tokenizer, prep
 from suite.train.caption_batches import BACKGROUND, ROLES, CaptionBatch, CaptionData, batch_of, caption_data, vocabulary
 from suite.train.scene_batches import normalise
 from suite.train.warm_start import warm_start
-from tasks.scenes.classes import NUM_CLASSES, VERSION
 from tasks.scenes.drawing import PATTERNS
+from tasks.scenes.generator import NUM_CLASSES, VERSION
 
 # A caption that is generated word by word follows the likeliest wording. That is to be the second one: it names six
 # facts, and of the five it agrees most with the others (CIDEr of true captions: 4.6, of the others 3.9 to 4.2).

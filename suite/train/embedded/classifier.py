@@ -25,7 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from suite.models.scenes_vit import build_scenes_vit
 from suite.train.scene_batches import GRID, batch_of, drawn, normalise
-from tasks.scenes.classes import NUM_CLASSES, VERSION
+from tasks.scenes.generator import NUM_CLASSES, VERSION
 
 
 @dataclass(frozen=True)
