@@ -77,20 +77,20 @@ def _stored(out: Path, device: str) -> dict[str, Any]:
 
 def _prepared(plan: Plan, stored: dict[str, Any]) -> tuple[dict[str, str], dict[str, Handle]]:
     """Names and handles of the methods by the plan's keys, which change with whatever changes the numbers."""
-    names, handles, labels = {}, {}, method_labels(plan.asks)
-    for key, ask in plan.asks.items():
-        if ask.reducer == BASELINE:
+    names, handles, labels = {}, {}, method_labels(plan.methods)
+    for key, method in plan.methods.items():
+        if method.reducer == BASELINE:
             continue
-        cell = stored["cells"].setdefault(key, {"reducer": ask.reducer, "rate": ask.rate, "batches": {}})
+        cell = stored["cells"].setdefault(key, {"reducer": method.reducer, "rate": method.rate, "batches": {}})
         if "resolved_rate" not in cell:
             cell["resolved_rate"] = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
         names[key] = f"{labels[key]} {cell['resolved_rate']}".strip()
-        handles[key] = plan.handle(ask, cell["resolved_rate"])
+        handles[key] = plan.handle(method, cell["resolved_rate"])
     if not handles:
         raise RequestError("--reducers: no method is left to be timed; name some, such as --reducers tome,evit")
     if len(set(names.values())) < len(names):  # two targets may come to the same rate
         names = {
-            key: f"{labels[key]} {rate_label(plan.asks[key].rate, stored['cells'][key]['resolved_rate'])}"
+            key: f"{labels[key]} {rate_label(plan.methods[key].rate, stored['cells'][key]['resolved_rate'])}"
             for key in names
         }
     return names, handles

@@ -20,7 +20,7 @@ from suite.attachment.handle import Handle
 from suite.errors import RequestError
 from suite.store.files import read_json, write_json
 from suite.sweep.images import load, sample_images
-from suite.sweep.methods import NO_WEIGHTS, Ask
+from suite.sweep.methods import NO_WEIGHTS, MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
@@ -32,15 +32,15 @@ BEFORE, RANDOM, AFTER, CHANGE = "untrained", "random maps", "trained", "change"
 @dataclass(frozen=True)
 class Variant:
     """An embedding to compare with keys. key: names its stored numbers. draw: a random map of its own; None: it has
-    the weights of `ask`, or the initial ones."""
+    the weights of `method`, or the initial ones."""
 
     label: str
     key: str
-    ask: Ask
+    method: MethodAtRate
     draw: int | None = None
 
     def handle(self, plan: Plan, rate: str) -> Handle:
-        handle = plan.handle(self.ask, rate)
+        handle = plan.handle(self.method, rate)
         if self.draw is not None:
             redraw(handle, self.draw)
         return handle
@@ -70,18 +70,18 @@ def correlate(spec: RunSpec, weights: tuple[str, ...], rate: str, draws: int, ou
 
 
 def variants_of(plan: Plan, draws: int) -> list[Variant]:
-    asked = {key: ask for key, ask in plan.asks.items() if ask.reducer == METHOD}
-    untrained = next(Variant(BEFORE, key, ask) for key, ask in asked.items() if ask.weights is None)
+    asked = {key: method for key, method in plan.methods.items() if method.reducer == METHOD}
+    untrained = next(Variant(BEFORE, key, method) for key, method in asked.items() if method.weights is None)
     random = [replace(untrained, label=RANDOM, key=f"{untrained.key}-{i}", draw=i) for i in range(draws)]
-    trained = {key: ask for key, ask in asked.items() if ask.weights}
-    names = [AFTER] if len(trained) == 1 else [f"{AFTER}: {ask.weights[0]}" for ask in trained.values()]
-    after = [Variant(name, key, ask) for name, (key, ask) in zip(names, trained.items())]
+    trained = {key: method for key, method in asked.items() if method.weights}
+    names = [AFTER] if len(trained) == 1 else [f"{AFTER}: {method.weights[0]}" for method in trained.values()]
+    after = [Variant(name, key, method) for name, (key, method) in zip(names, trained.items())]
     return [untrained, *random, *after]
 
 
 def resolved(plan: Plan) -> str:
     """The rate in tokens, the same for every embedding of the plan."""
-    key = next(key for key, ask in plan.asks.items() if ask.reducer == METHOD)
+    key = next(key for key, method in plan.methods.items() if method.reducer == METHOD)
     return plan.resolve(key, lambda: sample_images(plan, 1))["resolved_rate"]
 
 
@@ -155,7 +155,7 @@ def sheet_of(plan: Plan, rate: str, taus: dict[str, list[np.ndarray]]) -> Sheet:
     about: dict[str, Any] = {
         "analysis": "correlation", "task": spec.task, "model": spec.model, "weights": plan.weights.source,
         "rate": rate, "images": len(plan.task.samples),
-        "embeddings": {ask.weights[0]: ask.weights[1] for ask in plan.asks.values() if ask.weights},
+        "embeddings": {method.weights[0]: method.weights[1] for method in plan.methods.values() if method.weights},
     }  # fmt: skip
     title = f"{spec.task} · {spec.model} · {rate} · n = {len(plan.task.samples)}"
     return Sheet(

@@ -19,10 +19,10 @@ def take_over(plan: Plan, earlier: Path) -> None:
     before = RunFolder(earlier)
     keys = {slot: key for key, slot in before.read_run()["slots"].items()}
     folder.contents.take_over(before.contents)
-    for key, ask in plan.asks.items():
-        if ask.slot not in keys:
+    for key, method in plan.methods.items():
+        if method.slot not in keys:
             continue
-        old, new = before.cell(keys[ask.slot]), folder.cell(key)
+        old, new = before.cell(keys[method.slot]), folder.cell(key)
         about = old.read("cell")
         if about is None or new.read("cell") is not None:
             continue

@@ -99,14 +99,14 @@ def reached(values: Mapping[str, Any]) -> list[str]:
     """
     plan = make_plan(make_spec(dict(values)))
     found = []
-    for key, ask in plan.asks.items():
-        if not ask.rate.startswith("flops"):
+    for key, method in plan.methods.items():
+        if not method.rate.startswith("flops"):
             continue
         try:
             solved = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["solved_reduction"]
             found += targets([solved])
         except RequestError:
-            found.append(ask.rate.partition("=")[2])
+            found.append(method.rate.partition("=")[2])
     return list(dict.fromkeys(found))
 
 

@@ -98,13 +98,13 @@ def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
         }}  # fmt: skip
         spec["reducer_options"] = {name: dict(options) for name, options in named.items() if options}
         plan = make_plan(make_spec({key: value for key, value in spec.items() if value}))
-        plan.asks = {
-            key: ask for key, ask in plan.asks.items()
-            if ask.reducer == "none" or ask.rate in batch[ask.reducer][1]
+        plan.methods = {
+            key: method for key, method in plan.methods.items()
+            if method.reducer == "none" or method.rate in batch[method.reducer][1]
         }  # fmt: skip
         plans.append(plan)
     for other in plans[1:]:
-        plans[0].asks |= other.asks
+        plans[0].methods |= other.methods
     return plans[0]
 
 

@@ -33,7 +33,7 @@ from suite.store.files import remove_orphans
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
 from suite.sweep.changes import look_again, named, read_contents
-from suite.sweep.methods import BASELINE, Ask
+from suite.sweep.methods import BASELINE, MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import RunSpec
 
@@ -161,11 +161,11 @@ def take_maps(
 def maps_of(plan: Plan, about: dict[str, Any], images: Tensor, ids: Sequence[str]) -> CellMaps:
     """Of one cell, from what its cell.json says."""
     weights = about["reducer_weights"]
-    ask = Ask(about["reducer"], about["rate"], about["options"], named=True,
+    method = MethodAtRate(about["reducer"], about["rate"], about["options"], named=True,
               weights=(weights["source"], weights["sha256"]) if weights else None)  # fmt: skip
     if weights and file_sha256(weights_path(weights["source"])) != weights["sha256"]:
         raise RequestError(f"weights {weights['source']!r} are not those of the run any more")
-    with plan.handle(ask, about["resolved_rate"]) as handle, torch.inference_mode():
+    with plan.handle(method, about["resolved_rate"]) as handle, torch.inference_mode():
         maps = token_maps(handle, images)
         handle.forget()
     if about["planned_counts"] not in (None, maps.counts[1:].tolist()):

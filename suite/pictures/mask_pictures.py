@@ -39,7 +39,7 @@ def write_mask_pictures(values: dict[str, Any], samples: tuple[str, ...], file: 
     plan = make_plan(make_spec(values))
     if not hasattr(plan.task, "predicted_mask"):
         raise RequestError(f"task {plan.spec.task!r} has no masks to show; use scenes-seg or ade20k")
-    if not any(ask.reducer != BASELINE for ask in plan.asks.values()):
+    if not any(method.reducer != BASELINE for method in plan.methods.values()):
         raise RequestError("no method is left to draw beside the unreduced model; name one with --reducers")
     known = {sample.id: sample for sample in plan.task.samples}
     for id in samples:
@@ -67,14 +67,14 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
     views = views.to(device, dtype_of(plan.spec.precision))
     plain = task.predicted_mask(task.predict(model, views), sample)
     rows = []
-    for key, ask in plan.asks.items():
-        if ask.reducer == BASELINE:
+    for key, method in plan.methods.items():
+        if method.reducer == BASELINE:
             continue
         rate = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
-        with plan.handle(ask, rate) as handle:
+        with plan.handle(method, rate) as handle:
             mask = task.predicted_mask(task.predict(model, views), sample)
             tokens = handle.tokens
-        name = " ".join(dict.fromkeys(filter(None, (ask.reducer, ask.rate, rate))))
+        name = " ".join(dict.fromkeys(filter(None, (method.reducer, method.rate, rate))))
         groups = None
         if handle.restoring != "per_block":
             owner = tokens.owner[:, tokens.num_prefix :] - tokens.num_prefix

@@ -22,7 +22,7 @@ from suite.models.load import WeightsInfo, load_model
 from suite.pictures.mask_pictures import FIRST, KINDS
 from suite.pictures.token_maps import TokenMaps, token_maps
 from suite.reducers.base import Reducer
-from suite.sweep.methods import BASELINE, Ask, expand
+from suite.sweep.methods import BASELINE, MethodAtRate, expand
 from suite.sweep.plan import check_base, make_task, resolve_device
 from suite.sweep.spec import RunSpec, make_spec
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
@@ -63,7 +63,7 @@ def write_token_pictures(
     if not (values.get("rates") or values.get("flops")):
         values = {**values, "flops": DEFAULTS["flops"]}
     spec = make_spec(values)
-    asks, notes = expand(spec)
+    methods, notes = expand(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     chosen = blocks_of(blocks, family_of(model).layout(backbone_of(model)).depth)
     seen = from_files(images, model, spec) if images else from_task(samples, model, spec)
@@ -71,12 +71,12 @@ def write_token_pictures(
     views = torch.stack([one.view for one in seen])
     model.to(device)
     maps: dict[tuple[str, ...], TokenMaps] = {}
-    for ask in (ask for ask in asks if ask.reducer != BASELINE):
-        check_base(ask, spec, weights)
+    for method in (method for method in methods if method.reducer != BASELINE):
+        check_base(method, spec, weights)
         try:
-            name, found = maps_of(model, ask, views.to(device), dtype)
+            name, found = maps_of(model, method, views.to(device), dtype)
         except RequestError as error:
-            if ask.named:
+            if method.named:
                 raise
             notes.append(str(error))
             continue
@@ -153,30 +153,32 @@ def as_seen(name: str, views: Tensor, preprocessing: TimmPreprocessing | Sliding
     return [Seen(name, preprocessing.picture(view), view) for name, view in zip(names, views, strict=True)]
 
 
-def maps_of(model: nn.Module, ask: Ask, views: Tensor, dtype: torch.dtype) -> tuple[tuple[str, ...], TokenMaps]:
+def maps_of(
+    model: nn.Module, method: MethodAtRate, views: Tensor, dtype: torch.dtype
+) -> tuple[tuple[str, ...], TokenMaps]:
     """A method's title, and the groups that it makes of views (B, 3, H, W), in precision `dtype`."""
-    made, rate = ask.make(), ask.rate
-    file = ask.weights[0] if ask.weights else None
+    made, rate = method.make(), method.rate
+    file = method.weights[0] if method.weights else None
     model.float()
     if rate.startswith("flops="):
         target = rate.removeprefix("flops=")
         rate = solve_rate(model, made, flops=target, images=views if made.input_dependent else None).rate
-        made = ask.make()
+        made = method.make()
     with attach(model, made, rate or None, weights=file) as handle:
         handle.detach()
         model.to(dtype)
         handle.attach()
         found = token_maps(handle, views.to(dtype))
-    return title(ask, made, rate), found
+    return title(method, made, rate), found
 
 
-def title(ask: Ask, made: Reducer, rate: str) -> tuple[str, ...]:
+def title(method: MethodAtRate, made: Reducer, rate: str) -> tuple[str, ...]:
     """A method's name, what it has learned, and its rate, as asked and as it came to."""
     learned = "" if made.trained else f"untrained {made.learned}"
-    if ask.weights:
-        source = ask.weights[0]
+    if method.weights:
+        source = method.weights[0]
         learned = "trained: " + ("embedded" if source.startswith("embedded:") else "/".join(Path(source).parts[-2:]))
-    return tuple(filter(None, (ask.reducer, learned, " → ".join(dict.fromkeys(filter(None, (ask.rate, rate)))))))
+    return tuple(filter(None, (method.reducer, learned, " → ".join(dict.fromkeys(filter(None, (method.rate, rate)))))))
 
 
 def panel(maps: TokenMaps, image: int, block: int) -> TokenPanel:

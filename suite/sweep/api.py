@@ -80,7 +80,7 @@ def run_sweep(
     out = Path(plan.spec.out)
     with closing(Tracking(track, plan.spec.model_dump(mode="json"), out, progress.note)) as tracking:
         execute(plan, progress)
-        results = Results(out, tuple(plan.asks), tuple(plan.skipped))
+        results = Results(out, tuple(plan.methods), tuple(plan.skipped))
         files, notes = report(out, plan) if report else ([], [])
         for line in notes:
             progress.note(line)

@@ -41,7 +41,7 @@ def execute(plan: Plan, progress: Progress) -> None:
     device = resolve_device(plan.spec.device)
     model = plan.model.to(device)
     known = forget_changed(plan, folder, progress)
-    cells = prepare(plan, folder, list(plan.asks), progress)
+    cells = prepare(plan, folder, list(plan.methods), progress)
     cells = count_cost(plan, cells, progress)
     model.to(dtype_of(plan.spec.precision))
     evaluate(plan, folder, cells, device, known, progress)
@@ -62,18 +62,18 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
     """Describe every cell in its folder, once; a FLOPs target that cannot be reached fails its cell."""
     cells = []
     for key in progress.steps("resolving rates", keys):
-        cell, ask = folder.cell(key), plan.asks[key]
+        cell, method = folder.cell(key), plan.methods[key]
         cell.remove("failed")
         about = cell.read("cell") or plan.describe(key)
         try:
             if about["resolved_rate"] is None:
                 about |= plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))
             cell.write("cell", about)
-            handle = plan.handle(ask, about["resolved_rate"])
+            handle = plan.handle(method, about["resolved_rate"])
         except Exception as error:  # also what a method's own code raises while its cost is counted
             cell.write("cell", about)
             cell.fail(said(error))
-            progress.failed(f"{ask.reducer} {ask.rate}", said(error))
+            progress.failed(f"{method.reducer} {method.rate}", said(error))
             continue
         ran = cell.read("accuracy") or {"batch_size": plan.spec.batch_size}
         cells.append(Cell(key, cell, about, handle, ran["batch_size"]))

@@ -17,7 +17,7 @@ from suite.contract.task import ReadError, evenly_spaced, views_of
 from suite.measure.timing import synchronize
 from suite.store.folder import CellFolder, RunFolder
 from suite.sweep.images import sample_images
-from suite.sweep.methods import Ask
+from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import Plan, resolve_device
 
 PROBE_BATCH, PROBED = 8, 16  # images of a forward; samples whose views are counted
@@ -41,45 +41,45 @@ class Row:
 def estimate(plan: Plan) -> tuple[list[Row], float]:
     """The cells, and the seconds that their forwards will take if every one costs as much as the unreduced model's."""
     folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
-    folder.check(plan.identity, list(plan.asks))
+    folder.check(plan.identity, list(plan.methods))
     missing = {record["id"] for record in folder.read_missing()}
     ids = [sample.id for sample in plan.task.samples]
     batches = [[id for id in ids[i : i + size] if id not in missing] for i in range(0, len(ids), size)]
-    rows, labels = [], method_labels(plan.asks)
-    for key in sorted(plan.asks, key=lambda key: _order(plan.asks[key])):
-        ask = plan.asks[key]
+    rows, labels = [], method_labels(plan.methods)
+    for key in sorted(plan.methods, key=lambda key: _order(plan.methods[key])):
+        method = plan.methods[key]
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
-        rows.append(Row(labels[key], ask.rate, state_of(cell, left, len(ids)), left))
+        rows.append(Row(labels[key], method.rate, state_of(cell, left, len(ids)), left))
     return rows, sum(row.images for row in rows) * seconds_per_image(plan)
 
 
-def method_labels(asks: Mapping[str, Ask]) -> dict[str, str]:
+def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:
     """Key -> what the cell's method is called in every table; no two methods are called alike."""
-    origins = short_origins(_source(ask) for ask in asks.values())
-    names = short_names(ask.reducer for ask in asks.values())
+    origins = short_origins(_source(method) for method in methods.values())
+    names = short_names(method.reducer for method in methods.values())
     return {
-        key: method_label(names[ask.reducer], _options(ask), training_mark(_training(ask, origins)))
-        for key, ask in asks.items()
+        key: method_label(names[method.reducer], _options(method), training_mark(_training(method, origins)))
+        for key, method in methods.items()
     }
 
 
-def _training(ask: Ask, origins: Mapping[str | None, str]) -> str:
-    made = ask.make()
-    return training_of(None if made.trained else made.learned, _source(ask), origins)
+def _training(method: MethodAtRate, origins: Mapping[str | None, str]) -> str:
+    made = method.make()
+    return training_of(None if made.trained else made.learned, _source(method), origins)
 
 
-def _order(ask: Ask) -> tuple[object, ...]:
-    trained = f"trained: {_source(ask)}" if ask.weights else ""
-    return *method_order(ask.reducer, _options(ask), trained), *rate_order(ask.rate)
+def _order(method: MethodAtRate) -> tuple[object, ...]:
+    trained = f"trained: {_source(method)}" if method.weights else ""
+    return *method_order(method.reducer, _options(method), trained), *rate_order(method.rate)
 
 
-def _options(ask: Ask) -> str:
-    return json.dumps(ask.options, sort_keys=True) if ask.options else ""
+def _options(method: MethodAtRate) -> str:
+    return json.dumps(method.options, sort_keys=True) if method.options else ""
 
 
-def _source(ask: Ask) -> str | None:
-    return ask.weights[0] if ask.weights else None
+def _source(method: MethodAtRate) -> str | None:
+    return method.weights[0] if method.weights else None
 
 
 def state_of(cell: CellFolder, left: int, images: int) -> str:

@@ -23,8 +23,8 @@ Method = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One method at one rate, as asked. `named`: the user wrote the method's name, not a wildcard.
+class MethodAtRate:
+    """A method at a rate, as asked. `named`: the user wrote the method's name, not a wildcard.
 
     weights: source (see `weights_path`) and hash of what was trained with the method.
     """
@@ -49,7 +49,7 @@ class Ask:
         return made
 
 
-def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
+def expand(spec: RunSpec) -> tuple[list[MethodAtRate], list[str]]:
     """Every (method, rate) that is asked for, the unreduced model first, and a line for each pair that is left out.
 
     A method that is not defined for a rate is left out of that rate; RequestError if it is thereby left out of all
@@ -57,7 +57,7 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
     """
     rates = [*spec.rates, *(f"flops={target}" for target in spec.flops)]
     parsed = {rate: parse_rate(rate) for rate in rates}
-    asks, skipped, refused = [Ask(BASELINE, "", {}, named=False)], [], {}
+    found, skipped, refused = [MethodAtRate(BASELINE, "", {}, named=False)], [], {}
     taken = dict.fromkeys(rates, False)
     methods = expand_names(spec.reducers)
     names = {name for name, _ in methods}
@@ -68,10 +68,10 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
     for method, named in methods.items():
         name, options = method[0], spec.reducer_options.get(method[0], {})
         named = named or name in spec.reducer_options or name in spec.reducer_weights
-        like, used = Ask(name, "", options, named, weights.get(method)), False
+        like, used = MethodAtRate(name, "", options, named, weights.get(method)), False
         reducer = like.make()
         if reducer.planned:
-            asks.append(like)
+            found.append(like)
             continue
         for rate, value in parsed.items():
             try:
@@ -79,14 +79,14 @@ def expand(spec: RunSpec) -> tuple[list[Ask], list[str]]:
             except RequestError as error:
                 refused[name], _ = error, skipped.append(str(error))
                 continue
-            asks.append(replace(like, rate=rate))
+            found.append(replace(like, rate=rate))
             used = taken[rate] = True
         if named and not used and name in refused:
             raise refused[name]
     for rate, used in taken.items():
         if not used and refused:
             raise RequestError(f"rate {rate}: none of the reducers {', '.join(sorted(names))} is defined for it")
-    return list({ask.slot: ask for ask in asks}.values()), skipped
+    return list({method.slot: method for method in found}.values()), skipped
 
 
 def learned_weights(spec: RunSpec, methods: Iterable[Method]) -> dict[Method, tuple[str, str]]:

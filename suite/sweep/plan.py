@@ -28,7 +28,7 @@ from suite.reducers.base import Reducer
 from suite.store.folder import RunFolder
 from suite.store.repair import set_aside_damaged
 from suite.store.sources import digest_sources
-from suite.sweep.methods import Ask, expand
+from suite.sweep.methods import MethodAtRate, expand
 from suite.sweep.spec import RunSpec
 from tasks import task_class
 
@@ -38,7 +38,10 @@ RUNNING = "suite.sweep.engine"  # what runs a cell; by name, as it stands above 
 
 @dataclass
 class Plan:
-    """What a spec comes to. `skipped`: pairs that were left out, and why; `notes`: what the task says."""
+    """What a spec comes to.
+
+    methods: by the keys of their cells. skipped: pairs that were left out, and why. notes: what the task says.
+    """
 
     spec: RunSpec
     task: Task
@@ -46,27 +49,27 @@ class Plan:
     weights: WeightsInfo
     identity: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    asks: dict[str, Ask] = field(default_factory=dict)
+    methods: dict[str, MethodAtRate] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     searches: dict[str, Search] = field(default_factory=dict)
 
     def describe(self, key: str) -> dict[str, Any]:
         """The content of the cell's cell.json before its rate is resolved."""
-        ask, spec, layout = self.asks[key], self.spec, family_of(self.backbone).layout(self.backbone)
-        made = ask.make()
+        method, spec, layout = self.methods[key], self.spec, family_of(self.backbone).layout(self.backbone)
+        made = method.make()
         return {
             "key": key,
             "task": spec.task,
             "model": spec.model,
             "weights": self.weights.source,
             "weights_kind": self.weights.kind,
-            "reducer": ask.reducer,
-            "options": ask.options,
-            "learned": made.learned if ask.weights or not made.trained else None,
-            "reducer_weights": dict(zip(("source", "sha256"), ask.weights)) if ask.weights else None,
+            "reducer": method.reducer,
+            "options": method.options,
+            "learned": made.learned if method.weights or not made.trained else None,
+            "reducer_weights": dict(zip(("source", "sha256"), method.weights)) if method.weights else None,
             "formulation": made.formulation,
             "restore": getattr(self.model, "restore", None),
-            "rate": ask.rate,
+            "rate": method.rate,
             "resolved_rate": None,
             "solved_reduction": None,
             "neighbours": [],
@@ -83,29 +86,29 @@ class Plan:
 
         `images` gives (B, 3, H, W) preprocessed samples, for methods whose cost depends on the image.
         """
-        ask = self.asks[key]
-        found: dict[str, Any] = {"resolved_rate": ask.rate}
-        if ask.rate.startswith("flops"):
-            solved = self.search(ask, images).solve(parse_rate(ask.rate).values[0])
+        method = self.methods[key]
+        found: dict[str, Any] = {"resolved_rate": method.rate}
+        if method.rate.startswith("flops"):
+            solved = self.search(method, images).solve(parse_rate(method.rate).values[0])
             found = {
                 "resolved_rate": solved.rate,
                 "solved_reduction": solved.reduction,
                 "neighbours": [list(pair) for pair in solved.neighbours],
             }
-        return {**found, "planned_counts": self.handle(ask, found["resolved_rate"]).planned_counts}
+        return {**found, "planned_counts": self.handle(method, found["resolved_rate"]).planned_counts}
 
-    def search(self, ask: Ask, images: Callable[[], Tensor]) -> Search:
+    def search(self, method: MethodAtRate, images: Callable[[], Tensor]) -> Search:
         """One search serves all FLOPs targets of a method, and counts no rate twice."""
-        method = json.dumps([ask.reducer, ask.options, ask.weights], sort_keys=True)
-        if method not in self.searches:
-            made = ask.make()
-            self.searches[method] = Search(self.model, made, images() if made.input_dependent else None)
-        return self.searches[method]
+        whose = json.dumps([method.reducer, method.options, method.weights], sort_keys=True)
+        if whose not in self.searches:
+            made = method.make()
+            self.searches[whose] = Search(self.model, made, images() if made.input_dependent else None)
+        return self.searches[whose]
 
-    def handle(self, ask: Ask, rate: str) -> Handle:
+    def handle(self, method: MethodAtRate, rate: str) -> Handle:
         """A detached handle of the plan's model."""
-        weights = ask.weights[0] if ask.weights else None
-        handle = attach(self.model, ask.make(), rate or None, weights=weights)
+        weights = method.weights[0] if method.weights else None
+        handle = attach(self.model, method.make(), rate or None, weights=weights)
         handle.detach()
         return handle
 
@@ -120,16 +123,18 @@ class Plan:
         RequestError if it holds another run.
         """
         folder, samples = RunFolder(self.spec.out), self.task.samples
-        slots = {key: ask.slot for key, ask in self.asks.items()}
-        notes = folder.open(self.spec.model_dump(mode="json"), self.identity, list(self.asks), slots, self.task.shown)
-        notes += set_aside_damaged(folder, list(self.asks), self.task.outcomes)
+        slots = {key: method.slot for key, method in self.methods.items()}
+        notes = folder.open(
+            self.spec.model_dump(mode="json"), self.identity, list(self.methods), slots, self.task.shown
+        )
+        notes += set_aside_damaged(folder, list(self.methods), self.task.outcomes)
         notes += folder.write_manifest([s.id for s in samples], [s.label for s in samples])
         return folder, notes
 
 
 def make_plan(spec: RunSpec) -> Plan:
     """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
-    asks, skipped = expand(spec)
+    methods, skipped = expand(spec)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
@@ -153,46 +158,47 @@ def make_plan(spec: RunSpec) -> Plan:
     }
     shared = digest_sources([RUNNING, type(task).__module__, *sources_of(spec.model, model)])
     plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
-    for ask in asks:
-        check_base(ask, spec, weights)
+    for method in methods:
+        check_base(method, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run
-            if ask.rate.startswith("flops"):
-                made = ask.make()
+            if method.rate.startswith("flops"):
+                made = method.make()
                 check_class_token(made, family.layout(backbone))
-                if ask.weights:  # a file that does not fit is refused before the run
+                if method.weights:  # a file that does not fit is refused before the run
                     search = Search(model, made)
-                    plan.handle(ask, search.rate(search.strongest()))
+                    plan.handle(method, search.rate(search.strongest()))
             else:
-                plan.handle(ask, ask.rate)
+                plan.handle(method, method.rate)
         except RequestError as error:
-            if ask.named:
+            if method.named:
                 raise
             plan.skipped.append(str(error))
             continue
         except Exception as error:  # whatever the method's own code raises is reported against it
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise RequestError(f"reducer {ask.reducer!r} cannot be planned at {ask.rate}: {reason}") from error
-        learned = [ask.weights[1]] if ask.weights else []
-        key = digest([identity, ask.slot, *learned, shared, source_of(ask.reducer)])[:16]
-        plan.asks[key] = ask
-    if len(plan.asks) == 1 and len(asks) > 1:
+            raise RequestError(f"reducer {method.reducer!r} cannot be planned at {method.rate}: {reason}") from error
+        learned = [method.weights[1]] if method.weights else []
+        key = digest([identity, method.slot, *learned, shared, source_of(method.reducer)])[:16]
+        plan.methods[key] = method
+    if len(plan.methods) == 1 and len(methods) > 1:
         raise RequestError(plan.skipped[-1])
     return plan
 
 
-def check_base(ask: Ask, spec: RunSpec, weights: WeightsInfo) -> None:
+def check_base(method: MethodAtRate, spec: RunSpec, weights: WeightsInfo) -> None:
     """RequestError for what was trained with another model, or brings tensors of one with other weights."""
-    if not ask.weights:
+    if not method.weights:
         return
-    of = about(weights_path(ask.weights[0]))
+    of = about(weights_path(method.weights[0]))
     if of.get("model", spec.model) != spec.model:
         raise RequestError(
-            f"weights {ask.weights[0]!r} of {ask.reducer!r} were trained with model {of['model']!r}, not {spec.model!r}"
+            f"weights {method.weights[0]!r} of {method.reducer!r} were trained with model {of['model']!r}, "
+            f"not {spec.model!r}"
         )
     if of.get("recipe", {}).get("backbone") and of["weights_sha256"] != weights.sha256:
         raise RequestError(
-            f"weights {ask.weights[0]!r} of {ask.reducer!r} bring parts of the backbone, trained from {of['weights']}; "
-            f"here it has {weights.source}: give that checkpoint, or train again"
+            f"weights {method.weights[0]!r} of {method.reducer!r} bring parts of the backbone, trained from "
+            f"{of['weights']}; here it has {weights.source}: give that checkpoint, or train again"
         )
 
 

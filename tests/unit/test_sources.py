@@ -159,7 +159,7 @@ def test_a_changed_helper_of_a_users_method_makes_new_cells_of_that_method_alone
             del sys.modules[name]
         module_from_file.cache_clear()
         spec = make_spec({"limit": 2, "reducers": f"tome,{tmp_path}/mine.py:Mine", "rates": "r=2"})
-        return {ask.reducer.rpartition(":")[2]: key for key, ask in make_plan(spec).asks.items()}
+        return {method.reducer.rpartition(":")[2]: key for key, method in make_plan(spec).methods.items()}
 
     before, after = keys(5), keys(6)
     assert {name for name in before if before[name] != after[name]} == {"Mine"}

@@ -32,8 +32,8 @@ def test_a_wildcard_that_matches_nothing_is_refused_with_what_there_is():
 
 
 def test_the_unreduced_model_is_asked_for_first_and_once():
-    asks, _ = expand(make_spec({"reducers": ["none", "tome"], "rates": ["r=1", "r=2"]}))
-    assert [(ask.reducer, ask.rate) for ask in asks] == [("none", ""), ("tome", "r=1"), ("tome", "r=2")]
+    methods, _ = expand(make_spec({"reducers": ["none", "tome"], "rates": ["r=1", "r=2"]}))
+    assert [(method.reducer, method.rate) for method in methods] == [("none", ""), ("tome", "r=1"), ("tome", "r=2")]
 
 
 def test_what_was_trained_is_written_behind_a_name(tmp_path):
@@ -46,8 +46,8 @@ def test_what_was_trained_is_written_behind_a_name(tmp_path):
 
 
 def test_an_embedded_model_brings_what_its_methods_have_learned_unless_told_not_to():
-    asks, _ = expand(make_spec({"reducers": ["dtem", "dtem@none", "mctf", "mctf@embedded"], "rates": ["r=4"]}))
-    sources = [(ask.reducer, ask.weights and ask.weights[0]) for ask in asks[1:]]
+    methods, _ = expand(make_spec({"reducers": ["dtem", "dtem@none", "mctf", "mctf@embedded"], "rates": ["r=4"]}))
+    sources = [(method.reducer, method.weights and method.weights[0]) for method in methods[1:]]
     assert sources == [
         ("dtem", "embedded:scenes_vit/dtem"), ("dtem", None), ("mctf", None), ("mctf", "embedded:scenes_vit/mctf"),
     ]  # fmt: skip
