@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.text.wording import NO_DATA, percent
 from suite.analyse.bench import UNREDUCED, Measured, outcomes
-from suite.analyse.seed_interval import Estimate, estimate, estimate_share, record, said, said_of_seeds
+from suite.analyse.seed_interval import Estimate, estimate, estimate_share, format_estimate, format_seed_range, record
 
 METHOD, NOTHING = "dtem", "–"
 PERCENT, DECIMALS = 100, 1
@@ -53,10 +53,13 @@ class Entry:
         cell = self.cell
         rate = NO_DATA if cell is None else cell.rate or NOTHING
         cost = NO_DATA if cell is None else percent(cell.reduction, signed=True)
-        scores = [said(self.top1, DECIMALS, PERCENT), said(self.difference, DECIMALS, PERCENT, signed=True)]
+        scores = [
+            format_estimate(self.top1, DECIMALS, PERCENT),
+            format_estimate(self.difference, DECIMALS, PERCENT, signed=True),
+        ]
         seeds = [
-            said_of_seeds(self.top1, DECIMALS, PERCENT),
-            said_of_seeds(self.difference, DECIMALS, PERCENT, signed=True),
+            format_seed_range(self.top1, DECIMALS, PERCENT),
+            format_seed_range(self.difference, DECIMALS, PERCENT, signed=True),
         ]
         if self.row is reference or self.target == UNREDUCED:
             scores[1] = seeds[1] = NOTHING
@@ -108,12 +111,12 @@ class Comparison:
 
 def compared(unreduced: Row, rows: Sequence[Row], reference: Row, targets: Sequence[str]) -> Comparison:
     """Every row at every target, and its difference to `reference`. Rows have one seed, or all the same ones."""
-    entries = [entered(unreduced, UNREDUCED, reference)]
-    entries += [entered(row, target, reference) for target in targets for row in rows]
+    entries = [make_entry(unreduced, UNREDUCED, reference)]
+    entries += [make_entry(row, target, reference) for target in targets for row in rows]
     return Comparison(entries, reference)
 
 
-def entered(row: Row, target: str, reference: Row) -> Entry:
+def make_entry(row: Row, target: str, reference: Row) -> Entry:
     """Differences are taken sample by sample and seed by seed."""
     cells, own, other = row.at(target), outcomes(row.at(target)), outcomes(reference.at(target))
     top1 = None if own is None else estimate_share(own)

@@ -14,7 +14,7 @@ from torch import nn
 
 from suite.analyse.figures import draw_correlation
 from suite.analyse.kendall import correlations
-from suite.analyse.seed_interval import Estimate, estimate, record, said
+from suite.analyse.seed_interval import Estimate, estimate, format_estimate, record
 from suite.analyse.sheet import Sheet
 from suite.attachment.handle import Handle
 from suite.errors import RequestError
@@ -151,7 +151,7 @@ def sheet_of(plan: Plan, rate: str, taus: dict[str, list[np.ndarray]]) -> Sheet:
         for place, found in table.items()
         for label in columns
     ]
-    lines = [[place, *(said(found[label], DECIMALS) for label in columns)] for place, found in table.items()]
+    lines = [[place, *(format_estimate(found[label], DECIMALS) for label in columns)] for place, found in table.items()]
     about: dict[str, Any] = {
         "analysis": "correlation", "task": spec.task, "model": spec.model, "weights": plan.weights.source,
         "rate": rate, "images": len(plan.task.samples),

@@ -52,7 +52,7 @@ def record(name: str, found: Estimate | None) -> dict[str, Any]:
     return {name if key == "value" else f"{name}_{key}": value for key, value in numbers.items()}
 
 
-def said(found: Estimate | None, decimals: int, scale: float = 1.0, signed: bool = False) -> str:
+def format_estimate(found: Estimate | None, decimals: int, scale: float = 1.0, signed: bool = False) -> str:
     """'0.312 [0.290, 0.333]', with its interval."""
     if found is None:
         return NO_DATA
@@ -60,7 +60,7 @@ def said(found: Estimate | None, decimals: int, scale: float = 1.0, signed: bool
     return f"{value} [{low}, {high}]"
 
 
-def said_of_seeds(found: Estimate | None, decimals: int, scale: float = 1.0, signed: bool = False) -> str:
+def format_seed_range(found: Estimate | None, decimals: int, scale: float = 1.0, signed: bool = False) -> str:
     """'0.290 to 0.333': from the least to the largest of the seeds."""
     if found is None or found.least is None or found.largest is None:
         return NO_DATA

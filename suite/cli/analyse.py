@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import complain, err_console, print_table, say
-from suite.cli.train import EXTRA, options_of, settings_of
+from suite.cli.console import ExitCode, err_console, print_table, say, warn
+from suite.cli.train import EXTRA
+from suite.cli.values import parse_numbers, parse_options, parse_settings
 from suite.errors import RequestError
 
 if TYPE_CHECKING:
     from suite.analyse.bench import Bench
     from suite.analyse.sheet import Sheet
 
-FAILED_CELLS = 1
 analysing = typer.Typer(help="Analyses of what DTEM learns, and what of it helps.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Option(help="Task: see `list tasks`.")]
@@ -57,7 +57,7 @@ def correlation_command(
     from suite.sweep.progress import Progress
     from suite.sweep.spec import make_spec
 
-    options = options_of(task_option, "--task-option") if task_option else {}
+    options = parse_options(task_option, "--task-option") if task_option else {}
     spec = make_spec({
         "task": task, "data": data, "model": model, "checkpoint": checkpoint, "limit": limit, "device": device,
         "workers": workers, "batch_size": batch_size, "task_options": options,
@@ -79,7 +79,7 @@ def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
 
     def command(context: typer.Context, **flags: Any) -> None:
         bench = bench_of(analysis.__name__, **{one.name: flags.pop(one.name) for one in shared})
-        show(analysis(bench, dict(settings_of(context.args)), **flags), bench.out)
+        show(analysis(bench, dict(parse_settings(context.args)), **flags), bench.out)
 
     command.__doc__ = analysis.__doc__
     command.__signature__ = inspect.Signature(parameters.values())
@@ -110,7 +110,7 @@ def bench_of(
     from tasks import task_class
 
     model = model or task_class(task).default_model
-    options = options_of(task_option, "--task-option") if task_option else {}
+    options = parse_options(task_option, "--task-option") if task_option else {}
     targets = split_list(flops.strip(" ,"))
     if not targets:
         raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
@@ -133,7 +133,7 @@ def ablation(
     """
     from suite.analyse.ablation import ablate
 
-    return ablate(replace(bench, train_limit=train_limit), settings, numbers(seeds, "--seeds", least=0))
+    return ablate(replace(bench, train_limit=train_limit), settings, parse_numbers(seeds, "--seeds", least=0))
 
 
 @on_a_bench
@@ -150,8 +150,8 @@ def data(
     """
     from suite.analyse.data import grow
 
-    sizes, steps = numbers(samples, "--samples"), numbers(updates, "--updates")
-    return grow(bench, settings, sizes, steps, numbers(seeds, "--seeds", least=0))
+    sizes, steps = parse_numbers(samples, "--samples"), parse_numbers(updates, "--updates")
+    return grow(bench, settings, sizes, steps, parse_numbers(seeds, "--seeds", least=0))
 
 
 @on_a_bench
@@ -172,19 +172,11 @@ def trained(
     from suite.sweep.spec import split_list
 
     bench, names = replace(bench, train_limit=train_limit), (split_list(methods), split_list(free))
-    return compare_trained(bench, settings, *names, against, numbers(seeds, "--seeds", least=0))
+    return compare_trained(bench, settings, *names, against, parse_numbers(seeds, "--seeds", least=0))
 
 
 def folder_of(out: str, name: str, task: str, model: str) -> Path:
     return Path(out) if out else Path("results") / "analyse" / f"{name}-{task}-{model}"
-
-
-def numbers(text: str, flag: str, least: int = 1) -> tuple[int, ...]:
-    """'256,1024' -> its numbers, each once, ascending."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) >= least for part in parts):
-        raise RequestError(f"{flag} {text!r} cannot be read; write whole numbers of {least} or more, such as 1,2,3")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 def show(sheet: "Sheet", folder: Path) -> None:
@@ -198,6 +190,6 @@ def show(sheet: "Sheet", folder: Path) -> None:
     print_table(fields, title=sheet.title, notes=sheet.notes, sections=sections)
     say(f"written: {', '.join(str(file) for file in files)}")
     for reason in sheet.failed:
-        complain(f"failed: {reason}", style="red")
+        warn(f"failed: {reason}", style="red")
     if sheet.failed:
-        raise typer.Exit(FAILED_CELLS)
+        raise typer.Exit(ExitCode.FAILED)

@@ -11,7 +11,7 @@ import typer
 
 from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
-from suite.cli.console import complain, print_fitted, print_table, say
+from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
 from suite.cli.flags import asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.listing import listing
@@ -24,8 +24,6 @@ from suite.measure.heap import keep_freed_memory
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-DONE, FAILED_CELLS, BAD_REQUEST, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
-
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(listing, name="list")
 app.add_typer(viewing, name="view")
@@ -55,8 +53,8 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     show(results.out)
     failed = results.failed
     for reason in failed:
-        complain(f"failed: {reason}", style="red")
-    raise typer.Exit(FAILED_CELLS if failed else DONE)
+        warn(f"failed: {reason}", style="red")
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
 
 
 def show(out: Path) -> list[str]:
@@ -100,8 +98,8 @@ def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run.")]
     _, notes = write_report(out)
     damaged = show(out)
     for note in [*notes, *damaged]:
-        complain(note)
-    raise typer.Exit(BAD_REQUEST if damaged else DONE)
+        warn(note)
+    raise typer.Exit(ExitCode.BAD_REQUEST if damaged else ExitCode.DONE)
 
 
 @app.command("doctor")
@@ -142,22 +140,22 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         text = error.format_message() if isinstance(error, UsageError) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
-        code = BAD_REQUEST
+        code = ExitCode.BAD_REQUEST
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error.filename!r}: {error.strerror}; give another place or file", file=sys.stderr)
-        code = BAD_REQUEST
+        code = ExitCode.BAD_REQUEST
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         print(f"defect: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
-        code = DEFECT
-    if code == INTERRUPTED:  # recent releases of typer return it
+        code = ExitCode.DEFECT
+    if code == ExitCode.INTERRUPTED:  # recent releases of typer return it
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
     for _, fault in LEFT_OUT:
         if fault != text:
             print(f"warning: {fault}", file=sys.stderr)
-    sys.exit(code or DONE)
+    sys.exit(code or ExitCode.DONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,18 @@ from rich.console import Console
 from reports.tables.console import Field, Step, console_table, terminal_width
 
 out_console, err_console = Console(), Console(stderr=True)
+
+
+class ExitCode(IntEnum):
+    """How a verb ended. `compare` and `check` add theirs: see `suite.gate.verdict.EXIT`."""
+
+    DONE = 0
+    FAILED = 1  # something that was asked for has no result; all else has
+    BAD_REQUEST = 2
+    DEFECT = 70
+    INTERRUPTED = 130
+
+
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
@@ -17,7 +30,7 @@ def say(text: str, **style: Any) -> None:
     out_console.print(text, **PLAIN, **style)
 
 
-def complain(text: str, **style: Any) -> None:
+def warn(text: str, **style: Any) -> None:
     err_console.print(text, **PLAIN, **style)
 
 

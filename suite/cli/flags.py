@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from suite.cli.values import put_option
 from suite.errors import RequestError
 
 Config = Annotated[Path | None, typer.Argument(help="YAML file with the same keys as the flags; flags override it.")]
@@ -52,7 +52,7 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
             values[key] = values.get(key) or {}
-            put_option(values[key], text, depth, flag)
+            put_option(values[key], text, depth, f"--{flag.replace('_', '-')}")
     for text in given.pop("reducer_weights", None) or []:
         name, _, file = text.rpartition("=")
         values["reducer_weights"] = {**(values.get("reducer_weights") or {}), name: file}
@@ -60,22 +60,6 @@ def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         listed = given.get("reducers") or values.get("reducers") or DEFAULT_REDUCERS
         given["reducers"] = [*(split_list(listed) if isinstance(listed, str) else listed), *files]
     return {**values, **given}
-
-
-def put_option(into: dict[str, Any], text: str, depth: int, flag: str) -> None:
-    """'evit.fuse=false' into {'evit': {'fuse': False}}; with depth 1, 'key=value' into {'key': value}."""
-    name, equals, value = text.partition("=")
-    *path, last = name.rsplit(".", 1) if depth == 2 else [name]
-    if not equals or not last or len(path) != depth - 1:
-        wanted = "NAME.OPTION=VALUE" if depth == 2 else "OPTION=VALUE"
-        raise RequestError(f"--{flag.replace('_', '-')} {text!r} cannot be read; write {wanted}")
-    for part in path:
-        into[part] = into.get(part) or {}
-        into = into[part]
-    try:
-        into[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, TypeError) as error:
-        raise RequestError(f"--{flag.replace('_', '-')} {text!r}: the value cannot be read") from error
 
 
 def with_flags(**own: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import complain, err_console, print_table, say
+from suite.cli.console import err_console, print_table, say, warn
 from suite.cli.flags import FLAGS, asked
+from suite.cli.values import parse_names
 
 if TYPE_CHECKING:
     from suite.gate.report import Report
@@ -51,7 +52,7 @@ def compare_command(
     from suite.gate.compare import compare
     from suite.gate.verdict import CANNOT_TELL, EXIT
 
-    report = compare(a, b, _names(allow_different), alpha, folder)
+    report = compare(a, b, parse_names(allow_different), alpha, folder)
     show(report)
     write(report, markdown, None)
     if not report.samples:
@@ -85,7 +86,7 @@ def check_command(
 
     report = check(
         new, against, asked(None, flags), margin=margin, alpha=alpha, tolerance=tolerance / 100,
-        allowed=_names(allow_different), contract=contract, most=max_samples, folder=folder,
+        allowed=parse_names(allow_different), contract=contract, most=max_samples, folder=folder,
         progress=Progress(err_console),
     )  # fmt: skip
     show(report)
@@ -138,7 +139,7 @@ def save_command(
     path = baseline_path(name, folder)
     written, left_out = save_baseline(load_side(source, folder), path, force)
     for entry in left_out:
-        complain(f"left out: {entry.label} is {entry.status}: {entry.reason or 'not finished'}")
+        warn(f"left out: {entry.label} is {entry.status}: {entry.reason or 'not finished'}")
     say(f"baseline: {path}, {len(written)} cells, {path.stat().st_size / 1024:.0f} KiB")
 
 
@@ -204,7 +205,3 @@ def write(report: Report, markdown: Path | None, junit: Path | None) -> None:
             junit.write_text(xml.junit(report), encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{error.filename} cannot be written: {error.strerror}") from error
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -10,10 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import print_table
+from suite.cli.console import ExitCode, print_table
 from suite.contract.declarations import DeclarationError, declared, installed
-
-DONE, FAILED = 0, 1
 
 listing = typer.Typer(help="What there is: reducers, models, tasks, recipes.", invoke_without_command=True)
 
@@ -27,7 +25,7 @@ def list_command(
     if check is not None:
         from suite.gate.contract_tests import check_reducer
 
-        raise typer.Exit(FAILED if check_reducer(check) else DONE)
+        raise typer.Exit(ExitCode.FAILED if check_reducer(check) else ExitCode.DONE)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

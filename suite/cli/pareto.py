@@ -7,14 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.console import complain, err_console, print_fitted, say
+from suite.cli.console import err_console, print_fitted, say, warn
 from suite.cli.flags import asked
-from suite.errors import RequestError, unknown
-
-
-def items(texts: list[str] | None) -> list[str]:
-    """What a repeatable flag with commas names."""
-    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+from suite.cli.values import parse_names, parse_numbers
+from suite.errors import unknown
 
 
 def pareto_command(
@@ -38,16 +34,16 @@ def pareto_command(
     widths = {"column": COLUMN_WIDTH, "full": FULL_WIDTH}
     if width not in widths:
         raise unknown("--width", width, widths)
-    for axis in items(x):
+    for axis in parse_names(x):
         if axis not in AXES:
             raise unknown("--x", axis, AXES)
-    layers, folder = layers_of(runs, items(reducers)), out or runs[0] / "report" / "pareto"
+    layers, folder = layers_of(runs, parse_names(reducers)), out or runs[0] / "report" / "pareto"
     table = curve_table(layers, against)
-    files, notes = write_overlay(layers, folder, widths[width], items(x) or AXES, items(published))
+    files, notes = write_overlay(layers, folder, widths[width], parse_names(x) or AXES, parse_names(published))
     files += write_curve_table(table, folder)
     print_fitted(table.console(terminal_width()))
     for note in notes:
-        complain(note)
+        warn(note)
     say(f"written: {', '.join(str(file) for file in files)}")
 
 
@@ -85,12 +81,7 @@ def break_even_command(
         flags["flops"] = "-35%"
     spec = make_spec(asked(None, flags))
     folder = out or Path("results") / "break-even" / f"{spec.task}-{spec.model}"
-    show(find_break_even(spec, sizes(batches), folder, Progress(err_console)), folder)
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """'1,8,64' -> its numbers, each once, ascending."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise RequestError(f"--batches {text!r} cannot be read; write whole numbers of 1 or more, such as 1,8,64")
-    return tuple(sorted({int(part) for part in parts}))
+    show(
+        find_break_even(spec, parse_numbers(batches, "--batches", example="1,8,64"), folder, Progress(err_console)),
+        folder,
+    )

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import print_fitted, print_table
+from suite.cli.console import ExitCode, print_fitted, print_table
+from suite.cli.values import parse_files
 from suite.errors import RequestError, unknown
-
-DONE, UNMEASURED = 0, 1
 
 Name = Annotated[str | None, typer.Argument(help="Which table; without a name, all are listed.")]
 
@@ -51,13 +50,18 @@ def tables_command(
         list_tables()
         return
     given = {"data": data, "limit": limit, "batch_size": batch_size, "device": device, "precision": precision}
-    values = {**given, "workers": workers, "speed": speed, "reducer_weights": pairs(reducer_weights, "reducer-weights")}
+    values = {
+        **given,
+        "workers": workers,
+        "speed": speed,
+        "reducer_weights": parse_files(reducer_weights, "--reducer-weights"),
+    }
     refused_with_flops_only(flops_only, {**values, "checkpoint": checkpoint, "from": from_run, "out": out})
     frame, refused = measured_table(
-        name, values, flops_only, pairs(checkpoint, "checkpoint"), plans, from_run or (), out
+        name, values, flops_only, parse_files(checkpoint, "--checkpoint"), plans, from_run or (), out
     )
     show(frame, format)
-    raise typer.Exit(UNMEASURED if refused else DONE)
+    raise typer.Exit(ExitCode.FAILED if refused else ExitCode.DONE)
 
 
 def refused_with_flops_only(flops_only: bool, given: dict[str, Any]) -> None:
@@ -112,15 +116,6 @@ def check_names(kind: str, given: Iterable[str], known: set[str]) -> None:
     for name in given:
         if name not in known:
             raise unknown(kind, name, known)
-
-
-def pairs(given: list[str] | None, flag: str) -> dict[str, str]:
-    """['a=file'] -> {'a': 'file'}."""
-    split = [text.partition("=") for text in given or []]
-    for name, equals, file in split:
-        if not (name and equals and file):
-            raise RequestError(f"--{flag} {name + equals + file!r} cannot be read; write NAME=FILE")
-    return {name: file for name, _, file in split}
 
 
 def show(frame: Any, format: str | None) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from suite.cli.console import err_console, say
-from suite.errors import RequestError
+from suite.cli.values import parse_options, parse_settings
 
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -37,10 +35,10 @@ def train_command(
     from suite.sweep.progress import Progress
     from suite.train.run import Request, train_method
 
-    settings: dict[str, Any] = dict(settings_of(context.args))
+    settings: dict[str, Any] = dict(parse_settings(context.args))
     if reducer_option:
-        settings["reducer_options"] = options_of(reducer_option, "--reducer-option")
-    options = options_of(task_option, "--task-option") if task_option else None
+        settings["reducer_options"] = parse_options(reducer_option, "--reducer-option")
+    options = parse_options(task_option, "--task-option") if task_option else None
     request = Request(method, task, data, model, checkpoint, options, limit, device, workers, every, out)
     trained = train_method(request, settings, Progress(err_console))
     say(f"learned: {trained.weights}")
@@ -49,30 +47,3 @@ def train_command(
     say(f"measure it: run_bench.py run{where}{same} --reducers {method}@{trained.weights}")
     if trained.model:
         say(f"the whole model: --checkpoint {trained.model}")
-
-
-def settings_of(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """'--lr 1e-4 --amp=false --end-to-end' -> the recipe's settings; a flag without a value is true."""
-    rest = list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--"):
-            raise RequestError(f"argument {flag!r} belongs to no flag; write --NAME VALUE")
-        name, equals, value = flag[2:].partition("=")
-        if not equals:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        yield name.replace("-", "_"), None if value.lower() in ("none", "null") else value
-
-
-def options_of(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """'key=value' -> {key: value}, values as YAML reads them."""
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise RequestError(f"{flag} {text!r} cannot be read; write OPTION=VALUE")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RequestError(f"{flag} {text!r}: the value cannot be read") from error
-    return found

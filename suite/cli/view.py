@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.console import complain, say
+from suite.cli.console import say, warn
 from suite.cli.flags import asked, with_flags
 
 viewing = typer.Typer(help="Pictures of what a model makes of its tokens.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def view_masks_command(
 
     file = out or Path("masks.png")
     for line in write_mask_pictures(asked(config, flags), tuple(filter(None, (samples or "").split(","))), file):
-        complain(f"left out: {line}")
+        warn(f"left out: {line}")
     say(f"picture: {file}")
 
 
@@ -59,5 +59,5 @@ def view_tokens_command(
     file, ids = out or Path("tokens.png"), tuple(filter(None, (samples or "").split(",")))
     notes = write_token_pictures(asked(config, flags), file, images=image or (), samples=ids, blocks=blocks or "")
     for line in notes:
-        complain(f"left out: {line}")
+        warn(f"left out: {line}")
     say(f"picture: {file}")

@@ -180,7 +180,7 @@ class Captioner(nn.Module):
         """Prompts (B, L) and what follows, (B, L + T) int64, for encoder output (B, N, C) of as many tokens each."""
         decoder = reading_features(self.git)
         decoder.generation_config = settings  # what a setting leaves open would be taken from the model's own
-        with told(self.git, features.shape[1]):
+        with tell_count(self.git, features.shape[1]):
             return decoder.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
@@ -270,7 +270,7 @@ def with_module(module: nn.Module, name: str, other: nn.Module) -> Any:
 
 
 @contextmanager
-def told(git: GitForCausalLM, count: int) -> Iterator[None]:
+def tell_count(git: GitForCausalLM, count: int) -> Iterator[None]:
     """While it lasts, the decoder knows how many image tokens there are."""
     tokens = ImageTokens(git)
     tokens.tell(count)

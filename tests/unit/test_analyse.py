@@ -17,7 +17,7 @@ from suite.analyse.bench import Measured
 from suite.analyse.comparison import Row, compared
 from suite.analyse.correlation import over, places
 from suite.analyse.kendall import candidate_similarities, correlations, rank_correlation
-from suite.analyse.seed_interval import estimate, estimate_share, said, said_of_seeds
+from suite.analyse.seed_interval import estimate, estimate_share, format_estimate, format_seed_range
 from suite.attachment.reducer_weights import read_reducer_weights, write_tensors
 from suite.errors import RequestError
 from suite.models.load import load_model
@@ -103,7 +103,7 @@ def test_groups_are_thirds_of_the_depth_and_average_their_blocks():
     assert found.value == pytest.approx(taus[:, :, :3].mean())
     assert (found.least, found.largest) == pytest.approx(sorted(taus[:, :, :3].mean(axis=(1, 2))))
     assert estimate(over([3], list(taus))) is None
-    assert said(estimate(over([3], list(taus))), 3) == "n/a"
+    assert format_estimate(estimate(over([3], list(taus))), 3) == "n/a"
 
 
 def test_an_interval_is_that_of_the_mean_over_seeds_and_images_without_a_value_are_left_out():
@@ -113,7 +113,7 @@ def test_an_interval_is_that_of_the_mean_over_seeds_and_images_without_a_value_a
     assert (found.value, found.images) == (pytest.approx(kept.mean()), 39)
     assert (found.low, found.high) == pytest.approx(mean_interval(kept.mean(axis=0)))
     one = estimate(values[:1])
-    assert (one.least, one.largest, said_of_seeds(one, 2)) == (None, None, "n/a")
+    assert (one.least, one.largest, format_seed_range(one, 2)) == (None, None, "n/a")
 
 
 def test_the_share_of_one_seed_has_wilsons_interval_which_is_no_point_at_one():

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from suite.cli.app import app
 from suite.cli.flags import FLAGS, asked
-from suite.cli.train import settings_of
+from suite.cli.values import parse_settings
 from suite.train.recipe import list_recipes, make_recipe
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_a_command_of_the_readme_is_understood(command):
     context = parse(shlex.split(command, comments=True))
     if context.args:  # the numbers of a recipe, which are flags as well
         made = make_recipe(context.params.get("method", "dtem"))
-        assert {name for name, _ in settings_of(context.args)} <= {*type(made).model_fields}
+        assert {name for name, _ in parse_settings(context.args)} <= {*type(made).model_fields}
 
 
 def test_a_flag_that_the_readme_names_exists():
