@@ -7,8 +7,6 @@ from difflib import get_close_matches
 
 UNREACHED = "cannot be reached by"  # in the reason of a cell that no rate makes as cheap as it was asked to be
 MOST_NAMES = 40  # that a line lists
-LEFT_OUT: list[tuple[str, str]] = []
-"""Broken reducers and plug-ins that were met: the name, and one line that says whose it is and why it is left out."""
 
 
 class RequestError(Exception):

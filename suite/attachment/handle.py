@@ -12,7 +12,8 @@ from suite.attachment.reducer_weights import read_reducer_weights
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import WeightSwap
 from suite.backbones import backbone_of, family_of
-from suite.backbones.block import BlockTrace, Decoder, reducible_block
+from suite.backbones.base import BackboneFamily, Decoder
+from suite.backbones.block import BlockTrace, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
 from suite.models.shipped import weights_path
@@ -77,7 +78,12 @@ class Handle:
     """
 
     def __init__(
-        self, model: nn.Module, family: type, reducer: Reducer, rate: Rate | None, decoder: Decoder | None = None
+        self,
+        model: nn.Module,
+        family: BackboneFamily,
+        reducer: Reducer,
+        rate: Rate | None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.model, self.family, self.reducer, self.decoder = model, family, reducer, decoder
         self.layout: Layout = family.layout(model)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
+from functools import cache
+from importlib.metadata import EntryPoint
+from pkgutil import resolve_name
 
 from torch import nn
 
-from suite.backbones.lv_vit import LVViT, LVViTFamily
-from suite.backbones.timm_vit import TimmViT
+from suite.backbones.base import BackboneFamily
+from suite.contract.plugins import add_once, load_plugins, refuse_broken
 
-# Looked through in this order: these models are VisionTransformers too, with something of their own around the blocks.
-FAMILIES: list[tuple[type[nn.Module], type]] = [(LVViT, LVViTFamily)]
-# Where other libraries define models -> 'module:class' of the family. By name, because importing them takes seconds.
-GIT, MMSEG_VIT = "transformers.models.git.modeling_git", "mmseg.models.backbones.vit"
-FOREIGN = {GIT: "suite.backbones.git:GitViT", MMSEG_VIT: "suite.backbones.mmseg_vit:MmsegViT"}
+# The module that defines models, as their library or we name it -> 'module:class' of their family. By name, because
+# importing some takes seconds. An entry point of a plug-in is such a line.
+FAMILIES: dict[str, str] = {
+    "suite.backbones.lv_vit": "suite.backbones.lv_vit:LVViTFamily",
+    "transformers.models.git.modeling_git": "suite.backbones.git:GitViT",
+    "mmseg.models.backbones.vit": "suite.backbones.mmseg_vit:MmsegViT",
+}
+OF_ALL_OTHERS = "suite.backbones.timm_vit:TimmViT"  # which refuses what is not of timm
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
@@ -22,31 +28,44 @@ def backbone_of(model: nn.Module) -> nn.Module:
     A model that is nothing but a backbone is its own.
     """
     backbone = getattr(model, "backbone", None)
-    if isinstance(backbone, nn.Module):
-        return backbone
-    if _defined_in(GIT, model):
-        from suite.backbones.git import vision_of
-
-        return vision_of(model)
-    return model
+    return backbone if isinstance(backbone, nn.Module) else _candidate(model).backbone(model)
 
 
-def family_of(model: nn.Module) -> type:
+def family_of(model: nn.Module) -> BackboneFamily:
     """The family of `model`'s backbone. RequestError that says what is supported for any other model."""
     model = backbone_of(model)
-    family = next((family for cls, family in FAMILIES if isinstance(model, cls)), None)
-    place = next((place for place in FOREIGN if _defined_in(place, model)), None)
-    if family is None and place is not None:
-        module, _, name = FOREIGN[place].partition(":")
-        family = getattr(importlib.import_module(module), name)
-    family = family or TimmViT
+    family = _candidate(model)
     family.check(model)
     return family
 
 
-def _defined_in(place: str, model: nn.Module) -> bool:
-    """Whether the model's class, or one that it is made of, is defined in the module of that name."""
-    return any(cls.__module__ == place for cls in type(model).__mro__)
+def _candidate(model: nn.Module) -> BackboneFamily:
+    """The family of the nearest of the model's classes whose module has one."""
+    _load_plugins()
+    for module in (cls.__module__ for cls in type(model).__mro__):
+        if module in FAMILIES:
+            return _made(FAMILIES[module])
+        refuse_broken("family", module)
+    return _made(OF_ALL_OTHERS)
+
+
+@cache
+def _made(family: str) -> BackboneFamily:
+    return resolve_name(family)()
+
+
+@cache
+def _load_plugins() -> None:
+    load_plugins("family", FAMILIES, _add_plugin)
+
+
+def _add_plugin(point: EntryPoint) -> None:
+    """Take a family by the module of its models. TypeError for what is none, or lacks a method."""
+    cls = point.load()
+    if not (inspect.isclass(cls) and issubclass(cls, BackboneFamily)):
+        raise TypeError(f"{cls!r} is no subclass of suite.backbones.base.BackboneFamily")
+    cls()  # what is abstract still, cannot be made
+    add_once(FAMILIES, "family", point.name, point.value)
 
 
 __all__ = ["FAMILIES", "backbone_of", "family_of"]

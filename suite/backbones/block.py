@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,18 +11,6 @@ from suite.reducers.base import Reducer, SelectedQueries
 from suite.reducers.signals import BlockCall, BlockParts, Signals
 from suite.tokens.grouping import Matching, flat_index, group_mean_of, take
 from suite.tokens.state import Tokens
-
-
-@dataclass(frozen=True)
-class PartRules:
-    """Which part of the cost a module belongs to: patterns on its dotted name within the backbone.
-
-    A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
-    """
-
-    patch_embed: str = r"patch_embed(\.|$)"
-    block: str = r"blocks\.(\d+)(\.|$)"
-    mlp: str = r"blocks\.\d+\.mlp(\.|$)"
 
 
 class BlockTrace(NamedTuple):
@@ -47,18 +34,6 @@ class BlockTrace(NamedTuple):
         leaving = attended if leaving is None else leaving
         entering = attended if entering is None else entering
         return cls(entering, attended, attended, attended, attended, leaving, leaving)
-
-
-class Decoder(Protocol):
-    """What reads a backbone's tokens and keeps their number, which a reducer changes."""
-
-    def remember(self) -> None:
-        """Note the number to go back to."""
-
-    def tell(self, count: int | None) -> None:
-        """None: images of one batch have different numbers of tokens."""
-
-    def restore(self) -> None: ...
 
 
 def reducible_block(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.git import modeling_git as hf
 
-from suite.backbones.block import PartRules
+from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
@@ -217,7 +217,7 @@ def vision_of(model: nn.Module) -> nn.Module:
     return model
 
 
-class GitViT:
+class GitViT(BackboneFamily):
     """The family: where a `GitVisionTransformer` keeps what `attach` needs."""
 
     mixin = ReducedGit
@@ -227,9 +227,7 @@ class GitViT:
         mlp=r"encoder\.layers\.\d+\.mlp(\.|$)",
     )
 
-    @staticmethod
-    def check(model: nn.Module) -> None:
-        """RequestError, in one line, for a model that is not of this family."""
+    def check(self, model: nn.Module) -> None:
         kind = type(model).__name__
         if isinstance(model, ReducedGit):
             raise RequestError("the model has a reducer attached; detach it first")
@@ -244,8 +242,10 @@ class GitViT:
                 odd = block if type(block) is not hf.GitVisionEncoderLayer else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
-    @staticmethod
-    def decoder(whole: nn.Module) -> ImageTokens | None:
+    def backbone(self, whole: nn.Module) -> nn.Module:
+        return vision_of(whole)
+
+    def decoder(self, whole: nn.Module) -> ImageTokens | None:
         """What `whole` has that reads the encoder's tokens. RequestError for models of several frames."""
         frames = getattr(getattr(whole, "config", None), "num_image_with_embedding", None)
         if frames is not None:
@@ -255,30 +255,22 @@ class GitViT:
         tokens = ImageTokens(whole)
         return tokens if tokens.layers else None
 
-    @staticmethod
-    def embed(model: nn.Module, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
         return model.pre_layrnorm(model.embeddings(x))
 
-    @staticmethod
-    def blocks(model: nn.Module) -> list[BlockParts]:
+    def blocks(self, model: nn.Module) -> list[BlockParts]:
         return [GitBlock(block, index) for index, block in enumerate(model.encoder.layers)]
 
-    @staticmethod
-    def image_size(model: nn.Module) -> tuple[int, int]:
-        """(H, W) that the model was built for."""
+    def image_size(self, model: nn.Module) -> tuple[int, int]:
         return (model.embeddings.image_size, model.embeddings.image_size)
 
-    @staticmethod
-    def grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the patches of an image of `size` (H, W)."""
+    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
         patch = model.embeddings.patch_size
         return size[0] // patch, size[1] // patch
 
-    @staticmethod
-    def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, the only one that it takes."""
-        rows, columns = GitViT.grid(model, image_size or GitViT.image_size(model))
+        rows, columns = self.grid(model, image_size or self.image_size(model))
         attention, mlp = model.encoder.layers[0].self_attn, model.encoder.layers[0].mlp
         width = attention.embed_dim
         return Layout(

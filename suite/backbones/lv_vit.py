@@ -154,9 +154,8 @@ class LVViTFamily(TimmViT):
 
     mixin = ReducedLVViT
 
-    @staticmethod
-    def layout(model: LVViT, image_size: tuple[int, int] | None = None) -> Layout:
-        layout = TimmViT.layout(model, image_size)
+    def layout(self, model: LVViT, image_size: tuple[int, int] | None = None) -> Layout:
+        layout = super().layout(model, image_size)
         dense = linear_macs(model.aux_head)
         return replace(
             layout,

@@ -13,7 +13,7 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmseg.models.backbones.vit import TransformerEncoderLayer, VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.block import PartRules
+from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
 from suite.backbones.timm_vit import linear_macs
 from suite.errors import RequestError
@@ -105,9 +105,17 @@ class SegmenterViT(VisionTransformer):
         """What follows the last block, where the model has it."""
         return self.norm1(x) if self.final_norm else x
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+        x, grid = self.patch_embed(images)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = self._pos_embeding(x, grid, self.pos_embed)
+        x = x if self.with_cls_token else x[:, 1:]
+        return self.pre_ln(x) if self.pre_norm else x
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> all tokens after the last block, normed, (B, N, C)."""
-        x = MmsegViT.embed(self, images)
+        x = self.embed(images)
         for block in self.layers:
             x = block(x)
         return self.norm(x)
@@ -120,9 +128,14 @@ def for_segmenter(vit: VisionTransformer) -> SegmenterViT:
         raise RequestError(f"mmsegmentation's VisionTransformer gives out more than the patches of block {last}")
     use_fused_attention(vit)
     vit.__class__ = SegmenterViT
-    vit.patch_embed.img_size = MmsegViT.image_size(vit)
-    vit.patch_embed.grid_size = MmsegViT.grid(vit, vit.patch_embed.img_size)
+    vit.patch_embed.img_size = tuple(vit.img_size)
+    vit.patch_embed.grid_size = grid_of(vit, vit.patch_embed.img_size)
     return vit
+
+
+def grid_of(vit: VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the patches of an image of `size` (H, W), which is padded to whole patches."""
+    return math.ceil(size[0] / vit.patch_size), math.ceil(size[1] / vit.patch_size)
 
 
 class ReducedMmsegViT(Reduced):
@@ -135,19 +148,17 @@ class ReducedMmsegViT(Reduced):
         if tokens.steps or tokens.soft:
             rows, place = tokens.restorable()
             x = take(rows, place)
-        grid = MmsegViT.grid(self, tuple(inputs.shape[-2:]))
+        grid = grid_of(self, tuple(inputs.shape[-2:]))
         return (self.norm(x)[:, tokens.num_prefix :].transpose(1, 2).unflatten(2, grid),)
 
 
-class MmsegViT:
+class MmsegViT(BackboneFamily):
     """The family: where a `VisionTransformer` of mmsegmentation keeps what `attach` needs."""
 
     mixin = ReducedMmsegViT
     part_rules = PartRules(block=r"layers\.(\d+)(\.|$)", mlp=r"layers\.\d+\.ffn(\.|$)")
 
-    @staticmethod
-    def check(model: nn.Module) -> None:
-        """RequestError, in one line, for a model that is not of this family."""
+    def check(self, model: nn.Module) -> None:
         kind = type(model).__name__
         if isinstance(model, ReducedMmsegViT):
             raise RequestError("the model has a reducer attached; detach it first")
@@ -157,38 +168,21 @@ class MmsegViT:
             if type(block) is not TransformerEncoderLayer or type(block.attn) is not FusedAttention:
                 raise RequestError(f"model {kind!r} has {type(block).__name__} in its blocks; {SUPPORTED}")
 
-    @staticmethod
-    def decoder(whole: nn.Module) -> None:
-        """No head keeps the number of tokens."""
-        return None
+    def embed(self, model: SegmenterViT, x: Tensor) -> Tensor:
+        return model.embed(x)
 
-    @staticmethod
-    def embed(model: SegmenterViT, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
-        x, grid = model.patch_embed(x)
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
-        x = model._pos_embeding(x, grid, model.pos_embed)
-        x = x if model.with_cls_token else x[:, 1:]
-        return model.pre_ln(x) if model.pre_norm else x
-
-    @staticmethod
-    def blocks(model: SegmenterViT) -> list[BlockParts]:
+    def blocks(self, model: SegmenterViT) -> list[BlockParts]:
         return [MmsegBlock(block, index, model.num_prefix_tokens) for index, block in enumerate(model.layers)]
 
-    @staticmethod
-    def image_size(model: VisionTransformer) -> tuple[int, int]:
-        """(H, W) that the model was built for."""
+    def image_size(self, model: VisionTransformer) -> tuple[int, int]:
         return tuple(model.img_size)
 
-    @staticmethod
-    def grid(model: VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the patches of an image of `size` (H, W), which is padded to whole patches."""
-        return math.ceil(size[0] / model.patch_size), math.ceil(size[1] / model.patch_size)
+    def grid(self, model: VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
+        return grid_of(model, size)
 
-    @staticmethod
-    def layout(model: VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W)."""
-        rows, columns = MmsegViT.grid(model, image_size or MmsegViT.image_size(model))
+        rows, columns = self.grid(model, image_size or self.image_size(model))
         attention, width = model.layers[0].attn, model.layers[0].attn.embed_dims
         return Layout(
             depth=len(model.layers),

@@ -14,7 +14,7 @@ from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from suite.backbones.block import Decoder
+from suite.backbones.base import BackboneFamily
 from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
@@ -150,14 +150,12 @@ class ReducedViT(Reduced):
         return x if pre_logits else self.head(x)
 
 
-class TimmViT:
+class TimmViT(BackboneFamily):
     """The family: where a VisionTransformer keeps what `attach` needs."""
 
     mixin = ReducedViT
 
-    @staticmethod
-    def check(model: nn.Module) -> None:
-        """RequestError, in one line, for a model that is not of this family."""
+    def check(self, model: nn.Module) -> None:
         base = timm_vit.VisionTransformer
         kind = type(model).__name__
         if isinstance(model, ReducedViT):
@@ -172,39 +170,26 @@ class TimmViT:
                 odd = block if type(block) not in BLOCKS else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
-    @staticmethod
-    def decoder(whole: nn.Module) -> Decoder | None:
-        """Nothing but the model's own head reads its tokens."""
-        return None
-
-    @staticmethod
-    def embed(model: nn.Module, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block."""
+    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
 
-    @staticmethod
-    def blocks(model: nn.Module) -> list[BlockParts]:
+    def blocks(self, model: nn.Module) -> list[BlockParts]:
         num_class = class_tokens(model)
         return [BLOCKS[type(block)](block, index, num_class) for index, block in enumerate(model.blocks)]
 
-    @staticmethod
-    def image_size(model: nn.Module) -> tuple[int, int]:
-        """(H, W) that the model was built for."""
+    def image_size(self, model: nn.Module) -> tuple[int, int]:
         return tuple(model.patch_embed.img_size)
 
-    @staticmethod
-    def grid(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the patches of an image of `size` (H, W)."""
+    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
         return tuple(model.patch_embed.dynamic_feat_size(size))
 
-    @staticmethod
-    def layout(model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
-        block, size = model.blocks[0], image_size or TimmViT.image_size(model)
+        block, size = model.blocks[0], image_size or self.image_size(model)
         attention = block.attn
         gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
         head_token, head = head_macs(model)
-        grid = TimmViT.grid(model, size)
+        grid = self.grid(model, size)
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,

@@ -19,7 +19,8 @@ from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
-from suite.errors import LEFT_OUT, RequestError
+from suite.contract.plugins import LEFT_OUT
+from suite.errors import RequestError
 from suite.measure.heap import keep_freed_memory
 
 # the base class of usage errors; recent releases of typer carry their own click
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = ExitCode.DEFECT
     if code == ExitCode.INTERRUPTED:  # recent releases of typer return it
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-    for _, fault in LEFT_OUT:
+    for _, _, fault in LEFT_OUT:
         if fault != text:
             print(f"warning: {fault}", file=sys.stderr)
     sys.exit(code or ExitCode.DONE)

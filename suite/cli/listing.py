@@ -11,7 +11,8 @@ import typer
 
 from reports.tables.console import fields_of
 from suite.cli.console import ExitCode, print_table
-from suite.contract.declarations import DeclarationError, declared, installed
+from suite.contract.declarations import DeclarationError, declared
+from suite.contract.plugins import installed
 
 listing = typer.Typer(help="What there is: reducers, models, tasks, recipes.", invoke_without_command=True)
 
@@ -49,7 +50,7 @@ def declared_reducers() -> dict[str, Any]:
 
     Where a plug-in is installed, or a file can only be run, the classes themselves.
     """
-    if not installed("reducers"):
+    if not installed("reducer"):
         with suppress(DeclarationError):
             found = declared("suite.reducers", "suite.reducers.base:Reducer")
             return {name: found[name] for name in sorted(found, key=lambda name: (name != "none", name))}

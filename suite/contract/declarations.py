@@ -1,6 +1,6 @@
 """What there is of a kind, found without importing it: to list methods and tasks is not to wait for torch.
 
-Classes are known by their statements in the files of a package, plug-ins by the metadata of installed packages.
+Classes are known by their statements in the files of a package.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import ast
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ READ = ("name", "rates", "learned")  # class attributes that lists show
 
 class DeclarationError(Exception):
     """A class says something in a way that only running its file could tell. The text names the file."""
-
-
-def installed(kind: str) -> list[EntryPoint]:
-    """Plug-ins of group reducerbench.KIND, in an order that no search path decides."""
-    found = entry_points(group=f"reducerbench.{kind}")
-    return sorted(found, key=lambda point: (str(point.dist and point.dist.name), point.name))
 
 
 def declared(package: str, base: str) -> dict[str, type]:

@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from suite.attachment.handle import handle_of
 from suite.backbones import backbone_of, family_of
-from suite.backbones.block import BlockTrace, PartRules
+from suite.backbones.base import BackboneFamily, PartRules
+from suite.backbones.block import BlockTrace
 from suite.errors import CellError, RequestError
 from suite.measure.dispatch import count_macs_fast, dispatched_ops, quiet_forward
 from suite.measure.formula import BaseCost, base_macs
@@ -111,7 +112,7 @@ def count_flops(
         raise RequestError(f"images of shape {tuple(images.shape)}: FLOPs are counted on (B, 3, H, W), B at least 1")
     handle = handle_of(model)
     fixed = handle is None or handle.planned_counts is not None
-    rules = rules or getattr(family, "part_rules", None) or PartRules()
+    rules = rules or (family.part_rules if family else PartRules())
     report = _count_image(model, images[:1], rules)
     return report if fixed else _over(model, images, report)
 
@@ -257,7 +258,7 @@ def _part(names: Sequence[str], block: int | None, rules: PartRules) -> str:
     return "patch_embed" if any(re.match(rules.patch_embed, name) for name in names) else "head"
 
 
-def _family_of(model: nn.Module) -> type | None:
+def _family_of(model: nn.Module) -> BackboneFamily | None:
     """None for a model of no family that we know."""
     handle = handle_of(model)
     try:

@@ -89,7 +89,7 @@ def sources_of(name: str, model: nn.Module) -> set[str]:
     return {
         *(cls.__module__ for module in model.modules() for cls in type(module).__mro__ if cls is not object),
         *(maker.partition(":")[0] for maker in makers),
-        family.__module__,
+        type(family).__module__,
     }
 
 

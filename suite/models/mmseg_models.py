@@ -133,7 +133,7 @@ def build(config: str, settings: Mapping[str, Any], seed: int) -> nn.Module:
 
 def as_segmenter(model: nn.Module, settings: Mapping[str, Any]) -> Segmenter:
     """mmsegmentation's EncoderDecoder by the interface of ours, sharing its weights."""
-    from suite.backbones.mmseg_vit import MmsegViT, for_segmenter, use_fused_attention
+    from suite.backbones.mmseg_vit import for_segmenter, use_fused_attention
 
     use_fused_attention(model.decode_head)
     prepared = settings["data_preprocessor"]
@@ -141,7 +141,7 @@ def as_segmenter(model: nn.Module, settings: Mapping[str, Any]) -> Segmenter:
         for_segmenter(model.backbone),
         MaskHead(model.decode_head),
         {
-            "input_size": (3, *MmsegViT.image_size(model.backbone)),
+            "input_size": (3, *model.backbone.img_size),
             "mean": tuple(value / 255 for value in prepared["mean"]),
             "std": tuple(value / 255 for value in prepared["std"]),
             "interpolation": "bilinear",

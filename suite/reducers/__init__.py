@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from suite.errors import LEFT_OUT, RequestError, unknown
+from suite.contract.plugins import find, load_plugins
+from suite.errors import RequestError, unknown
 from suite.reducers.base import REGISTERED, Reducer
-from suite.reducers.plugins import check_class, load_folder, load_plugins, make
+from suite.reducers.plugins import add_plugin, check_class, load_folder, make
 
 LARGEST = 2**63  # what an integer of a tensor stays below
 
@@ -23,7 +24,7 @@ LARGEST = 2**63  # what an integer of a tensor stays below
 def load_all() -> None:
     """Import every method of this folder and every installed plug-in; `LEFT_OUT` says which could not be."""
     load_folder([f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)])
-    load_plugins()
+    load_plugins("reducer", REGISTERED, add_plugin)
 
 
 def list_reducers() -> list[str]:
@@ -35,14 +36,9 @@ def list_reducers() -> list[str]:
 def reducer_class(name: str) -> type[Reducer]:
     """The class behind a name, or behind `path/to/file.py:ClassName`. RequestError for an unknown one."""
     load_all()
-    if name in REGISTERED:
-        return REGISTERED[name]
-    if ".py:" in name:
+    if name not in REGISTERED and ".py:" in name:
         return class_from_file(*name.rsplit(":", 1))
-    for broken, fault in LEFT_OUT:
-        if broken == name:
-            raise RequestError(fault)
-    raise unknown("reducer", name, REGISTERED)
+    return find(REGISTERED, "reducer", name)
 
 
 def reducer_options(name: str) -> dict[str, object]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 
-from suite.contract.declarations import installed
-from suite.errors import LEFT_OUT
+from suite.contract.plugins import leaving_out
 from suite.reducers.base import REGISTERED, Reducer
 
 FORMS = ("r", "keep")
@@ -19,30 +16,9 @@ FORMS = ("r", "keep")
 def load_folder(modules: list[str]) -> None:
     """Import the modules of the methods' folder, by their full names."""
     for module in modules:
-        with reported(module.rpartition(".")[2], f"reducer file {module.replace('.', '/')}.py"):
+        name, file = module.rpartition(".")[2], module.replace(".", "/")
+        with leaving_out("reducer", name, f"reducer file {file}.py", REGISTERED):
             importlib.import_module(module)
-
-
-def load_plugins() -> None:
-    """Import every installed plug-in: of two with one name the first stays."""
-    for point in installed("reducers"):
-        whose = f"reducer plug-in {point.name!r} ({point.value}) of {point.dist.name} {point.dist.version}"
-        with reported(point.name, whose), redirect_stdout(sys.stderr):  # what it prints is no part of an answer
-            add_plugin(point)
-
-
-@contextmanager
-def reported(name: str, whose: str) -> Iterator[None]:
-    """What goes wrong within is noted in `LEFT_OUT`, and nothing that it had registered stays."""
-    before = dict(REGISTERED)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # also what leaves the interpreter: others' code must not end a look-up
-        REGISTERED.clear()
-        REGISTERED.update(before)
-        LEFT_OUT.append((name, f"{whose} is left out: {type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def add_plugin(point: EntryPoint) -> None:

@@ -211,7 +211,7 @@ def test_a_cuda_graph_replays_the_model_on_new_images(name):
 @torch.no_grad()
 def test_proportional_attention_is_attention_to_every_token_that_is_stood_for(kind):
     model, torch_rows = make_model(kind), torch.tensor([0, 1, 1, 2, 3, 3, 3])
-    parts = TimmViT.blocks(model)[0]
+    parts = TimmViT().blocks(model)[0]
     x = torch.randn(2, 4, 32)
     size = torch.bincount(torch_rows).float().expand(2, -1)
 

@@ -80,12 +80,11 @@ class ReducedTinyGit(Readout, ReducedGit):
 class TinyGitFamily(GitViT):
     mixin = ReducedTinyGit
 
-    @staticmethod
-    def check(model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> None:
         """Its forward is its own."""
 
 
-FAMILIES.append((TinyGit, TinyGitFamily))
+FAMILIES[__name__] = f"{__name__}:TinyGitFamily"
 
 
 def git(

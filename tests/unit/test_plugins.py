@@ -15,7 +15,7 @@ class Mine(Reducer):
     def after_attention(self, tokens, signals, amount):
         return tokens.keep(signals.class_attention[:, tokens.num_prefix :].argsort(1)[:, amount:] + tokens.num_prefix)
 """
-BROKEN = {
+BROKEN_REDUCERS = {
     "missing import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
     "syntax": ("def (", "SyntaxError"),
     "leaves": ("import sys\nsys.exit(3)", "SystemExit: 3"),
@@ -35,16 +35,48 @@ BROKEN = {
         "missing 1 required positional argument",
     ),
 }
+# A Vision Transformer with a forward of its own, which timm's family refuses, and the family that it comes with.
+FAMILY = """
+from timm.models.vision_transformer import VisionTransformer
+from suite.backbones.timm_vit import ReducedViT, TimmViT
+
+class Doubled(VisionTransformer):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+class ReducedDoubled(ReducedViT):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+class Mine(TimmViT):
+    mixin = ReducedDoubled
+
+    def check(self, model):
+        assert isinstance(model, Doubled)
+"""
+BROKEN_FAMILIES = {
+    "missing import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "no family": ("class Mine: pass", "is no subclass of suite.backbones.base.BackboneFamily"),
+    "lacks methods": (
+        "from suite.backbones.base import BackboneFamily\nclass Mine(BackboneFamily): pass",
+        "abstract methods",
+    ),
+}
+BROKEN = [
+    *(("reducer", *broken) for broken in BROKEN_REDUCERS.values()),
+    *(("family", *broken) for broken in BROKEN_FAMILIES.values()),
+]
+GROUPS = {"reducer": "reducers", "family": "families"}
 
 
-def install(folder: Path, distribution: str, source: str, point: str = "broken") -> None:
+def install(folder: Path, distribution: str, source: str, point: str = "broken", kind: str = "reducer") -> None:
     """What an installer leaves in site-packages: a module and its distribution's metadata."""
     module = distribution.replace("-", "_")
     (folder / f"{module}.py").write_text(source)
     about = folder / f"{module}-1.2.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
-    (about / "entry_points.txt").write_text(f"[reducerbench.reducers]\n{point} = {module}:Mine\n")
+    (about / "entry_points.txt").write_text(f"[reducerbench.{GROUPS[kind]}]\n{point} = {module}:Mine\n")
 
 
 def ask(folder: Path, code: str) -> subprocess.CompletedProcess:
@@ -58,12 +90,13 @@ def faults(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     noisy = "import warnings\nwarnings.warn('old')\nprint(' hello from a plug-in')\n"
     install(folder, "a-sound-one", noisy + GOOD.format(name="sound"), "sound")
-    for number, (source, _) in enumerate(BROKEN.values()):
-        install(folder, f"broken-{number}", source, f"broken{number}")
+    install(folder, "own-vit", FAMILY, "own_vit", "family")
+    for number, (kind, source, _) in enumerate(BROKEN):
+        install(folder, f"broken-{number}", source, f"broken{number}", kind)
     return folder
 
 
-def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faults):
+def test_every_broken_plugin_is_named_once_and_all_others_are_there(faults):
     done = ask(
         faults,
         "from suite import attach; from suite.cli.app import main; from tests.unit.tiny_vit import make_model; "
@@ -76,9 +109,9 @@ def test_every_broken_plugin_is_named_once_and_all_other_methods_are_listed(faul
         assert f" {name} " not in done.stdout
     lines = [line for line in done.stderr.splitlines() if "left out" in line]
     assert len(lines) == len(BROKEN)
-    for number, (_, reason) in enumerate(BROKEN.values()):
+    for number, (kind, _, reason) in enumerate(BROKEN):
         [line] = [line for line in lines if f"broken-{number} 1.2" in line]
-        assert line.startswith(f"warning: reducer plug-in 'broken{number}' (broken_{number}:Mine)")
+        assert line.startswith(f"warning: {kind} plug-in 'broken{number}' (broken_{number}:Mine)")
         assert reason in line
 
 
@@ -90,3 +123,42 @@ def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_
     [line] = done.stderr.splitlines()
     assert line.startswith("error: reducer plug-in 'broken' (broken_one:Mine) of broken-one 1.2 is left out")
     assert "No module named 'no_such_module'" in line
+
+
+def test_models_of_a_family_that_is_installed_are_reduced_as_their_own_forward_has_it(tmp_path):
+    install(tmp_path, "own-vit", FAMILY, "own_vit", "family")
+    done = ask(
+        tmp_path,
+        """import torch
+from own_vit import Doubled
+from suite import attach, count_flops
+from tests.unit.tiny_vit import make_model, SHAPE
+plain, doubled = make_model(), Doubled(**SHAPE).eval()
+doubled.load_state_dict(plain.state_dict())
+images = torch.randn(2, 3, *plain.patch_embed.img_size)
+for rate in ("r=0", "r=2"):
+    with attach(plain, "tome", rate), attach(doubled, "tome", rate) as handle, torch.no_grad():
+        assert torch.equal(doubled(images), 2 * plain(images))
+        assert count_flops(doubled).total == count_flops(plain).total
+""",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_of_a_family_that_is_broken_is_refused_with_the_reason(tmp_path):
+    install(tmp_path, "own-vit", "import no_such_module", "timm.models.vision_transformer", "family")
+    done = ask(
+        tmp_path,
+        """from suite import RequestError, attach
+from tests.unit.tiny_vit import make_model
+try:
+    attach(make_model(), "tome", "r=1")
+except RequestError as error:
+    print(error)
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "family plug-in 'timm.models.vision_transformer' (own_vit:Mine) of own-vit 1.2 is left"
+    )
+    assert "No module named 'no_such_module'" in done.stdout

@@ -1,0 +1,83 @@
+"""What a backbone family is: what has to be said of its models so that every method runs on them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from suite.backbones.mixin import Reduced
+from suite.reducers.signals import BlockParts
+from suite.tokens.layout import Layout
+
+
+@dataclass(frozen=True)
+class PartRules:
+    """Which part of the cost a module belongs to: patterns on its dotted name within the backbone.
+
+    A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
+    """
+
+    patch_embed: str = r"patch_embed(\.|$)"
+    block: str = r"blocks\.(\d+)(\.|$)"
+    mlp: str = r"blocks\.\d+\.mlp(\.|$)"
+
+
+class Decoder(Protocol):
+    """What reads a backbone's tokens and keeps their number, which a reducer changes."""
+
+    def remember(self) -> None:
+        """Note the number to go back to."""
+
+    def tell(self, count: int | None) -> None:
+        """None: images of one batch have different numbers of tokens."""
+
+    def restore(self) -> None: ...
+
+
+class BackboneFamily(ABC):
+    """Where the models of a family keep what a reducer is attached to. A family has no state and no options.
+
+    `model` is a backbone of the family, `whole` what it is part of or the backbone itself.
+    """
+
+    part_rules = PartRules()
+
+    @property
+    @abstractmethod
+    def mixin(self) -> type[Reduced]:
+        """Mixed into a model's class while a reducer is attached; its forward is `Handle.encode` and a head."""
+
+    @abstractmethod
+    def check(self, model: nn.Module) -> None:
+        """RequestError, in one line, for a model that is not of this family, or not as its authors wrote it."""
+
+    @abstractmethod
+    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block, protected prefix first."""
+
+    @abstractmethod
+    def blocks(self, model: nn.Module) -> list[BlockParts]:
+        """Where the pieces of every block are, in the order in which they run."""
+
+    @abstractmethod
+    def image_size(self, model: nn.Module) -> tuple[int, int]:
+        """(H, W) in pixels that the model was built for."""
+
+    @abstractmethod
+    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of `size` (H, W)."""
+
+    @abstractmethod
+    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+        """The shape at the model's own image size, or at `image_size` (H, W) for a model that takes others."""
+
+    def backbone(self, whole: nn.Module) -> nn.Module:
+        """The part of a library's model that reducers attach to; by default `whole` is nothing but that."""
+        return whole
+
+    def decoder(self, whole: nn.Module) -> Decoder | None:
+        """What `whole` has that reads the tokens and has to be told their number; by default nothing but a head."""
+        return None
