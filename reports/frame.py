@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,8 @@ def groups(frame: pd.DataFrame) -> Iterator[Group]:
     for label in dict.fromkeys(labels):
         chosen = [other == label for other in labels]
         chosen_context = [c for c, yes in zip(circumstances, chosen) if yes]
-        yield Group(*label, frame=frame[chosen], shown=shown, context=chosen_context)
+        about = dict(zip((*SHARED, "image_size"), label, strict=True))
+        yield Group(**about, frame=frame[chosen], shown=shown, context=chosen_context)
 
 
 def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
@@ -167,7 +168,7 @@ def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
     return next(iter(same_batch + twins), None)
 
 
-def _row(cell: Cell, baseline: Cell | None, origins: dict[str, str]) -> dict[str, Any]:
+def _row(cell: Cell, baseline: Cell | None, origins: Mapping[str, str]) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
@@ -196,7 +197,7 @@ def _source(about: dict[str, Any]) -> str | None:
 
 def _scores(cell: Cell) -> dict[str, float | None]:
     """Values of the metrics with their intervals; none of random weights, whose scores mean nothing."""
-    if cell.status != "done" or cell.about.get("weights_kind") == "random":
+    if cell.scores is None or cell.status != "done" or cell.about.get("weights_kind") == "random":
         return {}
     scores = cell.scores["scores"].items()
     return {f"{name}{end}": score[part] for name, score in scores for end, part in zip(INTERVAL, SCORE_PARTS)}

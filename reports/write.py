@@ -20,7 +20,8 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
     """
     RunFolder(out).read_environment()
     frame, folder = load_frame(out), out / "report"
-    files, notes = write_tables(frame, folder), []
+    files = write_tables(frame, folder)
+    notes: list[str] = []
     for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):
         try:
             written, said = write(out, frame)

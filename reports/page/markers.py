@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from typing import Any
 
-from reports.pareto.style import Style
+from reports.pareto.style import Line, Style
 
 # matplotlib's marker -> (plotly's symbol, an SVG path in a box from -1 to 1)
 SHAPES = {
@@ -61,6 +61,6 @@ def _hex(parts: tuple[float, ...]) -> str:
     return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
 
 
-def _dash(line: str | tuple) -> str:
+def _dash(line: Line) -> str:
     """matplotlib's pattern, in widths of the line, as SVG's, in pixels."""
     return "solid" if line == "-" else ",".join(f"{LINE_WIDTH * width:.1f}px" for width in line[1])

@@ -21,11 +21,11 @@ def pack_text(text: str) -> str:
 
 def pack_json(value: Any) -> str:
     """`pack_text` of compact JSON; NaN and infinity become null."""
-    compact = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     try:
-        return pack_text(json.dumps(value, **compact))
+        return pack_text(compact.encode(value))
     except ValueError:
-        return pack_text(json.dumps(finite(value), **compact))
+        return pack_text(compact.encode(finite(value)))
 
 
 def unpack(packed: str) -> str:

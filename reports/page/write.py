@@ -93,7 +93,8 @@ def without_context(frame: pd.DataFrame) -> pd.DataFrame:
 def page_data(out: Path, parts: list[Group], series: list[dict[str, Any]]) -> dict[str, Any]:
     """All that plots and filters need: cells, curves, and per group the axes."""
     curve = {tuple(one["key"]): place for place, one in enumerate(series)}
-    cells, about = [], []
+    cells: list[dict[str, Any]] = []
+    about: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         axes, scores = curves.axes_of(part), curves.scores_of(part)
         apart = f" · {part.precision} · batch size {part.batch_size}" if len(parts) > 1 else ""
@@ -190,8 +191,10 @@ def _fill(
 def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    looks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=PackageLoader("reports.page"), autoescape=True, undefined=StrictUndefined, **looks)
+    environment = Environment(
+        loader=PackageLoader("reports.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["sort_value"] = sort_value
     return environment.get_template("page.html.j2")
 

@@ -11,6 +11,7 @@ from reports.pareto.plots import COLUMN_WIDTH, canvas
 from reports.pareto.style import BASELINE_COLOUR, Style, styles_for
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -52,14 +53,14 @@ def break_even(points: Sequence[SpeedUp]) -> BreakEven:
     known = sorted((point for point in points if point.value is not None), key=lambda point: point.batch)
     if not known:
         return BreakEven(None, "n/a")
-    paying = []
+    paying: list[int] = []
     for point in reversed(known):
         if point.pays is not True:
             break
         paying.insert(0, point.batch)
     if paying:
         below = known[: len(known) - len(paying)]
-        unclear = []
+        unclear: list[int] = []
         for point in reversed(below):
             if point.pays is False:
                 break
@@ -85,22 +86,29 @@ def draw_batch_speed(curves: Mapping[str, Sequence[SpeedUp]], reducers: Mapping[
     styles, ends = styles_for(list(keys.values())), []
     axes.axhline(1, color=BASELINE_COLOUR, linestyle=(0, (4, 3)), linewidth=0.7, zorder=2)
     for name, points in curves.items():
-        known = sorted((p for p in points if p.value is not None), key=lambda point: point.batch)
+        points = sorted(points, key=lambda point: point.batch)
+        known = [(batches.index(p.batch), p.value) for p in points if p.value is not None]
         if not known:
             continue
         style = styles[keys[name]]
-        x, y = [batches.index(p.batch) for p in known], [p.value for p in known]
-        sure = [(i, p) for i, p in zip(x, known, strict=True) if p.low is not None]
-        bars = [[p.value - p.low for _, p in sure], [p.high - p.value for _, p in sure]]
+        x, y = [at for at, _ in known], [value for _, value in known]
+        sure = [
+            (batches.index(p.batch), p.value, p.low, p.high)
+            for p in points
+            if p.value is not None and p.low is not None and p.high is not None
+        ]
+        bars = [[value - low for _, value, low, _ in sure], [high - value for _, value, _, high in sure]]
         axes.errorbar(
-            [i for i, _ in sure], [p.value for _, p in sure], yerr=bars, fmt="none", ecolor=style.colour,
+            [at for at, *_ in sure], [value for _, value, *_ in sure], yerr=bars, fmt="none", ecolor=style.colour,
             elinewidth=0.6, alpha=0.6, zorder=3,
         )  # fmt: skip
         axes.plot(
             x, y, color=style.colour, linestyle=style.line, linewidth=1.0, **marker_of(style, 3.8), label="_curve",
             zorder=4,
         )  # fmt: skip
-        _ring(axes, break_even(points).batch, batches, known, style)
+        if (batch := break_even(points).batch) is not None:
+            at = batches.index(batch)
+            _ring(axes, at, y[x.index(at)], style)
         ends.append(End(name, x[-1], y[-1], style, strong=False))
     axes.set_xlabel("Batch size")
     axes.set_ylabel("Speed-up (unreduced = 1)")
@@ -113,9 +121,8 @@ def draw_batch_speed(curves: Mapping[str, Sequence[SpeedUp]], reducers: Mapping[
     return figure
 
 
-def _ring(axes, batch: int | None, batches: list[int], known: list[SpeedUp], style: Style) -> None:
-    if batch is None:
-        return
-    height = next(point.value for point in known if point.batch == batch)
-    look = {"markeredgecolor": style.colour, "markerfacecolor": "none", "markeredgewidth": 0.8, "markersize": 8}
-    axes.plot([batches.index(batch)], [height], marker="o", linestyle="none", label="_pays", zorder=5, **look)
+def _ring(axes: Axes, x: float, y: float, style: Style) -> None:
+    axes.plot(
+        [x], [y], marker="o", linestyle="none", label="_pays", zorder=5, markeredgecolor=style.colour,
+        markerfacecolor="none", markeredgewidth=0.8, markersize=8,
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from reports.pareto.style import (
     FRONTIER_COLOUR,
     OTHERS,
     UNTRAINED_LINE,
+    Line,
     Style,
 )
 from reports.text.wording import is_untrained, reducer_label, shorten, training_mark
@@ -25,6 +26,7 @@ from reports.text.wording import is_untrained, reducer_label, shorten, training_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 UNREDUCED, FRONTIER, UNTRAINED_SIGN = "unreduced", "frontier", "*"
 
@@ -62,22 +64,24 @@ def reach_of(points: pd.DataFrame, plot: Plot) -> tuple[float, float]:
 def draw_bars(axes: Axes, placed: Placed, colour: str, alpha: float, order: float) -> None:
     """Thin intervals of both coordinates."""
     x, y = placed.x, placed.y
-    bars = {
-        "yerr": [y - placed.y_ends[0], placed.y_ends[1] - y],
-        "xerr": [x - placed.x_ends[0], placed.x_ends[1] - x],
-    }
-    axes.errorbar(x, y, **bars, fmt="none", ecolor=colour, elinewidth=0.6, alpha=alpha, zorder=order)
+    y_bars = [y - placed.y_ends[0], placed.y_ends[1] - y]
+    x_bars = [x - placed.x_ends[0], placed.x_ends[1] - x]
+    axes.errorbar(
+        x, y, yerr=y_bars, xerr=x_bars, fmt="none", ecolor=colour, elinewidth=0.6, alpha=alpha, zorder=order
+    )  # fmt: skip
 
 
 def draw_series(axes: Axes, placed: Placed, style: Style, strong: bool, many: bool) -> None:
     """One reducer's line, markers and intervals, paler if others beat it everywhere; intervals pale among many."""
     alpha, order, width = (1.0, 4, 1.1) if strong else (0.6, 3, 0.7 if style.filled else 0.55)
     draw_bars(axes, placed, style.colour, (0.35 if many else 0.6) * alpha, order - 0.2)
-    look = {"color": style.colour, "linestyle": style.line, "linewidth": width, "alpha": alpha, "label": "_curve"}
-    axes.plot(placed.x, placed.y, **look, **marker_of(style, 4.2 if strong else 3.4), zorder=order)
+    axes.plot(
+        placed.x, placed.y, color=style.colour, linestyle=style.line, linewidth=width, alpha=alpha, label="_curve",
+        **marker_of(style, 4.2 if strong else 3.4), zorder=order,
+    )  # fmt: skip
 
 
-def draw_unreduced(axes: Axes, placed: Placed, line: Any = BASELINE_LINE) -> None:
+def draw_unreduced(axes: Axes, placed: Placed, line: Line = BASELINE_LINE) -> None:
     """A star with its intervals, and the height of its score all along the axis."""
     draw_bars(axes, placed, BASELINE_COLOUR, 1.0, 5)
     for x, y in placed.points:
@@ -99,8 +103,10 @@ def draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) ->
     ends = zip(*bounds(fair, plot), strict=True)
     best = frontier(list(zip(fair[plot.x], y, strict=True)), plot.fewer_is_better, ends)
     if best:
-        line = {"color": FRONTIER_COLOUR, "linewidth": 5, "alpha": 0.6, "label": FRONTIER, "zorder": 1}
-        axes.plot(*zip(*best, strict=True), solid_joinstyle="round", solid_capstyle="round", **line)
+        axes.plot(
+            *zip(*best, strict=True), color=FRONTIER_COLOUR, linewidth=5, alpha=0.6, label=FRONTIER, zorder=1,
+            solid_joinstyle="round", solid_capstyle="round",
+        )  # fmt: skip
     return set(best)
 
 
@@ -131,7 +137,7 @@ def look_closer(axes: Axes, points: pd.DataFrame, best: set[tuple[float, float]]
 
 
 def draw_key(
-    figure: Figure, styles: list[Style], narrow: bool, line: bool, further: Mapping[str, Any] | None = None
+    figure: Figure, styles: list[Style], narrow: bool, line: bool, further: Mapping[str, Line2D] | None = None
 ) -> None:
     """What the star, the hues and hollow markers mean, below the axes in as few rows as fit.
 
@@ -139,8 +145,11 @@ def draw_key(
     """
     from matplotlib.lines import Line2D
 
-    star = {"marker": "*", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.4, "linewidth": 0.7}
-    entries = {UNREDUCED: Line2D([], [], color=BASELINE_COLOUR, linestyle=BASELINE_LINE, **star)}
+    star = Line2D(
+        [], [], color=BASELINE_COLOUR, linestyle=BASELINE_LINE, linewidth=0.7, marker="*", markersize=7,
+        markeredgecolor="white", markeredgewidth=0.4,
+    )  # fmt: skip
+    entries = {UNREDUCED: star}
     if line:
         entries[FRONTIER] = Line2D([], [], color=FRONTIER_COLOUR, linewidth=4, alpha=0.6, solid_capstyle="butt")
     families = [family for family in (*FAMILIES, OTHERS) if any(style.family == family.name for style in styles)]

@@ -13,7 +13,7 @@ from reports.frame import Group
 from reports.pareto.points import FLOPS, series_of, valid_points
 from reports.pareto.resamples import resampled_scores
 from reports.text.wording import is_untrained, reducer_label, training_mark
-from suite.stats import hypervolume, mean_cost_change, mean_gain, percentile_interval, shared
+from suite.stats import Floats, hypervolume, mean_cost_change, mean_gain, percentile_interval, shared
 
 ENOUGH = 0.95  # of the resamples must have a value, or the others would be chosen by the result
 Key = tuple[str, str, str]
@@ -43,12 +43,12 @@ class Curve:
 
     run: str
     key: Key
-    cost: np.ndarray
-    score: np.ndarray
-    draws: np.ndarray | None
+    cost: Floats
+    score: Floats
+    draws: Floats | None
     rows: pd.DataFrame
-    time: np.ndarray | None = None
-    spread: np.ndarray | None = None
+    time: Floats | None = None
+    spread: Floats | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ def curves_of(run: str, out: Path, group: Group, resamples: int) -> list[Curve]:
     return curves
 
 
-def _times(rows: pd.DataFrame, group: Group) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+def _times(rows: pd.DataFrame, group: Group) -> tuple[Floats, Floats] | tuple[None, None]:
     """1 / speed-up of every row and the deviation of its logarithm; None where one is unknown or has no interval."""
     name = "whole_speedup" if group.shown.throughput else "speedup"
     value, low, high = (rows[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high"))
@@ -107,7 +107,7 @@ def volume(curve: Curve, least: float, limit: float) -> Estimate:
     if not limit > least:
         return Estimate(reason="all points cost the same")
 
-    def mean(score: np.ndarray) -> np.ndarray:
+    def mean(score: Floats) -> Floats:
         return (hypervolume(curve.cost, score, limit) - hypervolume(curve.cost, score, least)) / (limit - least)
 
     return _estimate(curve, mean, least, limit)
@@ -115,17 +115,17 @@ def volume(curve: Curve, least: float, limit: float) -> Estimate:
 
 def gain(curve: Curve, other: Curve) -> Estimate:
     """Mean score above `other` at equal FLOPs, over the FLOPs that both span; a method at one rate spans nothing."""
-    if reason := _incomparable(curve, other, *shared(curve.cost, other.cost), "FLOPs"):
+    start, end = map(float, shared(curve.cost, other.cost))
+    if reason := _incomparable(curve, other, start, end, "FLOPs"):
         return Estimate(reason=reason)
-    start, end = shared(curve.cost, other.cost)
     return _estimate(curve, lambda *score: mean_gain(curve.cost, score[0], other.cost, score[1]), start, end, other)
 
 
 def cost_change(curve: Curve, other: Curve) -> Estimate:
     """Mean change of FLOPs from `other` at equal score, as a fraction, over the scores that both reach."""
-    if reason := _incomparable(curve, other, *shared(curve.score, other.score), "scores"):
+    start, end = map(float, shared(curve.score, other.score))
+    if reason := _incomparable(curve, other, start, end, "scores"):
         return Estimate(reason=reason)
-    start, end = shared(curve.score, other.score)
     change = _estimate(
         curve, lambda *score: mean_cost_change(curve.cost, score[0], other.cost, score[1]), start, end, other
     )
@@ -142,16 +142,17 @@ def _incomparable(curve: Curve, other: Curve, start: float, end: float, what: st
 
 
 def _estimate(
-    curve: Curve, value: Callable[..., np.ndarray], start: float, end: float, other: Curve | None = None
+    curve: Curve, value: Callable[..., Floats], start: float, end: float, other: Curve | None = None
 ) -> Estimate:
     """`value` of the scores, and its middle 95 % over the resamples, if these were drawn and nearly all have it."""
     both = [curve] if other is None else [curve, other]
     found, low, high = float(value(*(one.score for one in both))), None, None
     if np.isnan(found):
         return Estimate(reason="nothing in common")
-    if all(one.draws is not None for one in both):
-        drawn = value(*(one.draws for one in both))
+    draws = [one.draws for one in both if one.draws is not None]
+    if len(draws) == len(both):
+        drawn = value(*draws)
         drawn = drawn[~np.isnan(drawn)]
-        if len(drawn) >= ENOUGH * len(curve.draws):
+        if len(drawn) >= ENOUGH * len(draws[0]):
             low, high = percentile_interval(drawn)
-    return Estimate(found, low, high, float(start), float(end))
+    return Estimate(found, low, high, start, end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.pareto.style import Style
 
@@ -117,7 +117,7 @@ def _join(axes: Axes, end: End, x: float, y: float, shown: bool) -> None:
     axes.plot([x], [y], transform=axes.transAxes, linestyle="none", **marker_of(style, 3.6), zorder=7, label="_end")
 
 
-def marker_of(style: Style, size: float) -> dict[str, object]:
+def marker_of(style: Style, size: float) -> dict[str, Any]:
     """matplotlib's properties of the style's marker, `size` points high."""
     return {
         "marker": style.marker,

@@ -29,16 +29,18 @@ from reports.pareto.layers import Layer
 from reports.pareto.plots import MANY, NARROW, canvas, characters, draw, rendered
 from reports.pareto.points import ENCODER_SPEED, Plot, is_noisy, plots_of, series_of, valid_points
 from reports.pareto.published_marks import BASELINE, Mark, published_marks
-from reports.pareto.style import BASELINE_COLOUR, BASELINE_LINE, Style, styles_for
+from reports.pareto.style import BASELINE_COLOUR, BASELINE_LINE, Line, Style, styles_for
 from reports.text.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.text.wording import is_untrained, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 AXES = ("flops", "speed", "memory")
-PATTERNS = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (6, 1.2, 1.2, 1.2)), (0, (3, 1, 1, 1, 1, 1)))  # one a run
+# one a run
+PATTERNS: tuple[Line, ...] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (6, 1.2, 1.2, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 FILLS = ("none", "left", "bottom", "right", "top")  # of published markers, one a paper
 INK = "#333333"
 
@@ -54,7 +56,8 @@ def write_overlay(
     Raises:
         RequestError: nothing is published under a name.
     """
-    files, notes = {}, []
+    files: dict[Path, bytes] = {}
+    notes: list[str] = []
     for plot in _plots(layers[0], axes):
         shown = [layer for layer in layers if not valid_points(layer.group, plot)[0].empty]
         for layer in layers:
@@ -134,15 +137,13 @@ def _draw_marks(
     looks = {key[0]: style for key, style in reversed(styles.items())}
     for mark in marks:
         style = looks.get(mark.reducer)
-        shape = {"marker": "*", "markersize": 8.5} if style is None else {"marker": style.marker}
         colour = BASELINE_COLOUR if style is None else style.colour
-        size = {} if style is None else {"markersize": 5.4 * style.size}
         axes.plot(
             [mark.x],
             [mark.y],
             **_hollow(fills.get((mark.paper, mark.terms), FILLS[0]), colour),
-            **shape,
-            **size,
+            marker="*" if style is None else style.marker,
+            markersize=8.5 if style is None else 5.4 * style.size,
             zorder=6,
         )
 
@@ -164,15 +165,15 @@ def _make_room(axes: Axes, marks: Sequence[Mark]) -> None:
         axes.set_ylim(min(low, min(heights) - margin), max(high, max(heights) + margin))
 
 
-def _entries(layers: Sequence[Layer], fills: dict[tuple[str, str], str], characters: int) -> dict[str, Any]:
+def _entries(layers: Sequence[Layer], fills: dict[tuple[str, str], str], characters: int) -> dict[str, Line2D]:
     """What the key says of runs and papers."""
     from matplotlib.lines import Line2D
 
     entries = {}
     for number, layer in enumerate(layers):
         if layer.letter:
-            line = {"linestyle": PATTERNS[number % len(PATTERNS)], "linewidth": 1.1}
-            entries[shorten(f"{layer.letter}: {layer.label}", characters + 10)] = Line2D([], [], color=INK, **line)
+            line = Line2D([], [], color=INK, linestyle=PATTERNS[number % len(PATTERNS)], linewidth=1.1)
+            entries[shorten(f"{layer.letter}: {layer.label}", characters + 10)] = line
     for (paper, terms), fill in fills.items():
         said = ", ".join(filter(None, ("published", terms)))
         look = {**_hollow(fill, INK), "marker": "o", "markersize": 4.6}

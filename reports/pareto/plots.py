@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -44,7 +44,7 @@ FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text, and one of its two
 NARROW = 5.0  # inches, below which names are short
 # No date, no version, and ids from a fixed salt: the same frame gives the same bytes.
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
-RC = {
+RC: dict[Any, Any] = {  # matplotlib has a type of all names
     "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 7, "axes.labelsize": 7.5,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6.5, "axes.linewidth": 0.6,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
@@ -64,7 +64,9 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    parts, files, said = list(groups(frame)), {}, []
+    parts = list(groups(frame))
+    files: dict[str, bytes] = {}
+    said: list[str] = []
     for number, plot in enumerate(PLOTS):
         for part in parts:
             plot = plots_of(part)[number]

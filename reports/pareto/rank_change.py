@@ -9,8 +9,9 @@ from zlib import crc32
 import numpy as np
 
 from reports.pareto.curves import Curve
-from suite.stats import concordance, mean_cost_change, mean_gain
+from suite.stats import Floats, concordance, mean_cost_change, mean_gain
 
+Drawn = tuple[Floats, Floats]  # (k,) as measured; (resamples, k) in all resamples, or (k,) where these have no say
 DOUBT = 0.025  # of the resamples may say otherwise where an order is called decided: one end of a 95 % interval
 
 
@@ -50,11 +51,17 @@ def rank_change(curves: list[Curve]) -> RankChange | None:
     score at equal cost. A pair is decided if the 95 % interval over resamples of the samples, and of the time, leaves
     no doubt; times vary by their own intervals and by that of the unreduced model against itself.
     """
-    timed = [c for c in curves if c.time is not None and c.draws is not None and not c.untrained and len(c.cost) > 1]
-    if len(timed) < 2:
+    measured = [
+        (curve, (curve.score, curve.draws), (curve.time, _noisy(curve, curve.time, curve.spread, curve.draws)))
+        for curve in curves
+        if curve.draws is not None and curve.time is not None and curve.spread is not None
+        if not curve.untrained and len(curve.cost) > 1
+    ]
+    if len(measured) < 2:
         return None
-    by_flops, sure_of_flops = _compared(timed, [(curve.cost, curve.cost) for curve in timed])
-    by_time, sure_of_time = _compared(timed, [(curve.time, _noisy(curve)) for curve in timed])
+    timed, scores = [curve for curve, *_ in measured], [score for _, score, _ in measured]
+    by_flops, sure_of_flops = _compared(scores, [(curve.cost, curve.cost) for curve in timed])
+    by_time, sure_of_time = _compared(scores, [time for *_, time in measured])
     pairs = list(combinations(range(len(timed)), 2))
     both = [(i, j) for i, j in pairs if not np.isnan(by_flops[i, j] + by_time[i, j])]
     turned = [
@@ -71,20 +78,20 @@ def rank_change(curves: list[Curve]) -> RankChange | None:
     )
 
 
-def _noisy(curve: Curve) -> np.ndarray:
+def _noisy(curve: Curve, time: Floats, spread: Floats, draws: Floats) -> Floats:
     """(resamples, k) times as other rounds on this machine might have given them."""
     draw = np.random.default_rng(crc32(" ".join((curve.run, *curve.key)).encode()))
-    return curve.time * np.exp(curve.spread * draw.standard_normal(curve.draws.shape))
+    return time * np.exp(spread * draw.standard_normal(draws.shape))
 
 
-def _compared(curves: list[Curve], costs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _compared(scores: list[Drawn], costs: list[Drawn]) -> tuple[Floats, Floats]:
     """(k, k) twice: by how much the row is ahead of the column, NaN if they share nothing; and the sign of what is
     beyond doubt, else 0."""
-    ahead = np.full((len(curves), len(curves)), np.nan)
+    ahead = np.full((len(scores), len(scores)), np.nan)
     np.fill_diagonal(ahead, 0.0)
     sure = np.zeros_like(ahead)
-    for i, j in combinations(range(len(curves)), 2):
-        value, drawn = _difference(curves[i], curves[j], costs[i], costs[j])
+    for i, j in combinations(range(len(scores)), 2):
+        value, drawn = _difference(scores[i], scores[j], costs[i], costs[j])
         ahead[i, j], ahead[j, i] = value, -value
         for sign in (1, -1):  # where a resample shares nothing, it does not speak for either
             if (sign * drawn > 0).mean() >= 1 - DOUBT:
@@ -92,9 +99,7 @@ def _compared(curves: list[Curve], costs: list[tuple[np.ndarray, np.ndarray]]) -
     return ahead, sure
 
 
-def _difference(
-    one: Curve, two: Curve, cost: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
-) -> tuple[float, np.ndarray]:
+def _difference(one: Drawn, two: Drawn, cost: Drawn, other: Drawn) -> tuple[float, Floats]:
     """By how much `one` is ahead, and the same in all resamples: of cost at equal score, or of score at equal cost.
 
     The former, unless there are resamples in which the curves share no score, and hardly any in which they share no
@@ -102,8 +107,8 @@ def _difference(
     """
     by_cost, by_score = (
         (
-            sign * compare(cost[0], one.score, other[0], two.score),
-            sign * compare(cost[1], one.draws, other[1], two.draws),
+            float(sign * compare(cost[0], one[0], other[0], two[0])),
+            sign * compare(cost[1], one[1], other[1], two[1]),
         )
         for sign, compare in ((-1, mean_cost_change), (1, mean_gain))
     )
@@ -112,7 +117,7 @@ def _difference(
     return next(iter(whole + partly), by_cost)
 
 
-def _ranks(ahead: np.ndarray, sure: np.ndarray) -> Ranks:
+def _ranks(ahead: Floats, sure: Floats) -> Ranks:
     others = len(ahead) - 1
     return Ranks(
         [None if np.isnan(row).any() else 1 + int((row < 0).sum()) for row in ahead],

@@ -12,14 +12,14 @@ from reports.areas import AREAS, dense_areas, mean_iou
 from reports.cells import read_manifest, read_samples
 from reports.frame import AGREEMENT, Group
 from suite.errors import RequestError
-from suite.stats import bootstrap_sums
+from suite.stats import Floats, bootstrap_sums
 from suite.store.folder import CellFolder
 
 RESAMPLES = 2000
 OUTCOME = {"top1": "correct", "top5": "correct5"}  # shares of true outcomes; other means are in scores.parquet
 
 
-def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, Floats]:
     """Cell key -> (resamples,) headline scores as people read them, of every finished cell of `group` in the run `out`.
 
     The draws depend on the ids of the samples alone: runs on the same samples draw the same ones. {} where the store
@@ -68,7 +68,7 @@ def _column(folder: Path, manifest: pd.Index, name: str) -> pd.Series:
     return samples[name]
 
 
-def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) -> np.ndarray:
+def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) -> Floats:
     """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean.
 
     Rare classes are, more often than among the samples, so resamples are moved to where their mean is the score.

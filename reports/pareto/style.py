@@ -7,17 +7,21 @@ write them, share what is left in the order of their names.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from reports.text.wording import is_untrained
+
+Line = Literal["-"] | tuple[float, tuple[float, ...]]  # solid, or (offset, lengths of dashes and gaps), in line widths
 
 # (marker, relative size): the sizes make their areas look alike
 MARKERS = (
     ("o", 1.0), ("s", 0.9), ("^", 1.1), ("D", 0.8), ("v", 1.1), ("P", 1.1), ("X", 1.1), ("<", 1.1), ("p", 1.15),
     (">", 1.1), ("h", 1.15),
 )  # fmt: skip
-LINES = ("-", (0, (6, 1.2, 1.5, 1.2)), (0, (1.2, 1.2)), (0, (8, 2)))
-UNTRAINED_LINE = (0, (2.5, 1.8))
-BASELINE_COLOUR, BASELINE_LINE = "#000000", (0, (4, 3))
+LINES: tuple[Line, ...] = ("-", (0, (6, 1.2, 1.5, 1.2)), (0, (1.2, 1.2)), (0, (8, 2)))
+UNTRAINED_LINE: Line = (0, (2.5, 1.8))
+BASELINE_COLOUR = "#000000"
+BASELINE_LINE: Line = (0, (4, 3))
 FRONTIER_COLOUR = "#B8B8B8"
 
 
@@ -56,7 +60,7 @@ class Style:
     marker: str
     size: float
     filled: bool
-    line: str | tuple
+    line: Line
 
 
 def styles_for(series: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], Style]:

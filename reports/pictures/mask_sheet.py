@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Colours = NDArray[np.uint8]  # (..., 3)
 IGNORED = 255
 DROPPED = np.array([128, 128, 128], np.uint8)
 BORDER = np.array([255, 255, 255], np.uint8)
@@ -69,10 +75,8 @@ def write_masks(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    seen = sorted(
-        {int(c) for row in rows for mask in (row.truth, row.unreduced, row.prediction) for c in np.unique(mask)}
-    )
-    seen = [c for c in seen if c != IGNORED]
+    classes = {int(c) for row in rows for mask in (row.truth, row.unreduced, row.prediction) for c in np.unique(mask)}
+    seen = sorted(classes - {IGNORED})
     shown = by_area(rows, seen)[:MOST_NAMES]
     key = 0.2 * -(-len(shown) // 6) + 0.3
     height = sum(PANEL * row.image.shape[0] / row.image.shape[1] + 0.1 for row in rows) + 0.25
@@ -83,10 +87,10 @@ def write_masks(
         notes = (row.sample, "", row.notes[0], f"{row.method}, {row.notes[1]}", row.method)
         for title, note, axis, picture in zip(TITLES, notes, line, (row.image, *masks, row.tokens), strict=True):
             panel(axis, picture, title if place == 0 else "", note)
-    colours = [Patch(facecolor=np.array(palette[c]) / 255, edgecolor="#555555", linewidth=0.4) for c in shown]
+    colours = [Patch(facecolor=unit_colour(palette[c]), edgecolor="#555555", linewidth=0.4) for c in shown]
     names = [str(class_names[c]) for c in shown]
     more = len(seen) - len(shown)
-    title = f"the {len(shown)} largest of {len(seen)} classes" if more else None
+    heading = f"the {len(shown)} largest of {len(seen)} classes" if more else None
     figure.legend(
         colours,
         names,
@@ -94,14 +98,14 @@ def write_masks(
         ncols=6,
         fontsize=6.5,
         frameon=False,
-        title=title,
+        title=heading,
         title_fontsize=6.5,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Software": None} if file.suffix == ".png" else None)
 
 
-def panel(axis: object, picture: np.ndarray | None, title: str, note: str) -> None:
+def panel(axis: Axes, picture: np.ndarray | None, title: str, note: str) -> None:
     """One picture with its title above, in the first row, and a note below."""
     axis.set_xticks([])
     axis.set_yticks([])
@@ -118,6 +122,12 @@ def panel(axis: object, picture: np.ndarray | None, title: str, note: str) -> No
     axis.set_xlabel(note, fontsize=6.5, parse_math=False)
 
 
+def unit_colour(colour: Sequence[int] | Colours) -> tuple[float, float, float]:
+    """0..255 as 0..1."""
+    red, green, blue = (float(part) / 255 for part in colour)
+    return red, green, blue
+
+
 def by_area(rows: Sequence[MaskRow], classes: Sequence[int]) -> list[int]:
     """Classes, the one with most pixels in all masks first."""
     areas = dict.fromkeys(classes, 0)
@@ -129,8 +139,9 @@ def by_area(rows: Sequence[MaskRow], classes: Sequence[int]) -> list[int]:
     return sorted(areas, key=lambda c: -areas[c])
 
 
-def blend(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+def blend(image: Colours, mask: np.ndarray, palette: Sequence[Sequence[int]]) -> Colours:
     """A mask's colours over its image, (H, W, 3) uint8; pixels that are not labelled show the image, darkened."""
     colours = np.zeros((256, 3))
     colours[: len(palette)] = palette
-    return np.rint((1 - OPACITY) * image + OPACITY * colours[mask]).astype(np.uint8)
+    blended: Colours = np.rint((1 - OPACITY) * image + OPACITY * colours[mask]).astype(np.uint8)
+    return blended

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.pictures.mask_sheet import BORDER, DROPPED, mean_colours
+from reports.pictures.mask_sheet import BORDER, DROPPED, mean_colours, unit_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ class Writer:
     width: float
     height: float
 
-    def text(self, x: float, y: float, text: str, **how: object) -> None:
+    def text(self, x: float, y: float, text: str, **how: Any) -> None:
         self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=SIZE, parse_math=False, **how)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
@@ -107,7 +107,7 @@ class Writer:
 
 def section_height(shown: TokenImage, rows: int, wide: float) -> float:
     """Inches that an image takes with its panels; its name below it is counted."""
-    ratio = shown.image.shape[0] / shown.image.shape[1]
+    ratio: float = shown.image.shape[0] / shown.image.shape[1]
     return max(rows * (PANEL * ratio + TITLE), wide * ratio + 3 * LINE) + GAP
 
 
@@ -156,7 +156,7 @@ def draw_key(figure: Figure, dropped: bool) -> None:
 
     key = [Patch(facecolor="#D9A15B", edgecolor=CASING, label="a group, in its mean colour")]
     if dropped:
-        grey = Patch(facecolor=DROPPED / 255, edgecolor="white", hatch="//////", linewidth=0, label="dropped")
+        grey = Patch(facecolor=unit_colour(DROPPED), edgecolor="white", hatch="//////", linewidth=0, label="dropped")
         key.append(grey)
     figure.legend(
         handles=key, loc="lower center", ncols=2, fontsize=SIZE, frameon=False, borderaxespad=0.3, columnspacing=1.2

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,12 +90,13 @@ def fit(fields: Sequence[Field], width: int, steps: Sequence[Step] = ()) -> tupl
 
     No step is taken that gains no room, or after which two rows have one name.
     """
-    shown, left_out = list(fields), []
+    shown = list(fields)
+    left_out: list[str] = []
     for said, header, instead in steps:
         if _room(shown) <= width:
             break
-        shorter = [instead if field.header == header else field for field in shown]
-        shorter = [field for field in shorter if field is not None]
+        replaced = [instead if field.header == header else field for field in shown]
+        shorter = [field for field in replaced if field is not None]
         if _room(shorter) < _room(shown) and _distinct(shorter) >= _distinct(shown):
             shown, left_out = shorter, [*left_out, said]
     return shown, left_out
@@ -142,7 +143,7 @@ def _grid(
 
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     for field, characters in zip(fields, _widths(fields, width), strict=True):
-        side = "right" if field.numeric else "left"
+        side: Literal["left", "right"] = "right" if field.numeric else "left"
         table.add_column(Text(field.header), justify=side, overflow="fold", width=characters)
     for number, cells in enumerate(zip(*(field.cells for field in fields), strict=True)):
         if number in sections:

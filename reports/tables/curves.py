@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 DISPENSABLE = ("Rates", "GFLOPs", "Hypervolume")
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a curve comes to. area: its hypervolume; more: its gain, cheaper: its change of cost over the reference,
+    None of the reference itself; ranks: by FLOPs and by time, None if it cannot be ranked."""
+
+    layer: Layer
+    curve: Curve
+    area: Estimate
+    more: Estimate | None = None
+    cheaper: Estimate | None = None
+    ranks: tuple[Estimate, Estimate] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.layer.marked(self.curve.name)
+
+
 @dataclass(frozen=True)
 class CurveTable:
     """One line a curve. records: its numbers, None where there is no data; lines: the same for people."""
@@ -46,7 +63,8 @@ class CurveTable:
 
     @property
     def csv(self) -> str:
-        return pd.DataFrame(self.records).to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
+        text: str = pd.DataFrame(self.records).to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
+        return text
 
     def console(self, width: int) -> Table:
         """For a terminal `width` characters wide; a narrow one has no room for everything, and says so."""
@@ -70,9 +88,10 @@ def curve_table(layers: Sequence[Layer], against: str | None = None, resamples: 
     least, limit = _budgets(layers, [curve for _, curve in curves])
     changes = {layer.letter: rank_change(found) for layer, found in by_layer.items()}
     found = [
-        (
-            layer, curve, volume(curve, least, limit),
-            *((gain(curve, reference), cost_change(curve, reference)) if curve is not reference else (None, None)),
+        Found(layer, curve, volume(curve, least, limit), ranks=_ranks(curve, changes[layer.letter]))
+        if reference is None or curve is reference
+        else Found(
+            layer, curve, volume(curve, least, limit), gain(curve, reference), cost_change(curve, reference),
             _ranks(curve, changes[layer.letter]),
         )
         for layer, curve in curves
@@ -82,8 +101,8 @@ def curve_table(layers: Sequence[Layer], against: str | None = None, resamples: 
         "Method", "Rates", "GFLOPs", "Hypervolume", f"{score} at equal FLOPs", f"FLOPs at equal {score} (%)",
         *(("Rank by FLOPs", "by time") if any(changes.values()) else ()),
     )  # fmt: skip
-    lines = [_line(*row, ranked=len(headers) > 6) for row in found]
-    records = [_record(*row) for row in found]
+    lines = [_line(row, ranked=len(headers) > 6) for row in found]
+    records = [_record(row) for row in found]
     notes = _notes(layers, reference, score, least, limit, found, changes)
     several = len(layers) > 1
     head = f"{layers[0].group.task} · {len(layers)} runs" if several else title(layers[0].group)
@@ -113,22 +132,21 @@ def _ranks(curve: Curve, change: RankChange | None) -> tuple[Estimate, Estimate]
     if change is None or curve not in change.curves:
         return None
     i = change.curves.index(curve)
-    return tuple(Estimate(r.place[i], r.best[i], r.worst[i]) for r in (change.flops, change.time))
+    by_flops, by_time = (Estimate(r.place[i], r.best[i], r.worst[i]) for r in (change.flops, change.time))
+    return by_flops, by_time
 
 
-def _line(
-    layer: Layer, curve: Curve, area: Estimate, more: Estimate | None, cheaper: Estimate | None,
-    ranks: tuple[Estimate, Estimate] | None, ranked: bool,
-) -> list[str]:  # fmt: skip
+def _line(row: Found, ranked: bool) -> list[str]:
+    curve = row.curve
     costs = dict.fromkeys((gflops(curve.cost[0]), gflops(curve.cost[-1])))
     shown = [
-        layer.marked(curve.name), str(len(curve.cost)), "–".join(costs), said(area),
-        "reference" if more is None else said(more, signed=True),
-        "reference" if cheaper is None else said(cheaper, scale=100, signed=True),
+        row.name, str(len(curve.cost)), "–".join(costs), said(row.area),
+        "reference" if row.more is None else said(row.more, signed=True),
+        "reference" if row.cheaper is None else said(row.cheaper, scale=100, signed=True),
     ]  # fmt: skip
     if not ranked:
         return shown
-    return shown + [_place(r) for r in ranks] if ranks else [*shown, NO_DATA, NO_DATA]
+    return shown + [_place(r) for r in row.ranks] if row.ranks else [*shown, NO_DATA, NO_DATA]
 
 
 def _place(rank: Estimate) -> str:
@@ -139,8 +157,8 @@ def said(estimate: Estimate, scale: float = 1, signed: bool = False) -> str:
     """'+1.5 [+0.2, +2.7]', two decimals where half the interval is below 0.5; n/a where there is no number."""
     if estimate.value is None:
         return NO_DATA
-    known = estimate.low is not None and estimate.high is not None
-    decimals = 2 if known and 0 < scale * (estimate.high - estimate.low) / 2 < 0.5 else 1
+    ends = () if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    decimals = 2 if ends and 0 < scale * (ends[1] - ends[0]) / 2 < 0.5 else 1
     plus = "+" if signed else ""
 
     def number(value: float) -> str:
@@ -148,17 +166,15 @@ def said(estimate: Estimate, scale: float = 1, signed: bool = False) -> str:
         return (text.lstrip("+-") if float(text) == 0 else text).replace("-", "−")
 
     value = number(estimate.value)
-    return f"{value} [{number(estimate.low)}, {number(estimate.high)}]" if known else value
+    return f"{value} [{', '.join(map(number, ends))}]" if ends else value
 
 
-def _record(
-    layer: Layer, curve: Curve, area: Estimate, more: Estimate | None, cheaper: Estimate | None,
-    ranks: tuple[Estimate, Estimate] | None,
-) -> dict[str, Any]:  # fmt: skip
+def _record(row: Found) -> dict[str, Any]:
+    curve, group = row.curve, row.layer.group
     reducer, options, training = curve.key
-    group, parts = layer.group, {"hypervolume": area, "gain": more, "cost_change": cheaper}
+    parts = {"hypervolume": row.area, "gain": row.more, "cost_change": row.cheaper}
     record = {
-        "run": layer.label, "task": group.task, "model": group.model, "score": group.headline.name,
+        "run": row.layer.label, "task": group.task, "model": group.model, "score": group.headline.name,
         "reducer": reducer, "options": options, "training": training, "rates": len(curve.cost),
         "gflops_from": curve.cost[0], "gflops_to": curve.cost[-1],
     }  # fmt: skip
@@ -166,7 +182,7 @@ def _record(
         record |= _parts(name, estimate or Estimate(reason="reference"))
         record |= {f"{name}_{end}": getattr(estimate, end, None) for end in ("start", "end")}
         record[f"{name}_reason"] = (estimate or Estimate(reason="reference")).reason
-    for name, rank in zip(("rank_flops", "rank_time"), ranks or (Estimate(), Estimate())):
+    for name, rank in zip(("rank_flops", "rank_time"), row.ranks or (Estimate(), Estimate())):
         record |= _parts(name, rank)
     return record
 
@@ -176,7 +192,7 @@ def _parts(name: str, estimate: Estimate) -> dict[str, float | None]:
 
 
 def _notes(
-    layers: Sequence[Layer], reference: Curve | None, score: str, least: float, limit: float, found: list[tuple],
+    layers: Sequence[Layer], reference: Curve | None, score: str, least: float, limit: float, found: list[Found],
     changes: dict[str, RankChange | None],
 ) -> list[str]:  # fmt: skip
     notes = [f"{layer.letter}: {layer.label} · {title(layer.group)}." for layer in layers if layer.letter]
@@ -188,26 +204,26 @@ def _notes(
         f"{score} that a budget buys.",
     ]
     if reference is not None:
-        which = next(layer for layer, curve, *_ in found if curve is reference).marked(reference.name)
+        which = next(row.name for row in found if row.curve is reference)
         notes.append(
             f"At equal FLOPs, at equal {score}: mean difference to {which} over what both curves span (curves.csv), "
             "Bjøntegaard's averages; −10 % needs 10 % fewer FLOPs."
         )
-    for column, what in ((2, "Hypervolume"), (3, f"{score} at equal FLOPs"), (4, f"FLOPs at equal {score}")):
-        notes += _absent(found, column, what)
+    notes += _absent("Hypervolume", [(row, row.area) for row in found])
+    notes += _absent(f"{score} at equal FLOPs", [(row, row.more) for row in found])
+    notes += _absent(f"FLOPs at equal {score}", [(row, row.cheaper) for row in found])
     for layer in layers:
-        if changes[layer.letter] is not None:
-            notes += _rank_notes(changes[layer.letter], layer, score)
+        if (change := changes[layer.letter]) is not None:
+            notes += _rank_notes(change, layer, score)
     return notes
 
 
-def _absent(found: list[tuple], column: int, what: str) -> list[str]:
+def _absent(what: str, estimates: list[tuple[Found, Estimate | None]]) -> list[str]:
     """Which curves have no such number, and why."""
     why: dict[str, list[str]] = {}
-    for layer, curve, *estimates in found:
-        estimate = estimates[column - 2]
+    for row, estimate in estimates:
         if estimate is not None and estimate.value is None:
-            why.setdefault(estimate.reason, []).append(layer.marked(curve.name))
+            why.setdefault(estimate.reason, []).append(row.name)
     return [f"{what} is {NO_DATA}, {reason}: {', '.join(names)}." for reason, names in why.items()]
 
 

@@ -82,8 +82,9 @@ def _speed_columns(frame: pd.DataFrame) -> list[Column]:
 
 def _verdict(name: str, reasons: list[str]) -> Callable[[Any], str]:
     def show(row: Any) -> str:
-        why = getattr(row, f"{name}_why")
-        return getattr(row, f"{name}_verdict") + (f" [{reasons.index(why) + 1}]" if why else "")
+        why: str = getattr(row, f"{name}_why")
+        verdict: str = getattr(row, f"{name}_verdict")
+        return verdict + (f" [{reasons.index(why) + 1}]" if why else "")
 
     return show
 
@@ -182,7 +183,8 @@ def _colour(cell: str) -> str:
 def render(frame: pd.DataFrame, format: str) -> str:
     """The table as text in one of FORMATS; csv has all columns of the frame. ValueError for others."""
     if format == "csv":
-        return frame.to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
+        text: str = frame.to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
+        return text
     written = {"md": _markdown, "latex": _latex, "html": _html}.get(format)
     if written is None:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")

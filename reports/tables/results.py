@@ -33,7 +33,7 @@ from reports.text.wording import (
     training_mark,
     whole,
 )
-from suite.contract.metric import Metric, Shown
+from suite.contract.metric import Cost, Metric, Shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,7 +142,7 @@ def _metric_column(metric: Metric) -> Column:
     return Column(metric.label, lambda row: _of_metric(row, metric, interval=False))
 
 
-def _cost_column(cost: Metric) -> Column:
+def _cost_column(cost: Cost) -> Column:
     return Column(cost.label, lambda row: gflops(getattr(row, f"{cost.name}_gmacs")))
 
 
@@ -210,7 +210,9 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     parts = list(groups(frame))
     rows = [row for part in parts for row in part.frame.itertuples()]
     said = dict.fromkeys(line for part in parts for line in (circumstances(part), *notes(part)))
-    steps = [(name, header, _field(instead, rows)) for name, header, instead in _shorter(frame)]
+    steps = [
+        (name, header, None if instead is None else _field(instead, rows)) for name, header, instead in _shorter(frame)
+    ]
     styles = {i: colour for i, row in enumerate(rows) if (colour := STYLES.get(row.status))}
     return console.console_table(
         [_field(column, rows) for column in columns_for(frame)], width or terminal_width(), steps,
@@ -219,9 +221,7 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     )  # fmt: skip
 
 
-def _field(column: Column | None, rows: list[Any]) -> Field | None:
-    if column is None:
-        return None
+def _field(column: Column, rows: list[Any]) -> Field:
     cells = [_without_reason(row, column.show(row)) for row in rows]
     return Field(column.header, cells, column.numeric, column.names, whole=True)
 

@@ -116,7 +116,7 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     return {path: next((tail for tail in tails[path] if shared[tail] == 1), path) for path in tails}
 
 
-def short_origins(sources: Iterable[str | None]) -> dict[str | None, str]:
+def short_origins(sources: Iterable[str | None]) -> dict[str, str]:
     """Where weights are from, by their source as it is stored: short names, no two alike.
 
     A file's name, or its folder's, since every training calls its file alike; 'embedded' for what comes with the suite.
@@ -133,7 +133,7 @@ def _place(source: str) -> str:
     return str(path.parent) if path.stem == "weights" and path.parent.name else source
 
 
-def training_of(learned: str | None, source: str | None, origins: Mapping[str | None, str]) -> str:
+def training_of(learned: str | None, source: str | None, origins: Mapping[str, str]) -> str:
     """'', 'untrained embedding' (or what else the method learns), or 'trained: ORIGIN'."""
     if source:
         return f"trained: {origins[source]}"

@@ -1,6 +1,6 @@
 """Statistics of per-sample outcomes: pure functions of counts and arrays, nothing of ours imported."""
 
-from suite.stats.curves import concordance, hypervolume, mean_cost_change, mean_gain, shared
+from suite.stats.curves import Floats, concordance, hypervolume, mean_cost_change, mean_gain, shared
 from suite.stats.intervals import (
     bootstrap_sums,
     mean_interval,
@@ -37,6 +37,7 @@ from suite.stats.power import (
 from suite.stats.sequential import look_levels, look_sizes
 
 __all__ = [
+    "Floats",
     "bootstrap_sums",
     "bound_power",
     "concordance",

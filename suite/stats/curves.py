@@ -13,10 +13,12 @@ come in any order. Every cost is above 0.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
 
 
-def hypervolume(cost: ArrayLike, score: ArrayLike, limit: float, floor: float = 0.0) -> np.ndarray:
+def hypervolume(cost: ArrayLike, score: ArrayLike, limit: float, floor: float = 0.0) -> Floats:
     """Area (...) that points dominate up to the reference point (limit, floor), in units of cost times score.
 
     A point dominates what costs more and scores less, so this is the integral, over budgets up to `limit`, of the best
@@ -26,10 +28,11 @@ def hypervolume(cost: ArrayLike, score: ArrayLike, limit: float, floor: float = 
     best = np.maximum.accumulate(np.maximum(score, floor), axis=-1) - floor
     end = np.full((*cost.shape[:-1], 1), float(limit))
     widths = np.diff(np.minimum(np.concatenate([cost, end], axis=-1), limit), axis=-1)
-    return (widths * best).sum(axis=-1)
+    area: Floats = (widths * best).sum(axis=-1)
+    return area
 
 
-def mean_gain(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, other_score: ArrayLike) -> np.ndarray:
+def mean_gain(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, other_score: ArrayLike) -> Floats:
     """Mean of score less other score at equal cost (...), over the costs that both curves span; NaN if they share none.
 
     Swapping the curves changes the sign and nothing else.
@@ -39,7 +42,7 @@ def mean_gain(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, other_sc
     return _mean(*one, low, high) - _mean(*two, low, high)
 
 
-def mean_cost_change(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, other_score: ArrayLike) -> np.ndarray:
+def mean_cost_change(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, other_score: ArrayLike) -> Floats:
     """Mean change of cost at equal score (...), over the scores that both reach: −0.1 is 10 % cheaper; NaN if none.
 
     The mean is that of the ratio's logarithm, so that c for the curves in one order is 1 / (1 + c) − 1 in the other.
@@ -51,13 +54,13 @@ def mean_cost_change(cost: ArrayLike, score: ArrayLike, other_cost: ArrayLike, o
     return np.expm1(_mean(one, one_cost, low, high, log=True) - _mean(two, two_cost, low, high, log=True))
 
 
-def shared(one: ArrayLike, two: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def shared(one: ArrayLike, two: ArrayLike) -> tuple[Floats, Floats]:
     """What two sets of numbers (..., k) both span: (low, high), each (...), low above high where they share nothing."""
     one, two = np.asarray(one, dtype=np.float64), np.asarray(two, dtype=np.float64)
     return np.maximum(one.min(-1), two.min(-1)), np.minimum(one.max(-1), two.max(-1))
 
 
-def rising(values: ArrayLike) -> np.ndarray:
+def rising(values: ArrayLike) -> Floats:
     """The sequences nearest to `values` (..., k), by least squares, that nowhere fall.
 
     Isotonic regression in its max-min form: R. E. Barlow et al., "Statistical inference under order restrictions",
@@ -87,7 +90,7 @@ def concordance(one: ArrayLike, two: ArrayLike) -> float:
     return float(product.mean()) if len(product) else float("nan")
 
 
-def _ascending(cost: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _ascending(cost: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
     """Both, broadcast to one shape, by ascending cost. ValueError for fewer than one point, NaN, or a cost of 0."""
     cost, score = np.broadcast_arrays(np.asarray(cost, dtype=np.float64), np.asarray(score, dtype=np.float64))
     if not cost.ndim or not cost.shape[-1]:
@@ -98,7 +101,7 @@ def _ascending(cost: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarra
     return np.take_along_axis(cost, order, -1), np.take_along_axis(score, order, -1)
 
 
-def _mean(at: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, log: bool = False) -> np.ndarray:
+def _mean(at: Floats, value: Floats, low: Floats, high: Floats, log: bool = False) -> Floats:
     """Mean of the lines through (at, value), `at` not falling, over low..high, exactly; of their logarithm with `log`.
 
     Where `at` stands still the line jumps, which adds nothing. NaN where low..high is empty.
@@ -110,10 +113,12 @@ def _mean(at: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, 
     p, q = (value[..., :-1] + (end - start) * slope for end in (a, b))
     area = ((b - a) * (_mean_log(p, q) if log else (p + q) / 2)).sum(axis=-1)
     width = high - low
-    return np.divide(area, width, out=np.full_like(width, np.nan), where=width > 0)
+    mean = np.full_like(width, np.nan)
+    np.divide(area, width, out=mean, where=width > 0)
+    return mean
 
 
-def _mean_log(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def _mean_log(p: Floats, q: Floats) -> Floats:
     """Mean of log(x) over p..q: (q log q − p log p) / (q − p) − 1, and its limit where the two are nearly one."""
     apart = np.abs(q - p) > 1e-6 * np.abs(p)
     exact = np.divide(q * np.log(q) - p * np.log(p), q - p, out=np.zeros_like(p), where=apart) - 1
