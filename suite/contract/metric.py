@@ -70,6 +70,6 @@ class Shown:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Shown:
         metrics = tuple(
-            Metric(**{**one, "needs": tuple(Need(**need) for need in one.get("needs", ()))}) for one in value["metrics"]
+            Metric(**{**one, "needs": tuple(Need(**need) for need in one["needs"])}) for one in value["metrics"]
         )
         return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"], value["remark"])

@@ -21,6 +21,8 @@ from suite.contract.metric import Shown
 from suite.errors import RequestError, unknown
 from suite.gate.side import Entry, Side
 from suite.store.files import atomic_path
+from suite.store.schema import SCHEMA
+from suite.store.upgrade import upgrade
 
 FOLDER, SUFFIX = Path("baselines"), ".parquet"
 FORMAT, KEY, DIGEST = 2, b"reducerbench", b"reducerbench.sha256"
@@ -84,7 +86,8 @@ def _about(side: Side, entries: list[Entry]) -> dict[str, Any]:
         del cell["read"]
         cells.append(cell)
     spec = {name: value for name, value in side.spec.items() if name not in PRIVATE}
-    return {"format": FORMAT, "identity": side.identity, "spec": spec, "shown": side.shown.as_dict(), "cells": cells}
+    run = {"schema": SCHEMA, "identity": side.identity, "spec": spec, "shown": side.shown.as_dict()}
+    return {"format": FORMAT, **run, "cells": cells}
 
 
 def read_baseline(path: Path, name: str) -> Side:
@@ -108,6 +111,7 @@ def read_baseline(path: Path, name: str) -> Side:
         )
     if not said or _digest(about, table) != metadata.get(DIGEST):
         raise RequestError(f"baseline {str(path)!r} is damaged (its content was changed); restore or save it again")
+    said = upgrade("run", path, said)
     entries = tuple(Entry(**cell, read=partial(_outcomes, table, cell["key"])) for cell in said["cells"])
     return Side(name, said["identity"], said["spec"], Shown.from_dict(said["shown"]), entries, _contents(table))
 

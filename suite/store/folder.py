@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pyarrow as pa
 from suite.contract.metric import Shown
 from suite.errors import RequestError
 from suite.store.files import remove_orphans
-from suite.store.schema import CELL_FILES, SCHEMA, EnvironmentFile, MissingLine, RunFile
+from suite.store.schema import CELL_FILES, OLDEST, SCHEMA, EnvironmentFile, MissingLine, RunFile
 from suite.store.sealed import DamagedError, SealedFiles
 from suite.store.shards import Shards
+from suite.store.upgrade import upgrade
 
 RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
 
@@ -31,10 +33,10 @@ class CellFolder:
         return f"{self.path.name}/{name}"
 
     def read(self, name: str) -> dict[str, Any] | None:
-        return self.files.read_json(self.name(f"{name}.json"), CELL_FILES[name])
+        return self.files.read_json(self.name(f"{name}.json"), CELL_FILES[name], partial(upgrade, name))
 
     def write(self, name: str, value: dict[str, Any]) -> None:
-        self.files.write_json(self.name(f"{name}.json"), value)
+        self.files.write_json(self.name(f"{name}.json"), value | {"schema": SCHEMA})
 
     def remove(self, name: str) -> None:
         self.files.remove(self.name(f"{name}.json"))
@@ -82,10 +84,12 @@ class RunFolder:
             raise RequestError(
                 f"{str(self.path)!r} is not the folder of a run: it has no run.json; give what --out named"
             )
-        if run.get("schema", SCHEMA) != SCHEMA:
+        if run.get("schema", SCHEMA) not in range(OLDEST, SCHEMA + 1):
             raise RequestError(
-                f"{self.path / RUN} has schema {run.get('schema')}, this version reads {SCHEMA}; give another --out"
+                f"{self.path / RUN} has schema {run['schema']}, this version reads {OLDEST} to {SCHEMA}; give another "
+                "--out"
             )
+        run = upgrade("run", self.files.path(RUN), run) | {"schema": SCHEMA}
         self.files.check_shape(RUN, run, RunFile)
         return run
 
@@ -141,6 +145,12 @@ class RunFolder:
             old, notes = None, [error.put_aside()]
         if old is not None:
             taken = set(slots.values())
+            replaced = [key for key, slot in old["slots"].items() if slot in taken and key not in slots]
+            if replaced:
+                notes.append(
+                    f"cells that are measured again, because code or weights have changed since: {len(replaced)}; what "
+                    f"was stored of them stays in {self.path / 'cells'}"
+                )
             slots = {key: slot for key, slot in old["slots"].items() if slot not in taken} | slots
             cells = [*[key for key in old["cells"] if key in slots and key not in cells], *cells]
         elif others := self._others(cells):
@@ -188,12 +198,12 @@ class RunFolder:
 
     def read_environment(self) -> dict[str, Any] | None:
         """environment.json, None where there is none."""
-        return self.files.read_json(ENVIRONMENT, EnvironmentFile)
+        return self.files.read_json(ENVIRONMENT, EnvironmentFile, partial(upgrade, "environment"))
 
     def write_environment(self, describe: Callable[[], dict[str, Any]]) -> None:
         """environment.json, of the process that writes the run first."""
         if not self.files.exists(ENVIRONMENT):
-            self.files.write_json(ENVIRONMENT, describe())
+            self.files.write_json(ENVIRONMENT, describe() | {"schema": SCHEMA})
 
     def discard_exhibits(self) -> None:
         """Nothing is lost: they are made of the run, its data and its model."""

@@ -21,9 +21,9 @@ speed.json         the backbone: rates, ratios and raw rounds, as `SpeedResult` 
 whole_speed.json   the same of the whole model, where it is more than a backbone
 failed.json        reason; present while the last attempt failed
 
-All but those of report/ carry a checksum (`suite.store.sealed`). What was found damaged lies beside its successor as
-NAME.damaged-1, and outcomes of samples that have changed since as NAME.changed-1. Folders that were written before
-there were checksums and contents have the same schema and are read as they are.
+All but those of report/ carry a checksum (`suite.store.sealed`), and JSON objects the version of their fields, as
+"schema". What was found damaged lies beside its successor as NAME.damaged-1, and outcomes of samples that have changed
+since as NAME.changed-1. Files that were written before there were checksums and contents are read as they are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from typing import Any, NotRequired
 import pyarrow as pa
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-SCHEMA = 3
+SCHEMA = 4
+OLDEST = 3
+"""The first version that is read still (`suite.store.upgrade`); a file that does not say its own is of this one."""
 
 CONTENTS = pa.schema(
     [

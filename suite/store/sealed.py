@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from suite.errors import RequestError
 from suite.store.files import atomic_path, json_text
 
+Fields = dict[str, Any]
+Upgrade = Callable[[Path, Fields], Fields]
 KEY, MARK, DIGITS = "checksum", b"reducerbench checksum ", 32
 PARQUET_END = 8  # bytes: the length of the footer, and a mark
 
@@ -61,25 +63,27 @@ class SealedFiles:
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def write_json(self, name: str, value: dict[str, Any]) -> None:
+    def write_json(self, name: str, value: Fields) -> None:
         read = json.loads(json_text(value))  # as it will be: keys that are no text become text
         with atomic_path(self.path(name)) as temporary:
             temporary.write_text(json_text(read | {KEY: _of_json(name, read)}))
 
-    def read_json(self, name: str, shape: Any = dict[str, Any]) -> dict[str, Any] | None:
+    def read_json(self, name: str, shape: Any = dict[str, Any], upgrade: Upgrade | None = None) -> Fields | None:
         """The object, None where there is no file. DamagedError for a file that is not what was written.
 
-        shape: a TypedDict that a file without a checksum has to fit.
+        shape: a TypedDict that a file without a checksum has to fit. upgrade: makes today's fields of what is stored.
         """
         data = self._read(name)
         if data is None:
             return None
         value = self._parsed(name, data)
         checksum = value.pop(KEY, None)
+        if checksum not in (None, _of_json(name, value)):
+            raise DamagedError(self.path(name), "its content does not fit its checksum")
+        if upgrade is not None:
+            value = upgrade(self.path(name), value)
         if checksum is None:
             self.check_shape(name, value, shape)
-        elif checksum != _of_json(name, value):
-            raise DamagedError(self.path(name), "its content does not fit its checksum")
         return value
 
     def check_shape(self, name: str, value: Any, shape: Any) -> None:
@@ -91,13 +95,13 @@ class SealedFiles:
             where = ".".join(map(str, first["loc"]))
             raise DamagedError(self.path(name), f"{where}: {first['msg']}" if where else first["msg"]) from error
 
-    def write_lines(self, name: str, records: Sequence[dict[str, Any]]) -> None:
+    def write_lines(self, name: str, records: Sequence[Fields]) -> None:
         """JSONL. Each line has the checksum of all, so that a line that is gone is missed."""
         checksum = _of_json(name, list(records))
         with atomic_path(self.path(name)) as temporary:
             temporary.write_text("".join(json.dumps(one | {KEY: checksum}, sort_keys=True) + "\n" for one in records))
 
-    def read_lines(self, name: str, shape: Any) -> list[dict[str, Any]]:
+    def read_lines(self, name: str, shape: Any) -> list[Fields]:
         """The records, none where there is no file. DamagedError as for `read_json`."""
         data = self._read(name)
         if data is None:
@@ -151,7 +155,7 @@ class SealedFiles:
         except OSError as error:
             raise RequestError(f"{self.path(name)} cannot be read: {error.strerror}") from error
 
-    def _parsed(self, name: str, data: bytes) -> dict[str, Any]:
+    def _parsed(self, name: str, data: bytes) -> Fields:
         try:
             value = json.loads(data, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:

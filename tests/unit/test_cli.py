@@ -12,6 +12,7 @@ from suite.cli.doctor import embedded_weights
 from suite.models.load import EMBEDDED, check_model_name
 from suite.models.published import PUBLISHED
 from suite.models.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
+from suite.store.schema import OLDEST, SCHEMA
 from tasks.caption_scoring import scorer
 
 RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
@@ -152,7 +153,8 @@ def test_a_report_of_a_folder_that_holds_no_run_is_refused(tmp_path, capsys):
 def test_a_run_of_another_schema_is_refused_with_a_way_out(yaml_file, tiny_run, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"schema": 1}')
-    assert one_error_line(capsys, "run", yaml_file).endswith("has schema 1, this version reads 3; give another --out")
+    line = one_error_line(capsys, "run", yaml_file)
+    assert line.endswith(f"has schema 1, this version reads {OLDEST} to {SCHEMA}; give another --out")
 
 
 def test_debug_shows_the_traceback(capsys):

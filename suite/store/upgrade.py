@@ -1,0 +1,43 @@
+"""Stored files of earlier versions get today's fields when they are read, one step from each version to the next.
+
+Whoever changes a field of a stored JSON file adds a step here; `suite.store.schema` says what the fields are today. The
+files stay as they are: a folder that is continued holds files of several versions, and each says its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from suite.store.schema import OLDEST, SCHEMA
+from suite.store.sealed import DamagedError, Fields
+
+
+def from_3_to_4(kind: str, fields: Fields) -> Fields:
+    """Metrics say what they are undefined without; of what was written before they did, nothing is known."""
+    if kind == "run":
+        for metric in fields["shown"]["metrics"]:
+            metric.setdefault("needs", [])
+    return fields
+
+
+STEPS: dict[int, Callable[[str, Fields], Fields]] = {3: from_3_to_4}
+"""Version -> what brings a file of it to the next one, from `OLDEST` to the one before `SCHEMA`."""
+
+
+def upgrade(kind: str, path: Path, stored: Fields) -> Fields:
+    """The fields of a file of `kind` ('run', 'environment', or a key of CELL_FILES) as this version has them.
+
+    stored: what the file holds, with its version as "schema", which is taken out. DamagedError for a version that no
+    program has written it by, or fields that it did not write.
+    """
+    fields = dict(stored)
+    version = fields.pop("schema", OLDEST)
+    if type(version) is not int or not OLDEST <= version <= SCHEMA:
+        raise DamagedError(path, f"it has schema {version!r}, this version reads {OLDEST} to {SCHEMA}")
+    try:
+        for number in range(version, SCHEMA):
+            fields = STEPS[number](kind, fields)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # possible without a checksum alone
+        raise DamagedError(path, f"it is none of schema {version}: {type(error).__name__}: {error}") from error
+    return fields
