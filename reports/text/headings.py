@@ -38,7 +38,7 @@ def circumstances(group: Group, whole: bool = False) -> str:
     batches = group.seen("timed_batch_size", whole) or [group.batch_size]
     parts = [" / ".join(map(str, group.seen("device", whole))) or f"device {NO_DATA}"]
     parts += [f"batch size {', '.join(map(str, batches))}", group.precision]
-    parts += ["compiled" if c else "eager" for c in group.seen("compile", whole)]
+    parts += [{False: "eager", True: "compiled"}.get(how, how) for how in group.seen("compile", whole)]
     lows, highs = group.seen("aa_low", whole), group.seen("aa_high", whole)
     spread = f"{min(lows):.3f}–{max(highs):.3f}" if lows and highs else NO_DATA
     return " · ".join([*parts, f"A/A {spread}"])

@@ -14,6 +14,7 @@ from suite.analyse.sheet import Sheet
 from suite.attachment.handle import Handle
 from suite.errors import RequestError
 from suite.measure.machine import device_name
+from suite.measure.runtimes import flag_of
 from suite.measure.speed import SpeedResult, measure_speed
 from suite.store.files import read_json, write_json
 from suite.sweep.engine import SOLVED_ON
@@ -56,7 +57,7 @@ def find_break_even(
             continue
         with progress.timing(f"batch size {batch}", len(todo) + 1) as advance:
             found = measure_speed(
-                plan.model, images[:batch].to(device), todo, precision=spec.precision, compile=spec.compile,
+                plan.model, images[:batch].to(device), todo, precision=spec.precision, runtime=spec.runtime,
                 rounds=spec.speed_rounds, min_block_s=min_block_s, warmup_s=min_block_s, progress=advance,
             )  # fmt: skip
         for key in todo:
@@ -122,11 +123,11 @@ def _sheet(plan: Plan, stored: dict[str, Any], names: Mapping[str, str], batches
         for b in batches
     ]
     lines.append(["pays from", *(verdict.text for verdict in verdicts.values())])
-    how = f"{spec.precision} · {'compiled' if spec.compile else 'eager'}"
+    how = f"{spec.precision} · {spec.runtime}"
     title = f"{spec.model} · {how}\n{stored['device']}"
     reducers = {names[key]: stored["cells"][key]["reducer"] for key in names}
     about = {
-        "model": spec.model, "device": stored["device"], "precision": spec.precision, "compile": spec.compile,
+        "model": spec.model, "device": stored["device"], "precision": spec.precision, "compile": flag_of(spec.runtime),
         "rounds": spec.speed_rounds, "pays_from": {name: verdict.batch for name, verdict in verdicts.items()},
     }  # fmt: skip
     return Sheet(

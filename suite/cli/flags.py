@@ -40,15 +40,15 @@ FLAGS: dict[str, Any] = {
 
 def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
-    from suite.sweep.spec import DEFAULT_REDUCERS, read_yaml, split_list
+    from suite.sweep.spec import DEFAULT_REDUCERS, current_keys, read_yaml, split_list
 
-    values = {key.replace("-", "_"): value for key, value in (read_yaml(str(config)) if config else {}).items()}
+    values = current_keys(read_yaml(str(config)) if config else {})
     if isinstance(values.get("reducer_weights"), str):
         values["reducer_weights"] = {"": values["reducer_weights"]}
     for key in ("reducer_options", "task_options", "reducer_weights"):
         if not isinstance(values.get(key) or {}, dict):
             raise RequestError(f"{key}: {values[key]!r} in the configuration holds no keys; write NAME: VALUE below it")
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = current_keys({key: value for key, value in flags.items() if value is not None})
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
             values[key] = values.get(key) or {}

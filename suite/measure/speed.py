@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -21,12 +21,12 @@ from suite.attachment.handle import Handle, handle_of
 from suite.backbones import backbone_of
 from suite.errors import RequestError
 from suite.measure import machine
-from suite.measure.compiled import recompile_limit
 from suite.measure.flops_target import attach
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import dtype_of, in_precision
+from suite.measure.runtimes import EAGER, flag_of, make_runtime
 from suite.measure.timing import Interval, interval_of, time_block
-from suite.measure.variant import Variant, answers_of, attempt, prepare
+from suite.measure.variant import Variant, answers_of, attempt, make_ready
 
 BASELINE = "none"
 HOST_BOUND = 0.95
@@ -42,14 +42,15 @@ class SpeedResult:
     rounds: per round, images/s of the cell and of the unreduced model beside it. im_s, speedup: median over the
     rounds; low, high: 95 % (`timing.interval_of`). aa: the unreduced model against itself. noisy: the A/A interval
     reaches beyond ±1 % on a GPU, ±2 % on a CPU (or there is none). attention: kernels that ran, with their calls.
-    agreement: share of the timed batch that came to the same class or caption in an untimed eager forward. compile_s:
-    the first compiled call. host_share: CPU launch time / time of a forward on a GPU.
+    agreement: share of the timed batch that came to the same class or caption in an untimed eager forward. compile:
+    `runtimes.flag_of` how it was run. compile_s: seconds that preparing took. host_share: CPU launch time / time of a
+    forward on a GPU.
     """
 
     device: str
     batch_size: int
     precision: str
-    compile: bool
+    compile: bool | str
     attention: str | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
     im_s: float | None = None
@@ -81,7 +82,7 @@ def measure_speed(
     handles: Mapping[str, Handle] | Sequence[str],
     *,
     precision: str = "fp32",
-    compile: bool = False,
+    runtime: str = EAGER,
     rounds: int = 5,
     min_block_s: float | None = None,
     warmup_s: float | None = None,
@@ -97,17 +98,18 @@ def measure_speed(
         images: (B, 3, H, W) real images, preprocessed. Input-dependent reducers do other work on noise.
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
         precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
-        compile: `torch.compile` for the unreduced model and the cells alike, each on a copy that shares the weights.
+        runtime: how the unreduced model and the cells alike are run, such as 'compiled' (`measure.runtimes`).
         min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
-        run: what is timed with each handle attached in turn, of a model that is part of a larger whole; never compiled,
+        run: what is timed with each handle attached in turn, of a model that is part of a larger whole; always eager,
             and on a CPU without its memory. Default: the model.
         progress: called with (blocks done, blocks in all, what is running).
 
     Returns one result per name, and the unreduced model's own under 'none'.
-    Raises RequestError for a handle of another model, a name twice, or an unknown precision.
+    Raises RequestError for a handle of another model, a name twice, or an unknown precision or runtime.
     """
     dtype_of(precision)
+    how = make_runtime(EAGER if run else runtime)
     whole, model = model, backbone_of(model)
     if rounds < 1:
         raise RequestError(f"rounds={rounds}: at least one round is needed, and five for an interval worth printing")
@@ -120,19 +122,18 @@ def measure_speed(
         "device": machine.device_name(device),
         "batch_size": len(images),
         "precision": precision,
-        "compile": compile,
+        "compile": flag_of(how.name),
         "threads": None if on_gpu else torch.get_num_threads(),
     }
     modules = [whole, *(handle.reducer for handle in cells.values())]
-    many = recompile_limit(len(cells) + 1) if compile else nullcontext()
-    with _detached_in_eval(whole), in_precision(modules, precision), many:
+    with _detached_in_eval(whole), in_precision(modules, precision), how.hold(len(cells) + 1):
         images = images.to(device=device, dtype=dtype_of(precision))
-        variants = [Variant(BASELINE, model, None, run or model)]
-        variants += [Variant(name, model, handle, run or model) for name, handle in cells.items()]
+        todo = {BASELINE: None} | cells
+        variants = [Variant(name, model, handle, how, run) for name, handle in todo.items()]
         report = progress or (lambda *_: None)
         for variant in variants:
             report(0, rounds * (len(variants) + 1), f"warming up {variant.name}")
-            prepare(variant, images, compile, settle_s, block_s)
+            make_ready(variant, images, settle_s, block_s)
         baseline, ready = variants[0], [v for v in variants[1:] if v.failed is None]
         if baseline.failed is None:
             _run_rounds(baseline, ready, images, rounds, random.Random(seed), report)
@@ -140,7 +141,7 @@ def measure_speed(
         notes = _gpu_company(device)
         # on a CPU: a compiled kernel keeps its buffers to itself, and would be reported as free; and to follow every
         # operator of a whole model takes longer than all rounds
-        blind = device.type == "cpu" and (compile or run is not None)
+        blind = device.type == "cpu" and (how.compiler is not None or run is not None)
         return {v.name: _result(v, baseline, images, shared, notes, blind) for v in variants}
 
 
@@ -215,7 +216,12 @@ def _result(
     failed = variant.failed
     if failed is None and baseline.failed is not None:
         failed = f"the unreduced model has no speed to compare with: {baseline.failed}"
-    measured = {"attention": variant.attention, "compile_s": variant.compile_s, "host_share": variant.host_share}
+    compile_s = variant.prepared.seconds if variant.prepared else None
+    measured: dict[str, Any] = {
+        "attention": variant.attention,
+        "compile_s": compile_s,
+        "host_share": variant.host_share,
+    }
     if failed is not None:
         return SpeedResult(**shared, **measured, note=failed)
     first, last = baseline.seconds[::2], baseline.seconds[1::2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,54 +13,72 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from suite.attachment.handle import Handle
-from suite.measure.compiled import compiled_copy, graph_breaks
 from suite.measure.dispatch import attention_kernels
-from suite.measure.timing import host_share, is_out_of_memory, warm_up
+from suite.measure.runtimes.base import Prepared, Runtime
+from suite.measure.timing import Forward, host_share, is_out_of_memory, warm_up
+
+
+class NotPreparedError(Exception):
+    """The runtime could not make a variant ready. The text is one line."""
 
 
 @dataclass
 class Variant:
     """How to run it, what its blocks took, and why it could not be timed if so.
 
-    model: what is reduced. forward: what is timed; the model, a compiled copy of it, or a whole that it is part of.
-    expected, output: what every image came to in an untimed eager forward, and in the last timed one.
+    model: what is reduced. run: what is timed, as it is, of a whole that the model is a part of; None: the model, made
+    ready by the runtime. expected, output: what every image came to in an untimed eager forward, and in the last timed
+    one.
     """
 
     name: str
     model: nn.Module
     handle: Handle | None
-    forward: Callable[[Tensor], Any]
+    runtime: Runtime
+    run: Forward | None = None
+    prepared: Prepared | None = None
     iterations: int = 1
     seconds: list[float] = field(default_factory=list)
     expected: list[Any] | None = None
     output: list[Any] | None = None
     attention: str | None = None
-    compile_s: float | None = None
     host_share: float | None = None
-    compiling: bool = False
-    compiled: bool = False
     failed: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def forward(self) -> Forward:
+        return self.prepared.forward if self.prepared else self.run or self.model
+
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Context in which `forward` is this variant's. That of a compiled copy always is."""
-        handle = nullcontext() if self.handle is None or self.compiled else self.handle
-        with handle:
+    def attached(self) -> Iterator[None]:
+        """Context in which the model is this variant's."""
+        with self.handle or nullcontext():
             yield
         if self.handle is not None:
             self.handle.forget()
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Context in which `forward` is this variant's. What was compiled always is."""
+        with nullcontext() if self.prepared and self.runtime.compiler else self.attached():
+            yield
 
-def prepare(variant: Variant, images: Tensor, compile: bool, settle_s: float, block_s: float) -> None:
-    """Untimed forward, compilation, warm-up and the number of iterations a block needs; or `variant.failed`."""
+    def prepare(self, images: Tensor) -> Prepared:
+        """What is timed, ready for batches of this shape."""
+        with self.attached():
+            return Prepared(self.run) if self.run else self.runtime.prepare(self.model, images)
+
+
+def make_ready(variant: Variant, images: Tensor, settle_s: float, block_s: float) -> None:
+    """Untimed forward, preparation, warm-up and the number of iterations a block needs; or `variant.failed`."""
 
     def ready() -> None:
-        with variant.running(), torch.no_grad():
+        with variant.attached(), torch.no_grad():
             variant.expected = answers_of(variant.forward(images))
             variant.attention = attention_kernels(variant.model, images[:1])
-        if compile:
-            _compile(variant, images)
+        variant.prepared = _prepare(variant, images)
+        variant.notes += variant.prepared.notes
         with variant.running():
             pace = warm_up(variant.forward, images, settle_s)
             variant.host_share = host_share(variant.forward, images)
@@ -78,29 +95,31 @@ def attempt(variant: Variant, images: Tensor, work: Callable[[], None]) -> None:
     try:
         work()
         return
+    except NotPreparedError as error:
+        variant.failed = str(error)
+        return
     except Exception as error:
         if not is_out_of_memory(error):
-            if variant.handle is None and not variant.compiling:
+            if variant.handle is None:
                 raise
-            what = "torch.compile failed" if variant.compiling else "the forward failed"
-            reason = next(iter(str(error).strip().splitlines()), "")
-            variant.failed = f"{what}: {type(error).__name__}: {reason}"
+            variant.failed = f"the forward failed: {_first_line(error)}"
             return
     # out here, where the traceback no longer holds the tensors that did not fit
     variant.failed = _out_of_memory(variant, images)
 
 
-def _compile(variant: Variant, images: Tensor) -> None:
-    variant.compiling = True
-    with variant.running():
-        variant.forward, variant.compiled = compiled_copy(variant.model), True
-    breaks, start = graph_breaks(), time.perf_counter()
-    with torch.inference_mode():
-        variant.forward(images)
-    variant.compile_s = time.perf_counter() - start
-    variant.compiling = False
-    if graph_breaks() > breaks:
-        variant.notes.append(f"torch.compile: {graph_breaks() - breaks} graph break(s)")
+def _prepare(variant: Variant, images: Tensor) -> Prepared:
+    """NotPreparedError for whatever goes wrong in it but a lack of memory."""
+    try:
+        return variant.prepare(images)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise NotPreparedError(f"{variant.runtime.compiler} failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def _out_of_memory(variant: Variant, images: Tensor) -> str:
@@ -108,8 +127,9 @@ def _out_of_memory(variant: Variant, images: Tensor) -> str:
     batch = len(images) // 2
     while batch:
         try:
-            with variant.running(), torch.inference_mode():
-                variant.forward(images[:batch])
+            smaller = variant.prepare(images[:batch])
+            with variant.attached(), torch.inference_mode():
+                smaller.forward(images[:batch])
             return f"OOM at batch {len(images)}; largest that ran: {batch}"
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -35,7 +35,7 @@ from suite.store.sealed import DamagedError
 from suite.sweep.changes import look_again, named, read_contents
 from suite.sweep.methods import BASELINE, MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
-from suite.sweep.spec import RunSpec
+from suite.sweep.spec import make_spec
 
 THUMBNAIL, VIEW = 128, 256  # pixels, longer side
 THUMBNAILS, BYTES = 400, 3_000_000  # at most; base64 makes 4 MB of it
@@ -94,7 +94,7 @@ def reopened(folder: RunFolder) -> Plan:
     run = folder.read_run()
     if not run.get("identity"):
         raise RequestError("the run does not say what it was made of")
-    spec = RunSpec(**run["spec"]).model_copy(
+    spec = make_spec(run["spec"]).model_copy(
         update={"reducers": (BASELINE,), "reducer_options": {}, "reducer_weights": {}, "device": "auto"}
     )
     plan = make_plan(spec)

@@ -163,7 +163,7 @@ def time_cells(
             images.to(device),
             reducing,
             precision=spec.precision,
-            compile=spec.compile and run is None,
+            runtime=spec.runtime,
             rounds=spec.speed_rounds,
             run=run,
             progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),

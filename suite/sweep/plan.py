@@ -20,6 +20,7 @@ from suite.backbones import backbone_of, family_of
 from suite.contract.task import Task, spread
 from suite.errors import RequestError, unknown
 from suite.measure.flops_target import Search
+from suite.measure.runtimes import flag_of, make_runtime
 from suite.models.load import WeightsInfo, load_model, sources_of
 from suite.models.shipped import weights_path
 from suite.rates.schedule import parse_rate
@@ -135,6 +136,9 @@ class Plan:
 def make_plan(spec: RunSpec) -> Plan:
     """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
     methods, skipped = expand(spec)
+    device, runtime = resolve_device(spec.device), make_runtime(spec.runtime)
+    if not runtime.runs_on(device):
+        raise RequestError(f"runtime {spec.runtime!r} does not run on {device}; give another --device, or eager")
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
@@ -152,11 +156,12 @@ def make_plan(spec: RunSpec) -> Plan:
         "image_size": spec.image_size,
         "precision": spec.precision,
         "batch_size": spec.batch_size,
-        "device": resolve_device(spec.device).type,
-        "compile": spec.compile,
+        "device": device.type,
+        "compile": flag_of(spec.runtime),
         **{name: version(name) for name in VERSIONS},
     }
-    shared = digest_sources([RUNNING, type(task).__module__, *sources_of(spec.model, model)])
+    parts = [type(task).__module__, type(runtime).__module__, *sources_of(spec.model, model)]
+    shared = digest_sources([RUNNING, *parts])
     plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
     for method in methods:
         check_base(method, spec, weights)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from suite.errors import RequestError, unknown
+from suite.measure.runtimes import COMPILED, EAGER, make_runtime
 from suite.models.load import default_checkpoint
 from suite.models.shipped import EMBEDDED, shipped_weights
 from tasks import task_class
@@ -58,8 +59,8 @@ class RunSpec(BaseModel):
     """Unreadable images that are tolerated; every table then says 'n of N'."""
     speed: bool = True
     speed_rounds: int = Field(default=5, ge=2)
-    compile: bool = False
-    """Time torch.compile'd models instead of eager ones."""
+    runtime: str = EAGER
+    """How models are run where they are timed: 'eager' or 'compiled'. Outcomes are those of eager ones."""
     out: str = ""
 
     @field_validator("reducers", "rates", "flops", mode="before")
@@ -72,6 +73,11 @@ class RunSpec(BaseModel):
         if isinstance(value, list | tuple):
             return tuple(str(item) if isinstance(item, int | float) else item for item in value)
         return str(value) if isinstance(value, int | float) else value
+
+    @field_validator("runtime")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return make_runtime(value).name
 
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""
@@ -95,9 +101,22 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r",(?=\s*(?:[^\d\s.]|\.(?!\d)))", text) if part.strip())
 
 
+def current_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """With the keys of today: '_' for '-', and `runtime` for what was `compile: true` or `false`. RequestError for a
+    `compile` that is neither, or stands beside a runtime."""
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    if (flag := values.pop("compile", None)) is None:
+        return values
+    if not isinstance(flag, bool):
+        raise RequestError(f"compile={flag!r} is not valid: write true or false, or name a runtime")
+    if values.get("runtime") is not None:
+        raise RequestError(f"compile={flag} stands beside runtime={values['runtime']!r}; leave compile out")
+    return {**values, "runtime": COMPILED if flag else EAGER}
+
+
 def make_spec(values: dict[str, Any]) -> RunSpec:
     """A completed spec from keys and values. RequestError, in one line, for a wrong key or value."""
-    values = {key.replace("-", "_"): value for key, value in values.items() if value is not None}
+    values = {key: value for key, value in current_keys(values).items() if value is not None}
     for key in values:
         if key not in RunSpec.model_fields:
             raise unknown("key", key, RunSpec.model_fields)

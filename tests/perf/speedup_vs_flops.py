@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--images", help="folder of photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--runtime", default="eager")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--block-seconds", type=float)
     args = parser.parse_args()
@@ -67,7 +67,7 @@ def main() -> None:
         images,
         cells,
         precision=args.precision,
-        compile=args.compile,
+        runtime=args.runtime,
         rounds=args.rounds,
         min_block_s=args.block_seconds,
         progress=lambda done, blocks, name: print(f"{done}/{blocks} {name}", end="\033[K\r", file=sys.stderr),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from suite.cli.flags import asked
 from suite.errors import RequestError
 from suite.reducers import list_reducers, reducer_class
 from suite.sweep.methods import expand, expand_names
@@ -61,3 +62,25 @@ def test_weights_that_are_not_there_are_refused_in_one_line(entry, said):
     with pytest.raises(RequestError, match=said) as caught:
         expand(make_spec({"reducers": [entry], "rates": ["r=4"]}))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("compile", "runtime"), [(True, "compiled"), (False, "eager")])
+def test_a_request_of_before_says_compile_for_what_is_now_a_runtime(compile, runtime, tmp_path):
+    assert make_spec({"compile": compile}) == make_spec({"runtime": runtime})
+    (tmp_path / "sweep.yaml").write_text(f"compile: {str(compile).lower()}\n")
+    assert asked(tmp_path / "sweep.yaml", {"compile": None}) == {"runtime": runtime}
+
+
+def test_the_flag_overrides_what_the_file_says_of_the_runtime(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("runtime: compiled\n")
+    assert asked(tmp_path / "sweep.yaml", {"compile": False}) == {"runtime": "eager"}
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager"),
+    ({"compile": True, "runtime": "eager"}, "compile=True stands beside runtime='eager'; leave compile out"),
+    ({"compile": "soon"}, "compile='soon' is not valid: write true or false, or name a runtime"),
+])  # fmt: skip
+def test_a_runtime_that_is_none_is_refused_in_one_line(values, said):
+    with pytest.raises(RequestError, match=said):
+        make_spec(values)

@@ -12,11 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from suite.attachment.handle import attach, handle_of
 from suite.errors import RequestError
 from suite.measure import speed
-from suite.measure.compiled import compiled_copy, recompile_limit
 from suite.measure.dispatch import attention_kernels, count_macs_fast
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import in_precision
+from suite.measure.runtimes import make_runtime
+from suite.measure.runtimes.compiled import compiled_copy
 from suite.measure.speed import measure_speed
 from suite.measure.timing import Interval, interval_of, time_block, warm_up
 from suite.reducers.base import Reducer
@@ -120,6 +121,7 @@ def test_precision_keeps_modules_shared_weights_and_integer_buffers():
         (["tomme r=3"], {}, "tomme"),
         (["tome r=3"], {"precision": "fp8"}, "fp32, fp16, bf16"),
         (["tome r=3"], {"rounds": 0}, "at least one round"),
+        (["tome r=3"], {"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager"),
         (["none"], {}, "always timed"),
     ],
 )
@@ -189,7 +191,7 @@ def test_a_failing_compiler_is_a_note_and_no_speed(model, images, monkeypatch):
         raise RuntimeError("no C++ compiler found\nlong story")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    results = measure_speed(model, images, ["tome r=3"], compile=True, **QUICK)
+    results = measure_speed(model, images, ["tome r=3"], runtime="compiled", **QUICK)
     assert results["tome r=3"].note == "torch.compile failed: RuntimeError: no C++ compiler found"
     assert results["none"].im_s is None
     assert handle_of(model) is None
@@ -207,7 +209,7 @@ def test_a_copy_to_compile_reduces_by_itself_and_shares_the_weights(model, image
 
 
 def test_more_than_eight_cells_may_be_compiled():
-    with recompile_limit(20):
+    with make_runtime("compiled").hold(20):
         config = torch._dynamo.config
         assert getattr(config, "recompile_limit", getattr(config, "cache_size_limit", 0)) >= 20
 

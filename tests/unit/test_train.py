@@ -18,7 +18,7 @@ from suite import RequestError, attach
 from suite.api import run
 from suite.attachment.reducer_weights import about
 from suite.attachment.weight_swap import WeightSwap
-from suite.measure.compiled import compiled_copy
+from suite.measure.runtimes.compiled import compiled_copy
 from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from suite.train.loop import CHECKPOINT, Diverged

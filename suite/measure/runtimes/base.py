@@ -1,0 +1,68 @@
+"""What a runtime is: how a model is run. It is prepared once, then called."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from suite.measure.timing import Forward
+
+REGISTERED: dict[str, type[Runtime]] = {}
+
+
+def register(name: str) -> Callable[[type[Runtime]], type[Runtime]]:
+    """Class decorator: makes a runtime known by `name`."""
+
+    def add(cls: type[Runtime]) -> type[Runtime]:
+        cls.name = name
+        REGISTERED[name] = cls
+        return cls
+
+    return add
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be called, on batches of the shape and type that it was prepared with.
+
+    forward: (B, 3, H, W) -> what the model returns. seconds: what preparing took; None: there was nothing to prepare.
+    notes: what must be known of what was compiled, such as what was left out.
+    """
+
+    forward: Forward
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Runtime(ABC):
+    """A way to run a model. The class attributes say what it is; it has no options."""
+
+    name: ClassVar[str]
+    compiler: ClassVar[str | None] = None
+    """What compiles the model, as messages call it. What is prepared then stays as the model was at that moment,
+    whatever is attached to the model later, and its buffers are its own. None: PyTorch runs the model itself, with
+    what is attached to it at every call, and every buffer is seen."""
+    exact: ClassVar[bool] = False
+    """True: it returns what the model itself returns, bit by bit."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, example: Tensor) -> Prepared:
+        """Make `model`, in eval mode and with its reducer attached, ready for batches such as `example`.
+
+        example: (B, 3, H, W) on the model's device, in its precision. The model stays what it was, and its weights are
+        shared, not copied. Whatever is raised is told as the compiler's failure.
+        """
+
+    def runs_on(self, device: torch.device) -> bool:
+        """Whether models on this device can be prepared."""
+        return True
+
+    def hold(self, models: int) -> AbstractContextManager[None]:
+        """Context in which as many variants of a model as that are prepared and called."""
+        return nullcontext()
