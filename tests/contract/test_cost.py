@@ -1,18 +1,19 @@
 """What every method costs: counted three ways that agree, its own work apart, and a target that is met."""
 
+from itertools import product
+
 import pytest
 import torch
-from tiny_models import PAIRS, REDUCERS, make_model, rates, reducer_id
+from tiny_models import PAIRS, REDUCERS, make_model, on_pairs, rates
 
 from suite import attach, count_flops, solve_rate
 from suite.reducers import reducer_class
 
 COUNTED = ["class token", "registers", "explicit attention", "gated attention", "GIT"]
-pairs = [pair for pair in PAIRS if pair[1] in COUNTED]
-methods = [name for name in REDUCERS if reducer_class(name).rates]
+RATED = [name for name in REDUCERS if reducer_class(name).rates]
 
 
-@pytest.mark.parametrize(("name", "kind"), pairs, ids=[f"{reducer_id(n)}-{kind}" for n, kind in pairs])
+@on_pairs([pair for pair in PAIRS if pair[1] in COUNTED], quick=4)
 def test_counters_and_closed_form_agree_and_nothing_is_left_uncounted(name, kind):
     model = make_model(kind)
     with attach(model, name, rates(name)[0]) as handle:
@@ -26,9 +27,9 @@ def test_counters_and_closed_form_agree_and_nothing_is_left_uncounted(name, kind
     assert handle.token_counts[-1] < handle.layout.tokens
 
 
-@pytest.mark.parametrize("name", methods, ids=reducer_id)
-def test_a_target_is_met_from_the_true_cost_or_its_neighbours_are_named(name):
-    model = make_model(depth=6)
+@on_pairs(product(RATED, ["class token"]), quick=3)
+def test_a_target_is_met_from_the_true_cost_or_its_neighbours_are_named(name, kind):
+    model = make_model(kind, depth=6)
     solved = solve_rate(model, name, flops="-30%")
     with attach(model, name, solved.rate), torch.no_grad():
         total = count_flops(model).total

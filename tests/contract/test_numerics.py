@@ -1,8 +1,10 @@
 """Every method in every precision, in training, compiled, and at another image size."""
 
+from itertools import product
+
 import pytest
 import torch
-from tiny_models import REDUCERS, inner_weights, make_images, make_model, on_a_third, rates, reducer_id
+from tiny_models import REDUCERS, inner_weights, make_images, make_model, on_a_third, on_pairs, rates, reducer_id
 
 from suite import RequestError, attach
 from suite.backbones.block import reducible_block
@@ -19,8 +21,7 @@ PER_PATCH = ("queries", "centres", "assignment")
 HEADS = ["class token", "explicit attention", "average pool", "q/k norm", "GIT"]
 
 
-@reducers
-@pytest.mark.parametrize("kind", HEADS)
+@on_pairs(product(REDUCERS, HEADS), quick=3)
 @torch.no_grad()
 def test_half_precision_stays_finite_with_exact_sizes(name, kind):
     model = make_model(kind)
@@ -35,8 +36,7 @@ def test_half_precision_stays_finite_with_exact_sizes(name, kind):
     assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
 
 
-@reducers
-@pytest.mark.parametrize("kind", HEADS)
+@on_pairs(product(REDUCERS, HEADS), quick=3, part=1)
 @torch.no_grad()
 def test_autocast_stays_finite_with_exact_sizes(name, kind):
     model = make_model(kind)
@@ -50,8 +50,7 @@ def test_autocast_stays_finite_with_exact_sizes(name, kind):
     assert (logits.float() - exact).abs().max() < 0.5 * exact.std()
 
 
-@reducers
-@pytest.mark.parametrize("kind", HEADS)
+@on_pairs(product(REDUCERS, HEADS), quick=3, part=2)
 @torch.no_grad()
 def test_double_precision_agrees_with_single_precision(name, kind):
     model = make_model(kind)
@@ -133,8 +132,7 @@ def test_patches_dropped_in_training_are_planned_for():
         assert handle.token_counts == handle.planned_counts == [43, 37, 31, 25]
 
 
-@reducers
-@pytest.mark.parametrize("side", [44, 24, 32])
+@on_pairs(product(REDUCERS, [44, 24, 32]), quick=3, what="side")
 @torch.no_grad()
 def test_another_image_size_resolves_the_rate_anew(name, side):
     model = make_model("dynamic image size")

@@ -1,10 +1,11 @@
 """What every method owes a dense task: all tokens are given back, each where it was, in every mode."""
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
-from tiny_models import REDUCERS, reducer_id, zero_rates
+from tiny_models import REDUCERS, on_pairs, reducer_id, zero_rates
 
 from suite import RequestError, attach, count_flops
 from suite.backbones.segmenter import RESTORE, MaskTransformer, Segmenter, build_segmenter
@@ -17,6 +18,7 @@ from tests.tolerances import TINY32
 REDUCING = [name for name in REDUCERS if name != "none"]
 methods = pytest.mark.parametrize("name", REDUCING, ids=map(reducer_id, REDUCING))
 modes = pytest.mark.parametrize("mode", RESTORE)
+methods_in_modes = on_pairs(product(REDUCING, RESTORE), quick=3, what="mode")
 GONE_AND_BACK = {"before_decoder", "after_decoder"}
 
 
@@ -50,8 +52,7 @@ def unreduced_cost(mode: str) -> int:
     return count_flops(make_segmenter(mode), images=make_images()).total
 
 
-@methods
-@modes
+@methods_in_modes
 @torch.inference_mode()
 def test_zero_reduction_is_the_untouched_segmenter_bit_for_bit(name, mode):
     model, images = make_segmenter(mode), make_images()
@@ -62,8 +63,7 @@ def test_zero_reduction_is_the_untouched_segmenter_bit_for_bit(name, mode):
     assert torch.equal(model(images), untouched)
 
 
-@methods
-@modes
+@methods_in_modes
 @torch.inference_mode()
 def test_every_patch_has_class_scores_and_the_cost_is_as_planned(name, mode):
     model, images = make_segmenter(mode), make_images()
@@ -130,8 +130,7 @@ def test_tokens_that_were_merged_softly_are_given_back_before_the_decoder_alone(
         model(images)
 
 
-@methods
-@modes
+@methods_in_modes
 @torch.inference_mode()
 def test_samples_of_a_batch_do_not_see_each_other(name, mode):
     model, images = make_segmenter(mode), make_images(3)

@@ -22,7 +22,7 @@ from tests.tolerances import TINY32
 reducers = pytest.mark.parametrize("name", REDUCERS, ids=reducer_id)
 
 
-@on_every_pair
+@on_every_pair(0)
 @torch.no_grad()
 def test_every_block_passes_on_as_many_tokens_as_planned(name, kind):
     model = make_model(kind)
@@ -56,7 +56,7 @@ def test_prefix_tokens_stay_first_alone_and_of_size_one(name, kind):
     assert not ((tokens.owner[:, prefix:] >= 0) & (tokens.owner[:, prefix:] < prefix)).any()
 
 
-@on_every_pair
+@on_every_pair(1)
 @torch.no_grad()
 def test_owners_account_for_every_original_token_and_sizes_count_them(name, kind):
     model = make_model(kind)

@@ -8,7 +8,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,9 +245,28 @@ PAIRS = [pair for pair in EVERY_PAIR if works_on(*pair) and pair[0] != "none"]
 IMPOSSIBLE = [pair for pair in EVERY_PAIR if not works_on(*pair)]
 
 
-def on_every_pair(test: Callable) -> Callable:
+def on_pairs(pairs: Iterable[tuple[str, str]], quick: int, part: int = 0, what: str = "kind") -> Callable:
+    """The test runs for all pairs of a method and a kind (of model, ...); all but one in `quick` of them are slow.
+
+    Among the quick ones every method has every `quick`-th kind, beginning with another one than the method before it,
+    and every kind every `quick`-th method; another `part` takes others of them. what: the name of the test's argument.
+    """
+    pairs = list(pairs)
+    names, kinds = list(dict.fromkeys(n for n, _ in pairs)), list(dict.fromkeys(k for _, k in pairs))
+    cases = [
+        pytest.param(
+            *(name, kind),
+            id=f"{reducer_id(name)}-{kind}",
+            marks=[pytest.mark.slow] if (names.index(name) + kinds.index(kind) - part) % quick else [],
+        )
+        for name, kind in pairs
+    ]
+    return pytest.mark.parametrize(("name", what), cases)
+
+
+def on_every_pair(part: int) -> Callable[[Callable], Callable]:
     """The test runs for every method on every kind of model."""
-    return _on(PAIRS)(test)
+    return on_pairs(PAIRS, 4, part)
 
 
 def on_a_share(every: int, part: int) -> Callable[[Callable], Callable]:
@@ -256,12 +275,8 @@ def on_a_share(every: int, part: int) -> Callable[[Callable], Callable]:
     Thousands of tests of laws that kind and method rarely break together would take minutes; `list --check` proves a
     method on all of them.
     """
-    return _on(PAIRS if CHECKED else PAIRS[part::every])
+    return on_pairs(PAIRS if CHECKED else PAIRS[part::every], 2)
 
 
 def on_a_third(part: int) -> Callable[[Callable], Callable]:
     return on_a_share(3, part)
-
-
-def _on(chosen: list[tuple[str, str]]) -> Callable[[Callable], Callable]:
-    return pytest.mark.parametrize(("name", "kind"), chosen, ids=[f"{reducer_id(n)}-{kind}" for n, kind in chosen])
