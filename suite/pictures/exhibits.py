@@ -32,7 +32,7 @@ from suite.pictures.token_maps import token_maps
 from suite.store.files import remove_orphans
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
-from suite.sweep.changes import look_again, named, read_contents
+from suite.sweep.changes import look_again, name_samples, read_contents
 from suite.sweep.methods import BASELINE, MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
@@ -52,8 +52,8 @@ def make_exhibits(out: Path, plan: Plan | None = None) -> list[str]:
     frame, old = load_frame(out), Exhibits()
     remove_orphans(out)
     try:
-        old = earlier(out)
-        found = made(out, frame, plan or reopened(RunFolder(out)), old)
+        old = read_stored(out)
+        found = gather_exhibits(out, frame, plan or reopen_plan(RunFolder(out)), old)
         found.save(out)
     except Exception as error:  # whatever it is, a finished run must not end in it, nor lose its tables
         what = "" if isinstance(error, RequestError | OSError) else f"{type(error).__name__}: "
@@ -64,7 +64,7 @@ def make_exhibits(out: Path, plan: Plan | None = None) -> list[str]:
     return list(found.missing.values())
 
 
-def earlier(out: Path) -> Exhibits:
+def read_stored(out: Path) -> Exhibits:
     """What was made before; what is damaged of it is set aside and made again."""
     while True:
         try:
@@ -73,7 +73,7 @@ def earlier(out: Path) -> Exhibits:
             error.put_aside()
 
 
-def made(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
+def gather_exhibits(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
     """All exhibits of a run, those of `old` that are still wanted among them."""
     outcomes, ids, differing = load_outcomes(out, frame), list(read_manifest(out)), 0
     if outcomes is not None:
@@ -89,7 +89,7 @@ def made(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
     return found
 
 
-def reopened(folder: RunFolder) -> Plan:
+def reopen_plan(folder: RunFolder) -> Plan:
     """The run's task and model. RequestError where they are no longer what the run was made with."""
     run = folder.read_run()
     if not run.get("identity"):
@@ -103,7 +103,7 @@ def reopened(folder: RunFolder) -> Plan:
             raise RequestError(f"{name} is {plan.identity[name]!r} now and was {run['identity'][name]!r} in the run")
     _, changed = look_again(plan, read_contents(folder))
     if changed:
-        raise RequestError(f"{named(changed)} changed since the run")
+        raise RequestError(f"{name_samples(changed)} changed since the run")
     plan.model.to(resolve_device(spec.device), dtype_of(spec.precision))
     return plan
 

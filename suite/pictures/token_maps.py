@@ -68,7 +68,7 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
     owners, present, done = [], [there], 0
     for block in range(len(handle.trace)):
         if block in after:
-            owner = composed(owner, after[block].steps[done:])
+            owner = compose_owners(owner, after[block].steps[done:])
             done, there = len(after[block].steps), after[block].counts
         owners.append(among_patches(owner, prefix))
         present.append(there)
@@ -81,7 +81,7 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
     )
 
 
-def composed(owner: Tensor, steps: tuple[Step, ...]) -> Tensor:
+def compose_owners(owner: Tensor, steps: tuple[Step, ...]) -> Tensor:
     """(B, N0) owners after further `steps`; what has none gets none."""
     for step in steps:
         moved = step.index_map().gather(1, owner.clamp(min=0))

@@ -84,5 +84,5 @@ def run_sweep(
         files, notes = report(out, plan) if report else ([], [])
         for line in notes:
             progress.note(line)
-        tracking.finished(results.frame().loc[list(results.cells)], [file for file in files if file.suffix == ".png"])
+        tracking.hand_over(results.frame().loc[list(results.cells)], [file for file in files if file.suffix == ".png"])
     return results

@@ -32,7 +32,7 @@ def forget_changed(plan: Plan, folder: RunFolder, progress: Progress) -> Content
     now, changed = look_again(plan, stored)
     if changed:
         progress.note(
-            f"{named(changed)} changed since the run was begun; outcomes of {'it' if len(changed) == 1 else 'them'} in "
+            f"{name_samples(changed)} changed since the run was begun; outcomes of {'it' if len(changed) == 1 else 'them'} in "
             "all cells are set aside, and made again"
         )
         cells = folder.read_run()["cells"]
@@ -41,7 +41,7 @@ def forget_changed(plan: Plan, folder: RunFolder, progress: Progress) -> Content
         for key in cells:
             forget(folder.cell(key), {sample.id for sample in changed})
         folder.discard_exhibits()
-    unknown = scored(plan, folder, now.keys() | {sample.id for sample in changed})
+    unknown = find_scored(plan, folder, now.keys() | {sample.id for sample in changed})
     if unknown:
         progress.note(
             f"what the files of {len(unknown)} samples held when they were scored is not stored; they are taken to be "
@@ -89,7 +89,7 @@ def content_now(plan: Plan, sample: Sample) -> Content | None:
     return None
 
 
-def scored(plan: Plan, folder: RunFolder, known: Collection[str]) -> list[Sample]:
+def find_scored(plan: Plan, folder: RunFolder, known: Collection[str]) -> list[Sample]:
     """The samples that some cell has an outcome of, less those that are `known`."""
     rest = {sample.id: sample for sample in plan.task.samples if sample.id not in known}
     found: set[str] = set()
@@ -123,7 +123,7 @@ def note_contents(folder: RunFolder, number: int, samples: Sequence[Sample], kno
     changed = [sample for sample in samples if differs(known.get(sample.id), sample.content)]
     if changed:
         raise RequestError(
-            f"{named(changed)} changed while the run was going on; run the same command again: what was made of "
+            f"{name_samples(changed)} changed while the run was going on; run the same command again: what was made of "
             f"{'it' if len(changed) == 1 else 'them'} is made anew"
         )
     if new:
@@ -145,7 +145,7 @@ def rows_of(contents: Contents) -> list[dict[str, str]]:
     return [{"id": id, "stamp": content.stamp, "digest": content.digest} for id, content in contents.items()]
 
 
-def named(samples: Sequence[Sample]) -> str:
+def name_samples(samples: Sequence[Sample]) -> str:
     """'sample x (path) has', '3 samples, first x (path), have'"""
     first = f"{samples[0].id!r} ({samples[0].path})"
     return f"sample {first} has" if len(samples) == 1 else f"{len(samples)} samples, first {first}, have"

@@ -101,18 +101,18 @@ class Progress:
 
     @contextmanager
     def _lines(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
-        start = began = said = time.monotonic()
+        start = began = printed = time.monotonic()
         count = 0
         self.note(f"{label} ...")
 
         def advance(what: str, done: int, of: int | None = None) -> None:
-            nonlocal began, said, count
+            nonlocal began, printed, count
             count = done if settable else count + done
             now, whole = time.monotonic(), of or total
             if not count:  # still warming up, which says nothing of what follows
                 began = now
-            if now - said >= PLAIN_INTERVAL and count:
-                said, spent = now, now - began
+            if now - printed >= PLAIN_INTERVAL and count:
+                printed, spent = now, now - began
                 speed = f", {count / spent:.0f} {unit}/s" if unit == "images" else ""
                 self.note(f"{label}: {count} of {whole}{speed}, about {spent * (whole - count) / count:.0f} s left")
 

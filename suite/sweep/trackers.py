@@ -60,14 +60,14 @@ class TensorBoard:
         folder = out / "report" / "tensorboard" / datetime.now().strftime("%Y%m%d-%H%M%S")
         self.start, self.config, self.writer = lambda: SummaryWriter(str(folder)), config, None
 
-    def begun(self) -> Any:
+    def open_writer(self) -> Any:
         if self.writer is None:
             self.writer = self.start()
             self.writer.add_text("spec", f"```json\n{json.dumps(self.config, indent=1, sort_keys=True)}\n```")
         return self.writer
 
     def cell(self, key: str, labels: dict[str, str], numbers: dict[str, float]) -> None:
-        self.begun().add_hparams(labels, numbers, run_name=key)
+        self.open_writer().add_hparams(labels, numbers, run_name=key)
 
     def pictures(self, files: Sequence[Path]) -> None:
         import numpy as np
@@ -75,7 +75,7 @@ class TensorBoard:
 
         for file in files:
             with Image.open(file) as image:
-                self.begun().add_image(file.stem, np.asarray(image.convert("RGB")), dataformats="HWC")
+                self.open_writer().add_image(file.stem, np.asarray(image.convert("RGB")), dataformats="HWC")
 
     def close(self) -> None:
         if self.writer is not None:
@@ -145,7 +145,7 @@ class Wandb:
         self.run.finish()
 
 
-TRACKERS: dict[str, Callable[[], Tracker]] = {made.name: made for made in (TensorBoard, MLflow, Wandb)}
+TRACKERS: dict[str, Callable[[], Tracker]] = {cls.name: cls for cls in (TensorBoard, MLflow, Wandb)}
 
 
 class Tracking:
@@ -163,7 +163,7 @@ class Tracking:
             name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in config.items()
         }
         listed = trackers.split(",") if isinstance(trackers, str) else trackers
-        for tracker in [made(one) for one in listed]:
+        for tracker in [make_tracker(one) for one in listed]:
             self.alive[tracker.name] = tracker
         self.each(lambda tracker: tracker.open(config, out))
 
@@ -180,7 +180,7 @@ class Tracking:
                 self.note(f"tracker {name}: {reason}; the run goes on without it")
                 del self.alive[name]
 
-    def finished(self, frame: pd.DataFrame, pictures: Sequence[Path]) -> None:
+    def hand_over(self, frame: pd.DataFrame, pictures: Sequence[Path]) -> None:
         """Hand over the cells of a frame (see `reports.frame.load_frame`) that are done, and pictures."""
         for key, row in frame[frame.status == "done"].iterrows():
             labels, numbers = labels_of(row), numbers_of(frame, row)
@@ -191,7 +191,8 @@ class Tracking:
         self.each(lambda tracker: tracker.close())
 
 
-def made(tracker: str | Tracker) -> Tracker:
+def make_tracker(tracker: str | Tracker) -> Tracker:
+    """The tracker of that name; a sink of one's own as it is. RequestError for an unknown name."""
     if not isinstance(tracker, str):
         return tracker
     if tracker.strip() not in TRACKERS:

@@ -8,7 +8,7 @@ import pytest
 
 from reports.pareto.batch_speed import SpeedUp, break_even, draw_batch_speed
 from suite.analyse.break_even import FILE, find_break_even
-from suite.cli.pareto import sizes
+from suite.cli.values import parse_numbers
 from suite.errors import RequestError
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -55,7 +55,7 @@ def test_the_figure_has_a_curve_for_each_method_and_a_ring_where_it_pays():
 @pytest.mark.parametrize("text", ["", "0,1", "a", "1.5"])
 def test_batch_sizes_that_are_none_are_refused(text):
     with pytest.raises(RequestError, match="--batches"):
-        sizes(text)
+        parse_numbers(text, "--batches")
 
 
 def test_a_second_request_times_only_what_is_new_and_another_device_is_refused(tiny_run, tmp_path):
