@@ -32,8 +32,8 @@ def forget_changed(plan: Plan, folder: RunFolder, progress: Progress) -> Content
     now, changed = look_again(plan, stored)
     if changed:
         progress.note(
-            f"{name_samples(changed)} changed since the run was begun; outcomes of {'it' if len(changed) == 1 else 'them'} in "
-            "all cells are set aside, and made again"
+            f"{name_samples(changed)} changed since the run was begun; outcomes of "
+            f"{'it' if len(changed) == 1 else 'them'} in all cells are set aside, and made again"
         )
         cells = folder.read_run()["cells"]
         for line in set_aside_damaged(folder, cells, plan.task.outcomes):  # of cells that are not asked for
