@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from suite.models.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.registry import MODELS
 
 FOLDER = "ADEChallengeData2016"
 # (width, height) of images: lying, standing, square, a strip of several windows, small, one pixel high
@@ -59,8 +60,21 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 def known_mini(monkeypatch, num_classes: int = 150) -> str:
     """The name of a Segmenter of three narrow blocks on windows of 32 pixels, known while a test runs."""
-    mini = PublishedSegmenter(
-        width=64, depth=3, heads=2, image_size=32, patch_size=8, num_classes=num_classes, decoder_depth=1
+    return known_as(
+        monkeypatch,
+        MINI,
+        width=64,
+        depth=3,
+        heads=2,
+        image_size=32,
+        patch_size=8,
+        num_classes=num_classes,
+        decoder_depth=1,
     )
-    monkeypatch.setitem(PUBLISHED_SEGMENTER, MINI, mini)
-    return MINI
+
+
+def known_as(monkeypatch, name: str, **shape: int) -> str:
+    """The name of a Segmenter of that shape, else that of its authors' smallest, known while a test runs."""
+    smallest = MODELS["seg_tiny_mask_16"]
+    monkeypatch.setitem(MODELS, name, replace(smallest, name=name, shape={**smallest.shape, **shape}))
+    return name

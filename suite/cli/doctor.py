@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 from suite.cli.dependencies import Dependency, list_dependencies
 
@@ -56,16 +55,14 @@ def embedded_weights() -> Iterator[Finding]:
     """The files of every model that comes with the suite."""
     item = "embedded weights"
     try:
-        from suite.models.load import EMBEDDED
-        from suite.models.whole import embedded_files
+        from suite.models.registry import list_entries
     except ImportError as error:
         yield Finding(item, "missing", f"cannot be imported: {error}")
         return
-    models = {name: [Path(__file__).parents[1] / weights] for name, (_, weights) in EMBEDDED.items()}
-    for name, paths in {**models, **embedded_files()}.items():
-        absent = ", ".join(path.name for path in paths if not path.is_file())
-        bad = ("missing", f"{name}: no {absent}; reinstall the package")
-        yield Finding(item, *(bad if absent else ("ok", name)))
+    for entry in (entry for entry in list_entries() if entry.weights):
+        absent = ", ".join(path.name for path in entry.files if not path.is_file())
+        bad = ("missing", f"{entry.name}: no {absent}; reinstall the package")
+        yield Finding(item, *(bad if absent else ("ok", entry.name)))
 
 
 def mmcv_operators() -> Iterator[Finding]:

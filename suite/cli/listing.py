@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
@@ -62,14 +61,10 @@ def declared_reducers() -> dict[str, Any]:
 @listing.command("models")
 def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
     """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
-    from suite.models.load import EMBEDDED
-    from suite.models.whole import list_models, whole_models
+    from suite.models.registry import list_models
 
-    weights = {**dict.fromkeys(EMBEDDED, "embedded"), **whole_models()}
-    own = [(name, False) for name in EMBEDDED if fnmatchcase(name, pattern)]
-    for name, pretrained in own + list_models(pattern):
-        mark = weights.get(name, "pretrained" if pretrained else "")
-        typer.echo(f"{name}  ({mark})" if mark else name)
+    for name, origin in list_models(pattern):
+        typer.echo(f"{name}  ({origin})" if origin else name)
 
 
 @listing.command("tasks")

@@ -22,9 +22,7 @@ from suite.errors import CellError
 from suite.measure.dispatch import count_macs_fast
 from suite.measure.flops_target import attach
 from suite.measure.formula import base_macs
-from suite.models.published import PUBLISHED
-from suite.models.published_git import PUBLISHED_GIT
-from suite.models.published_segmenter import PUBLISHED_SEGMENTER
+from suite.models.registry import CLASSIFIER, find_entry
 from suite.tokens.layout import Layout
 
 
@@ -83,16 +81,5 @@ def planned_trace(handle: Handle) -> tuple[BlockTrace, ...]:
 
 def build(name: str, image_size: int | None = None) -> nn.Module:
     """The model of a name, with whatever weights the device in force gives it."""
-    import timm
-
-    if name in PUBLISHED:
-        return PUBLISHED[name].build()
-    if name in PUBLISHED_GIT:
-        from transformers import GitVisionConfig, GitVisionModel
-
-        return GitVisionModel(GitVisionConfig(**PUBLISHED_GIT[name].vision))
-    if name in PUBLISHED_SEGMENTER:
-        from suite.models.segmenter_files import build as build_segmenter
-
-        return build_segmenter(name)
-    return timm.create_model(name, **({"img_size": image_size} if image_size else {}))
+    entry = find_entry(name)
+    return entry.make(**({"img_size": image_size} if image_size and entry.kind == CLASSIFIER else {}))

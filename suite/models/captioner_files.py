@@ -26,8 +26,16 @@ from transformers import GitConfig, GitForCausalLM
 from suite.errors import RequestError
 from suite.models.captioner import Captioner
 from suite.models.hub import no_waiting_for_an_unreachable_hub
-from suite.models.published_git import ANY_GIT, EMBEDDED_GIT, published_git
-from suite.models.weights_file import check_fit, file_sha256, one_line, read_state_dict, state_dict_sha256
+from suite.models.random_weights import build_random
+from suite.models.registry import ModelEntry
+from suite.models.weights_file import (
+    WeightsInfo,
+    check_fit,
+    file_sha256,
+    one_line,
+    read_state_dict,
+    state_dict_sha256,
+)
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "vocab.txt")
@@ -36,34 +44,29 @@ PREPROCESSOR = "preprocessor_config.json"
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # by Pillow's numbers
 
 
-def load_captioner(name: str, checkpoint: str, seed: int = 0) -> tuple[Captioner, str, str, str]:
-    """A captioner in float32 on the CPU; kind, source and SHA-256 of its weights, as `WeightsInfo` has them.
+def load_captioner(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Captioner, WeightsInfo]:
+    """A captioner in float32 on the CPU, and what its weights are.
 
-    `name`: a key of PUBLISHED_GIT or EMBEDDED_GIT, a model id of the hub, or 'git' for whatever the checkpoint holds.
+    `entry`: without a shape it is of whatever shape the checkpoint has.
     `checkpoint`: 'pretrained', 'embedded', 'none' (random weights from `seed`) or a local folder. The digest is over
     the weights and everything else that a caption depends on: configuration, words, preparation of images.
     """
     if checkpoint == "none":
-        captioner = _random(name, seed)
-        return captioner, "random", f"random:seed={seed}", state_dict_sha256(captioner.state_dict())
+        captioner = build_random(entry, seed)
+        return captioner, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(captioner.state_dict()))
     if checkpoint == "embedded":
-        if name not in EMBEDDED_GIT:
-            raise RequestError(
-                f"model '{name}' has no embedded weights; use checkpoint pretrained, none or a folder "
-                f"(embedded: {', '.join(EMBEDDED_GIT)})"
-            )
-        return _trained(name, EMBEDDED_GIT[name], f"embedded:{name}")
+        return _trained(entry, entry.weights, f"embedded:{entry.name}")
     if checkpoint == "pretrained":
-        return _trained(name, *_downloaded(name))
-    return _trained(name, Path(checkpoint), checkpoint)
+        return _trained(entry, *_downloaded(entry))
+    return _trained(entry, Path(checkpoint), checkpoint)
 
 
-def _trained(name: str, folder: Path, source: str) -> tuple[Captioner, str, str, str]:
+def _trained(entry: ModelEntry, folder: Path, source: str) -> tuple[Captioner, WeightsInfo]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise RequestError(f"checkpoint '{folder}' {what}; give a folder that transformers' save_pretrained wrote")
     config = read_config(folder)
-    _check_shape(name, config, folder)
+    _check_shape(entry, config, folder)
     words, preparation = read_tokenizer(folder, config.vocab_size), read_preparation(folder, config)
     weights = _first(folder, WEIGHTS)
     state, _ = read_state_dict(weights)
@@ -76,36 +79,34 @@ def _trained(name: str, folder: Path, source: str) -> tuple[Captioner, str, str,
     files = [folder / "config.json", weights, _first(folder, TOKENIZER), folder / PREPROCESSOR, folder / WRITING]
     for file in filter(Path.is_file, files):
         digest.update(f"{file.name} {file_sha256(file)}\n".encode())
-    return Captioner(git, words, preparation), "trained", source, digest.hexdigest()
+    return Captioner(git, words, preparation), WeightsInfo("trained", source, digest.hexdigest())
 
 
-def _random(name: str, seed: int) -> Captioner:
-    """The captioner of a name with weights from `seed`; the caller's random state is left alone."""
-    words, known = None, published_git(name)
-    if known is not None:
-        config = GitConfig(vision_config=dict(known.vision))
-        side = known.vision["image_size"]
-        clip = {"size": side, "crop_size": side, "image_mean": OPENAI_CLIP_MEAN, "image_std": OPENAI_CLIP_STD}
-        preparation = _timm_config(clip, config, Path(PREPROCESSOR))
-    elif name in EMBEDDED_GIT:
-        folder = EMBEDDED_GIT[name]
-        config = read_config(folder)
-        words, preparation = read_tokenizer(folder, config.vocab_size), read_preparation(folder, config)
-    else:
-        raise RequestError(f"the shape of model '{name}' is not known without its files; give them as the checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return Captioner(GitForCausalLM(config), words, preparation)
+def build_captioner(**vision: Any) -> Captioner:
+    """A captioner without words whose image encoder is of shape `vision`, as transformers names it.
+
+    Images are prepared as CLIP's are.
+    """
+    config = GitConfig(vision_config=vision)
+    side = vision["image_size"]
+    clip = {"size": side, "crop_size": side, "image_mean": OPENAI_CLIP_MEAN, "image_std": OPENAI_CLIP_STD}
+    return Captioner(GitForCausalLM(config), None, _timm_config(clip, config, Path(PREPROCESSOR)))
 
 
-def _downloaded(name: str) -> tuple[Path, str]:
+def build_like(folder: Path) -> Captioner:
+    """A captioner of the shape, the words and the preparation of images that a folder has."""
+    config = read_config(folder)
+    words, preparation = read_tokenizer(folder, config.vocab_size), read_preparation(folder, config)
+    return Captioner(GitForCausalLM(config), words, preparation)
+
+
+def _downloaded(entry: ModelEntry) -> tuple[Path, str]:
     """The folder that the hub's client keeps a model's files in, and the source to name."""
-    if name in EMBEDDED_GIT or name == ANY_GIT:
+    hub = entry.hub
+    if not hub:
         folder = "give its folder as the checkpoint (--checkpoint FOLDER)"
-        remedy = "use checkpoint embedded, none or a folder" if name in EMBEDDED_GIT else folder
-        raise RequestError(f"model '{name}' has no pretrained weights to download; {remedy}")
-    known = published_git(name)
-    hub = known.hub if known else name
+        remedy = "use checkpoint embedded, none or a folder" if entry.weights else folder
+        raise RequestError(f"model '{entry.name}' has no pretrained weights to download; {remedy}")
     try:
         with no_waiting_for_an_unreachable_hub():
             for files in (WEIGHTS, TOKENIZER, (PREPROCESSOR,), ("config.json",)):
@@ -114,7 +115,7 @@ def _downloaded(name: str) -> tuple[Path, str]:
                 hf_hub_download(hub, WRITING)
     # the client raises errors of several libraries: requests, httpx, huggingface_hub, OSError
     except Exception as error:
-        none = ", or none for random weights" if known else ""
+        none = ", or none for random weights" if entry.build else ""
         remedy = f"give a local folder with its files as the checkpoint{none}"
         raise RequestError(f"no pretrained weights for '{hub}': {one_line(error)}; {remedy}") from error
     return Path(path).parent, f"pretrained:{hub}"
@@ -164,18 +165,18 @@ def read_config(folder: Path) -> GitConfig:
     return config
 
 
-def _check_shape(name: str, config: GitConfig, folder: Path) -> None:
+def _check_shape(entry: ModelEntry, config: GitConfig, folder: Path) -> None:
     """RequestError where a folder holds another image encoder than the model's name says."""
-    known = published_git(name)
-    wanted = known.vision if known else {}
-    if name in EMBEDDED_GIT and (EMBEDDED_GIT[name] / "config.json").is_file():
-        own = read_config(EMBEDDED_GIT[name]).vision_config
+    wanted = {} if entry.weights else entry.shape
+    if entry.weights is not None and (entry.weights / "config.json").is_file():
+        own = read_config(entry.weights).vision_config
         wanted = {key: getattr(own, key) for key in ("image_size", "patch_size", "hidden_size", "num_hidden_layers")}
     for key, value in wanted.items():
-        if getattr(config.vision_config, key) != value:
+        found = getattr(config.vision_config, key)
+        if found != value:
             raise RequestError(
-                f"checkpoint '{folder}' does not fit model '{name}': {key} is {getattr(config.vision_config, key)}, "
-                f"not {value}; name the model '{ANY_GIT}' to take the folder's own shape"
+                f"checkpoint '{folder}' does not fit model '{entry.name}': {key} is {found}, "
+                f"not {value}; name the model 'git' to take the folder's own shape"
             )
 
 

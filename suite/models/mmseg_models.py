@@ -15,9 +15,16 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
+from suite.models.registry import MMSEG_PREFIX, ModelEntry
 from suite.models.segmenter_files import look_up
-from suite.models.weights_file import check_fit, file_sha256, one_line, read_state_dict, state_dict_sha256
-from suite.models.whole import MMSEG
+from suite.models.weights_file import (
+    WeightsInfo,
+    check_fit,
+    file_sha256,
+    one_line,
+    read_state_dict,
+    state_dict_sha256,
+)
 
 # mmcv's releases are C++17; torch 2.13 can be compiled against so, 2.15 wants C++20
 INSTALL = "pip install 'torch<2.14' 'setuptools<81' psutil && pip install --no-build-isolation 'mmcv>=2.0,<2.2'"
@@ -53,19 +60,19 @@ class MaskHead(nn.Module):
         return self.head((x.transpose(1, 2).unsqueeze(3),)).squeeze(3).transpose(1, 2)
 
 
-def load_mmseg(name: str, checkpoint: str, seed: int = 0) -> tuple[Segmenter, str, str, str]:
-    """mmsegmentation's backbone and head as a Segmenter; kind, source and SHA-256 of its weights, as `WeightsInfo`.
+def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segmenter, WeightsInfo]:
+    """mmsegmentation's backbone and head as a Segmenter, and what its weights are.
 
-    `name`: 'mmseg:' and the path of a config, which is Python and is run. `checkpoint`: 'none' (random weights from
-    `seed`) or a file of mmsegmentation's. The digest covers the config's model too. Attention runs fused from now on.
+    The entry's name is 'mmseg:' and the path of a config, which is Python and is run. `checkpoint`: 'none' (random
+    weights from `seed`) or a file of mmsegmentation's. The digest covers the config's model too. Attention runs fused.
     Windows are as large as the images that the backbone was built for, side by side; where the config's own overlap,
     the source says so. Raises RequestError, one line, for whatever cannot be had or is no Segmenter.
     """
-    config = name.removeprefix(MMSEG)
+    config = entry.name.removeprefix(MMSEG_PREFIX)
     if checkpoint in ("pretrained", "embedded"):
-        raise RequestError(f"model '{name}' comes without weights; give mmsegmentation's file as the checkpoint")
+        raise RequestError(f"model '{entry.name}' comes without weights; give mmsegmentation's file as the checkpoint")
     if reason := missing_operators():
-        raise RequestError(f"model '{name}' needs mmcv with compiled operators ({reason}): {INSTALL}")
+        raise RequestError(f"model '{entry.name}' needs mmcv with compiled operators ({reason}): {INSTALL}")
     settings = read_settings(Path(config))
     if checkpoint == "none":
         model = build(config, settings, seed)
@@ -82,7 +89,8 @@ def load_mmseg(name: str, checkpoint: str, seed: int = 0) -> tuple[Segmenter, st
     described = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{weights} {described}".encode()).hexdigest()
     segmenter = as_segmenter(model, settings)
-    return segmenter, kind, f"{source} by {config}{windows_of(settings, segmenter.window)}", digest
+    source = f"{source} by {config}{windows_of(settings, segmenter.window)}"
+    return segmenter, WeightsInfo(kind, source, digest)
 
 
 def missing_operators() -> str:
@@ -98,7 +106,8 @@ def missing_operators() -> str:
 def read_settings(path: Path) -> dict[str, Any]:
     """The `model` of a config. RequestError unless it is a Segmenter as `as_segmenter` takes it."""
     if not path.is_file():
-        raise RequestError(f"config '{path}' does not exist; write {MMSEG}PATH of one of mmsegmentation's configs")
+        remedy = f"write {MMSEG_PREFIX}PATH of one of mmsegmentation's configs"
+        raise RequestError(f"config '{path}' does not exist; {remedy}")
     try:
         settings = Config.fromfile(path)["model"].to_dict()
     except Exception as error:  # it is a program

@@ -5,11 +5,10 @@ The three name the same parameters differently; what a file holds is told by its
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +17,50 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from suite.backbones.segmenter import Segmenter, build_segmenter
+from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
-from suite.models.published_segmenter import EMBEDDED_SEGMENTER, HOME, PUBLISHED_SEGMENTER, PublishedSegmenter
-from suite.models.weights_file import check_fit, file_sha256, one_line, read_state_dict, state_dict_sha256
+from suite.models.random_weights import build_random
+from suite.models.registry import ModelEntry
+from suite.models.weights_file import (
+    WeightsInfo,
+    check_fit,
+    file_sha256,
+    one_line,
+    read_state_dict,
+    state_dict_sha256,
+)
 
 CHECKPOINT, VARIANT = "checkpoint.pth", "variant.yml"
 State = dict[str, Tensor]
 
 
-def load_segmenter(name: str, checkpoint: str, seed: int = 0) -> tuple[Segmenter, str, str, str]:
-    """A Segmenter in float32 on the CPU; kind, source and SHA-256 of its weights, as `WeightsInfo` has them.
+def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segmenter, WeightsInfo]:
+    """A Segmenter in float32 on the CPU, and what its weights are.
 
-    `name`: a key of PUBLISHED_SEGMENTER or EMBEDDED_SEGMENTER. `checkpoint`: 'embedded', 'none' (random weights from
+    `checkpoint`: 'embedded', 'none' (random weights from
     `seed`), a weights file, or a folder with the authors' checkpoint.pth. Position embeddings of another grid are
     resampled bilinearly, as the authors do, and that is said in the source.
     Raises RequestError, one line, for whatever cannot be had or is of another model.
     """
     if checkpoint == "pretrained":
         remedy = "use checkpoint embedded, none or a file"
-        if name in PUBLISHED_SEGMENTER:
-            remedy = f"give its authors' folder ({HOME}) or mmsegmentation's file as the checkpoint, or none"
-        raise RequestError(f"model '{name}' has no pretrained weights that could be downloaded; {remedy}")
-    if checkpoint == "embedded" and name not in EMBEDDED_SEGMENTER:
-        raise RequestError(
-            f"model '{name}' has no embedded weights; use checkpoint none or a file "
-            f"(embedded: {', '.join(EMBEDDED_SEGMENTER)})"
-        )
+        if entry.home:
+            remedy = f"give its authors' folder ({entry.home}) or mmsegmentation's file as the checkpoint, or none"
+        raise RequestError(f"model '{entry.name}' has no pretrained weights that could be downloaded; {remedy}")
     if checkpoint == "none":
-        segmenter = build(name, seed)
-        return segmenter, "random", f"random:seed={seed}", state_dict_sha256(segmenter.state_dict())
-    path = EMBEDDED_SEGMENTER[name][1] if checkpoint == "embedded" else checkpoint_file(Path(checkpoint))
+        segmenter = build_random(entry, seed)
+        return segmenter, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(segmenter.state_dict()))
+    path = entry.weights if checkpoint == "embedded" else checkpoint_file(Path(checkpoint))
     # the file is read first: a refused file should not cost the building of a large model
     state, wrapper = read_state_dict(path)
     naming = naming_of(state)
     note = f"[{wrapper}]" if wrapper else ""
-    if naming is AUTHORS and name in PUBLISHED_SEGMENTER and path.with_name(VARIANT).is_file():
-        note += check_variant(path.with_name(VARIANT), name, PUBLISHED_SEGMENTER[name])
-    segmenter = build(name, seed)
+    if naming is AUTHORS and entry.shape and path.with_name(VARIANT).is_file():
+        note += check_variant(path.with_name(VARIANT), entry)
+    segmenter = build_random(entry, seed)
     note += put_in(segmenter, naming, state, path)
-    source = f"embedded:{name}" if checkpoint == "embedded" else f"{path}{note}"
-    return segmenter, "trained", source, file_sha256(path)
-
-
-def build(name: str, seed: int = 0) -> Segmenter:
-    """The model of a name with weights from `seed`; the caller's random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        if name in EMBEDDED_SEGMENTER:
-            module, _, function = EMBEDDED_SEGMENTER[name][0].partition(":")
-            return getattr(importlib.import_module(module), function)()
-        return build_segmenter(**asdict(PUBLISHED_SEGMENTER[name]))
+    source = f"embedded:{entry.name}" if checkpoint == "embedded" else f"{path}{note}"
+    return segmenter, WeightsInfo("trained", source, file_sha256(path))
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -168,7 +160,27 @@ def resampled(positions: Tensor, patches: int) -> Tensor:
     return torch.cat([positions[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def check_variant(path: Path, name: str, shape: PublishedSegmenter) -> str:
+# Fields of variant.yml, and what they have to be: always, and by the names of a shape.
+VARIANT_ALWAYS = {
+    "net_kwargs.decoder.name": "mask_transformer",
+    "net_kwargs.normalization": "vit",
+    "net_kwargs.distilled": False,
+    "dataset_kwargs.normalization": "vit",
+}
+VARIANT_SHAPE = {
+    "net_kwargs.decoder.n_layers": "decoder_depth",
+    "net_kwargs.decoder.n_cls": "num_classes",
+    "net_kwargs.n_cls": "num_classes",
+    "net_kwargs.d_model": "width",
+    "net_kwargs.n_layers": "depth",
+    "net_kwargs.n_heads": "heads",
+    "net_kwargs.patch_size": "patch_size",
+    "net_kwargs.image_size": "image_size",
+    "inference_kwargs.window_size": "image_size",
+}
+
+
+def check_variant(path: Path, entry: ModelEntry) -> str:
     """RequestError where the authors' description of their checkpoint contradicts the name.
 
     Returns what else there is to know of it, or ''. Fields that it lacks say nothing.
@@ -177,27 +189,14 @@ def check_variant(path: Path, name: str, shape: PublishedSegmenter) -> str:
         variant = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RequestError(f"'{path}' cannot be read as YAML: {one_line(error)}") from error
-    expected = {
-        "net_kwargs.decoder.name": "mask_transformer",
-        "net_kwargs.decoder.n_layers": shape.decoder_depth,
-        "net_kwargs.decoder.n_cls": shape.num_classes,
-        "net_kwargs.n_cls": shape.num_classes,
-        "net_kwargs.d_model": shape.width,
-        "net_kwargs.n_layers": shape.depth,
-        "net_kwargs.n_heads": shape.heads,
-        "net_kwargs.patch_size": shape.patch_size,
-        "net_kwargs.image_size": shape.image_size,
-        "net_kwargs.normalization": "vit",
-        "net_kwargs.distilled": False,
-        "dataset_kwargs.normalization": "vit",
-        "inference_kwargs.window_size": shape.image_size,
-    }
+    shape = {field: entry.shape[name] for field, name in VARIANT_SHAPE.items() if name in entry.shape}
+    expected = {**VARIANT_ALWAYS, **shape}
     for field, value in expected.items():
         found = look_up(variant, field)
         if found not in (None, value):
-            raise RequestError(f"'{path}' contradicts model '{name}': {field} is {found!r}, not {value!r}")
+            raise RequestError(f"'{path}' contradicts model '{entry.name}': {field} is {found!r}, not {value!r}")
     stride = look_up(variant, "inference_kwargs.window_stride")
-    return "" if stride in (None, shape.image_size) else f", meant for windows every {stride} pixels"
+    return "" if stride in (None, entry.shape.get("image_size")) else f", meant for windows every {stride} pixels"
 
 
 def look_up(variant: Any, field: str) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ from suite.errors import RequestError
 PICKLED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Where training scripts put the state dict; the first that is there is used, and named in WeightsInfo.source.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "state_dict_ema")
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which weights a model carries. `sha256` identifies them: of the file, or of the state dict without one.
+
+    Of a captioner, it also covers what else its captions depend on: words, preparation of images.
+    """
+
+    kind: str  # "trained" | "random"
+    source: str  # "pretrained:<name>", "embedded:<name>", "random:seed=0" or the file (with its wrapper) or folder
+    sha256: str
 
 
 def read_state_dict(path: Path, wrapper: str = "") -> tuple[dict[str, Tensor], str]:

@@ -18,7 +18,8 @@ from suite.contract.task import ReadError, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.flops_target import solve_rate
 from suite.measure.precision import dtype_of
-from suite.models.load import WeightsInfo, load_model
+from suite.models.load import load_model
+from suite.models.weights_file import WeightsInfo
 from suite.pictures.mask_pictures import FIRST, KINDS
 from suite.pictures.token_maps import TokenMaps, token_maps
 from suite.reducers.base import Reducer

@@ -21,8 +21,9 @@ from suite.contract.task import Task, spread
 from suite.errors import RequestError, unknown
 from suite.measure.flops_target import Search
 from suite.measure.runtimes import flag_of, make_runtime
-from suite.models.load import WeightsInfo, load_model, sources_of
+from suite.models.load import load_model, sources_of
 from suite.models.shipped import weights_path
+from suite.models.weights_file import WeightsInfo
 from suite.rates.schedule import parse_rate
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from suite.errors import RequestError, unknown
 from suite.measure.runtimes import COMPILED, EAGER, make_runtime
-from suite.models.load import default_checkpoint
+from suite.models.registry import default_checkpoint
 from suite.models.shipped import EMBEDDED, shipped_weights
 from tasks import task_class
 

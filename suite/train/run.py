@@ -17,7 +17,8 @@ from suite.attachment.reducer_weights import write_tensors
 from suite.contract.task import Task
 from suite.errors import RequestError
 from suite.measure.machine import describe_machine
-from suite.models.load import default_checkpoint, load_model
+from suite.models.load import load_model
+from suite.models.registry import default_checkpoint
 from suite.store.files import atomic_path, once, write_json
 from suite.sweep.evaluate import repeatable
 from suite.sweep.plan import make_task, resolve_device

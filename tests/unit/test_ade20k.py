@@ -16,7 +16,8 @@ from suite.api import run
 from suite.contract.task import Reader, collate
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops, count_module
-from suite.models.segmenter_files import build
+from suite.models.random_weights import build_random
+from suite.models.registry import find_entry
 from suite.sweep.progress import Progress
 from tasks.ade20k.task import Ade20k
 from tasks.segmentation import RESTORE, WindowScores
@@ -125,20 +126,20 @@ def test_models_that_give_no_scores_of_these_classes_are_refused(data, monkeypat
     with pytest.raises(RequestError, match="Linear gives no class scores per patch; choose a model such as seg_small"):
         task.check_model(torch.nn.Linear(2, 2))
     with pytest.raises(RequestError, match="'ade20k' has 150 classes, and the model 49; choose a model such as"):
-        task.check_model(build("scenes_segmenter"))
-    task.check_model(build(known_mini(monkeypatch)))
+        task.check_model(build_random(find_entry("scenes_segmenter")))
+    task.check_model(build_random(find_entry(known_mini(monkeypatch))))
 
 
 @pytest.mark.parametrize("restore", RESTORE)
 def test_the_model_is_told_when_to_give_tokens_back(data, monkeypatch, restore):
-    model, task = build(known_mini(monkeypatch)), Ade20k(data, restore=restore)
+    model, task = build_random(find_entry(known_mini(monkeypatch))), Ade20k(data, restore=restore)
     task.configure(model)
     assert model.restore == restore
     assert task.protocol()["restore"] == restore
 
 
 def test_rows_of_a_batch_are_those_of_each_sample_and_of_masks_scored_at_once(data, monkeypatch):
-    task, model = Ade20k(data), build(known_mini(monkeypatch)).eval()
+    task, model = Ade20k(data), build_random(find_entry(known_mini(monkeypatch))).eval()
     batch = collate(list(Reader(task, task.samples, task.preprocessing(model))))
     with torch.inference_mode():
         outputs = task.predict(model, batch.images)
@@ -184,7 +185,7 @@ def test_outputs_of_another_shape_are_refused(data, shape, said):
 
 @pytest.mark.parametrize("restore", RESTORE)
 def test_costs_are_of_the_decoder_as_it_runs_and_of_an_images_windows(data, monkeypatch, restore):
-    task, model = Ade20k(data, restore=restore), build(known_mini(monkeypatch)).eval()
+    task, model = Ade20k(data, restore=restore), build_random(find_entry(known_mini(monkeypatch))).eval()
     task.configure(model)
     images = torch.cat([task.load(sample, WINDOWS) for sample in task.samples[:2]])
     whole = task.further_costs(model, images, 1000, count_module)

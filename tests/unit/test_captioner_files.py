@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import huggingface_hub.constants
 import numpy as np
@@ -16,9 +17,8 @@ from tiny_git import PREPARATION, SIDE, WORDS, pictures, tiny_git, write_folder
 from suite import RequestError
 from suite.models.captioner import Captioner
 from suite.models.captioner_files import read_preparation, read_tokenizer
-from suite.models.load import check_model_name, default_checkpoint, load_model
-from suite.models.published_git import EMBEDDED_GIT, PUBLISHED_GIT
-from suite.models.whole import list_models
+from suite.models.load import check_model_name, load_model
+from suite.models.registry import CAPTIONER, MODELS, default_checkpoint, list_models
 from tasks.reading.images import TimmPreprocessing
 
 
@@ -216,9 +216,9 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_a_way_out(monkeypatch, tm
 
 
 def test_names_are_known_and_sizes_and_classes_refused(folder):
-    assert ("git_base_coco", True) in list_models("git*")
+    assert ("git_base_coco", "pretrained") in list_models("git*")
     assert [default_checkpoint(name) for name in ("git_base_coco", "scenes_git")] == ["pretrained", "embedded"]
-    for name in (*PUBLISHED_GIT, *EMBEDDED_GIT, "git", "microsoft/git-base-coco"):
+    for name in (*(name for name, entry in MODELS.items() if entry.kind == CAPTIONER), "microsoft/git-base-coco"):
         check_model_name(name)
     with pytest.raises(RequestError, match="did you mean git_base_coco"):
         check_model_name("git_bas_coco")
@@ -231,7 +231,8 @@ def test_names_are_known_and_sizes_and_classes_refused(folder):
 
 
 def test_an_embedded_captioner_comes_with_its_words_and_random_weights_repeat(monkeypatch, folder):
-    monkeypatch.setitem(EMBEDDED_GIT, "scenes_git", folder)
+    ours = replace(MODELS["scenes_git"], weights=folder, shape={"folder": folder})
+    monkeypatch.setitem(MODELS, "scenes_git", ours)
     captioner, info = load_model("scenes_git")
     assert (info.kind, info.source) == ("trained", "embedded:scenes_git")
     assert captioner(pictures())[0].text.startswith("word")

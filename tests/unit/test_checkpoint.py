@@ -6,6 +6,7 @@ import argparse
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -16,8 +17,8 @@ import torch
 from torch import nn
 
 from suite.errors import RequestError
-from suite.models import load as checkpoints
 from suite.models.load import load_model
+from suite.models.registry import MODELS
 from suite.models.weights_file import state_dict_sha256
 
 TINY = "deit_tiny_patch16_224"
@@ -191,11 +192,11 @@ def test_a_pretrained_model_does_not_get_a_random_head():
 
 
 def test_embedded_weights_are_the_default_of_an_embedded_model(monkeypatch, tmp_path):
-    name, (builder, _) = next(iter(checkpoints.EMBEDDED.items()))
+    name = "scenes_vit"
     built, _ = load_model(name, "none")
     half = {key: value.half() for key, value in built.state_dict().items()}
     safetensors.torch.save_file(half, tmp_path / "w.safetensors")
-    monkeypatch.setitem(checkpoints.EMBEDDED, name, (builder, str(tmp_path / "w.safetensors")))
+    monkeypatch.setitem(MODELS, name, replace(MODELS[name], weights=tmp_path / "w.safetensors"))
     model, info = load_model(name)
     assert equals(model, {key: value.float() for key, value in half.items()})
     assert (info.kind, info.source) == ("trained", f"embedded:{name}")

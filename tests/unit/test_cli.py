@@ -9,9 +9,8 @@ import yaml
 
 from suite.cli.app import main
 from suite.cli.doctor import embedded_weights
-from suite.models.load import EMBEDDED, check_model_name
-from suite.models.published import PUBLISHED
-from suite.models.published_git import ANY_GIT, EMBEDDED_GIT, PUBLISHED_GIT
+from suite.models.load import check_model_name
+from suite.models.registry import CAPTIONER, MODELS, ModelEntry
 from suite.store.schema import OLDEST, SCHEMA
 from tasks.caption_scoring import scorer
 
@@ -180,7 +179,7 @@ def test_every_model_that_is_known_by_name_is_listed_with_the_weights_that_it_co
         "git": "(with --checkpoint FOLDER)",
     }
     everything = listed("*")
-    assert everything.keys() >= {*EMBEDDED, *EMBEDDED_GIT, *PUBLISHED, *PUBLISHED_GIT, ANY_GIT}
+    assert everything.keys() >= MODELS.keys()
     assert everything["lvvit_s"] == ""
     for name in everything:
         check_model_name(name)
@@ -194,7 +193,7 @@ def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a
     java.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(scorer, "CORENLP", ("not-there.jar",))
-    monkeypatch.setitem(EMBEDDED_GIT, "gone_git", tmp_path)
+    monkeypatch.setitem(MODELS, "gone_git", ModelEntry("gone_git", CAPTIONER, weights=tmp_path))
     assert exit_code("doctor") == 0
     printed = capsys.readouterr().out
     assert scorer.FETCH_SPICE in printed.splitlines()

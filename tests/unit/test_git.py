@@ -16,7 +16,7 @@ from suite.backbones.git import use_fused_attention
 from suite.measure.flops import count_macs_fast, smooth_image
 from suite.models.captioner import Captioner
 from suite.models.load import load_model
-from suite.models.published_git import PUBLISHED_GIT
+from suite.models.registry import find_entry
 
 REDUCTIONS = [("tome", "r=8"), ("evit", "keep=0.7"), ("random", "r=8"), ("ats", "keep=0.7")]
 reductions = pytest.mark.parametrize(("reducer", "rate"), REDUCTIONS, ids=[name for name, _ in REDUCTIONS])
@@ -88,7 +88,7 @@ def test_captions_that_end_before_the_limit_are_what_transformers_own_generate_g
     ],
 )
 def test_encoder_cost_in_gmacs_and_tokens_to_the_decoder(name, rates):
-    vision = GitVisionTransformer(GitVisionConfig(**PUBLISHED_GIT[name].vision)).eval()
+    vision = GitVisionTransformer(GitVisionConfig(**find_entry(name).shape)).eval()
     use_fused_attention(vision)
     for r, (gmacs, tokens) in rates.items():
         with attach(vision, "tome", f"r={r}") as handle:

@@ -13,7 +13,7 @@ from suite.backbones import family_of
 from suite.backbones.lv_vit import LVViT
 from suite.measure.flops import count_flops
 from suite.models.load import load_model
-from suite.models.whole import list_models
+from suite.models.registry import list_models
 from suite.reducers.base import Reducer
 from tests.tolerances import TINY32
 
@@ -260,8 +260,8 @@ def test_weights_that_cannot_be_downloaded_are_said_to_be_a_file_of_the_authors(
 
 
 def test_it_is_listed_beside_the_models_of_timm():
-    assert ("lvvit_s", False) in list_models()
-    assert list_models("lvvit*") == [("lvvit_s", False)]
+    assert ("lvvit_s", "") in list_models()
+    assert list_models("lvvit*") == [("lvvit_s", "")]
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from suite.backbones.block import BlockTrace
 from suite.backbones.mae import MaeViT
 from suite.measure.flops import count_flops
 from suite.measure.formula import base_macs
+from suite.models.classifier_files import build_classifier
 from suite.models.load import load_model
-from suite.models.published import PUBLISHED
-from suite.models.whole import list_models
+from suite.models.registry import find_entry, list_models
 from tests.tolerances import TINY32
 
 NAME = "mae_vit_base_patch16"
@@ -130,7 +130,7 @@ def test_the_model_says_that_it_is_best_without_proportional_attention():
 )
 def test_the_models_have_the_published_shapes(name, shape, gmacs):
     with torch.device("meta"):
-        model = PUBLISHED[name].build()
+        model = build_classifier(find_entry(name))
     layout = family_of(model).layout(model)
     assert (layout.depth, layout.width, layout.heads, layout.tokens) == shape
     total = base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth).total

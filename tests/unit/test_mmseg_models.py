@@ -6,7 +6,6 @@ stand-in lets the import pass, and what runs is mmsegmentation's own code all th
 
 import importlib.util
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,12 +17,13 @@ from suite.backbones import family_of
 from suite.backbones.segmenter import RESTORE, build_segmenter
 from suite.measure.flops import count_flops, count_module
 from suite.models.load import load_model
-from suite.models.published_segmenter import PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.registry import find_entry
 from suite.models.segmenter_files import from_mmseg
 from suite.models.weights_file import check_fit
+from tests.segmented import known_as
 
 COMPILED = importlib.util.find_spec("mmcv._ext") is not None
-NAME, SHAPE = "seg_test_mask_16", PublishedSegmenter(width=128, depth=4, heads=2, image_size=64, num_classes=5)
+NAME, SHAPE = "seg_test_mask_16", {"width": 128, "depth": 4, "heads": 2, "image_size": 64, "num_classes": 5}
 
 
 class StandIn(ModuleType):
@@ -41,7 +41,7 @@ def operators(monkeypatch):
 
     For so long there is a published Segmenter that takes no time.
     """
-    monkeypatch.setitem(PUBLISHED_SEGMENTER, NAME, SHAPE)
+    known_as(monkeypatch, NAME, **SHAPE)
     if not COMPILED:
         monkeypatch.setitem(sys.modules, "mmcv.ops", StandIn("mmcv.ops"))
     return importlib.import_module("mmseg.models")
@@ -49,7 +49,7 @@ def operators(monkeypatch):
 
 def settings(shape=SHAPE, **changes) -> dict:
     """`model` of a config, as mmsegmentation's own Segmenters have it."""
-    side = (shape.image_size, shape.image_size)
+    side = (shape["image_size"], shape["image_size"])
     return {
         "type": "EncoderDecoder",
         "data_preprocessor": {"mean": [127.5] * 3, "std": [127.5] * 3, "bgr_to_rgb": True},
@@ -57,21 +57,21 @@ def settings(shape=SHAPE, **changes) -> dict:
         "backbone": {
             "type": "VisionTransformer",
             "img_size": side,
-            "embed_dims": shape.width,
-            "num_layers": shape.depth,
-            "num_heads": shape.heads,
+            "embed_dims": shape["width"],
+            "num_layers": shape["depth"],
+            "num_heads": shape["heads"],
             "drop_path_rate": 0.1,
             "final_norm": True,
             "norm_cfg": {"type": "LN", "eps": 1e-6},
         },
         "decode_head": {
             "type": "SegmenterMaskTransformerHead",
-            "in_channels": shape.width,
-            "channels": shape.width,
-            "num_classes": shape.num_classes,
+            "in_channels": shape["width"],
+            "channels": shape["width"],
+            "num_classes": shape["num_classes"],
             "num_layers": 2,
-            "num_heads": shape.width // 64,
-            "embed_dims": shape.width,
+            "num_heads": shape["width"] // 64,
+            "embed_dims": shape["width"],
             "dropout_ratio": 0.0,
         },
         "test_cfg": {"mode": "slide", "crop_size": side, "stride": side},
@@ -104,7 +104,7 @@ def saved(made, path: Path) -> str:
 
 def images(shape=SHAPE, count=2):
     torch.manual_seed(1)
-    return torch.randn(count, 3, shape.image_size, shape.image_size)
+    return torch.randn(count, 3, shape["image_size"], shape["image_size"])
 
 
 def refused(match: str, *what) -> None:
@@ -118,8 +118,8 @@ def refused(match: str, *what) -> None:
 def test_our_segmenter_on_mmsegmentations_weights_computes_what_mmsegmentation_does(
     operators, tmp_path, monkeypatch, width, patch_bias
 ):
-    shape = PublishedSegmenter(width=width, depth=12, heads=width // 64, image_size=96, num_classes=150)
-    monkeypatch.setitem(PUBLISHED_SEGMENTER, NAME, shape)
+    shape = {"width": width, "depth": 12, "heads": width // 64, "image_size": 96, "num_classes": 150}
+    known_as(monkeypatch, NAME, **shape)
     model = settings(shape)
     model["backbone"]["patch_bias"] = patch_bias
     theirs, x = built(model), images(shape)
@@ -139,14 +139,14 @@ def test_the_published_shapes_are_those_of_mmsegmentations_own_configs(operators
 
     folder = Path(importlib.util.find_spec("mmseg").origin).parent / ".mim" / "configs" / "segmenter"
     model = Config.fromfile(folder / f"segmenter_vit-{size[0]}_mask_8xb1-160k_ade20k-512x512.py").model
-    shape = PUBLISHED_SEGMENTER[f"seg_{size}_mask_16"]
-    assert (model.backbone.num_layers, model.backbone.num_heads) == (shape.depth, shape.heads)
-    assert model.decode_head.num_heads == shape.width // 64
-    assert model.test_cfg.crop_size == (shape.image_size, shape.image_size)
+    shape = find_entry(f"seg_{size}_mask_16").shape
+    assert (model.backbone.num_layers, model.backbone.num_heads) == (shape["depth"], shape["heads"])
+    assert model.decode_head.num_heads == shape["width"] // 64
+    assert model.test_cfg.crop_size == (shape["image_size"], shape["image_size"])
     model.update(pretrained=None, data_preprocessor=None)
     model.backbone.num_layers = 2  # their blocks are alike
     state = from_mmseg(MODELS.build(model).state_dict())
-    check_fit(build_segmenter(**asdict(replace(shape, depth=2))).state_dict(), state, size, "")
+    check_fit(build_segmenter(**{**shape, "depth": 2}).state_dict(), state, size, "")
 
 
 def mmseg_segmenter(folder, **changes):

@@ -12,7 +12,8 @@ import torch
 from suite.api import run
 from suite.backbones.segmenter import RESTORE as OF_THE_MODEL
 from suite.errors import RequestError
-from suite.models.segmenter_files import build
+from suite.models.random_weights import build_random
+from suite.models.registry import find_entry
 from suite.sweep.progress import Progress
 from tasks.scenes.captions import ScenesCaption
 from tasks.scenes.generator import CLASS_NAMES, draw_scene
@@ -79,7 +80,7 @@ def test_a_task_that_goes_to_workers_reads_the_same(scenes):
 
 
 def test_the_embedded_model_fits_and_others_are_refused(scenes):
-    model = build("scenes_segmenter")
+    model = build_random(find_entry("scenes_segmenter"))
     scenes.check_model(model)
     assert scenes.preprocessing(model) == WINDOWS
     with pytest.raises(RequestError, match="image_size=224: the model takes windows of 112 pixels"):

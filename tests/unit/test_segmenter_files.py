@@ -1,7 +1,7 @@
 """Segmenters from the authors' files, mmsegmentation's, our own and nothing: all of it fits, or is one clear line."""
 
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,23 +12,24 @@ from torch import nn
 
 from suite import RequestError
 from suite.backbones.segmenter import build_segmenter
-from suite.models.load import check_model_name, default_checkpoint, load_model
-from suite.models.published_segmenter import EMBEDDED_SEGMENTER, PUBLISHED_SEGMENTER, PublishedSegmenter
+from suite.models.load import check_model_name, load_model
+from suite.models.registry import MODELS, default_checkpoint, list_models
 from suite.models.scenes_segmenter import build_scenes_segmenter
-from suite.models.whole import list_models
+from tests.segmented import known_as
 
-NAME, SHAPE = "seg_test_mask_16", PublishedSegmenter(width=64, depth=2, heads=1, image_size=64, num_classes=5)
+NAME = "seg_test_mask_16"
+SHAPE = {"width": 64, "depth": 2, "heads": 1, "image_size": 64, "num_classes": 5}
 
 
 @pytest.fixture(autouse=True)
 def tiny_name(monkeypatch):
     """A published model that takes no time."""
-    monkeypatch.setitem(PUBLISHED_SEGMENTER, NAME, SHAPE)
+    known_as(monkeypatch, NAME, **SHAPE)
 
 
 def tiny(**changes):
     torch.manual_seed(3)
-    segmenter = build_segmenter(**{**asdict(SHAPE), **changes})
+    segmenter = build_segmenter(**{**SHAPE, "patch_size": 16, **changes})
     with torch.no_grad():
         for parameter in segmenter.parameters():  # biases and norms that do something
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -139,7 +140,7 @@ def test_without_a_variant_the_names_shape_counts(tmp_path, monkeypatch):
     folder = write_authors(tmp_path / "seg")
     (folder / "variant.yml").unlink()
     load_model(NAME, str(folder))
-    monkeypatch.setitem(PUBLISHED_SEGMENTER, "seg_wide_mask_16", replace(SHAPE, width=128))
+    known_as(monkeypatch, "seg_wide_mask_16", **{**SHAPE, "width": 128})
     misfit = r"'backbone.cls_token' has shape \(1, 1, 64\), the model needs \(1, 1, 128\)"
     refused(misfit, "seg_wide_mask_16", str(folder))
 
@@ -206,7 +207,7 @@ def test_random_weights_repeat_and_leave_the_random_state_alone():
 
 def test_names_are_known_and_what_they_have_not_is_refused():
     names = ["seg_tiny_mask_16", "seg_small_mask_16", "seg_base_mask_16", "seg_large_mask_16"]
-    assert list_models("seg_*_mask_16") == [(name, False) for name in (*names, NAME)]
+    assert list_models("seg_*_mask_16") == [(name, "") for name in (*names, NAME)]
     assert [default_checkpoint(name) for name in ("seg_small_mask_16", "scenes_segmenter")] == [
         "pretrained",
         "embedded",
@@ -226,8 +227,8 @@ def test_names_are_known_and_what_they_have_not_is_refused():
 def test_embedded_weights_are_the_default_of_the_embedded_segmenter(monkeypatch, tmp_path):
     state = {key: value + 0.5 for key, value in build_scenes_segmenter().state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
-    builder, _ = EMBEDDED_SEGMENTER["scenes_segmenter"]
-    monkeypatch.setitem(EMBEDDED_SEGMENTER, "scenes_segmenter", (builder, tmp_path / "w.safetensors"))
+    ours = replace(MODELS["scenes_segmenter"], weights=tmp_path / "w.safetensors")
+    monkeypatch.setitem(MODELS, "scenes_segmenter", ours)
     segmenter, info = load_model("scenes_segmenter")
     assert (info.kind, info.source) == ("trained", "embedded:scenes_segmenter")
     for key, value in segmenter.state_dict().items():

@@ -14,7 +14,7 @@ from suite.backbones import family_of
 from suite.backbones.t2t_vit import T2TViT, TokenPerformer, sinusoids
 from suite.measure.flops import count_flops
 from suite.models.load import load_model
-from suite.models.whole import list_models
+from suite.models.registry import list_models
 from tests.tolerances import TINY32
 
 tiny = partial(T2TViT, img_size=64, num_classes=10, embed_dim=32, depth=4, num_heads=2)
@@ -275,7 +275,7 @@ def test_positions_are_resampled_for_another_image_size(tmp_path):
 
 
 def test_it_is_listed_and_its_limits_are_said_in_one_line():
-    assert list_models("t2t*") == [("t2t_vit_14", False), ("t2t_vit_t_14", False)]
+    assert list_models("t2t*") == [("t2t_vit_14", ""), ("t2t_vit_t_14", "")]
     with pytest.raises(RequestError, match=r"github\.com/yitu-opensource/T2T-ViT"):
         load_model("t2t_vit_14")
     with pytest.raises(RequestError, match="16 pixels, not 8"):
