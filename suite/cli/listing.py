@@ -73,7 +73,8 @@ def list_tasks_command() -> None:
     from tasks import list_tasks, outlines
 
     for name in list_tasks():
-        typer.echo(f"{name}: {(outlines()[name].__doc__ or '').strip().splitlines()[0]}")
+        first_line, *_ = (outlines()[name].__doc__ or "").strip().split("\n")
+        typer.echo(f"{name}: {first_line}")
 
 
 @listing.command("recipes")

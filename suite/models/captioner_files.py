@@ -54,11 +54,10 @@ def load_captioner(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[C
     if checkpoint == "none":
         captioner = build_random(entry, seed)
         return captioner, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(captioner.state_dict()))
-    if checkpoint == "embedded":
-        return _trained(entry, entry.weights, f"embedded:{entry.name}")
     if checkpoint == "pretrained":
         return _trained(entry, *_downloaded(entry))
-    return _trained(entry, Path(checkpoint), checkpoint)
+    source = f"embedded:{entry.name}" if checkpoint == "embedded" else checkpoint
+    return _trained(entry, entry.locate(checkpoint), source)
 
 
 def _trained(entry: ModelEntry, folder: Path, source: str) -> tuple[Captioner, WeightsInfo]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -42,7 +41,7 @@ def load_classifier(
         model = build_classifier(entry, seed, image_size, num_classes)
         return model, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(model.state_dict()))
     # The file is read first: a refused file should not cost the building of a large model.
-    path = entry.weights if checkpoint == "embedded" else Path(checkpoint)
+    path = entry.locate(checkpoint)
     state, wrapper = read_state_dict(path, entry.wrapper)
     model = build_classifier(entry, seed, image_size, num_classes)
     note = load_into(model, state, path, entry.renamed)

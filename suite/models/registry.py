@@ -92,6 +92,10 @@ class ModelEntry:
             raise RequestError(f"model '{self.name}' cannot be built: {error}") from error
         return build(**{**self.shape, **options})
 
+    def locate(self, checkpoint: str) -> Path:
+        """The file or folder that a checkpoint names: by its path, or 'embedded'."""
+        return self.weights if checkpoint == "embedded" and self.weights is not None else Path(checkpoint)
+
     def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state dict by our names, from one by the authors' or by ours."""
         return {self._name(key): value for key, value in state.items()}

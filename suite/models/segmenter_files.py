@@ -50,7 +50,7 @@ def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[S
     if checkpoint == "none":
         segmenter = build_random(entry, seed)
         return segmenter, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(segmenter.state_dict()))
-    path = entry.weights if checkpoint == "embedded" else checkpoint_file(Path(checkpoint))
+    path = checkpoint_file(entry.locate(checkpoint))
     # the file is read first: a refused file should not cost the building of a large model
     state, wrapper = read_state_dict(path)
     naming = naming_of(state)

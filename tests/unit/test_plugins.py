@@ -62,11 +62,50 @@ BROKEN_FAMILIES = {
         "abstract methods",
     ),
 }
-BROKEN = [
-    *(("reducer", *broken) for broken in BROKEN_REDUCERS.values()),
-    *(("family", *broken) for broken in BROKEN_FAMILIES.values()),
-]
-GROUPS = {"reducer": "reducers", "family": "families"}
+MODEL = """
+from suite.models.registry import CLASSIFIER, ModelEntry
+
+def build(num_classes=48):
+    from own_vit import Doubled
+    model = Doubled(img_size=32, patch_size=4, embed_dim=32, depth=4, num_heads=2, num_classes=num_classes)
+    model.default_cfg = model.pretrained_cfg = {{"input_size": (3, 32, 32)}}
+    return model
+
+Mine = ModelEntry("{name}", CLASSIFIER, "own_model:build", licence="MIT")
+"""
+BROKEN_MODELS = {
+    "missing import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "no entry": ("Mine = 3", "TypeError: 3 is no ModelEntry, nor a module with one"),
+    "a name that is taken": (MODEL.format(name="lvvit_s"), "model 'lvvit_s' is registered twice"),
+    "odd kind": (MODEL.format(name="odd").replace(", CLASSIFIER,", ", 'classifier',"), "is no ModelKind"),
+}
+TASK = """
+from tasks.scenes.classes import Scenes
+
+class Mine(Scenes):
+    \"\"\"Scenes of mine.
+
+    They are like all others.\"\"\"
+
+    name = "{name}"
+"""
+BROKEN_TASKS = {
+    "missing import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "no task": ("Mine = 3", "3 is no subclass of suite.contract.task.Task with a name"),
+    "no name": (TASK.replace("    name =", "    title ="), "is no subclass of suite.contract.task.Task with a name"),
+    "a name that is taken": (TASK.format(name="imagenet"), "task 'imagenet' is registered twice"),
+    "lacks attributes": (
+        "from suite.contract.task import Task\nclass Mine(Task): name = 'bare'",
+        "task 'bare' lacks default_model",
+    ),
+    "lacks methods": (
+        TASK.format(name="half") + "\nMine.__abstractmethods__ = frozenset({'load'})",
+        "task 'half' lacks load",
+    ),
+}
+KINDS = {"reducer": BROKEN_REDUCERS, "family": BROKEN_FAMILIES, "model": BROKEN_MODELS, "task": BROKEN_TASKS}
+BROKEN = [(kind, *broken) for kind, faults in KINDS.items() for broken in faults.values()]
+GROUPS = {"reducer": "reducers", "family": "families", "model": "models", "task": "tasks"}
 
 
 def install(folder: Path, distribution: str, source: str, point: str = "broken", kind: str = "reducer") -> None:
@@ -77,6 +116,13 @@ def install(folder: Path, distribution: str, source: str, point: str = "broken",
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
     (about / "entry_points.txt").write_text(f"[reducerbench.{GROUPS[kind]}]\n{point} = {module}:Mine\n")
+
+
+def install_all_of_mine(folder: Path) -> None:
+    """A family, a model of it, and a task."""
+    install(folder, "own-vit", FAMILY, "own_vit", "family")
+    install(folder, "own-model", MODEL.format(name="own_vit_small"), "any", "model")
+    install(folder, "own-task", TASK.format(name="own-scenes"), "any", "task")
 
 
 def ask(folder: Path, code: str) -> subprocess.CompletedProcess:
@@ -90,7 +136,7 @@ def faults(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     noisy = "import warnings\nwarnings.warn('old')\nprint(' hello from a plug-in')\n"
     install(folder, "a-sound-one", noisy + GOOD.format(name="sound"), "sound")
-    install(folder, "own-vit", FAMILY, "own_vit", "family")
+    install_all_of_mine(folder)
     for number, (kind, source, _) in enumerate(BROKEN):
         install(folder, f"broken-{number}", source, f"broken{number}", kind)
     return folder
@@ -99,10 +145,22 @@ def faults(tmp_path_factory):
 def test_every_broken_plugin_is_named_once_and_all_others_are_there(faults):
     done = ask(
         faults,
-        "from suite import attach; from suite.cli.app import main; from tests.unit.tiny_vit import make_model; "
-        "attach(make_model(), 'sound', 'r=1'); main(['list', 'reducers'])",
+        """from suite import attach
+from suite.cli.app import main
+from suite.models.registry import list_models
+from tasks import list_tasks
+from tests.unit.tiny_vit import make_model
+
+attach(make_model(), "sound", "r=1")
+print(*list_tasks(), sep="\\n")
+print(*list_models("*v*t_s*"), sep="\\n")
+main(["list", "reducers"])
+""",
     )
     assert done.returncode == 0, done.stderr
+    assert {"own-scenes", "imagenet", "('own_vit_small', 'with --checkpoint FILE')", "('lvvit_s', '')"} <= {
+        *done.stdout.splitlines()
+    }
     for name in ("sound", "tome", "evit"):
         assert f" {name} " in done.stdout
     for name in ("old", "idle", "odd", "needy", "hello"):  # what was registered before the fault, and what was printed
@@ -115,14 +173,44 @@ def test_every_broken_plugin_is_named_once_and_all_others_are_there(faults):
         assert reason in line
 
 
+ASKING = {
+    "reducer": ["run", "--reducers", "tome,broken", "--rates", "r=1"],
+    "model": ["run", "--model", "broken", "--reducers", "tome", "--rates", "r=1"],
+    "task": ["run", "--task", "broken", "--reducers", "tome", "--rates", "r=1"],
+}
+
+
 @pytest.mark.slow
-def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_code_2(tmp_path):
-    install(tmp_path, "broken-one", "import no_such_module")
-    done = ask(tmp_path, "from suite.cli.app import main; main(['run', '--reducers', 'tome,broken', '--rates', 'r=1'])")
+@pytest.mark.parametrize("kind", ASKING)
+def test_a_broken_plugin_that_is_asked_for_is_one_line_with_its_reason_and_exit_code_2(tmp_path, kind):
+    install(tmp_path, "broken-one", "import no_such_module", kind=kind)
+    done = ask(tmp_path, f"from suite.cli.app import main; main({ASKING[kind]})")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert line.startswith("error: reducer plug-in 'broken' (broken_one:Mine) of broken-one 1.2 is left out")
+    assert line.startswith(f"error: {kind} plug-in 'broken' (broken_one:Mine) of broken-one 1.2 is left out")
     assert "No module named 'no_such_module'" in line
+
+
+def test_a_model_of_a_family_and_a_task_that_are_all_installed_run_together(tmp_path):
+    install_all_of_mine(tmp_path)
+    done = ask(
+        tmp_path,
+        f"""import suite
+sweep = {{"task": "own-scenes", "model": "own_vit_small", "checkpoint": "none", "limit": 4, "speed": False}}
+frame = suite.run(sweep, reducers="tome", rates="r=3", out={str(tmp_path / "run")!r}, report=False).frame()
+assert set(frame.task) == {{"own-scenes"}} and set(frame.model) == {{"own_vit_small"}}
+assert list(frame.reducer) == ["none", "tome"] and frame.gmacs.is_monotonic_decreasing and frame.top1.notna().all()
+""",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_task_that_is_installed_is_listed_with_the_first_line_about_it(tmp_path):
+    install_all_of_mine(tmp_path)
+    done = ask(tmp_path, "from suite.cli.app import main; main(['list', 'tasks'])")
+    assert done.returncode == 0, done.stderr
+    assert {"own-scenes: Scenes of mine."} < {*done.stdout.splitlines()}
+    assert "\nimagenet: " in done.stdout
 
 
 def test_models_of_a_family_that_is_installed_are_reduced_as_their_own_forward_has_it(tmp_path):
