@@ -9,7 +9,7 @@ from torch import nn
 
 from suite.backbones import backbone_of, family_of
 from suite.errors import RequestError
-from suite.models.registry import CLASSIFIER, TIMM, ModelEntry, default_checkpoint, find_entry, list_entries
+from suite.models.registry import TIMM, ModelEntry, default_checkpoint, find_entry, list_entries
 from suite.models.weights_file import WeightsInfo
 
 RANDOM_SEED = 0
@@ -74,7 +74,7 @@ def _check_embedded(entry: ModelEntry, checkpoint: str) -> None:
     """RequestError where embedded weights are asked for of a model without, of a kind of which others have them."""
     embedded = [other.name for other in list_entries() if other.kind == entry.kind and other.weights]
     if checkpoint == "embedded" and embedded and entry.weights is None:
-        download = "pretrained, " if entry.kind != CLASSIFIER and entry.hub else ""
+        download = "pretrained, " if entry.hub or entry.build == TIMM else ""
         raise RequestError(
             f"model '{entry.name}' has no embedded weights; use checkpoint {download}none or a "
             f"{entry.kind.takes.lower()} (embedded: {', '.join(embedded)})"

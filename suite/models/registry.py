@@ -240,7 +240,8 @@ def find_entry(name: str) -> ModelEntry:
 
     Whether timm knows the name is not looked at. RequestError for a plug-in that is broken.
     """
-    entry = next((entry for entry in list_entries() if name in {entry.name, entry.hub}), None)
+    by_hub = {entry.hub: entry for entry in list_entries() if entry.hub}
+    entry = MODELS.get(name) or by_hub.get(name)
     if entry is not None:
         return replace(entry, name=name)
     refuse_broken("model", name)

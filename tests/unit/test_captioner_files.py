@@ -227,7 +227,7 @@ def test_names_are_known_and_sizes_and_classes_refused(folder):
     refused("shape of model 'git' is not known", "git", "none")
     refused(r"no pretrained .* give its folder as the checkpoint \(--checkpoint FOLDER\)", "git", "pretrained")
     refused("use checkpoint embedded, none or a folder", "scenes_git", "pretrained")
-    refused("no embedded weights", "git_base_coco", "embedded")
+    refused("no embedded weights; use checkpoint pretrained, none or a folder", "git_base_coco", "embedded")
 
 
 def test_an_embedded_captioner_comes_with_its_words_and_random_weights_repeat(monkeypatch, folder):

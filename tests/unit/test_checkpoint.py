@@ -202,5 +202,7 @@ def test_embedded_weights_are_the_default_of_an_embedded_model(monkeypatch, tmp_
     assert (info.kind, info.source) == ("trained", f"embedded:{name}")
     with pytest.raises(RequestError, match="embedded or none"):
         load_model(name, "pretrained")
-    with pytest.raises(RequestError, match="no embedded weights"):
+    with pytest.raises(
+        RequestError, match=r"no embedded weights; use checkpoint pretrained, none or a file \(embedded: "
+    ):
         load_model(TINY, "embedded")

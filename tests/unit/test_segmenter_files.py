@@ -218,7 +218,7 @@ def test_names_are_known_and_what_they_have_not_is_refused():
         check_model_name("seg_smal_mask_16")
     refused(r"no pretrained weights .* folder \(github.com/rstrudel/segmenter\)", "seg_small_mask_16")
     refused("use checkpoint embedded, none or a file", "scenes_segmenter", "pretrained")
-    refused("no embedded weights", NAME, "embedded")
+    refused("no embedded weights; use checkpoint none or a file", NAME, "embedded")
     refused("takes images of 64 pixels, not 128; leave the size out", NAME, "none", image_size=128)
     refused("has 5 classes, not 7", NAME, "none", num_classes=7)
     load_model(NAME, "none", image_size=64, num_classes=5)
