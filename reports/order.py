@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
+
+from suite.errors import RequestError
+from suite.rates.rate import parse_rate
 
 
 def method_order(reducer: str, options: str, training: str) -> tuple[Any, ...]:
@@ -16,7 +18,9 @@ def rate_order(rate: str, gmacs: float | None = None) -> tuple[Any, ...]:
 
     r=8 is weaker than r=13, keep=0.7 than keep=0.5, flops=-35% than flops=-60%.
     """
-    form, _, amount = rate.partition("=")
-    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", amount.partition("@")[0])]
-    sign = -1 if form in ("keep", "flops") else 1
-    return gmacs is None, -(gmacs or 0.0), form, sign * sum(numbers) / max(len(numbers), 1), rate
+    try:
+        asked = parse_rate(rate)
+        strength = asked.prefix, asked.strength
+    except RequestError:  # the unreduced model's, or one of another version's
+        strength = "", 0.0
+    return gmacs is None, -(gmacs or 0.0), *strength, rate

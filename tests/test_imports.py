@@ -26,6 +26,7 @@ WINGS = (
     "suite.papers",
     "suite.pictures",
     "suite.sweep",
+    "reports",
     "suite.measure",
     "suite.attachment",
     "suite.models",
@@ -33,7 +34,6 @@ WINGS = (
     "suite.rates",
     "suite.reducers",
     "suite.tokens",
-    "reports",
     "tasks",
     "suite.store",
     "suite.contract",
@@ -61,7 +61,8 @@ FENCES = {
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.contract", "suite.errors", "suite.stats")),
     "a report": (
         lambda name: within(name, "reports"),
-        ("reports", "suite.store", "suite.contract.metric", "suite.stats", "suite.errors"),
+        # a stored rate is read by what reads every rate, so that rows stand in the order of what they take out
+        ("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.stats", "suite.errors"),
     ),
     "a measurement": (
         lambda name: within(name, "suite.measure"),

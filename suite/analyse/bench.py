@@ -13,6 +13,7 @@ import pandas as pd
 from reports.frame import load_frame, load_samples
 from reports.text.headings import RANDOM_WEIGHTS
 from suite.errors import RequestError
+from suite.rates.rate import FlopsTarget, parse_rate
 from suite.store.folder import RunFolder
 from suite.sweep.api import run_sweep
 from suite.sweep.methods import BASELINE, NO_WEIGHTS
@@ -51,7 +52,7 @@ class Bench:
     model: str
     checkpoint: str
     task_options: Mapping[str, Any]
-    flops: tuple[str, ...]
+    flops: tuple[FlopsTarget, ...]
     train_limit: int | None
     limit: int | None
     device: str
@@ -121,7 +122,8 @@ def stored(out: Path, keys: Sequence[str]) -> dict[str, dict[str, Measured]]:
             continue
         weights = RunFolder(out).cell(key).read("cell")["reducer_weights"]
         source = weights["source"] if weights else UNREDUCED if row.reducer == BASELINE else NO_WEIGHTS
-        target = row.rate.removeprefix("flops=") if row.rate else UNREDUCED
+        rate = parse_rate(row.rate) if row.rate else None
+        target = rate.amount if isinstance(rate, FlopsTarget) else UNREDUCED
         correct = load_samples(out, key).set_index("id")["correct"].astype(float)
         found.setdefault(source, {})[target] = Measured(
             row.resolved_rate or "", float(row.reduction), float(row.gmacs), correct

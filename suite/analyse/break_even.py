@@ -16,6 +16,7 @@ from suite.errors import RequestError
 from suite.measure.machine import device_name
 from suite.measure.runtimes import flag_of
 from suite.measure.speed import SpeedResult, measure_speed
+from suite.rates.rate import rate_text, stored_rate
 from suite.store.files import read_json, write_json
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.forecast import method_labels
@@ -82,16 +83,18 @@ def _prepared(plan: Plan, stored: dict[str, Any]) -> tuple[dict[str, str], dict[
     for key, method in plan.methods.items():
         if method.reducer == BASELINE:
             continue
-        cell = stored["cells"].setdefault(key, {"reducer": method.reducer, "rate": method.rate, "batches": {}})
+        cell = stored["cells"].setdefault(
+            key, {"reducer": method.reducer, "rate": rate_text(method.rate), "batches": {}}
+        )
         if "resolved_rate" not in cell:
-            cell["resolved_rate"] = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
+            cell["resolved_rate"] = rate_text(plan.rate_of(key, lambda: sample_images(plan, SOLVED_ON)))
         names[key] = f"{labels[key]} {cell['resolved_rate']}".strip()
-        handles[key] = plan.handle(method, cell["resolved_rate"])
+        handles[key] = plan.handle(method, stored_rate(cell["resolved_rate"]))
     if not handles:
         raise RequestError("--reducers: no method is left to be timed; name some, such as --reducers tome,evit")
     if len(set(names.values())) < len(names):  # two targets may come to the same rate
         names = {
-            key: f"{labels[key]} {rate_label(plan.methods[key].rate, stored['cells'][key]['resolved_rate'])}"
+            key: f"{labels[key]} {rate_label(stored['cells'][key]['rate'], stored['cells'][key]['resolved_rate'])}"
             for key in names
         }
     return names, handles

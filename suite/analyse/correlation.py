@@ -18,6 +18,7 @@ from suite.analyse.seed_interval import Estimate, estimate, format_estimate, rec
 from suite.analyse.sheet import Sheet
 from suite.attachment.handle import Handle
 from suite.errors import RequestError
+from suite.rates.rate import Rate
 from suite.store.files import read_json, write_json
 from suite.sweep.images import load, sample_images
 from suite.sweep.methods import NO_WEIGHTS, MethodAtRate
@@ -39,7 +40,7 @@ class Variant:
     method: MethodAtRate
     draw: int | None = None
 
-    def handle(self, plan: Plan, rate: str) -> Handle:
+    def handle(self, plan: Plan, rate: Rate | None) -> Handle:
         handle = plan.handle(self.method, rate)
         if self.draw is not None:
             redraw(handle, self.draw)
@@ -54,7 +55,7 @@ def redraw(handle: Handle, draw: int) -> None:
             embedding.load_state_dict(nn.Linear(embedding.in_features, embedding.out_features).state_dict())
 
 
-def correlate(spec: RunSpec, weights: tuple[str, ...], rate: str, draws: int, out: Path, progress: Progress) -> Sheet:
+def correlate(spec: RunSpec, weights: tuple[str, ...], rate: Rate, draws: int, out: Path, progress: Progress) -> Sheet:
     """Mean tau per block and per group of blocks, of the untrained embedding, of random ones and of `weights`.
 
     spec: task, data and model; what it says of reducers and rates is not read. weights: files, 'embedded', or 'none'
@@ -64,9 +65,9 @@ def correlate(spec: RunSpec, weights: tuple[str, ...], rate: str, draws: int, ou
     wanted = [f"{METHOD}@{source}" for source in dict.fromkeys((NO_WEIGHTS, *weights))]
     spec = spec.model_copy(update={"reducers": tuple(wanted), "rates": (rate,), "flops": ()})
     plan = make_plan(spec)
-    variants, rate = variants_of(plan, draws), resolved(plan)
-    taus = measured(plan, variants, rate, out / "tau", progress)
-    return sheet_of(plan, rate, taus)
+    variants, ran = variants_of(plan, draws), resolved(plan)
+    taus = measured(plan, variants, ran, out / "tau", progress)
+    return sheet_of(plan, str(ran), taus)
 
 
 def variants_of(plan: Plan, draws: int) -> list[Variant]:
@@ -79,14 +80,14 @@ def variants_of(plan: Plan, draws: int) -> list[Variant]:
     return [untrained, *random, *after]
 
 
-def resolved(plan: Plan) -> str:
+def resolved(plan: Plan) -> Rate | None:
     """The rate in tokens, the same for every embedding of the plan."""
     key = next(key for key, method in plan.methods.items() if method.reducer == METHOD)
-    return plan.resolve(key, lambda: sample_images(plan, 1))["resolved_rate"]
+    return plan.rate_of(key, lambda: sample_images(plan, 1))
 
 
 def measured(
-    plan: Plan, variants: list[Variant], rate: str, folder: Path, progress: Progress
+    plan: Plan, variants: list[Variant], rate: Rate | None, folder: Path, progress: Progress
 ) -> dict[str, list[np.ndarray]]:
     """Label -> tau (images, depth) of each of its variants; all see the same images."""
     found = {variant.key: read_json(folder / f"{variant.key}.json") for variant in variants}

@@ -17,7 +17,8 @@ from suite.backbones.block import BlockTrace, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.errors import RequestError
 from suite.models.shipped import weights_path
-from suite.rates.schedule import Rate, Schedule, parse_rate, resolve
+from suite.rates.rate import Rate
+from suite.rates.schedule import Schedule, resolve
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.reducers.signals import BlockCall, BlockParts
@@ -30,7 +31,7 @@ SLOT = "_reducerbench"
 def attach(
     model: nn.Module,
     reducer: str | Reducer,
-    rate: str | Rate | None = None,
+    rate: Rate | None = None,
     *,
     weights: str | Path | None = None,
     **options: object,
@@ -40,10 +41,7 @@ def attach(
         raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
     whole, model, family = model, backbone_of(model), family_of(model)
     made = make_prepared(reducer, weights, options)
-    asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
-    if asked is not None and asked.kind == "flops" and not asked.is_zero:
-        raise RequestError(f"rate {asked} is a target and no rate yet; suite.attach finds the rate that reaches it")
-    handle = Handle(model, family, made, asked, family.decoder(whole))
+    handle = Handle(model, family, made, rate, family.decoder(whole))
     if weights is not None:
         trained = read_reducer_weights(made, weights_path(str(weights)))
         handle.bring(trained.backbone)
@@ -118,13 +116,13 @@ class Handle:
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
-        afresh = self.restoring == "per_block"
-        if (tokens, afresh) not in self._schedules:
-            depth, num_prefix = self.layout.depth, self.layout.num_prefix
-            self._schedules[tokens, afresh] = resolve(
-                self.rate, self.reducer, depth=depth, tokens=tokens, num_prefix=num_prefix, afresh=afresh
+        restored_per_block = self.restoring == "per_block"
+        if (tokens, restored_per_block) not in self._schedules:
+            shape = {"depth": self.layout.depth, "tokens": tokens, "num_prefix": self.layout.num_prefix}
+            self._schedules[tokens, restored_per_block] = resolve(
+                self.rate, self.reducer, **shape, restored_per_block=restored_per_block
             )
-        return self._schedules[tokens, afresh]
+        return self._schedules[tokens, restored_per_block]
 
     @property
     def restoring(self) -> str | None:

@@ -54,6 +54,7 @@ def correlation_command(
 ) -> None:
     """Rank correlation of similarities by keys and by the embedding, block by block, before and after training."""
     from suite.analyse.correlation import correlate
+    from suite.rates.rate import parse_rate
     from suite.sweep.progress import Progress
     from suite.sweep.spec import make_spec
 
@@ -63,7 +64,8 @@ def correlation_command(
         "workers": workers, "batch_size": batch_size, "task_options": options,
     })  # fmt: skip
     folder = folder_of(out, "correlation", task, spec.model)
-    show(correlate(spec, tuple(weights or ("embedded",)), rate, draws, folder, Progress(err_console)), folder)
+    found = correlate(spec, tuple(weights or ("embedded",)), parse_rate(rate), draws, folder, Progress(err_console))
+    show(found, folder)
 
 
 def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
@@ -104,18 +106,16 @@ def bench_of(
 ) -> "Bench":
     """Where the analysis `name` trains and measures."""
     from suite.analyse.bench import Bench
-    from suite.rates.schedule import parse_rate
+    from suite.rates.rate import parse_target
     from suite.sweep.progress import Progress
     from suite.sweep.spec import split_list
     from tasks import task_class
 
     model = model or task_class(task).default_model
     options = parse_options(task_option, "--task-option") if task_option else {}
-    targets = split_list(flops.strip(" ,"))
+    targets = tuple(map(parse_target, split_list(flops.strip(" ,"))))
     if not targets:
         raise RequestError("--flops names nothing; write for example --flops=-35%,-50%")
-    for target in targets:  # before anything is trained
-        parse_rate(f"flops={target}")
     return Bench(
         task=task, data=data, train_data=train_data, model=model, checkpoint=checkpoint, task_options=options,
         flops=targets, train_limit=None, limit=limit, device=device, workers=workers,

@@ -14,6 +14,7 @@ from suite.gate.looks import Look
 from suite.gate.run_side import run_side
 from suite.gate.side import Side, check_comparable
 from suite.pictures.report import draw_report
+from suite.rates.rate import FlopsTarget, Rate
 from suite.sweep.api import run_sweep
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
@@ -83,36 +84,36 @@ class Trial:
         run_sweep(self.ran, progress=self.progress, report=draw_report)
 
 
-def _only(rates: Collection[str], spec: RunSpec) -> dict[str, list[str]]:
+def _only(rates: Collection[str], spec: RunSpec) -> dict[str, list[Rate]]:
     """Of what a spec asks for, what is among `rates`; all of it where methods have plans of their own and no rate."""
     kept = {
-        "rates": [rate for rate in spec.rates if rate in rates],
-        "flops": [target for target in spec.flops if f"flops={target}" in rates],
+        "rates": [rate for rate in spec.rates if str(rate) in rates],
+        "flops": [target for target in spec.flops if str(target) in rates],
     }
     return kept if any(kept.values()) else {}
 
 
-def reached(values: Mapping[str, Any]) -> list[str]:
+def reached(values: Mapping[str, Any]) -> list[FlopsTarget]:
     """FLOPs targets that the method of `values` meets exactly: what its steps allow nearest to those asked for.
 
     Another method is then compared with it at its true cost. A target that cannot be reached stays as it is.
     """
     plan = make_plan(make_spec(dict(values)))
     found = []
-    for key, method in plan.methods.items():
-        if not method.rate.startswith("flops"):
+    for method in plan.methods.values():
+        if not isinstance(method.rate, FlopsTarget):
             continue
         try:
-            solved = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["solved_reduction"]
-            found += targets([solved])
+            solved = plan.solve(method, method.rate, lambda: sample_images(plan, SOLVED_ON))
+            found += targets([solved.reduction])
         except RequestError:
-            found.append(method.rate.partition("=")[2])
+            found.append(method.rate)
     return list(dict.fromkeys(found))
 
 
-def targets(reductions: list[float]) -> list[str]:
-    """[-0.3392] -> ['-33.92%'], the least reduction first."""
-    return [f"{100 * cut:.2f}%" for cut in sorted(set(reductions), reverse=True)]
+def targets(reductions: list[float]) -> list[FlopsTarget]:
+    """[-0.33921] -> [flops=-33.92%], the least reduction first."""
+    return [FlopsTarget(round(cut, 4)) for cut in sorted(set(reductions), reverse=True)]
 
 
 def _folder(values: Mapping[str, Any], name: str) -> str:

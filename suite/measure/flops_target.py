@@ -15,12 +15,14 @@ from suite.backbones.block import BlockTrace
 from suite.errors import UNREACHED, RequestError
 from suite.measure.flops import count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
-from suite.rates.schedule import Rate, Schedule, check_form, parse_rate, resolve
+from suite.rates.rate import FlopsTarget, KeptFraction, LearnedPlan, Rate, TokensPerBlock, parse_rate, parse_target
+from suite.rates.schedule import Schedule, check_form, resolve
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 
 GUESSES = 6
-KEEP_STEPS = 10_000  # kept fractions are solved to 1e-4
+KEEP_DECIMALS = 4  # of kept fractions that are solved for
+KEEP_STEPS = 10**KEEP_DECIMALS
 TOLERANCE = 0.01  # a target is met when the achieved reduction is within one percentage point of it
 
 
@@ -31,15 +33,15 @@ class Solved:
     `neighbours`: the rates on both sides of the target with their reductions, when none comes within one point.
     """
 
-    rate: str
+    rate: Rate
     reduction: float
     macs: int
     baseline_macs: int
     target: float
-    neighbours: tuple[tuple[str, float], ...] = ()
+    neighbours: tuple[tuple[Rate, float], ...] = ()
 
     def __str__(self) -> str:
-        return self.rate
+        return str(self.rate)
 
 
 def attach(
@@ -65,9 +67,9 @@ def attach(
     Returns a Handle, also a context manager that detaches at its end. RequestError for what cannot be done.
     """
     asked = None if rate is None else rate if isinstance(rate, Rate) else parse_rate(str(rate))
-    if asked is not None and asked.kind == "flops" and not asked.is_zero:
+    if isinstance(asked, FlopsTarget) and not asked.is_zero:
         reducer, options = make_prepared(reducer, weights, options), {}
-        asked = parse_rate(solve_rate(model, reducer, flops=asked.values[0]).rate)
+        asked = solve_rate(model, reducer, flops=asked).rate
     return handle.attach(model, reducer, asked, weights=weights, **options)
 
 
@@ -75,7 +77,7 @@ def solve_rate(
     model: nn.Module,
     reducer: str | Reducer,
     *,
-    flops: float | str,
+    flops: float | str | FlopsTarget,
     images: Tensor | None = None,
     **options: object,
 ) -> Solved:
@@ -86,13 +88,11 @@ def solve_rate(
     flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4.
     RequestError if the method takes no rate, or its strongest rate is still too expensive.
     """
-    target = parse_rate(f"flops={flops}").values[0]
+    target = flops if isinstance(flops, FlopsTarget) else parse_target(str(flops))
     family_of(model)  # refused before anything is measured
     made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
-    check_form(parse_rate(f"flops={flops}"), made)
-    if made.planned:
-        raise RequestError(f"reducer {made.name!r} was given a plan of its own; leave flops={flops} out")
-    return Search(model, made, images).solve(target)
+    check_form(target, made)
+    return Search(model, made, images).solve(target.change)
 
 
 class Search:
@@ -108,7 +108,7 @@ class Search:
         if not reducer.input_dependent:
             self.images = self.images[:1]
         self.layout = family.layout(self.model)
-        self.afresh = getattr(self.model, "restoring", None) == "per_block"
+        self.restored_per_block = getattr(self.model, "restoring", None) == "per_block"
         self._macs: dict[Schedule, int] = {}
 
     def solve(self, target: float) -> Solved:
@@ -119,7 +119,7 @@ class Search:
                 f"flops={target:+.1%} {UNREACHED} {self.reducer.name!r} on this model: its strongest rate "
                 f"{self.rate(strongest)} gives {self.reduction(strongest):+.1%}; ask for less"
             )
-        low, high = self.bracket_plans(target) if self.form == "plan" else self.bracket(strongest, target)
+        low, high = self.bracket_plans(target) if self.form == LearnedPlan.form else self.bracket(strongest, target)
         # what reduces nothing is no answer to a wish for less
         ends = (low, high) if low or abs(target) <= TOLERANCE else (high,)
         best = min(ends, key=lambda step: (abs(self.reduction(step) - target), step))
@@ -146,7 +146,7 @@ class Search:
 
     def bracket_plans(self, target: float) -> tuple[int, int]:
         """The same among plans, which are few: all are counted, for their costs need not fall as their targets do."""
-        steps = sorted(range(self.reducer.plans + 1), key=lambda step: -self.reduction(step))
+        steps = sorted(range(self.reducer.num_learned_schedules + 1), key=lambda step: -self.reduction(step))
         place = next((n for n, step in enumerate(steps) if self.reduction(step) <= target), len(steps) - 1)
         return steps[max(place - 1, 0)], steps[place]
 
@@ -171,19 +171,19 @@ class Search:
     def closed_form(self, step: int) -> int:
         """Cost without what the method itself computes, as for a method that acts after attention."""
         counts = self.schedule(step).counts
-        entering = [self.layout.tokens] * len(counts) if self.afresh else (self.layout.tokens, *counts[:-1])
+        entering = [self.layout.tokens] * len(counts) if self.restored_per_block else (self.layout.tokens, *counts[:-1])
         blocks = map(BlockTrace.plain, entering, counts)
         return base_macs(self.layout, list(blocks)).total
 
-    def rate(self, step: int) -> str:
-        if self.form == "plan":
-            return f"plan={step}" if step else "r=0"
-        return f"r={step}" if self.form == "r" else f"keep={1 - step / KEEP_STEPS:g}"
+    def rate(self, step: int) -> Rate:
+        if self.form == KeptFraction.form:
+            return KeptFraction(round(1 - step / KEEP_STEPS, KEEP_DECIMALS))
+        return LearnedPlan(step) if self.form == LearnedPlan.form and step else TokensPerBlock(step)
 
     def schedule(self, step: int) -> Schedule:
-        layout, rate = self.layout, parse_rate(self.rate(step))
+        layout, rate = self.layout, self.rate(step)
         shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
-        return resolve(rate, self.reducer, **shape, afresh=self.afresh)
+        return resolve(rate, self.reducer, **shape, restored_per_block=self.restored_per_block)
 
     def macs(self, step: int) -> int:
         """Multiply-accumulates per image, counted once per distinct schedule."""
@@ -199,9 +199,9 @@ class Search:
 
     def strongest(self) -> int:
         """The last step that the model allows; of plans, the cheapest."""
-        if self.form == "plan":
-            return min(range(1, self.reducer.plans + 1), key=self.macs)
-        low, high = 0, self.layout.tokens if self.form == "r" else KEEP_STEPS
+        if self.form == LearnedPlan.form:
+            return min(range(1, self.reducer.num_learned_schedules + 1), key=self.macs)
+        low, high = 0, self.layout.tokens if self.form == TokensPerBlock.form else KEEP_STEPS
         while high - low > 1:
             middle = (low + high) // 2
             try:
@@ -214,4 +214,4 @@ class Search:
 
 def form_of(reducer: Reducer) -> str:
     """The form of rate that a FLOPs target is solved over."""
-    return "plan" if reducer.plans else reducer.rates[0]
+    return LearnedPlan.form if reducer.num_learned_schedules else reducer.rates[0]

@@ -23,6 +23,7 @@ from suite.measure.dispatch import count_macs_fast
 from suite.measure.flops_target import attach
 from suite.measure.formula import base_macs
 from suite.models.registry import CLASSIFIER, find_entry
+from suite.rates.rate import Rate
 from suite.tokens.layout import Layout
 
 
@@ -52,13 +53,13 @@ class ShapeModel:
             self.model.to_empty(device="cpu")
             self.image = torch.empty(1, 3, *family_of(self.model).image_size(self.model))
 
-    def count(self, reducer: str, rate: str, options: Mapping[str, Any]) -> ShapeCount:
+    def count(self, reducer: str, rate: str | Rate | None, options: Mapping[str, Any]) -> ShapeCount:
         """Cost of the model with a reducer at a rate.
 
         CellError for a method whose cost depends on the image. RequestError for a rate or an
         option that it does not take.
         """
-        with attach(self.model, reducer, rate or None, **options) as handle:
+        with attach(self.model, reducer, rate, **options) as handle:
             try:
                 with self.mode, warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # of tensors without numbers, that they have none

@@ -15,8 +15,9 @@ import pandas as pd
 from suite.errors import CellError, RequestError
 from suite.measure.from_shapes import ShapeModel
 from suite.papers.conventions import in_convention
-from suite.papers.table import MACS, TWO_PER_MAC, PaperTable, Way, is_trained
+from suite.papers.table import MACS, TWO_PER_MAC, PaperTable, Way, is_trained, printed_rate
 from suite.papers.verdicts import DIFFERS, NO_DATA, REPRODUCED, Score, Verdict, cost_verdict, score_verdict
+from suite.rates.rate import rate_text
 from suite.sweep.progress import Progress
 
 NO_PLAN = "DiffRate's plan (tokens that stay in every block) is not printed; give its authors' file by --plans"
@@ -73,7 +74,7 @@ def lines_of(table: PaperTable, plans: Mapping[str, Any] | None = None) -> list[
 
 
 def _line(table: PaperTable, row: Any, plans: Mapping[str, Any] | None) -> Line:
-    setting = row.reduction or row.setting or (f"r={row.r:.0f}" if row.r == row.r else "")
+    setting = row.reduction or row.setting or rate_text(printed_rate(row))
     line, way = Line(row.model, row.method, setting, None, published=row), table.way(row)
     if isinstance(way, str):
         return replace(line, why=way)
@@ -124,7 +125,7 @@ def count_lines(lines: Sequence[Line], convention: str, progress: Progress) -> l
 
 
 def _slot(way: Way) -> str:
-    return json.dumps([way.model, way.reducer, way.rate, dict(way.options), way.image_size], sort_keys=True)
+    return json.dumps([way.model, way.reducer, rate_text(way.rate), dict(way.options), way.image_size], sort_keys=True)
 
 
 def table_frame(
@@ -213,7 +214,7 @@ def run_as(way: Way | None) -> str:
         return "unreduced"
     kept = {name: value for name, value in way.options.items() if not isinstance(value, list)}
     said = [f"{name}={value}" for name, value in kept.items()]
-    return " ".join(filter(None, (way.reducer, way.rate, f"plan {way.plan}" if way.plan else "", *said)))
+    return " ".join(filter(None, (way.reducer, rate_text(way.rate), f"plan {way.plan}" if way.plan else "", *said)))
 
 
 def _score_entry(table: PaperTable, line: Line, found: Found | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from reports.frame import load_frame
 from suite.errors import RequestError
 from suite.papers.measured_table import Found, Line
 from suite.papers.table import Way
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import Rate, parse_rate
 from suite.reducers import reducer_options
 from suite.sweep.engine import execute
 from suite.sweep.plan import Plan, make_plan, make_task
@@ -50,8 +50,8 @@ def is_cell_of(way: Way, cell: Found) -> bool:
         return True
     defaults = reducer_options(way.reducer)
     stored = {**defaults, **(json.loads(row.options) if row.options else {})}
-    rates = {parse_rate(rate).text for rate in (row.rate, row.resolved_rate) if isinstance(rate, str) and rate}
-    asked = {parse_rate(way.rate).text} if way.rate else rates
+    rates = {parse_rate(rate) for rate in (row.rate, row.resolved_rate) if isinstance(rate, str) and rate}
+    asked = {way.rate} if way.rate else rates
     return stored == {**defaults, **way.options} and bool(asked & rates or not asked)
 
 
@@ -108,9 +108,9 @@ def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
     return plans[0]
 
 
-def batches_of(ways: Sequence[Way]) -> list[dict[str, tuple[Mapping[str, Any], list[str]]]]:
+def batches_of(ways: Sequence[Way]) -> list[dict[str, tuple[Mapping[str, Any], list[Rate | None]]]]:
     """Reducer -> options and rates; several where a reducer is asked for with several sets of options."""
-    batches: list[dict[str, tuple[Mapping[str, Any], list[str]]]] = [{}]
+    batches: list[dict[str, tuple[Mapping[str, Any], list[Rate | None]]]] = [{}]
     for way in ways:
         if way.reducer == "none":
             continue

@@ -10,6 +10,7 @@ from typing import Any
 from reports.published import load_published
 from reports.published.models import MODELS
 from suite.papers.names import METHODS, Method
+from suite.rates.rate import KeptFraction, Rate, TokensPerBlock, parse_rate
 
 Rates = Mapping[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
 TASKS = {"classification": "imagenet", "segmentation": "ade20k"}
@@ -31,7 +32,7 @@ class Way:
 
     model: str
     reducer: str = "none"
-    rate: str = ""
+    rate: Rate | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     derived: bool = False
     image_size: int | None = None
@@ -102,33 +103,35 @@ class PaperTable:
             return "its rate is not printed"
         return Way(model, method.reducer, rate, {**method.options, **options}, derived, int(size) if size else None)
 
-    def _rate(self, row: Any, method: Method, printed: str) -> tuple[str, Mapping[str, Any], bool]:
+    def _rate(self, row: Any, method: Method, printed: Rate | None) -> tuple[Rate | None, Mapping[str, Any], bool]:
         """(rate, options that go with it, whether it was derived from the cost)."""
         for last in (row.reduction, row.setting, row.printed_gflops):
             found = self.rates.get((row.model, row.method, last)) if last else None
             if found:
-                return (*((found, {}) if isinstance(found, str) else found), True)
-        return method.rate or printed or printed_rate(row), {}, False
+                rate, options = (found, {}) if isinstance(found, str) else found
+                return parse_rate(rate), options, True
+        named = parse_rate(method.rate) if method.rate else printed
+        return named or printed_rate(row), {}, False
 
 
-def method_of(name: str) -> tuple[Method | str, str]:
+def method_of(name: str) -> tuple[Method | str, Rate | None]:
     """The method of a printed name, or why it is none here; and the rate that the name holds: 'ToMe (r=8)'."""
     if name in METHODS:
-        return METHODS[name], ""
+        return METHODS[name], None
     match = re.fullmatch(r"(.+) \((?:r=(\d+)|(\d+)%)\)", name)
     if match and isinstance(METHODS.get(match[1]), Method):
-        return METHODS[match[1]], f"r={match[2]}" if match[2] else f"keep={int(match[3]) / 100:g}"
+        return METHODS[match[1]], TokensPerBlock(int(match[2])) if match[2] else KeptFraction(int(match[3]) / 100)
     if name.startswith("Base ("):
-        return METHODS["none"], ""
-    return "not among the methods here", ""
+        return METHODS["none"], None
+    return "not among the methods here", None
 
 
-def printed_rate(row: Any) -> str:
-    """The rate that a row prints; '' if it prints none."""
+def printed_rate(row: Any) -> Rate | None:
+    """The rate that a row prints; None if it prints none."""
     if row.r == row.r:
-        return f"r={row.r:.0f}" + (":-1" if "decreasing" in row.setting else "")
+        return TokensPerBlock(round(row.r), -1.0 if "decreasing" in row.setting else None)
     keep = re.fullmatch(r"keep (0\.\d+)", row.setting)
-    return f"keep={keep[1]}" if keep else ""
+    return KeptFraction(float(keep[1])) if keep else None
 
 
 def is_trained(row: Any) -> bool:

@@ -29,6 +29,7 @@ from suite.measure.precision import dtype_of
 from suite.models.shipped import weights_path
 from suite.models.weights_file import file_sha256
 from suite.pictures.token_maps import token_maps
+from suite.rates.rate import stored_rate
 from suite.store.files import remove_orphans
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
@@ -161,11 +162,11 @@ def take_maps(
 def maps_of(plan: Plan, about: dict[str, Any], images: Tensor, ids: Sequence[str]) -> CellMaps:
     """Of one cell, from what its cell.json says."""
     weights = about["reducer_weights"]
-    method = MethodAtRate(about["reducer"], about["rate"], about["options"], named=True,
+    method = MethodAtRate(about["reducer"], stored_rate(about["rate"]), about["options"], named=True,
               weights=(weights["source"], weights["sha256"]) if weights else None)  # fmt: skip
     if weights and file_sha256(weights_path(weights["source"])) != weights["sha256"]:
         raise RequestError(f"weights {weights['source']!r} are not those of the run any more")
-    with plan.handle(method, about["resolved_rate"]) as handle, torch.inference_mode():
+    with plan.handle(method, stored_rate(about["resolved_rate"])) as handle, torch.inference_mode():
         maps = token_maps(handle, images)
         handle.forget()
     if about["planned_counts"] not in (None, maps.counts[1:].tolist()):

@@ -13,6 +13,7 @@ from reports.pictures.mask_sheet import MaskRow, draw_groups, write_masks
 from suite.contract.task import ReadError, Sample, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.precision import dtype_of
+from suite.rates.rate import rate_text
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
 from suite.sweep.methods import BASELINE
@@ -70,11 +71,11 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
     for key, method in plan.methods.items():
         if method.reducer == BASELINE:
             continue
-        rate = plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))["resolved_rate"]
+        rate = plan.rate_of(key, lambda: sample_images(plan, SOLVED_ON))
         with plan.handle(method, rate) as handle:
             mask = task.predicted_mask(task.predict(model, views), sample)
             tokens = handle.tokens
-        name = " ".join(dict.fromkeys(filter(None, (method.reducer, method.rate, rate))))
+        name = " ".join(dict.fromkeys(filter(None, (method.reducer, rate_text(method.rate), rate_text(rate)))))
         groups = None
         if handle.restoring != "per_block":
             owner = tokens.owner[:, tokens.num_prefix :] - tokens.num_prefix

@@ -22,6 +22,7 @@ from suite.models.load import load_model
 from suite.models.weights_file import WeightsInfo
 from suite.pictures.mask_pictures import FIRST, KINDS
 from suite.pictures.token_maps import TokenMaps, token_maps
+from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers.base import Reducer
 from suite.sweep.methods import BASELINE, MethodAtRate, expand
 from suite.sweep.plan import check_base, make_task, resolve_device
@@ -161,11 +162,10 @@ def maps_of(
     made, rate = method.make(), method.rate
     file = method.weights[0] if method.weights else None
     model.float()
-    if rate.startswith("flops="):
-        target = rate.removeprefix("flops=")
-        rate = solve_rate(model, made, flops=target, images=views if made.input_dependent else None).rate
+    if isinstance(rate, FlopsTarget):
+        rate = solve_rate(model, made, flops=rate, images=views if made.input_dependent else None).rate
         made = method.make()
-    with attach(model, made, rate or None, weights=file) as handle:
+    with attach(model, made, rate, weights=file) as handle:
         handle.detach()
         model.to(dtype)
         handle.attach()
@@ -173,13 +173,14 @@ def maps_of(
     return title(method, made, rate), found
 
 
-def title(method: MethodAtRate, made: Reducer, rate: str) -> tuple[str, ...]:
+def title(method: MethodAtRate, made: Reducer, rate: Rate | None) -> tuple[str, ...]:
     """A method's name, what it has learned, and its rate, as asked and as it came to."""
     learned = "" if made.trained else f"untrained {made.learned}"
     if method.weights:
         source = method.weights[0]
         learned = "trained: " + ("embedded" if source.startswith("embedded:") else "/".join(Path(source).parts[-2:]))
-    return tuple(filter(None, (method.reducer, learned, " → ".join(dict.fromkeys(filter(None, (method.rate, rate)))))))
+    rates = dict.fromkeys(filter(None, map(rate_text, (method.rate, rate))))
+    return tuple(filter(None, (method.reducer, learned, " → ".join(rates))))
 
 
 def panel(maps: TokenMaps, image: int, block: int) -> TokenPanel:

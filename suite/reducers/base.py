@@ -159,21 +159,21 @@ class Reducer(nn.Module):
         return None
 
     @property
-    def planned(self) -> bool:
-        """The method brings its own plan as an option, so that a rate has nothing to say; see `own_plan`."""
+    def has_fixed_schedule(self) -> bool:
+        """The method was given a schedule as an option, so that a rate has nothing to say; see `learned_schedule`."""
         return False
 
     @property
-    def plans(self) -> int:
-        """How many plans it has learned, the weakest first; the rates plan=1, plan=2, ... name them."""
+    def num_learned_schedules(self) -> int:
+        """How many it has learned, the weakest first; the rates plan=1, plan=2, ... name them."""
         return 0
 
-    def own_plan(
-        self, depth: int, tokens: int, num_prefix: int, plan: int | None = None, afresh: bool = False
+    def learned_schedule(
+        self, depth: int, tokens: int, num_prefix: int, plan: int | None = None, restored_per_block: bool = False
     ) -> list[int]:
-        """Amounts per block of a learned plan, or, where the method is `planned`, of the one that it brings.
+        """Amounts per block: of the learned schedule number `plan`, or of the fixed one.
 
-        afresh: every block begins with all tokens again. ValueError for a plan that does not fit the model.
+        restored_per_block: every block begins with all tokens again. ValueError for one that does not fit the model.
         """
         raise NotImplementedError
 

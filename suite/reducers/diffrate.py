@@ -64,16 +64,16 @@ class DiffRate(Reducer):
         self.register_load_state_dict_post_hook(lambda module, _: module.read_lists())
 
     @property
-    def planned(self):
+    def has_fixed_schedule(self):
         return self.given is not None
 
     @property
-    def plans(self):
+    def num_learned_schedules(self):
         return len(self.lists)
 
     @property
     def trained(self):
-        return self.planned or self.plans > 0 or self._trained
+        return self.has_fixed_schedule or self.num_learned_schedules > 0 or self._trained
 
     @property
     def soft(self):
@@ -81,7 +81,7 @@ class DiffRate(Reducer):
 
     def prepare(self, state):
         """Take the plans of a weights file. ValueError, in one line, for what is none."""
-        if self.planned or not all(name in state for name in LEARNED):
+        if self.has_fixed_schedule or not all(name in state for name in LEARNED):
             return
         check_plans(*(state[name] for name in LEARNED))
         for name in LEARNED:
@@ -97,7 +97,7 @@ class DiffRate(Reducer):
     def build(self, layout, stages):
         """What training needs to know, and, where no plan is there, the distributions that it learns."""
         self.layout = layout
-        if self.planned or self.plans:
+        if self.has_fixed_schedule or self.num_learned_schedules:
             return
         if self.prune_counts is None:
             made = [LearnedCounts(layout.depth, layout.num_patches, self.step) for _ in range(2)]
@@ -109,7 +109,7 @@ class DiffRate(Reducer):
         """The two lists of a learned plan, from 1; None: those given as options, or None."""
         return self.given if number is None else self.lists[number - 1]
 
-    def own_plan(self, depth, tokens, num_prefix, plan=None, afresh=False):
+    def learned_schedule(self, depth, tokens, num_prefix, plan=None, restored_per_block=False):
         prune_kept, merge_kept = self.plan(plan)
         if len(prune_kept) != depth:
             raise ValueError(f"prune_kept lists {len(prune_kept)} blocks, but the model has {depth}; list them all")
@@ -120,7 +120,7 @@ class DiffRate(Reducer):
                     f"the plan keeps {kept} tokens in block {block}, of which {num_prefix} are prefix tokens; "
                     f"keep at least {num_prefix + 1}"
                 )
-            count = tokens if afresh else count
+            count = tokens if restored_per_block else count
             amounts.append(max(0, count - kept))
             count -= amounts[-1]
         return amounts
@@ -183,7 +183,7 @@ class DiffRate(Reducer):
 
     def expected_kept(self):
         """Tokens that stay after pruning and after merging, prefix counted: two (L,) float64, with their gradient."""
-        if self.planned:
+        if self.has_fixed_schedule:
             return [torch.tensor(kept, dtype=torch.float64) for kept in self.given]
         if self.prune_counts is None:
             raise ValueError("no rates are learned here; attach it to a model at a rate such as r=1")

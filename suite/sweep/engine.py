@@ -20,6 +20,7 @@ from suite.measure.machine import describe_machine
 from suite.measure.precision import dtype_of
 from suite.measure.speed import measure_speed
 from suite.models.weights_file import file_sha256
+from suite.rates.rate import rate_text, stored_rate
 from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
 from suite.sweep.evaluate import Cell, evaluate, said
@@ -69,11 +70,11 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
             if about["resolved_rate"] is None:
                 about |= plan.resolve(key, lambda: sample_images(plan, SOLVED_ON))
             cell.write("cell", about)
-            handle = plan.handle(method, about["resolved_rate"])
+            handle = plan.handle(method, stored_rate(about["resolved_rate"]))
         except Exception as error:  # also what a method's own code raises while its cost is counted
             cell.write("cell", about)
             cell.fail(said(error))
-            progress.failed(f"{method.reducer} {method.rate}", said(error))
+            progress.failed(f"{method.reducer} {rate_text(method.rate)}", said(error))
             continue
         ran = cell.read("accuracy") or {"batch_size": plan.spec.batch_size}
         cells.append(Cell(key, cell, about, handle, ran["batch_size"]))

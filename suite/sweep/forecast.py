@@ -15,6 +15,7 @@ from reports.order import method_order, rate_order
 from reports.text.wording import method_label, short_names, short_origins, training_mark, training_of
 from suite.contract.task import ReadError, evenly_spaced, views_of
 from suite.measure.timing import synchronize
+from suite.rates.rate import rate_text
 from suite.store.folder import CellFolder, RunFolder
 from suite.sweep.images import sample_images
 from suite.sweep.methods import MethodAtRate
@@ -50,7 +51,7 @@ def estimate(plan: Plan) -> tuple[list[Row], float]:
         method = plan.methods[key]
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
-        rows.append(Row(labels[key], method.rate, state_of(cell, left, len(ids)), left))
+        rows.append(Row(labels[key], rate_text(method.rate), state_of(cell, left, len(ids)), left))
     return rows, sum(row.images for row in rows) * seconds_per_image(plan)
 
 
@@ -71,7 +72,7 @@ def _training(method: MethodAtRate, origins: Mapping[str | None, str]) -> str:
 
 def _order(method: MethodAtRate) -> tuple[object, ...]:
     trained = f"trained: {_source(method)}" if method.weights else ""
-    return *method_order(method.reducer, _options(method), trained), *rate_order(method.rate)
+    return *method_order(method.reducer, _options(method), trained), *rate_order(rate_text(method.rate))
 
 
 def _options(method: MethodAtRate) -> str:

@@ -12,7 +12,8 @@ from suite.attachment.reducer_weights import read_reducer_weights
 from suite.errors import RequestError, unknown
 from suite.models.shipped import EMBEDDED, shipped_weights, weights_path
 from suite.models.weights_file import file_sha256
-from suite.rates.schedule import check_form, parse_rate
+from suite.rates.rate import Rate, rate_text
+from suite.rates.schedule import check_form
 from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.reducers.base import Reducer
 from suite.sweep.spec import RunSpec
@@ -26,11 +27,12 @@ Method = tuple[str, str | None]
 class MethodAtRate:
     """A method at a rate, as asked. `named`: the user wrote the method's name, not a wildcard.
 
-    weights: source (see `weights_path`) and hash of what was trained with the method.
+    rate: None of the unreduced model, and of a method that has a schedule of its own. weights: source (see
+    `weights_path`) and hash of what was trained with the method.
     """
 
     reducer: str
-    rate: str
+    rate: Rate | None
     options: dict[str, Any]
     named: bool
     weights: tuple[str, str] | None = None
@@ -38,7 +40,7 @@ class MethodAtRate:
     @property
     def slot(self) -> str:
         # the file, not its hash: what is learned anew takes the place of what was
-        what = [self.reducer, self.options, self.rate, *([self.weights[0]] if self.weights else [])]
+        what = [self.reducer, self.options, rate_text(self.rate), *([self.weights[0]] if self.weights else [])]
         return json.dumps(what, sort_keys=True)
 
     def make(self) -> Reducer:
@@ -55,9 +57,8 @@ def expand(spec: RunSpec) -> tuple[list[MethodAtRate], list[str]]:
     A method that is not defined for a rate is left out of that rate; RequestError if it is thereby left out of all
     rates and was named, or if no method at all takes a rate.
     """
-    rates = [*spec.rates, *(f"flops={target}" for target in spec.flops)]
-    parsed = {rate: parse_rate(rate) for rate in rates}
-    found, skipped, refused = [MethodAtRate(BASELINE, "", {}, named=False)], [], {}
+    rates: list[Rate] = list(dict.fromkeys([*spec.rates, *spec.flops]))
+    found, skipped, refused = [MethodAtRate(BASELINE, None, {}, named=False)], [], {}
     taken = dict.fromkeys(rates, False)
     methods = expand_names(spec.reducers)
     names = {name for name, _ in methods}
@@ -68,14 +69,14 @@ def expand(spec: RunSpec) -> tuple[list[MethodAtRate], list[str]]:
     for method, named in methods.items():
         name, options = method[0], spec.reducer_options.get(method[0], {})
         named = named or name in spec.reducer_options or name in spec.reducer_weights
-        like, used = MethodAtRate(name, "", options, named, weights.get(method)), False
+        like, used = MethodAtRate(name, None, options, named, weights.get(method)), False
         reducer = like.make()
-        if reducer.planned:
+        if reducer.has_fixed_schedule:
             found.append(like)
             continue
-        for rate, value in parsed.items():
+        for rate in rates:
             try:
-                check_form(value, reducer)
+                check_form(rate, reducer)
             except RequestError as error:
                 refused[name], _ = error, skipped.append(str(error))
                 continue

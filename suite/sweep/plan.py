@@ -19,12 +19,12 @@ from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
 from suite.contract.task import Task, spread
 from suite.errors import RequestError, unknown
-from suite.measure.flops_target import Search
+from suite.measure.flops_target import Search, Solved
 from suite.measure.runtimes import flag_of, make_runtime
 from suite.models.load import load_model, sources_of
 from suite.models.shipped import weights_path
 from suite.models.weights_file import WeightsInfo
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.store.folder import RunFolder
@@ -71,7 +71,7 @@ class Plan:
             "reducer_weights": dict(zip(("source", "sha256"), method.weights)) if method.weights else None,
             "formulation": made.formulation,
             "restore": getattr(self.model, "restore", None),
-            "rate": method.rate,
+            "rate": rate_text(method.rate),
             "resolved_rate": None,
             "solved_reduction": None,
             "neighbours": [],
@@ -89,15 +89,23 @@ class Plan:
         `images` gives (B, 3, H, W) preprocessed samples, for methods whose cost depends on the image.
         """
         method = self.methods[key]
-        found: dict[str, Any] = {"resolved_rate": method.rate}
-        if method.rate.startswith("flops"):
-            solved = self.search(method, images).solve(parse_rate(method.rate).values[0])
-            found = {
-                "resolved_rate": solved.rate,
-                "solved_reduction": solved.reduction,
-                "neighbours": [list(pair) for pair in solved.neighbours],
-            }
-        return {**found, "planned_counts": self.handle(method, found["resolved_rate"]).planned_counts}
+        rate, found = method.rate, {}
+        if isinstance(rate, FlopsTarget):
+            solved = self.solve(method, rate, images)
+            rate = solved.rate
+            found["solved_reduction"] = solved.reduction
+            found["neighbours"] = [[str(neighbour), reduction] for neighbour, reduction in solved.neighbours]
+        planned = self.handle(method, rate).planned_counts
+        return {"resolved_rate": rate_text(rate), **found, "planned_counts": planned}
+
+    def rate_of(self, key: str, images: Callable[[], Tensor]) -> Rate | None:
+        """The rate that a cell runs at. `images` and errors as in `resolve`."""
+        rate = self.methods[key].rate
+        return self.solve(self.methods[key], rate, images).rate if isinstance(rate, FlopsTarget) else rate
+
+    def solve(self, method: MethodAtRate, target: FlopsTarget, images: Callable[[], Tensor]) -> Solved:
+        """What a target comes to with a method. `images` and errors as in `resolve`."""
+        return self.search(method, images).solve(target.change)
 
     def search(self, method: MethodAtRate, images: Callable[[], Tensor]) -> Search:
         """One search serves all FLOPs targets of a method, and counts no rate twice."""
@@ -107,10 +115,10 @@ class Plan:
             self.searches[whose] = Search(self.model, made, images() if made.input_dependent else None)
         return self.searches[whose]
 
-    def handle(self, method: MethodAtRate, rate: str) -> Handle:
-        """A detached handle of the plan's model."""
+    def handle(self, method: MethodAtRate, rate: Rate | None) -> Handle:
+        """A detached handle of the plan's model. rate: the method's own, or what that came to."""
         weights = method.weights[0] if method.weights else None
-        handle = attach(self.model, method.make(), rate or None, weights=weights)
+        handle = attach(self.model, method.make(), rate, weights=weights)
         handle.detach()
         return handle
 
@@ -167,7 +175,7 @@ def make_plan(spec: RunSpec) -> Plan:
     for method in methods:
         check_base(method, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run
-            if method.rate.startswith("flops"):
+            if isinstance(method.rate, FlopsTarget):
                 made = method.make()
                 check_class_token(made, family.layout(backbone))
                 if method.weights:  # a file that does not fit is refused before the run
@@ -182,7 +190,9 @@ def make_plan(spec: RunSpec) -> Plan:
             continue
         except Exception as error:  # whatever the method's own code raises is reported against it
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise RequestError(f"reducer {method.reducer!r} cannot be planned at {method.rate}: {reason}") from error
+            raise RequestError(
+                f"reducer {method.reducer!r} cannot be planned at {rate_text(method.rate)}: {reason}"
+            ) from error
         learned = [method.weights[1]] if method.weights else []
         key = digest([identity, method.slot, *learned, shared, source_of(method.reducer)])[:16]
         plan.methods[key] = method

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from suite.errors import RequestError, unknown
 from suite.measure.runtimes import COMPILED, EAGER, make_runtime
 from suite.models.registry import default_checkpoint
 from suite.models.shipped import EMBEDDED, shipped_weights
+from suite.rates.rate import FlopsTarget, Rate, parse_rate, parse_target
 from tasks import task_class
 
-DEFAULT_FLOPS = ("-20%", "-35%", "-50%", "-60%")
+DEFAULT_FLOPS = tuple(map(parse_target, ("-20%", "-35%", "-50%", "-60%")))
 DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "random")
 """A cross-section that answers in minutes; '*' is every registered method."""
 TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
 """Beside it, where the model comes with weights for them."""
+
+
+def _asked(read: Callable[[str], Rate]) -> PlainValidator:
+    """A field's value: a rate, or its text, which `read` reads. Raises what `read` raises."""
+
+    def validate(value: object) -> Rate:
+        if isinstance(value, Rate):
+            return value
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", "Input should be a valid string")
+        return read(value)
+
+    return PlainValidator(validate)
+
+
+AskedRate = Annotated[Rate, _asked(parse_rate), PlainSerializer(str)]
+AskedTarget = Annotated[FlopsTarget, _asked(parse_target), PlainSerializer(lambda target: target.amount)]
 
 
 class RunSpec(BaseModel):
@@ -38,8 +58,8 @@ class RunSpec(BaseModel):
     reducers: tuple[str, ...] = ()
     """Names, wildcards, 'training-free' (all that learn nothing), or path/to/file.py:ClassName; empty: a cross-section
     (DEFAULT_REDUCERS). The unreduced model is always measured beside them."""
-    rates: tuple[str, ...] = ()
-    flops: tuple[str, ...] = ()
+    rates: tuple[AskedRate, ...] = ()
+    flops: tuple[AskedTarget, ...] = ()
     """Changes of total FLOPs, such as -35%. Without rates and flops: -20, -35, -50 and -60 %."""
     reducer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reducer_weights: dict[str, str] = Field(default_factory=dict)

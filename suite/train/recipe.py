@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from suite.errors import RequestError, unknown
+from suite.rates.rate import Rate, TokensPerBlock
+from suite.sweep.spec import AskedRate
 from suite.train import recipes
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Recipe(BaseModel):
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
     """Kinds of tasks whose loss the method can be trained with."""
 
-    rate: str = "r=13"
+    rate: AskedRate = TokensPerBlock(13)
     reducer_options: dict[str, Any] = Field(default_factory=dict)
     epochs: Count = 30
     steps: Count | None = None
@@ -98,8 +100,8 @@ class Recipe(BaseModel):
         session.modes(soft=False)
         return session.objective.loss(session.model, batch), {}
 
-    def rate_at(self, rate: str, epoch: float) -> str:
-        """The rate of an update. rate: what `rate` was resolved to. epoch: how many passes were made before it."""
+    def rate_at(self, rate: Rate, epoch: float) -> Rate:
+        """The rate of an update. rate: what `self.rate` was resolved to. epoch: how many passes were made before it."""
         return rate
 
     def learned(self, session: Session) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         once(folder / "environment.json", describe_machine)
-        write_json(folder / "training.json", {**about, "rate": session.rate, "updates": fit.steps})
+        write_json(folder / "training.json", {**about, "rate": str(session.rate), "updates": fit.steps})
         write_manifest(task, folder / "manifest.csv")
     with repeatable(device):
         train(fit, folder, progress, every=request.every, main=rank == 0)
@@ -113,7 +113,7 @@ def finish(fit: Fit, folder: Path, about: dict[str, Any], rank: int) -> Trained:
     # a captioner is a folder of several files, which only its weights would not make
     trains_backbone = bool(session.backbone_parameters) and session.objective.kind != "captioning"
     if rank == 0:
-        about = {**about, "rate": session.rate, "updates": fit.steps}
+        about = {**about, "rate": str(session.rate), "updates": fit.steps}
         if trains_backbone:
             session.handle.detach()
             write_tensors(folder / MODEL, session.model.state_dict(), **about)

@@ -15,7 +15,7 @@ from suite.backbones import backbone_of
 from suite.contract.task import Task
 from suite.errors import RequestError
 from suite.measure.flops_target import attach
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import Rate
 from suite.reducers import make_reducer
 from suite.train.objective import Objective
 from suite.train.objectives import objective_class
@@ -41,7 +41,7 @@ class Session:
         self.original = {name: value.clone() for name, value in self.backbone.state_dict().items()}
         made = make_reducer(recipe.method, **recipe.reducer_options)
         self.handle = attach(model, made, recipe.rate)
-        self.rate = str(self.handle.rate)
+        self.rate: Rate = self.handle.rate
         self.reducer = made
         self.extra = nn.ModuleDict()
         self.backbone_parameters: dict[str, nn.Parameter] = {}
@@ -108,9 +108,9 @@ class Session:
         self.model.train(bool(self.backbone_parameters))
         self.reducer.train(soft)
 
-    def set_rate(self, rate: str) -> None:
-        if rate != str(self.handle.rate):
-            self.handle.rate = parse_rate(rate)
+    def set_rate(self, rate: Rate) -> None:
+        if rate != self.handle.rate:
+            self.handle.rate = rate
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the head of a classifier reads, (B, C), and its logits (B, K)."""

@@ -12,7 +12,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 from suite import attach
-from suite.rates.schedule import parse_rate, r_per_block
+from suite.rates.rate import parse_rate
+from suite.rates.schedule import r_per_block
 
 TINY = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 5, "num_heads": 2, "num_classes": 10}
 SMALL = "deit_small_patch16_224"

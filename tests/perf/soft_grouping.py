@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.attachment.handle import attach
+from suite import attach
 from suite.measure.heap import keep_freed_memory
 from suite.models.load import load_model
 from suite.tokens.soft_matching import soft_grouping, soft_merge, split

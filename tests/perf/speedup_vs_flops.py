@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from suite.attachment.handle import attach
+from suite import attach
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.flops_target import solve_rate
 from suite.measure.speed import measure_speed

@@ -4,7 +4,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from suite import attach
-from suite.rates.schedule import parse_rate, resolve
+from suite.rates.rate import parse_rate
+from suite.rates.schedule import resolve
 from suite.reducers import make_reducer
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 import suite
 from suite import RequestError, attach, list_reducers
 from suite.attachment.handle import handle_of
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import parse_rate
 from suite.reducers import make_reducer, reducer_class
 from suite.reducers.base import REGISTERED, Reducer, register
 
@@ -91,7 +91,7 @@ def test_options_reach_the_method(model):
 
 def test_a_target_is_solved_to_a_rate_that_the_handle_names(model):
     with attach(model, "tome", "flops=-30%") as handle:
-        assert handle.rate.kind == "r"
+        assert handle.rate.form == "r"
         model(torch.randn(1, 3, 32, 32))
         assert handle.token_counts == handle.planned_counts
         assert handle.token_counts[-1] < 65

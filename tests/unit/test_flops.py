@@ -12,7 +12,8 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from suite.attachment.handle import attach, handle_of
+from suite import attach
+from suite.attachment.handle import handle_of
 from suite.backbones.block import BlockTrace
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops, count_macs_fast, smooth_image

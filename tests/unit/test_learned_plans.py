@@ -7,7 +7,8 @@ from reducer_steps import images, steered, tiny
 from suite import RequestError, attach
 from suite.attachment.reducer_weights import write_tensors
 from suite.measure.flops_target import Search, solve_rate
-from suite.rates.schedule import check_form, parse_rate, resolve
+from suite.rates.rate import LearnedPlan, parse_rate
+from suite.rates.schedule import check_form, resolve
 from suite.reducers import make_reducer
 from suite.reducers.diffrate import DiffRate, together
 
@@ -63,7 +64,7 @@ def test_plans_are_saved_and_read_like_any_weights(tmp_path):
         write_tensors(tmp_path / "plans.safetensors", handle.reducer.state_dict(), reducer=handle.reducer.name)
     with attach(model, "diffrate", "plan=2", weights=tmp_path / "plans.safetensors") as handle:
         assert handle.reducer.trained
-        assert handle.reducer.plans == 3
+        assert handle.reducer.num_learned_schedules == 3
         assert torch.equal(model(x), wanted)
 
 
@@ -86,16 +87,16 @@ def test_a_flops_target_takes_the_plan_whose_true_cost_is_nearest():
     model, reducer = tiny(), prepared(*PLANS)
     search = Search(model, reducer)
     costs = {number: search.reduction(number) for number in range(4)}
-    assert search.rate(0) == "r=0"
+    assert str(search.rate(0)) == "r=0"
     assert costs[0] == 0 > costs[1] > costs[2] > costs[3]
     for number in (1, 2, 3):
         solved = solve_rate(model, reducer, flops=costs[number])
-        assert (solved.rate, solved.reduction, solved.neighbours) == (f"plan={number}", costs[number], ())
+        assert (str(solved.rate), solved.reduction, solved.neighbours) == (f"plan={number}", costs[number], ())
     between = 0.4 * costs[1] + 0.6 * costs[2]
     solved = solve_rate(model, reducer, flops=between)
-    assert solved.rate == "plan=2"
-    assert solved.neighbours == (("plan=1", costs[1]), ("plan=2", costs[2]))
-    assert solve_rate(model, reducer, flops=costs[1] / 4).rate == "plan=1"  # reducing nothing is no answer
+    assert str(solved.rate) == "plan=2"
+    assert solved.neighbours == ((LearnedPlan(1), costs[1]), (LearnedPlan(2), costs[2]))
+    assert solve_rate(model, reducer, flops=costs[1] / 4).rate == LearnedPlan(1)  # reducing nothing is no answer
     with pytest.raises(RequestError, match="strongest rate plan=3"):
         solve_rate(model, reducer, flops=costs[3] - 0.05)
     with attach(model, reducer, f"flops={100 * costs[2]:.2f}%") as handle:
@@ -106,7 +107,7 @@ def test_the_nearest_plan_is_found_where_costs_do_not_fall_with_the_targets():
     model, reducer = tiny(), prepared(PLANS[1], PLANS[2], PLANS[0])
     search = Search(model, reducer)
     for number in (1, 2, 3):
-        assert search.solve(search.reduction(number)).rate == f"plan={number}"
+        assert search.solve(search.reduction(number)).rate == LearnedPlan(number)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,7 @@ def test_plans_of_another_depth_are_refused_in_one_line():
 
 
 def test_a_plan_where_all_tokens_are_given_back_keeps_its_numbers_in_every_block():
-    schedule = resolve(parse_rate("plan=1"), prepared(*PLANS), depth=4, tokens=65, num_prefix=1, afresh=True)
+    shape = {"depth": 4, "tokens": 65, "num_prefix": 1, "restored_per_block": True}
+    schedule = resolve(LearnedPlan(1), prepared(*PLANS), **shape)
     assert schedule.counts == (65, 55, 50, 38)
     assert schedule.plan == 1

@@ -16,6 +16,7 @@ from suite.gate.check import check
 from suite.gate.looks import decide, expected, plan_looks
 from suite.gate.matched_run import _only
 from suite.gate.side import Side
+from suite.rates.rate import FlopsTarget, KeptFraction
 from suite.stats import look_levels, look_sizes
 from suite.sweep.plan import make_task
 from suite.sweep.spec import make_spec
@@ -169,8 +170,8 @@ def test_given_data_are_read_further_at_every_look_up_to_all_of_them(monkeypatch
 
 def test_a_later_look_asks_for_the_open_rates_and_targets_alone():
     spec = make_spec({"rates": "r=3, keep=0.7", "flops": "-20%,-35.5%"})
-    assert _only({"keep=0.7", "flops=-35.5%"}, spec) == {"rates": ["keep=0.7"], "flops": ["-35.5%"]}
-    assert _only({"flops=-20%"}, spec) == {"rates": [], "flops": ["-20%"]}
+    assert _only({"keep=0.7", "flops=-35.5%"}, spec) == {"rates": [KeptFraction(0.7)], "flops": [FlopsTarget(-0.355)]}
+    assert _only({"flops=-20%"}, spec) == {"rates": [], "flops": [FlopsTarget(-0.2)]}
     assert _only({""}, spec) == {}
 
 

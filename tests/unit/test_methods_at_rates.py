@@ -6,6 +6,7 @@ import pytest
 
 from suite.cli.flags import asked
 from suite.errors import RequestError
+from suite.rates.rate import TokensPerBlock
 from suite.reducers import list_reducers, reducer_class
 from suite.sweep.methods import expand, expand_names
 from suite.sweep.spec import make_spec
@@ -34,7 +35,9 @@ def test_a_wildcard_that_matches_nothing_is_refused_with_what_there_is():
 
 def test_the_unreduced_model_is_asked_for_first_and_once():
     methods, _ = expand(make_spec({"reducers": ["none", "tome"], "rates": ["r=1", "r=2"]}))
-    assert [(method.reducer, method.rate) for method in methods] == [("none", ""), ("tome", "r=1"), ("tome", "r=2")]
+    assert [(method.reducer, method.rate) for method in methods] == [
+        ("none", None), ("tome", TokensPerBlock(1)), ("tome", TokensPerBlock(2)),
+    ]  # fmt: skip
 
 
 def test_what_was_trained_is_written_behind_a_name(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from tiny_vit import images, make_model
 
 from suite import RequestError, attach, list_reducers
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import KeptFraction, parse_rate
 from suite.reducers import make_reducer, reducer_class, reducer_options
 from suite.sweep.progress import Progress
 from suite.train.recipe import REGISTERED, list_recipes, make_recipe
@@ -30,7 +30,7 @@ def test_an_odd_option_of_a_method_is_refused_in_one_line_or_gives_numbers(name,
             continue
         try:
             made = make_reducer(name, **{option: value})
-            with attach(model, made, RATES[forms[0]] if forms and not made.planned else None):
+            with attach(model, made, RATES[forms[0]] if forms and not made.has_fixed_schedule else None):
                 assert model(batch).isfinite().all(), value
         except RequestError as error:
             said.append(str(error))
@@ -76,13 +76,13 @@ def test_an_augmentation_that_timm_cannot_read_is_refused_before_anything_is_tra
 @pytest.mark.parametrize("rate", ["keep=0.7", "keep=0.5@1,2", "keep=[0.7,0.5,0.3]", "keep=[0.5]@2", "r=3", "r=0.2@1,2"])
 def test_what_is_kept_shrinks_from_all_to_the_rate_in_every_form_of_it(method, schedule, rate):
     recipe, asked = make_recipe(method, rate=rate, **schedule), parse_rate(rate)
+    assert recipe.rate == asked
     end = recipe.shrink_start + recipe.shrink_epochs
-    steps = [parse_rate(recipe.rate_at(rate, end * part / 20)) for part in range(21)]
+    steps = [recipe.rate_at(asked, end * part / 20) for part in range(21)]
     assert steps[-1] == asked
-    assert all(
-        (step.kind, step.blocks, len(step.values)) == (asked.kind, asked.blocks, len(asked.values)) for step in steps
-    )
-    if asked.kind == "keep" and end:
-        assert set(steps[0].values) == {1.0}
-        for sooner, later in pairwise(steps):
-            assert all(a >= b for a, b in zip(sooner.values, later.values, strict=True))
+    assert {(type(step), step.blocks) for step in steps} == {(type(asked), asked.blocks)}
+    if isinstance(asked, KeptFraction) and end:
+        assert steps[0].is_zero
+        kept = [step.keep if isinstance(step.keep, tuple) else (step.keep,) for step in steps]
+        for sooner, later in pairwise(kept):
+            assert all(a >= b for a, b in zip(sooner, later, strict=True))

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from reports.published import load_published
 from reports.tables.papers import FORMATS, columns_for, console_tables, notes_for, render
-from suite.attachment.handle import attach
+from suite import attach
 from suite.backbones import backbone_of, family_of
 from suite.cli.app import main
 from suite.errors import CellError, RequestError
@@ -33,7 +33,8 @@ from suite.papers.measured_table import Cost, count_lines, explained, lines_of, 
 from suite.papers.runs import batches_of, find, measure, read_run, stored_in
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE, PaperTable, Way
 from suite.papers.verdicts import Score, cost_verdict, rounding, score_verdict
-from suite.rates.schedule import parse_rate, resolve
+from suite.rates.rate import TokensPerBlock, rate_text
+from suite.rates.schedule import resolve
 from suite.reducers import make_reducer
 from suite.sweep.progress import Progress
 from tests.photos import write_photos
@@ -43,7 +44,7 @@ DTEM_CELLS = {("none", ""), ("DTEM", "35%"), ("EViT", "50%")}
 TINY = "deit_tiny_patch16_224"
 TABLES = paper_tables()
 WAYS = {
-    (way.model, way.reducer, way.rate, json.dumps(dict(way.options)), way.image_size): way
+    (way.model, way.reducer, rate_text(way.rate), json.dumps(dict(way.options)), way.image_size): way
     for table in TABLES.values()
     for line in lines_of(table)
     if (way := line.way)
@@ -106,9 +107,8 @@ def test_tables_whose_figures_could_not_be_read_hold_none():
 def test_every_way_names_a_model_and_a_method_that_exist_and_a_rate_that_resolves(way):
     check_model_name(way.model)
     layout, made = layout_of(way.model, way.image_size), make_reducer(way.reducer, **way.options)
-    rate = parse_rate(way.rate) if way.rate else None
     shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
-    amounts = resolve(rate, made, **shape).amounts
+    amounts = resolve(way.rate, made, **shape).amounts
     assert any(amounts) == (way.reducer != "none")
 
 
@@ -118,12 +118,12 @@ def test_every_way_names_a_model_and_a_method_that_exist_and_a_rate_that_resolve
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("reducer", "rate", "options"),
-    [("none", "", {}), ("tome", "r=13", {}), ("dtem", "r=16", {}), ("evit", "keep=0.7", {"fuse": False}),
+    [("none", None, {}), ("tome", "r=13", {}), ("dtem", "r=16", {}), ("evit", "keep=0.7", {"fuse": False}),
      ("mctf", "r=16", {}), ("dtps", "keep=0.7", {})],
 )  # fmt: skip
 def test_shapes_alone_cost_what_a_real_forward_does(reducer, rate, options):
     model, _ = load_model(TINY, "none")
-    with attach(model, reducer, rate or None, **options) as handle:
+    with attach(model, reducer, rate, **options) as handle:
         real = count_macs_fast(model, smooth_image(224))
     count = shapes_of(TINY).count(reducer, rate, options)
     assert (count.macs, count.trace) == (real, tuple(handle.trace))
@@ -163,11 +163,11 @@ def test_the_paper_cells_of_dtem_come_out_and_nearer_by_its_own_way_of_counting(
     assert frame.gflops_converted[0] == pytest.approx(4.63, abs=0.002)
     reduction = 1 - frame.gflops / frame.gflops[0]
     assert f"{reduction[1]:.1%}" == TABLES["dtem-headline"].rows()[0].reduction == "37.2%"
-    assert TABLES["dtem-headline"].way(TABLES["dtem-headline"].rows()[0]).rate == "r=12"
+    assert TABLES["dtem-headline"].way(TABLES["dtem-headline"].rows()[0]).rate == TokensPerBlock(12)
 
 
 def test_conventions_are_conversions_of_one_count():
-    count = shapes_of(TINY).count("none", "", {})
+    count = shapes_of(TINY).count("none", None, {})
     assert in_convention(TWO_PER_MAC, count.macs, count.layout, count.trace) == 2 * count.macs
     # 12 blocks of 197 tokens of width 192 and 3 heads, counted by hand
     maps, tokens = 12 * 3 * 197 * 197 * 6, 12 * 197 * 192 * (4 + 4 + 1 + 1 + 4)
@@ -257,7 +257,7 @@ def small_run(tmp_path_factory):
     values = {"task": "imagenet", "data": str(write_photos(root / "photos", each=1)), "batch_size": 4, "device": "cpu",
               "workers": 0, "speed": False}  # fmt: skip
     row = next(line for line in lines_of(TABLES["tome-sweep"]) if line.way.model == TINY)
-    lines = [replace(row, way=Way(TINY, "tome", "r=1", image_size=64))]
+    lines = [replace(row, way=Way(TINY, "tome", TokensPerBlock(1), image_size=64))]
     cells, lacking = measure(lines, values, root / "out", {TINY: "none"}, QUIET)
     assert not lacking
     return root / "out", lines, cells
@@ -281,7 +281,12 @@ def test_stored_cells_are_found_again_and_only_by_what_they_are(small_run):
     assert find(lines[0], stored, "imagenet") is not None
     assert find(lines[0], stored, "ade20k") is None
     way = lines[0].way
-    different = {"rate": "r=2", "reducer": "tofu", "image_size": None, "options": {"proportional_attention": False}}
+    different = {
+        "rate": TokensPerBlock(2),
+        "reducer": "tofu",
+        "image_size": None,
+        "options": {"proportional_attention": False},
+    }
     for name, value in different.items():
         assert find(replace(lines[0], way=replace(way, **{name: value})), stored, "imagenet") is None, name
     unreduced = replace(lines[0], way=Way(TINY, image_size=64))

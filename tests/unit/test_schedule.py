@@ -3,7 +3,8 @@
 import pytest
 
 from suite import RequestError
-from suite.rates.schedule import parse_rate, r_per_block, resolve
+from suite.rates.rate import parse_rate
+from suite.rates.schedule import r_per_block, resolve
 from suite.reducers import list_reducers, make_reducer
 from suite.reducers.base import Reducer
 
@@ -126,7 +127,7 @@ def test_spaces_around_signs_do_not_matter(text, same):
 
 @pytest.mark.parametrize(("text", "value"), [("flops=-35%", -0.35), ("flops=-0.35", -0.35), ("flops=0%", 0.0)])
 def test_a_target_is_a_change_of_total_cost(text, value):
-    assert parse_rate(text).values == (value,)
+    assert parse_rate(text).change == value
 
 
 @pytest.mark.parametrize(
@@ -215,9 +216,8 @@ def test_every_method_accepts_every_way_to_ask_for_no_reduction(name, rate):
     assert schedule.counts == (17, 17, 17, 17)
 
 
-def amounts(rate, name="tome", tokens=197, depth=12, afresh=False):
-    made = make_reducer(name)
-    return resolve(parse_rate(rate), made, depth=depth, tokens=tokens, num_prefix=1, afresh=afresh).amounts
+def amounts(rate, name="tome", tokens=197, depth=12, **how):
+    return resolve(parse_rate(rate), make_reducer(name), depth=depth, tokens=tokens, num_prefix=1, **how).amounts
 
 
 def test_a_portion_is_taken_out_in_total_and_evenly():
@@ -236,11 +236,12 @@ def made_counts(name, rate):
     return resolve(parse_rate(rate), make_reducer(name), depth=12, tokens=197, num_prefix=1).counts[-1]
 
 
-def test_where_every_block_begins_afresh_the_portion_is_each_block_s():
-    assert amounts("merge=0.3", tokens=1025, afresh=True) == (308,) * 2 + (307,) * 10  # round(12 * 0.3 * 1024) = 3686
-    assert amounts("r=5", afresh=True) == (5,) * 12
+def test_where_every_block_has_its_tokens_restored_the_portion_is_each_block_s():
+    found = amounts("merge=0.3", tokens=1025, restored_per_block=True)
+    assert found == (308,) * 2 + (307,) * 10  # round(12 * 0.3 * 1024) = 3686
+    assert amounts("r=5", restored_per_block=True) == (5,) * 12
     made = make_reducer("tome")
-    schedule = resolve(parse_rate("r=5"), made, depth=3, tokens=20, num_prefix=1, afresh=True)
+    schedule = resolve(parse_rate("r=5"), made, depth=3, tokens=20, num_prefix=1, restored_per_block=True)
     assert schedule.counts == (15, 15, 15)
 
 
@@ -264,11 +265,10 @@ def test_a_portion_that_a_later_block_cannot_give_is_refused_instead_of_missed()
 
 
 @pytest.mark.parametrize("name", ["topk", "dpcknn", "evit", "pitome"])
-def test_where_every_block_begins_afresh_the_same_share_is_kept_in_each(name):
-    schedule = resolve(parse_rate("keep=0.7"), make_reducer(name), depth=12, tokens=197, num_prefix=1, afresh=True)
+def test_where_every_block_has_its_tokens_restored_the_same_share_is_kept_in_each(name):
+    shape = {"depth": 12, "tokens": 197, "num_prefix": 1, "restored_per_block": True}
+    schedule = resolve(parse_rate("keep=0.7"), make_reducer(name), **shape)
     acting = {count for count, amount in zip(schedule.counts, schedule.amounts, strict=True) if amount}
     assert len(acting) == 1
-    listed = resolve(
-        parse_rate("keep=[0.9,0.5]@3,6"), make_reducer("topk"), depth=12, tokens=197, num_prefix=1, afresh=True
-    )
+    listed = resolve(parse_rate("keep=[0.9,0.5]@3,6"), make_reducer("topk"), **shape)
     assert (listed.counts[3], listed.counts[6]) == (177, 99)

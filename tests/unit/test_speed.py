@@ -9,7 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from suite.attachment.handle import attach, handle_of
+from suite import attach
+from suite.attachment.handle import handle_of
 from suite.errors import RequestError
 from suite.measure import speed
 from suite.measure.dispatch import attention_kernels, count_macs_fast

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import field_validator
+from pydantic import ValidatorFunctionWrapHandler, field_validator
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import FlopsTarget, TokensPerBlock, parse_target
 from suite.reducers.diffrate import LearnedCounts, together
-from suite.sweep.spec import split_list
+from suite.sweep.spec import AskedRate, AskedTarget, split_list
 from suite.train.objective import Examples
 from suite.train.recipe import FROZEN, Count, NotNegative, Positive, Recipe, register
 from suite.train.session import Session
@@ -26,9 +26,9 @@ class DiffRate(Recipe):
     source = "Chen et al., ICCV 2023, arXiv 2305.17997; the authors' commands. Epochs are those of all plans together"
     kinds: ClassVar = ("classification",)
 
-    rate: str = "r=1"
+    rate: AskedRate = TokensPerBlock(1)
     """Calls the method in every block; how many tokens leave is what is learned."""
-    targets: tuple[str, ...] = ("-20%", "-35%", "-50%", "-60%")
+    targets: tuple[AskedTarget, ...] = tuple(map(parse_target, ("-20%", "-35%", "-50%", "-60%")))
     epochs: Count = 12
     batch_size: Count = 256
     lr: Positive = 0.01
@@ -39,19 +39,14 @@ class DiffRate(Recipe):
     cutmix: NotNegative = 1.0
     flops_weight: NotNegative = 5.0
 
-    @field_validator("targets", mode="before")
+    @field_validator("targets", mode="wrap")
     @classmethod
-    def _listed(cls, value: object) -> object:
-        return split_list(value) if isinstance(value, str) else value
-
-    @field_validator("targets")
-    @classmethod
-    def _below_zero(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+    def _below_zero(cls, value: object, read: ValidatorFunctionWrapHandler) -> tuple[FlopsTarget, ...]:
         try:
-            changes = [parse_rate(f"flops={target}").values[0] for target in targets]
+            targets = read(split_list(value) if isinstance(value, str) else value)
         except RequestError as error:
             raise ValueError(str(error)) from error
-        if not targets or len(set(targets)) < len(targets) or 0 in changes:
+        if not targets or len(set(targets)) < len(targets) or any(target.is_zero for target in targets):
             raise ValueError("give one or more different changes of FLOPs below 0, such as -35%,-50%")
         return targets
 
@@ -78,7 +73,7 @@ class DiffRate(Recipe):
         return labels + self.flops_weight * cost, {"labels": labels.item(), f"reduction_{number}": reduction}
 
     def change(self, number: int) -> float:
-        return parse_rate(f"flops={self.targets[number]}").values[0]
+        return self.targets[number].change
 
     def learned(self, session: Session) -> dict[str, Tensor]:
         states = []

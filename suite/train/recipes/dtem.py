@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from suite.rates.rate import TokensPerBlock
+from suite.sweep.spec import AskedRate
 from suite.train.objective import Examples
 from suite.train.recipe import FROZEN, WHOLE, Count, NotNegative, Positive, Recipe, Share, register, truth
 from suite.train.session import Session
@@ -24,7 +26,7 @@ class DTEM(Recipe):
     source = "Lee and Hong, NeurIPS 2024, arXiv 2412.10569; numbers of modular training from the authors' code"
     kinds: ClassVar = ("classification", "captioning", "segmentation")
 
-    rate: str = "r=16"
+    rate: AskedRate = TokensPerBlock(16)
     batch_size: Count = 128
     weight_decay: NotNegative = 1e-4
     clip: Positive | None = 5.0

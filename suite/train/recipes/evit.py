@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import KeptFraction, Rate
+from suite.sweep.spec import AskedRate
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, register, truth
 
 FROM_SCRATCH = {
@@ -26,7 +27,7 @@ class EViT(Recipe):
     source = "Liang et al., ICLR 2022, arXiv 2202.07800; the authors' commands"
     kinds: ClassVar = ("classification",)
 
-    rate: str = "keep=0.7"
+    rate: AskedRate = KeptFraction(0.7)
     batch_size: Count = 256
     lr: Positive = 2e-5
     min_lr: NotNegative = 2e-6
@@ -44,15 +45,17 @@ class EViT(Recipe):
             return {**FROM_SCRATCH, **values}
         return values
 
-    def rate_at(self, rate: str, epoch: float) -> str:
-        asked = parse_rate(rate)
-        if epoch >= self.shrink_start + self.shrink_epochs or asked.kind != "keep":
+    def rate_at(self, rate: Rate, epoch: float) -> Rate:
+        if epoch >= self.shrink_start + self.shrink_epochs or not isinstance(rate, KeptFraction):
             return rate
         since = max(0.0, epoch - self.shrink_start)
         gap = 0.5 * (1 + math.cos(math.pi * since / self.shrink_epochs)) if since else 1.0
-        keeps = ",".join(f"{last + (1 - last) * gap:.4f}" for last in asked.values)
-        at = "" if asked.blocks is None else "@" + ",".join(map(str, asked.blocks))
-        return f"keep=[{keeps}]{at}" if asked.per_block else f"keep={keeps}{at}"
+
+        def shrunk(last: float) -> float:
+            return round(last + (1 - last) * gap, 4)
+
+        keep = tuple(map(shrunk, rate.keep)) if isinstance(rate.keep, tuple) else shrunk(rate.keep)
+        return KeptFraction(keep, blocks=rate.blocks)
 
 
 @register

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from suite.rates.rate import TokensPerBlock
+from suite.sweep.spec import AskedRate
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 
 
@@ -38,5 +40,5 @@ class PiToMe(FineTuning):
     """Ten epochs, as the authors' command line has it."""
 
     method = "pitome"
-    rate: str = "r=11"
+    rate: AskedRate = TokensPerBlock(11)
     epochs: Count = 10

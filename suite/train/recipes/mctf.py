@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from suite.errors import RequestError
-from suite.rates.schedule import parse_rate
+from suite.rates.rate import FractionPerBlock, Rate, TokensPerBlock
+from suite.sweep.spec import AskedRate
 from suite.tokens.grouping import full_precision
 from suite.train.examples import seed_of
 from suite.train.objective import Examples
@@ -33,7 +34,7 @@ class MCTF(Recipe):
     source = "Lee, Choi and Kim, CVPR 2024, arXiv 2403.10030; numbers from the authors' commands for DeiT"
     kinds: ClassVar = ("classification",)
 
-    rate: str = "r=16"
+    rate: AskedRate = TokensPerBlock(16)
     batch_size: Count = 128
     lr: Positive = 3e-5
     drop_path: Share = 0.1
@@ -79,14 +80,13 @@ class MCTF(Recipe):
         sure = (full_precision(logits).softmax(1) * labelled(batch.targets)).sum(1) > self.gate
         return features, logits, sure
 
-    def weaker(self, rate: str, step: int) -> str:
+    def weaker(self, rate: Rate, step: int) -> Rate:
         """The teacher's rate of one update, the same for all its parts and processes."""
-        drawn, asked = torch.Generator().manual_seed(seed_of(self.seed, 2, step, 0) % 2**63), parse_rate(rate)
-        if asked.is_fraction:
+        drawn = torch.Generator().manual_seed(seed_of(self.seed, 2, step, 0) % 2**63)
+        if isinstance(rate, FractionPerBlock):
             part = int(torch.randint(max(1, round(100 * self.teacher_fraction)), (), generator=drawn)) / 100
-            blocks = "@" + ",".join(map(str, asked.blocks)) if asked.blocks is not None else ""
-            return f"r={part:g}{blocks}"
-        return f"r={int(torch.randint(self.teacher, (), generator=drawn))}"
+            return FractionPerBlock(part, blocks=rate.blocks) if part else TokensPerBlock(0)
+        return TokensPerBlock(int(torch.randint(self.teacher, (), generator=drawn)))
 
 
 def labelled(targets: Tensor) -> Tensor:

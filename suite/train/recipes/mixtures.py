@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from suite.rates.rate import KeptFraction
+from suite.sweep.spec import AskedRate
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
 
 
@@ -13,7 +15,7 @@ class Mixtures(Recipe):
     source = "Haurum et al., ICCV-W 2023, arXiv 2308.04657"
     kinds: ClassVar = ("classification",)
 
-    rate: str = "keep=0.7"
+    rate: AskedRate = KeptFraction(0.7)
     batch_size: Count = 128
     lr: Positive = 1e-3
     warmup_epochs: NotNegative = 20.0

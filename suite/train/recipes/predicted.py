@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from suite.rates.rate import KeptFraction
+from suite.sweep.spec import AskedRate
 from suite.tokens.grouping import full_precision
 from suite.train.objective import Examples
 from suite.train.recipe import Count, NotNegative, Positive, Recipe, register
@@ -25,7 +27,7 @@ class DTPS(Recipe):
     source = "Wei et al., CVPR 2023, arXiv 2304.10716; the authors' script for DeiT-S"
     kinds: ClassVar = ("classification",)
 
-    rate: str = "keep=0.7"
+    rate: AskedRate = KeptFraction(0.7)
     batch_size: Count = 128
     lr: Positive = 2.5e-4
     warmup_epochs: NotNegative = 5.0

@@ -1,0 +1,277 @@
+"""A rate: what is asked of a method. Its text is read here and nowhere else; from there on it is a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
+from typing import ClassVar
+
+from suite.errors import RequestError
+
+EXAMPLES = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, plan=1 or flops=-35%"
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+
+Blocks = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, repr=False)
+class Rate:
+    """What is asked of a method, in one of the forms below. `str` is its text as it was written, else the plainest.
+
+    A rate that can be made can be asked: RequestError, where it is made, for numbers that mean nothing. Two are equal
+    if they mean the same, however they were written.
+    """
+
+    prefix: ClassVar[str]
+    """What its text begins with, before '='."""
+    form: ClassVar[str]
+    """What a method must accept (`Reducer.rates`) to be given it."""
+    written: str = field(default="", compare=False, kw_only=True)
+    """The text that it was read from; '' of a rate that was computed."""
+
+    def __str__(self) -> str:
+        return self.written or f"{self.prefix}={self._amount()}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def _amount(self) -> str:
+        """The text behind '='."""
+        raise NotImplementedError
+
+    @property
+    def is_zero(self) -> bool:
+        """Asks for no reduction at all (r=0, keep=1, merge=0, flops=0%), which every method can do."""
+        return self.strength == 0
+
+    @property
+    def strength(self) -> float:
+        """Grows with what is taken out; compares rates of one prefix."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class RateOfBlocks(Rate):
+    """A rate that says itself what blocks take out. blocks: 0-based, those that it acts in; None: the method's own."""
+
+    blocks: Blocks = field(default=None, kw_only=True)
+
+    def _at_blocks(self, amount: str) -> str:
+        return amount if self.blocks is None else f"{amount}@{','.join(map(str, self.blocks))}"
+
+
+@dataclass(frozen=True, repr=False)
+class TokensPerBlock(RateOfBlocks):
+    """r=13: so many tokens out of every block. r=[16,16,8]: of the first, second, ... block. r=16:-1: 16 on average,
+    changing linearly with the depth by `inflection`, in [-1, 1] (ToMe's parse_r)."""
+
+    prefix = form = "r"
+    r: int | tuple[int, ...]
+    inflection: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.inflection is not None and not -1 <= self.inflection <= 1:
+            raise RequestError(f"rate {str(self)!r}: the inflection must lie in [-1, 1], not {self.inflection:g}")
+        least = min(self.r) if isinstance(self.r, tuple) else self.r
+        if least < 0:
+            raise RequestError(f"rate {str(self)!r} asks for {least} tokens; r counts tokens taken out, use r>=0")
+        if self.blocks is not None and (isinstance(self.r, tuple) or self.inflection is not None):
+            raise RequestError(f"rate {str(self)!r}: '@blocks' goes with one number, r=13@3,6,9")
+
+    def _amount(self) -> str:
+        if isinstance(self.r, tuple):
+            return f"[{','.join(map(str, self.r))}]"
+        return self._at_blocks(f"{self.r}" if self.inflection is None else f"{self.r}:{_plain(self.inflection)}")
+
+    @property
+    def strength(self) -> float:
+        return fmean(self.r) if isinstance(self.r, tuple) else self.r
+
+
+@dataclass(frozen=True, repr=False)
+class FractionPerBlock(RateOfBlocks):
+    """r=0.35: this fraction of the patches that enter a block is taken out of it (MCTF)."""
+
+    prefix = form = "r"
+    fraction: float
+
+    def _amount(self) -> str:
+        return self._at_blocks(_plain(self.fraction))
+
+    @property
+    def strength(self) -> float:
+        return self.fraction
+
+
+@dataclass(frozen=True, repr=False)
+class KeptFraction(RateOfBlocks):
+    """keep=0.7: this fraction is kept, by the method's own rule. keep=[0.7,0.5,0.3]: of the original patches, in the
+    first, second, ... block that it acts in (dTPS)."""
+
+    prefix = form = "keep"
+    keep: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for keep in self.keep if isinstance(self.keep, tuple) else (self.keep,):
+            if not 0 < keep <= 1:
+                raise RequestError(f"rate {str(self)!r}: the kept fraction must lie in (0, 1], not {keep:g}")
+        if isinstance(self.keep, tuple) and any(later > earlier for earlier, later in pairwise(self.keep)):
+            raise RequestError(f"rate {str(self)!r}: kept fractions are of the original patches, so they cannot grow")
+
+    def _amount(self) -> str:
+        if isinstance(self.keep, tuple):
+            return self._at_blocks(f"[{','.join(map(_plain, self.keep))}]")
+        return self._at_blocks(_plain(self.keep))
+
+    @property
+    def strength(self) -> float:
+        return 1 - (fmean(self.keep) if isinstance(self.keep, tuple) else self.keep)
+
+
+@dataclass(frozen=True, repr=False)
+class MergedPortion(RateOfBlocks):
+    """merge=0.3: this portion of all patches is taken out in total, spread evenly over the blocks (at least so much, by
+    a method whose counts depend on the image)."""
+
+    prefix, form = "merge", "r"
+    portion: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.portion < 1:
+            raise RequestError(
+                f"rate {str(self)!r}: the portion of tokens taken out must lie in [0, 1), not {self.portion:g}"
+            )
+
+    def _amount(self) -> str:
+        return self._at_blocks(_plain(self.portion))
+
+    @property
+    def strength(self) -> float:
+        return self.portion
+
+
+@dataclass(frozen=True, repr=False)
+class LearnedPlan(Rate):
+    """plan=1: this one of the schedules that the method has learned, from 1 in order of strength."""
+
+    prefix = form = "plan"
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise RequestError(f"rate {str(self)!r}: plans count from 1, the weakest; for no reduction write r=0")
+
+    def _amount(self) -> str:
+        return str(self.number)
+
+    @property
+    def strength(self) -> float:
+        return self.number
+
+
+@dataclass(frozen=True, repr=False)
+class FlopsTarget(Rate):
+    """flops=-35%: whatever changes the total cost by so much, -0.35; no rate yet, but what one is solved for."""
+
+    prefix = form = "flops"
+    change: float
+
+    def __post_init__(self) -> None:
+        if not -1 < self.change <= 0:
+            raise RequestError(
+                f"rate {str(self)!r}: write the change of total FLOPs, between 0 and -100 %, such as flops=-35%"
+            )
+
+    @property
+    def amount(self) -> str:
+        """'-35%', as a spec lists targets."""
+        return self.written.partition("=")[2].strip() or self._amount()
+
+    def _amount(self) -> str:
+        return f"{100 * self.change:.2f}%"
+
+    @property
+    def strength(self) -> float:
+        return -self.change
+
+
+def parse_rate(text: str) -> Rate:
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'plan=1', 'flops=-35%'.
+
+    RequestError for others.
+    """
+    compact = re.sub(r"\s*([=:,@%[\]])\s*", r"\1", text.strip())  # 'r=1 3' stays what it is, and is refused
+    body, staged, at = compact.partition("@")
+    prefix, _, amount = body.partition("=")
+    try:
+        if staged:
+            return OF_BLOCKS[prefix](amount, tuple(int(block) for block in at.split(",")), text)
+        if prefix in OF_BLOCKS:
+            return OF_BLOCKS[prefix](amount, None, text)
+        if prefix == LearnedPlan.prefix:
+            return LearnedPlan(int(amount), written=text)
+        if prefix == FlopsTarget.prefix:
+            change = float(amount[:-1]) / 100 if amount.endswith("%") else float(amount)
+            return FlopsTarget(change, written=text)
+    except (ValueError, KeyError):
+        pass
+    raise RequestError(f"rate {text!r} cannot be read; write for example {EXAMPLES}")
+
+
+def parse_target(amount: str) -> FlopsTarget:
+    """'-35%' or '-0.35', the change of total FLOPs. RequestError for others."""
+    target = parse_rate(f"{FlopsTarget.prefix}={amount}")
+    assert isinstance(target, FlopsTarget)
+    return target
+
+
+def stored_rate(text: str) -> Rate | None:
+    """What a run's folder says, where no rate is ''."""
+    return parse_rate(text) if text else None
+
+
+def rate_text(rate: Rate | None) -> str:
+    """What a run's folder is told."""
+    return "" if rate is None else str(rate)
+
+
+def _read_r(amount: str, blocks: Blocks, text: str) -> Rate:
+    if amount.startswith("[") and amount.endswith("]"):
+        return TokensPerBlock(tuple(map(int, _items(amount))), blocks=blocks, written=text)
+    if ":" in amount:
+        r, _, inflection = amount.partition(":")
+        return TokensPerBlock(int(r), float(inflection), blocks=blocks, written=text)
+    if re.fullmatch(r"0?\.\d+", amount) and float(amount) > 0:
+        return FractionPerBlock(float(amount), blocks=blocks, written=text)
+    return TokensPerBlock(int(amount), blocks=blocks, written=text)
+
+
+def _read_keep(amount: str, blocks: Blocks, text: str) -> Rate:
+    listed = amount.startswith("[") and amount.endswith("]")
+    keep = tuple(map(_decimal, _items(amount))) if listed else _decimal(amount)
+    return KeptFraction(keep, blocks=blocks, written=text)
+
+
+def _read_merge(amount: str, blocks: Blocks, text: str) -> Rate:
+    return MergedPortion(_decimal(amount), blocks=blocks, written=text)
+
+
+OF_BLOCKS: dict[str, Callable[[str, Blocks, str], Rate]] = {"r": _read_r, "keep": _read_keep, "merge": _read_merge}
+
+
+def _items(amount: str) -> list[str]:
+    return amount[1:-1].rstrip(",").split(",")
+
+
+def _decimal(text: str) -> float:
+    """ValueError for what float() takes beside plain numbers: 'nan', '1e-3', '1_000'."""
+    if not re.fullmatch(NUMBER, text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _plain(value: float) -> str:
+    return repr(value).removesuffix(".0")
