@@ -43,6 +43,14 @@ def test_help_and_the_lists_of_tasks_and_reducers_import_no_heavy_library():
     assert printed == [f"imports: {' '.join(arguments)} 0" for arguments in LIGHT]
 
 
+def test_what_is_known_of_a_model_is_known_without_a_heavy_library():
+    code = (
+        "import sys; from suite.models.registry import find_entry; assert find_entry('scenes_git').shape; "
+        f"print(*{{*{HEAVY}}} & set(sys.modules), file=sys.stderr)"
+    )
+    assert run_code(code).split() == []
+
+
 def test_asking_for_a_task_imports_no_other_task():
     names = run_code("import sys, tasks; tasks.task_class('scenes'); print(*sys.modules, sep='\\n', file=sys.stderr)")
     imported = set(names.splitlines())
