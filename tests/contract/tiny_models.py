@@ -28,6 +28,7 @@ from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
 from suite.backbones.t2t_vit import T2TViT
 from suite.reducers import list_reducers, reducer_class
+from tests.tiers import mostly_slow
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
 ATTENTION_OPTIONS = inspect.signature(Attention).parameters
@@ -254,11 +255,7 @@ def on_pairs(pairs: Iterable[tuple[str, str]], quick: int, part: int = 0, what: 
     pairs = list(pairs)
     names, kinds = list(dict.fromkeys(n for n, _ in pairs)), list(dict.fromkeys(k for _, k in pairs))
     cases = [
-        pytest.param(
-            *(name, kind),
-            id=f"{reducer_id(name)}-{kind}",
-            marks=[pytest.mark.slow] if (names.index(name) + kinds.index(kind) - part) % quick else [],
-        )
+        mostly_slow(quick, (names.index(name), kinds.index(kind), -part), (name, kind), f"{reducer_id(name)}-{kind}")
         for name, kind in pairs
     ]
     return pytest.mark.parametrize(("name", what), cases)

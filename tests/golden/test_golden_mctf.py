@@ -14,6 +14,7 @@ from test_reference import KINDS, SMALL, tiny
 
 from suite import attach
 from suite.measure.flops import count_flops
+from tests.tiers import spread
 
 DATA = Path(__file__).parent / "data"
 MANIFEST = json.loads((DATA / "manifest_mctf.json").read_text())
@@ -179,6 +180,8 @@ SETTINGS = [
 
 
 def described(setting):
+    if not isinstance(setting, Setting):
+        return None
     changed = {key: value for key, value in asdict(setting).items() if value != getattr(Setting(), key)}
     return " ".join(f"{key}={value}" for key, value in changed.items()) or "defaults"
 
@@ -190,8 +193,7 @@ def test_every_kind_of_rate_equals_the_literal_form(kind):
         compare(model, image, rate, asked, about, Setting(), 1e-11)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=described)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "setting"), spread(3, KINDS, SETTINGS), ids=described)
 def test_every_option_equals_the_literal_form(kind, setting):
     model, about, image = tiny(kind)
     for rate in ("r=7", "r=30"):
@@ -218,8 +220,7 @@ SMALL_RATES = {
 ABOUT_SMALL = {"heads": 6, "prefix": 1, "classes": 1}
 
 
-@pytest.mark.parametrize("image", INPUTS)
-@pytest.mark.parametrize("rate", SMALL_RATES)
+@pytest.mark.parametrize(("rate", "image"), spread(4, SMALL_RATES, INPUTS))
 @torch.no_grad()
 def test_deit_small_equals_the_literal_form_in_both_precisions(deit_small, rate, image):
     pixels = torch.from_numpy(INPUTS[image]()[0])

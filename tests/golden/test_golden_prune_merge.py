@@ -16,6 +16,7 @@ from test_reference import KINDS, SMALL, tiny
 from suite import attach
 from suite.measure.flops import count_macs_fast
 from suite.reducers.score_predictor import ScorePredictor
+from tests.tiers import spread
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "golden"
@@ -267,11 +268,11 @@ def test_predicted_pruning_equals_the_literal_form(kind, rate, name):
     compare(model, image, name, rate, literal)
 
 
-@pytest.mark.parametrize(
-    ("name", "rate"),
-    [("tofu", "r=13"), ("pitome", "keep=0.875"), ("diffrate", "r=12"), ("etps", "keep=0.5"), ("dtps", "keep=0.5")],
-)
-def test_deit_small_equals_the_literal_form(name, rate):
+SMALL_RATES = {"tofu": "r=13", "pitome": "keep=0.875", "diffrate": "r=12", "etps": "keep=0.5", "dtps": "keep=0.5"}
+
+
+@pytest.mark.parametrize("name", spread(3, SMALL_RATES))
+def test_deit_small_equals_the_literal_form(name):
     model, image = official(SMALL).double(), torch.from_numpy(recipe.smooth()[0]).double()
     about = {"heads": 6, "prefix": 1, "classes": 1, "proportional": name == "diffrate"}
     kept_at = {3: 98, 6: 49, 9: 24}
@@ -288,4 +289,4 @@ def test_deit_small_equals_the_literal_form(name, rate):
             return EarlyReference(state, **about), predicted(learned, kept_at, 1)
         return Reference(state, **about), reduces[name]
 
-    compare(model, image, name, rate, literal, atol=1e-10)
+    compare(model, image, name, SMALL_RATES[name], literal, atol=1e-10)

@@ -23,6 +23,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 from suite import attach
+from tests.tiers import spread
 
 TINY = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 5, "num_heads": 2, "num_classes": 10}
 KINDS = {
@@ -104,8 +105,7 @@ def test_the_batches_that_adaptive_sampling_was_compared_on_were_padded():
     assert len(set(handle.tokens.counts.tolist())) > 1
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rate"), spread(3, KINDS, RATES))
 def test_density_peak_clustering_equals_the_literal_form(kind, rate):
     compare(kind, "dpcknn", rate, dpcknn)
 
@@ -114,8 +114,7 @@ def test_density_over_other_neighbours_equals_the_literal_form():
     compare("class token", "dpcknn", "keep=0.7", partial(dpcknn, neighbours=3), neighbours=3)
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rate"), spread(3, KINDS, RATES))
 def test_weighted_medoids_equal_the_literal_form(kind, rate):
     compare(kind, "kmedoids", rate, kmedoids)
 
@@ -125,9 +124,7 @@ def test_medoids_with_options_equal_the_literal_form(options):
     compare("class token", "kmedoids", "keep=0.7", partial(kmedoids, **options), **options)
 
 
-@pytest.mark.parametrize("name", ["patchmerger", "sinkhorn", "sit"])
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rate", "name"), spread(3, KINDS, RATES, ["patchmerger", "sinkhorn", "sit"]))
 def test_soft_mixtures_equal_the_literal_form(kind, rate, name):
     # five transports of so much entropy make all tokens alike to the last digit: who takes most is rounding's choice
     alike = name == "sinkhorn" and rate == "r=7"
@@ -140,9 +137,7 @@ def test_less_entropy_and_more_scalings_equal_the_literal_form(rate):
     compare("class token", "sinkhorn", rate, partial(sinkhorn, **options), **options)
 
 
-@pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rate", "metric"), spread(3, KINDS, RATES, ["l1", "l2", "linf"]))
 def test_the_middle_of_the_image_equals_the_literal_form(kind, rate, metric):
     compare(kind, "heuristic", rate, partial(heuristic, grid=(8, 8), metric=metric), hook="after", metric=metric)
 
@@ -163,17 +158,15 @@ def compare_merging(kind, name, rate, literal, **options):
             assert np.abs(logits[sample].numpy() - wanted).max() <= 1e-11
 
 
-@pytest.mark.parametrize("k", [2, 3, 5])
-@pytest.mark.parametrize("rate", MERGES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rate", "k"), spread(3, KINDS, MERGES, [2, 3, 5]))
 def test_merging_into_every_kth_token_equals_the_literal_form(kind, rate, k):
     prefix = KINDS[kind][1]
     compare_merging(kind, "tome_kth", rate, lambda _: tome_kth(MERGES[rate], prefix, k), k=k)
 
 
-@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"proportional_attention": False}])
-@pytest.mark.parametrize("rate", MERGES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "rate", "options"), spread(3, KINDS, MERGES, [{}, {"seed": 3}, {"proportional_attention": False}])
+)
 def test_merging_random_sources_equals_the_literal_form(kind, rate, options):
     prefix, seed = KINDS[kind][1], options.get("seed", 0)
     compare_merging(kind, "tome_random", rate, lambda seen: tome_random(MERGES[rate], prefix, seen, seed), **options)

@@ -24,6 +24,7 @@ from tasks.segmentation import RESTORE, WindowScores
 from tasks.segmentation_scoring import dense_areas, image_areas, iou_metric
 from tasks.windows import SlidingWindows, num_windows
 from tests.segmented import FOLDER, SIZES, ade20k, encoded, known_mini, labels, name_of, photo, write
+from tests.tiers import spread
 
 WINDOWS = SlidingWindows(32, (0.5,) * 3, (0.5,) * 3)
 QUIET = Progress(quiet=True)
@@ -199,7 +200,7 @@ def test_costs_are_of_the_decoder_as_it_runs_and_of_an_images_windows(data, monk
         assert reduced["decoder"] == whole["decoder"]
 
 
-@pytest.mark.parametrize("restore", RESTORE)
+@pytest.mark.parametrize("restore", spread(3, RESTORE))
 def test_a_run_scores_every_method_with_ioumetric_and_continues_where_it_stopped(spec, restore):
     spec["task_options"] = {"restore": restore}
     results = run(spec, progress=QUIET)

@@ -12,9 +12,11 @@ from suite import RequestError, attach
 from suite.backbones.git import ImageTokens
 from suite.errors import OutputError
 from suite.models.captioner import Captioner, Decoding
+from tests.tiers import spread
 
 REDUCTIONS = [("tome", "r=8"), ("evit", "keep=0.7"), ("random", "r=8"), ("ats", "keep=0.7")]
 reductions = pytest.mark.parametrize(("reducer", "rate"), REDUCTIONS, ids=[name for name, _ in REDUCTIONS])
+RATES = {"none": None, **dict(REDUCTIONS)}
 searches = pytest.mark.parametrize("beams", [1, 4], ids=["greedy", "beam 4"])
 endings = pytest.mark.parametrize("sooner", [0, 2], ids=["up to the limit", "ended before"])
 END = 2
@@ -39,15 +41,15 @@ def test_a_reduced_model_in_the_hands_of_transformers_generates_the_same(beams, 
     assert not sooner or len({*map(len, reduced)}) > 1
 
 
-@searches
-@reductions
-@pytest.mark.parametrize("lengths", [None, [4], [2, 5, 3]], ids=["no prompt", "prompts", "left-padded prompts"])
-def test_cached_and_uncached_generation_agree_under_reduction(reducer, rate, beams, lengths):
+@pytest.mark.parametrize(
+    ("reducer", "beams", "lengths"), spread(3, dict(REDUCTIONS), [1, 4], [None, (4,), (2, 5, 3)]), ids=str
+)
+def test_cached_and_uncached_generation_agree_under_reduction(reducer, beams, lengths):
     captioner, images = Captioner(tiny_git()), pictures(3)
     ids, mask = (None, None) if lengths is None else prompts(lengths)
     ask = partial(captioner, images, num_beams=beams, max_new_tokens=8, input_ids=ids, attention_mask=mask)
     whole = ask()
-    with attach(captioner, reducer, rate):
+    with attach(captioner, reducer, RATES[reducer]):
         cached = ask()
         assert cached == ask(use_cache=False)
         if lengths is not None:
@@ -101,12 +103,10 @@ def test_the_decoder_knows_the_real_number_of_tokens_while_a_reducer_is_attached
     assert layers[0].image_patch_tokens == 77
 
 
-@pytest.mark.parametrize(("reducer", "rate"), [("none", None), *REDUCTIONS])
-@endings
-@searches
-def test_captions_of_a_batch_are_those_of_its_images_alone(reducer, rate, beams, sooner):
+@pytest.mark.parametrize(("reducer", "sooner", "beams"), spread(2, RATES, [0, 2], [1, 4]))
+def test_captions_of_a_batch_are_those_of_its_images_alone(reducer, sooner, beams):
     captioner, images = ending(Captioner(tiny_git()), sooner), pictures(5)
-    with attach(captioner, reducer, rate):
+    with attach(captioner, reducer, RATES[reducer]):
         together = captioner(images, num_beams=beams, max_new_tokens=12)
         assert together == [captioner(image[None], num_beams=beams, max_new_tokens=12)[0] for image in images]
     assert not sooner or len({*map(len, tokens_of(together))}) > 1

@@ -24,6 +24,7 @@ from suite.reducers.base import Reducer
 from suite.tokens.layout import Layout
 from suite.tokens.matching import bipartite_soft_matching
 from suite.tokens.state import rank
+from tests.tiers import spread
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "manifest.json"
 
@@ -45,7 +46,12 @@ def deit_small():
 
 @pytest.mark.parametrize(
     ("reducer", "rate", "gmacs"),
-    [("none", None, 4.599), ("tome", "r=13", 2.706), ("tome", "r=16", 2.294), ("evit", "keep=0.7", 3.029)],
+    [
+        ("none", None, 4.599),
+        pytest.param("tome", "r=13", 2.706, marks=pytest.mark.slow),
+        ("tome", "r=16", 2.294),
+        pytest.param("evit", "keep=0.7", 3.029, marks=pytest.mark.slow),
+    ],
 )
 def test_deit_small_costs_what_the_literature_says(deit_small, reducer, rate, gmacs):
     with attach(deit_small, reducer, rate):
@@ -57,6 +63,7 @@ def test_deit_small_costs_what_the_literature_says(deit_small, reducer, rate, gm
     assert sum(report.by_block) == report.total - report.by_part["patch_embed"] - report.by_part["head"]
 
 
+@pytest.mark.slow
 def test_deit_small_at_512_pixels_pays_for_its_quadratic_term():
     report = count_flops(timm.create_model("deit_small_patch16_224", img_size=512), 512)
     assert report.total / 1e9 == pytest.approx(31.749, abs=0.001)
@@ -94,23 +101,21 @@ def test_whole_timm_models_agree_three_ways_or_have_no_closed_form(name):
     assert report.formula in (None, report.total)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"reg_tokens": 4},
-        {"reg_tokens": 4, "no_embed_class": True, "class_token": False, "global_pool": "avg"},
-        {"init_values": 1e-5, "no_embed_class": True},
-        {"qk_norm": True, "qkv_bias": False},
-        {"global_pool": "avg", "fc_norm": True},
-        {"global_pool": "map", "class_token": False},
-        {"mlp_ratio": 2.5},
-        {"pre_norm": True},
-        {"num_classes": 0},
-        {"dynamic_img_size": True},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("reducer", [None, "tome"])
+ODD = [
+    {"reg_tokens": 4},
+    {"reg_tokens": 4, "no_embed_class": True, "class_token": False, "global_pool": "avg"},
+    {"init_values": 1e-5, "no_embed_class": True},
+    {"qk_norm": True, "qkv_bias": False},
+    {"global_pool": "avg", "fc_norm": True},
+    {"global_pool": "map", "class_token": False},
+    {"mlp_ratio": 2.5},
+    {"pre_norm": True},
+    {"num_classes": 0},
+    {"dynamic_img_size": True},
+]
+
+
+@pytest.mark.parametrize(("options", "reducer"), spread(2, ODD, [None, "tome"]), ids=str)
 def test_odd_vits_are_counted_exactly(options, reducer):
     model = tiny(**options)
     if reducer:

@@ -39,7 +39,7 @@ def base():
     return captioner, pictures(3, side=224)[::2], stock(captioner)
 
 
-@pytest.fixture(params=["tiny", "base"])
+@pytest.fixture(params=["tiny", pytest.param("base", marks=pytest.mark.slow)])
 def pair(request):
     if request.param == "base":
         return request.getfixturevalue("base")

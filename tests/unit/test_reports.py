@@ -374,7 +374,7 @@ def test_what_intervals_leave_open_is_on_no_frontier():
     assert frontier(points, fast, [(90, 112), (105, 190), (180, 220)]) == [points[0]]
 
 
-@pytest.mark.parametrize("methods", [["tome"], KNOWN])
+@pytest.mark.parametrize("methods", [["tome"], pytest.param(KNOWN, marks=pytest.mark.slow)])
 def test_a_figure_of_speeds_shows_the_intervals_of_every_point_in_both_coordinates(tmp_path, methods):
     group = next(groups(load_frame(write_run(tmp_path / "run", dict.fromkeys(methods, 4.0)))))
     for plot, coordinates in ((SPEED, 2), (FLOPS, 1)):

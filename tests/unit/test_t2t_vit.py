@@ -15,6 +15,7 @@ from suite.backbones.t2t_vit import T2TViT, TokenPerformer, sinusoids
 from suite.measure.flops import count_flops
 from suite.models.load import load_model
 from suite.models.registry import list_models
+from tests.tiers import spread
 from tests.tolerances import TINY32
 
 tiny = partial(T2TViT, img_size=64, num_classes=10, embed_dim=32, depth=4, num_heads=2)
@@ -237,7 +238,7 @@ def authors_state(name="t2t_vit_14"):
     return state
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", spread(2, LAYERS))
 def test_the_authors_file_loads_with_its_averaged_weights_first(tmp_path, name):
     state = authors_state(name)
     wrapped = {f"module.{key}": value for key, value in state.items()}

@@ -24,6 +24,7 @@ from suite.sweep.progress import Progress
 from suite.train.loop import CHECKPOINT, Diverged
 from suite.train.recipe import list_recipes, make_recipe
 from suite.train.run import MODEL, WEIGHTS, Request, train_method
+from tests.tiers import one_in
 from tests.tolerances import GRADIENT64
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ def test_a_row_of_trained_weights_names_them_and_stands_beside_the_untrained_one
     assert rows.gmacs.nunique() == 1
 
 
-@pytest.mark.parametrize(("method", "kind"), CASES)
+@pytest.mark.parametrize(("method", "kind"), one_in(3, CASES))
 def test_parts_of_a_batch_add_up_to_the_whole_batch(method, kind):
     whole = update(method, kind)
     for accumulate in (3, BATCH):  # parts of 2, 1, 1; of one sample each
