@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -44,11 +44,19 @@ class Job(Protocol):
 
 
 def train(
-    job: Job, folder: Path, progress: Progress, *, every: int = 100, log_every: int = 10, main: bool = True
+    job: Job,
+    folder: Path,
+    progress: Progress,
+    *,
+    every: int = 100,
+    log_every: int = 10,
+    main: bool = True,
+    saved: Callable[[int], object] = lambda step: None,
 ) -> None:
     """Bring `job` to its last update, from the checkpoint in `folder` if there is one.
 
-    every: updates between checkpoints. main: this process writes (of several GPUs, one).
+    every: updates between checkpoints. main: this process writes (of several GPUs, one). saved: called whenever a
+    checkpoint was written, with the number of updates that are done.
     RequestError for a checkpoint of another job; Diverged, which leaves the last checkpoint as it is.
     """
     first = resume(job, folder / CHECKPOINT)
@@ -65,6 +73,7 @@ def train(
                     log.write(done)
                 if main and (done % every == 0 or done == job.steps):
                     save(job, folder / CHECKPOINT, done)
+                    saved(done)
                 advance(f"loss {noted['loss']:.4f}", 1)
     finally:
         if log:

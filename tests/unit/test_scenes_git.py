@@ -16,6 +16,7 @@ from suite.models.scenes_git import build_scenes_git, build_word_tokenizer
 from suite.train import caption_batches
 from suite.train.caption_batches import MAIN, NEIGHBOUR, CaptionData, batch_of, packed
 from suite.train.embedded import captioner
+from suite.train.loop import CHECKPOINT, save
 from suite.train.scene_batches import normalise, patch_geometry, patch_labels
 from suite.train.warm_start import warm_start
 from tasks.scenes.drawing import COLOURS, PATTERNS, SHAPES
@@ -186,36 +187,34 @@ def test_the_encoder_starts_as_the_classifier_up_to_what_GIT_does_differently():
 @pytest.mark.slow
 def test_a_training_resumed_from_its_checkpoint_ends_where_an_uninterrupted_one_does(data, tmp_path):
     write_cache(tmp_path / "cache", data)
-    model = captioner.prepare(TINY, data, 54, compiled=False)
-    optimiser = captioner.optimiser_of(model, TINY)
-    captioner.train_step(model, optimiser, data, 0, TINY)
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": 1}
-    torch.save(state, tmp_path / "cache" / "captioner.pt")
+    checkpoint, job = tmp_path / "cache" / "captioner" / CHECKPOINT, captioner.CaptionerJob(TINY, data, 54)
+    job.update(0)
+    checkpoint.parent.mkdir()
+    save(job, checkpoint, 1)
     for step in (1, 2):
-        captioner.train_step(model, optimiser, data, step, TINY)
+        job.update(step)
     captioner.train(TINY, tmp_path / "out", tmp_path / "cache", 5, 1, compiled=False, held_out=8)
-    resumed = torch.load(tmp_path / "cache" / "captioner.pt", weights_only=True)
+    resumed = torch.load(checkpoint, weights_only=True)
     assert resumed["step"] == 3
-    assert all(torch.equal(value, resumed["model"][name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, resumed["job"]["model"][name]) for name, value in job.model.state_dict().items())
     written = GitForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
-    assert torch.equal(written.output.weight, model.git.output.weight.half().float())
+    assert torch.equal(written.output.weight, job.model.git.output.weight.half().float())
 
 
 def test_training_on_the_same_scenes_again_and_again_lowers_both_losses(data):
     recipe = replace(TINY, joint_steps=4, batch_size=8)
-    model = captioner.prepare(recipe, data, 54, compiled=False)
-    optimiser = captioner.optimiser_of(model, recipe)
-    losses = np.stack([captioner.train_step(model, optimiser, data, step, recipe) for step in range(recipe.steps)])
+    job = captioner.CaptionerJob(recipe, data, 54)
+    noted = [job.update(step) for step in range(recipe.steps)]
+    losses = np.array([[one["words"], one["patches"]] for one in noted])
     assert np.isfinite(losses).all()
     assert (losses[-1] < losses[0]).all()
 
 
 def test_the_frozen_encoder_stays_as_it_is_and_then_learns(data):
-    model = captioner.prepare(TINY, data, 54, compiled=False)
-    optimiser = captioner.optimiser_of(model, TINY)
-    weight = model.git.git.image_encoder.vision_model.encoder.layers[0].mlp.fc1.weight
+    job = captioner.CaptionerJob(TINY, data, 54)
+    weight = job.model.git.git.image_encoder.vision_model.encoder.layers[0].mlp.fc1.weight
     before = weight.detach().clone()
-    captioner.train_step(model, optimiser, data, 0, TINY)
+    job.update(0)
     assert torch.equal(weight, before)
-    captioner.train_step(model, optimiser, data, 1, TINY)
+    job.update(1)
     assert not torch.equal(weight, before)

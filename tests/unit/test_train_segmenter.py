@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import suite
+from suite import RequestError
 from suite.models.load import load_model
 from suite.models.scenes_segmenter import SCENES_LABELS, build_scenes_segmenter
 from suite.train.embedded import segmenter
+from suite.train.loop import CHECKPOINT, Diverged, save
 from suite.train.scene_batches import normalise
 from suite.train.segment_batches import batch_of, segment_data
 from tasks.scenes.generator import NUM_CLASSES, VERSION, draw_scene
@@ -38,11 +40,6 @@ def data():
 def shipped():
     model, _ = load_model("scenes_segmenter", "embedded")
     return model
-
-
-def started(recipe: segmenter.Recipe):
-    model = segmenter.prepare(recipe, compiled=False)
-    return model, segmenter.optimiser_of(model, recipe)
 
 
 def write_cache(folder: Path, data: tuple[np.ndarray, np.ndarray]) -> None:
@@ -149,35 +146,49 @@ def test_the_mean_is_taken_over_the_classes_that_are_there_or_predicted(data):
 @pytest.mark.slow
 def test_a_training_resumed_from_its_checkpoint_ends_where_an_uninterrupted_one_does(data, tmp_path):
     write_cache(tmp_path / "cache", data)
-    model, optimiser = started(TINY)
-    segmenter.train_step(model, optimiser, data, 0, TINY)
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": 1}
-    torch.save(state, tmp_path / "cache" / "segmenter.pt")
+    checkpoint, job = tmp_path / "cache" / "segmenter" / CHECKPOINT, segmenter.SegmenterJob(TINY, data)
+    job.update(0)
+    checkpoint.parent.mkdir()
+    save(job, checkpoint, 1)
     for step in (1, 2):
-        segmenter.train_step(model, optimiser, data, step, TINY)
+        job.update(step)
     out = tmp_path / "out.safetensors"
     segmenter.train(TINY, out, tmp_path / "cache", 5, 1, compiled=False, held_out=8)
-    resumed = torch.load(tmp_path / "cache" / "segmenter.pt", weights_only=True)
+    resumed = torch.load(checkpoint, weights_only=True)
     assert resumed["step"] == 3
-    assert all(torch.equal(value, resumed["model"][name]) for name, value in model.state_dict().items())
+    state = job.model.state_dict()
+    assert all(torch.equal(value, resumed["job"]["model"][name]) for name, value in state.items())
     written = load_file(out)
-    assert all(torch.equal(value.half(), written[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value.half(), written[name]) for name, value in state.items())
+    with pytest.raises(RequestError, match=r"another training: recipe.lr was .* and is now 1.0"):
+        segmenter.train(replace(TINY, lr=1.0), out, tmp_path / "cache", 5, 1, compiled=False, held_out=8)
 
 
 def test_training_on_the_same_scenes_again_and_again_lowers_the_loss(data):
     recipe = replace(TINY, joint_steps=5, batch_size=8)
-    model, optimiser = started(recipe)
-    found = np.stack([segmenter.train_step(model, optimiser, data, step, recipe) for step in range(recipe.steps)])
-    assert np.isfinite(found).all()
-    assert found[-1, 0] < 0.7 * found[0, 0]
+    job = segmenter.SegmenterJob(recipe, data)
+    losses = [job.update(step)["loss"] for step in range(recipe.steps)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_the_frozen_encoder_stays_the_classifiers_and_then_learns(data):
-    model, optimiser = started(TINY)
+    job = segmenter.SegmenterJob(TINY, data)
     classifier, _ = load_model("scenes_vit", "embedded")
     kept = {name: value for name, value in classifier.state_dict().items() if not name.startswith("head.")}
-    segmenter.train_step(model, optimiser, data, 0, TINY)
-    assert model.backbone.state_dict().keys() == kept.keys()
-    assert all(torch.equal(value, kept[name]) for name, value in model.backbone.state_dict().items())
-    segmenter.train_step(model, optimiser, data, 1, TINY)
-    assert not torch.equal(model.backbone.blocks[0].mlp.fc1.weight, kept["blocks.0.mlp.fc1.weight"])
+    job.update(0)
+    backbone = job.model.backbone
+    assert backbone.state_dict().keys() == kept.keys()
+    assert all(torch.equal(value, kept[name]) for name, value in backbone.state_dict().items())
+    job.update(1)
+    assert not torch.equal(backbone.blocks[0].mlp.fc1.weight, kept["blocks.0.mlp.fc1.weight"])
+
+
+def test_a_gradient_that_is_no_number_stops_the_training_and_changes_nothing(data):
+    job = segmenter.SegmenterJob(TINY, data)
+    with torch.no_grad():
+        job.model.decoder.mask_norm.bias.fill_(torch.inf)
+    before = {name: value.clone() for name, value in job.model.state_dict().items()}
+    with pytest.raises(Diverged, match="the gradient is nan in update 1"):
+        job.update(0)
+    assert all(torch.equal(value, before[name]) for name, value in job.model.state_dict().items())

@@ -10,10 +10,7 @@ are slow to teach them. On cores shared with other programs set OMP_WAIT_POLICY=
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +25,11 @@ from transformers import GitForCausalLM, PreTrainedTokenizerFast
 from suite.backbones.git import next_word_logits
 from suite.models.load import load_model
 from suite.models.scenes_git import build_scenes_git, build_word_tokenizer, preprocessor_config
+from suite.sweep.progress import Progress
+from suite.train import loop
 from suite.train.caption_batches import BACKGROUND, ROLES, CaptionBatch, CaptionData, batch_of, caption_data, vocabulary
+from suite.train.embedded.joint_job import JointJob, JointRecipe
+from suite.train.embedded.model_job import run_command_line
 from suite.train.scene_batches import normalise
 from suite.train.warm_start import warm_start
 from tasks.scenes.drawing import PATTERNS
@@ -40,22 +41,10 @@ WORDING_WEIGHTS = (1.0, 3.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(JointRecipe):
     """Everything that decides what is learned, with the classifier's weights."""
 
-    scenes: int = 30_000
-    frozen_steps: int = 100
-    joint_steps: int = 1_200
-    batch_size: int = 64
-    lr: float = 1.5e-3
-    encoder_lr: float = 8.0e-4
     patch_weight: float = 0.5
-    weight_decay: float = 0.05
-    seed: int = 0
-
-    @property
-    def steps(self) -> int:
-        return self.frozen_steps + self.joint_steps
 
 
 class PatchTaught(nn.Module):
@@ -96,44 +85,28 @@ def patch_loss(classes: Tensor, roles: Tensor, patterns: Tensor, places: Tensor,
     return loss
 
 
-def learning_rates(step: int, recipe: Recipe) -> tuple[float, float]:
-    """Of the encoder and of the rest. Frozen: warm-up over 100 steps. Joint: warm-up again, cosine decay to 1 %."""
-    if step < recipe.frozen_steps:
-        return 0.0, recipe.lr * min(1.0, (step + 1) / 100)
-    step -= recipe.frozen_steps
-    factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(1, recipe.joint_steps)))
-    return recipe.encoder_lr * factor * min(1.0, (step + 1) / 100), recipe.lr * factor
+class CaptionerJob(JointJob):
+    """words: how many there are, special tokens among them."""
 
+    model: PatchTaught
+    recipe: Recipe
+    warm_up, encoder, embeddings = 100, "image_encoder", ("embeddings",)
 
-def optimiser_of(model: PatchTaught, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW in four groups: encoder and the rest, decayed and not (biases, norms, embeddings)."""
-    groups = [{"params": [], "weight_decay": decay} for _ in range(2) for decay in (recipe.weight_decay, 0.0)]
-    for name, parameter in model.named_parameters():
-        kept = parameter.ndim < 2 or "embeddings" in name
-        groups[2 * ("image_encoder" not in name) + kept]["params"].append(parameter)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+    def __init__(self, recipe: Recipe, data: CaptionData, words: int, compiled: bool = False) -> None:
+        super().__init__(recipe, prepare_model(recipe, data, words, compiled))
+        self.data = data
 
-
-def train_step(model: PatchTaught, optimiser, data: CaptionData, step: int, recipe: Recipe) -> np.ndarray:
-    """One update. Returns the losses of words and of patches."""
-    # Seeded by the step, so that a resumed run sees the batches that the uninterrupted one would have seen.
-    rng = np.random.default_rng([recipe.seed + 2, step])
-    rows = np.sort(rng.choice(len(data), recipe.batch_size, replace=False))  # a memory map is read in order
-    batch = batch_of(data, rows, rng.random(len(rows)) < 0.5)
-    rates = learning_rates(step, recipe)
-    for number, group in enumerate(optimiser.param_groups):
-        group["lr"] = rates[number // 2]
-    model.train()
-    with torch.autocast("cpu", torch.bfloat16):
-        with torch.set_grad_enabled(step >= recipe.frozen_steps):
-            features = model.encode(batch.images)
-        logits, *parts = (part.float() for part in model(features, batch.words))
-    words, patches = word_loss(logits, batch.words, model.git), patch_loss(*parts, batch)
-    optimiser.zero_grad()
-    (words + recipe.patch_weight * patches).backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return np.array([words.item(), patches.item()])
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of words and, with less weight, that of patches."""
+        rng = np.random.default_rng([self.recipe.seed + 2, step])
+        rows = np.sort(rng.choice(len(self.data), self.recipe.batch_size, replace=False))  # a memory map, in order
+        batch = batch_of(self.data, rows, rng.random(len(rows)) < 0.5)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.set_grad_enabled(step >= self.recipe.frozen_steps):
+                features = self.model.encode(batch.images)
+            logits, *parts = (part.float() for part in self.model(features, batch.words))
+        words, patches = word_loss(logits, batch.words, self.model.git), patch_loss(*parts, batch)
+        return words + self.recipe.patch_weight * patches, {"words": words.item(), "patches": patches.item()}
 
 
 def as_shipped(git: GitForCausalLM) -> GitForCausalLM:
@@ -147,15 +120,15 @@ def as_shipped(git: GitForCausalLM) -> GitForCausalLM:
 def quality(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, data: CaptionData, count: int) -> dict[str, float]:
     """Of greedy captions: share that is word for word one of the scene's references; CIDEr; CIDEr of other scenes'."""
     git = as_shipped(git)
-    said = []
+    written = []
     for start in range(0, count, 100):
         images = normalise(data.images[start : min(start + 100, count)])
         ids = git.generate(pixel_values=images, max_new_tokens=24, do_sample=False)
-        said += tokenizer.batch_decode(ids, skip_special_tokens=True)
+        written += tokenizer.batch_decode(ids, skip_special_tokens=True)
     references = {i: [text.decode() for text in data.captions[i, 0]] for i in range(count)}
-    right = sum(text in references[i] for i, text in enumerate(said)) / count
-    cider, _ = Cider().compute_score(references, {i: [text] for i, text in enumerate(said)})
-    chance, _ = Cider().compute_score(references, {i: [said[i - 1]] for i in references})
+    right = sum(text in references[i] for i, text in enumerate(written)) / count
+    cider, _ = Cider().compute_score(references, {i: [text] for i, text in enumerate(written)})
+    chance, _ = Cider().compute_score(references, {i: [written[i - 1]] for i in references})
     return {"right": right, "cider": float(cider), "cider_of_shuffled": float(chance)}
 
 
@@ -179,7 +152,9 @@ def write_texts(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, folder:
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def snapshot(git: GitForCausalLM, tokenizer, folder: Path, recipe: Recipe, step: int, **measured: dict) -> None:
+def write_snapshot(
+    git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, recipe: Recipe, step: int, **measured: dict
+) -> None:
     """A folder that transformers loads; its float16 weights carry the facts of the training as metadata."""
     write_texts(git, tokenizer, folder)
     facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "total_steps": recipe.steps}
@@ -190,7 +165,7 @@ def snapshot(git: GitForCausalLM, tokenizer, folder: Path, recipe: Recipe, step:
     print(f"saved step {step}: {measured}", flush=True)
 
 
-def prepare(recipe: Recipe, data: CaptionData, words: int, compiled: bool) -> PatchTaught:
+def prepare_model(recipe: Recipe, data: CaptionData, words: int, compiled: bool) -> PatchTaught:
     """A model to start from."""
     torch.manual_seed(recipe.seed)
     model = PatchTaught(build_scenes_git(words))
@@ -207,52 +182,25 @@ def prepare(recipe: Recipe, data: CaptionData, words: int, compiled: bool) -> Pa
 def train(
     recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool, held_out: int = 1000
 ) -> None:
-    """Train, resuming from `<cache>/captioner.pt` if there is one; snapshots to `out` every `every` steps.
+    """Train, from the checkpoint in `<cache>/captioner` if there is one; snapshots to `out` every `every` steps.
 
     `held_out`: scenes of 'val' and of 'test' that the result is measured on.
     """
     tokenizer = build_word_tokenizer(vocabulary())
     data = caption_data("train", recipe.scenes, cache, workers, tokenizer)
+    job = CaptionerJob(recipe, data, len(tokenizer), compiled)
     val, test = (caption_data(split, held_out, cache, workers, tokenizer) for split in ("val", "test"))
-    model = prepare(recipe, data, len(tokenizer), compiled)
-    optimiser, checkpoint, first = optimiser_of(model, recipe), cache / "captioner.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    started, running = time.time(), None
-    for step in range(first + 1, recipe.steps + 1):
-        now = train_step(model, optimiser, data, step - 1, recipe)
-        running = now if running is None else 0.98 * running + 0.02 * now
-        if step % 50 == 0:
-            pace = (time.time() - started) / (step - first)
-            losses = "words {:.3f}  patches {:.3f}".format(*running)
-            print(f"step {step}/{recipe.steps}  {losses}  {pace:.3f} s", flush=True)
-        if step % every == 0 or step == recipe.steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").replace(checkpoint)
-            found = quality(model.git, tokenizer, val, min(200, held_out))
-            snapshot(model.git, tokenizer, out, recipe, step, val=found)
-    found = {split: quality(model.git, tokenizer, part, held_out) for split, part in (("val", val), ("test", test))}
-    snapshot(model.git, tokenizer, out, recipe, max(first, recipe.steps), **found)
 
+    def measure_and_write(step: int, count: int, **parts: CaptionData) -> None:
+        found = {split: quality(job.model.git, tokenizer, part, count) for split, part in parts.items()}
+        write_snapshot(job.model.git, tokenizer, out, recipe, step, **found)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, as transformers reads it")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for drawn scenes and the checkpoint")
-    parser.add_argument("--every", type=int, default=250, help="steps between snapshots")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compile the layers (needs a C++ compiler)")
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
-    train(recipe, args.out, args.cache, args.every, args.threads, args.compile)
+    few = min(200, held_out)
+    loop.train(
+        job, cache / "captioner", Progress(), every=every, saved=lambda step: measure_and_write(step, few, val=val)
+    )
+    measure_and_write(recipe.steps, held_out, val=val, test=test)
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(__doc__, Recipe(), train, out="folder to write, as transformers reads it", every=250)

@@ -10,10 +10,8 @@ learn within an hour on two cores. On cores shared with other programs set OMP_W
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +22,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 
 from suite.models.scenes_vit import build_scenes_vit
+from suite.sweep.progress import Progress
+from suite.train import loop
+from suite.train.embedded.model_job import ModelJob, ModelRecipe, run_command_line
 from suite.train.scene_batches import GRID, batch_of, drawn, normalise
 from tasks.scenes.generator import NUM_CLASSES, VERSION
 
@@ -138,37 +139,41 @@ def optimiser_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.full_lr, betas=(0.9, 0.98), fused=True)
 
 
-def snapshot(vit: nn.Module, path: Path, recipe: Recipe, step: int, **top1: float) -> None:
+def write_snapshot(vit: nn.Module, path: Path, recipe: ModelRecipe, step: int, **measured: float) -> None:
     """float16 safetensors with the facts of the training as metadata; replaces the file in one step."""
-    facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "dtype": "float16", **top1}
+    facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "dtype": "float16", **measured}
     facts["total_steps"] = recipe.steps
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     tensors = {name: value.detach().half().contiguous() for name, value in vit.state_dict().items()}
     save_file(tensors, partial, {key: json.dumps(value) for key, value in facts.items()})
     partial.replace(path)
-    print(f"saved {path.name} at step {step}: {top1}", flush=True)
+    print(f"saved {path.name} at step {step}: {measured}", flush=True)
 
 
-def train_step(model: TokenLabelled, optimiser, data, step: int, recipe: Recipe) -> np.ndarray:
-    """One update. Returns the loss and the accuracy on object patches."""
-    # Seeded by the step, so that a resumed run sees the batches that the uninterrupted one would have seen.
-    rng = np.random.default_rng([recipe.seed + 1, step])
-    windowed = step < recipe.window_steps
-    size = recipe.window_batch_size if windowed else recipe.full_batch_size
-    batch = batch_of(data, rng.choice(len(data[0]), size, replace=False), rng, windowed)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, recipe)
-    model.train()
-    loss, right = loss_of(model, batch)
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return np.array([loss.item(), right])
+class ClassifierJob(ModelJob):
+    """data: a split, as `drawn` reads it."""
+
+    model: TokenLabelled
+
+    def __init__(self, recipe: Recipe, data: tuple[np.ndarray, ...], compiled: bool = False) -> None:
+        model = prepare_model(recipe, compiled)
+        super().__init__(recipe, model, optimiser_of(model, recipe))
+        self.recipe, self.data = recipe, data
+
+    def learning_rates(self, step: int) -> list[float]:
+        return [learning_rate(step, self.recipe)] * 2
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng([self.recipe.seed + 1, step])
+        windowed = step < self.recipe.window_steps
+        size = self.recipe.window_batch_size if windowed else self.recipe.full_batch_size
+        batch = batch_of(self.data, rng.choice(len(self.data[0]), size, replace=False), rng, windowed)
+        loss, right = loss_of(self.model, batch)
+        return loss, {"object_patches": right}
 
 
-def prepare(recipe: Recipe, compiled: bool) -> TokenLabelled:
+def prepare_model(recipe: Recipe, compiled: bool) -> TokenLabelled:
     """A model to start from."""
     torch.manual_seed(recipe.seed)
     model = TokenLabelled(build_scenes_vit())
@@ -181,48 +186,18 @@ def prepare(recipe: Recipe, compiled: bool) -> TokenLabelled:
 
 
 def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool) -> None:
-    """Train, resuming from `<cache>/checkpoint.pt` if there is one; snapshots to `out` every `every` steps."""
-    data = drawn("train", recipe.scenes, cache, workers)
+    """Train, from the checkpoint in `<cache>/classifier` if there is one; snapshots to `out` every `every` steps."""
+    job = ClassifierJob(recipe, drawn("train", recipe.scenes, cache, workers), compiled)
     val, test = drawn("val", 1000, cache, workers), drawn("test", 1000, cache, workers)
-    model = prepare(recipe, compiled)
-    optimiser, checkpoint, first = optimiser_of(model, recipe), cache / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    started, running = time.time(), None
-    for step in range(first + 1, recipe.steps + 1):
-        now = train_step(model, optimiser, data, step - 1, recipe)
-        running = now if running is None else 0.98 * running + 0.02 * now
-        if step % 50 == 0:
-            pace = (time.time() - started) / (step - first)
-            print(
-                f"step {step}/{recipe.steps}  loss {running[0]:.3f}  patches {running[1]:.3f}  {pace:.3f} s", flush=True
-            )
-        if step % every == 0 or step == recipe.steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").replace(checkpoint)
-            snapshot(model.vit, out, recipe, step, val_top1=accuracy(model.vit, [part[:300] for part in val]))
-    tops = {f"{split}_top1": accuracy(model.vit, part) for split, part in (("val", val), ("test", test))}
-    snapshot(model.vit, out, recipe, max(first, recipe.steps), **tops)
 
+    def measure_and_write(step: int, **parts: tuple[np.ndarray, ...]) -> None:
+        tops = {f"{split}_top1": accuracy(job.model.vit, part) for split, part in parts.items()}
+        write_snapshot(job.model.vit, out, recipe, step, **tops)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for drawn scenes and the checkpoint")
-    parser.add_argument("--every", type=int, default=500, help="steps between snapshots")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
-    for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
-    train(recipe, args.out, args.cache, args.every, args.threads, args.compile)
+    few = tuple(part[:300] for part in val)
+    loop.train(job, cache / "classifier", Progress(), every=every, saved=lambda step: measure_and_write(step, val=few))
+    measure_and_write(recipe.steps, val=val, test=test)
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(__doc__, Recipe(), train, out="safetensors file to write", every=500)
