@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from suite.train.scene_batches import drawn, normalise
+from suite.train.scene_batches import load_split, normalise
 from tasks.scenes.drawing import PATTERNS, SIDE
 from tasks.scenes.generator import VERSION, Scene, draw_scene
 from tasks.scenes.wording import describe
@@ -55,7 +55,7 @@ class CaptionBatch:
     geometry: Tensor
 
 
-def described(scene: Scene) -> tuple[list[tuple[str, ...]], tuple[int, int]]:
+def describe_scene(scene: Scene) -> tuple[list[tuple[str, ...]], tuple[int, int]]:
     """Captions of the scene and of its mirror image; class of the main object's neighbour, number of the pattern."""
     mirrored = [replace(thing, cx=SIDE - thing.cx) for thing in scene.objects]
     others = [thing for thing in scene.objects if not thing.is_main]
@@ -65,10 +65,10 @@ def described(scene: Scene) -> tuple[list[tuple[str, ...]], tuple[int, int]]:
 
 
 def _describe_row(job: tuple[str, int]) -> tuple[list[tuple[str, ...]], tuple[int, int]]:
-    return described(draw_scene(*job))
+    return describe_scene(draw_scene(*job))
 
 
-def _all_described(split: str, count: int, cache: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
+def _load_descriptions(split: str, count: int, cache: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
     """Facts (N, 2) and captions (N, 2, 5) as bytes, found once and then read from `cache`."""
     names = [cache / f"v{VERSION}-{split}-{count}-{part}.npy" for part in ("facts", "captions")]
     if not all(name.exists() for name in names):
@@ -85,7 +85,7 @@ def vocabulary() -> list[str]:
     return sorted({w for i in range(WORD_SCENES) for text in draw_scene("train", i).captions for w in text.split()})
 
 
-def packed(captions: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+def pack_captions(captions: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
     """Captions (..., 5) as bytes to their tokens one after the other, padded at the end: (..., T) uint8."""
     ids = {}  # the same captions come again and again
     for text in np.unique(captions):
@@ -99,8 +99,8 @@ def packed(captions: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> np.ndarr
 
 def caption_data(split: str, count: int, cache: Path, workers: int, tokenizer: PreTrainedTokenizerFast) -> CaptionData:
     """The first `count` scenes of a split; drawn once, images are memory-mapped."""
-    facts, captions = _all_described(split, count, cache, workers)
-    return CaptionData(*drawn(split, count, cache, workers), facts, captions, packed(captions, tokenizer))
+    facts, captions = _load_descriptions(split, count, cache, workers)
+    return CaptionData(*load_split(split, count, cache, workers), facts, captions, pack_captions(captions, tokenizer))
 
 
 def batch_of(data: CaptionData, rows: np.ndarray, mirrored: np.ndarray) -> CaptionBatch:

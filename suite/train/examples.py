@@ -105,7 +105,7 @@ def parts(batch: Examples, count: int) -> Iterator[Examples]:
         yield Examples(batch.images[some], targets, batch.ids[some])
 
 
-def on(device: torch.device, batch: Examples) -> Examples:
+def move_to(device: torch.device, batch: Examples) -> Examples:
     """The batch on a device."""
 
     def move(tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from suite.train.examples import Order, on, parts, read, seed_all
+from suite.train.examples import Order, move_to, parts, read, seed_all
 from suite.train.loop import Diverged
 from suite.train.objective import Examples
 from suite.train.session import Average, Session, learning_rate
@@ -40,7 +40,7 @@ class Fit:
         self.world, self.rank = world, rank
         self.order = Order(len(session.task.samples), self.recipe, world, rank)
         self.steps, self.identity = self.order.steps, {**identity, "processes": world}
-        groups = session.groups()
+        groups = session.make_groups()
         self.optimiser = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999))
         self.average = Average(session.trained, self.recipe.ema) if self.recipe.ema else None
         self.loss: nn.Module = _Loss(session)
@@ -55,15 +55,15 @@ class Fit:
         began, recipe, session = time.monotonic(), self.recipe, self.session
         batch = next(self.batches)
         self._seed(step)
-        batch = session.objective.prepare(on(session.device, batch))
+        batch = session.objective.prepare(move_to(session.device, batch))
         session.set_rate(recipe.rate_at(session.rate, step / self.order.updates_per_epoch))
         lr = learning_rate(step, self.steps, recipe, self.order.updates_per_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group["scale"]
         noted = self._backward(batch, step)
-        norm = self._norm()
+        norm = self._clip_gradient()
         if not math.isfinite(norm):
-            raise Diverged(self._diverged("gradient", norm, step, batch))
+            raise Diverged(self._describe_divergence("gradient", norm, step, batch))
         self.optimiser.step()
         if self.average:
             self.average.update()
@@ -77,7 +77,7 @@ class Fit:
         self.optimiser.zero_grad(set_to_none=True)
         pieces = list(parts(batch, self.recipe.accumulate))
         divided = len(pieces) * self.world > 1
-        terms = self._terms(pieces, step) if divided else None
+        terms = self._count_terms(pieces, step) if divided else None
         for number, part in enumerate(pieces):
             share = len(part.ids) / len(batch.ids)
             self._gather(number + 1 == len(pieces))
@@ -86,14 +86,14 @@ class Fit:
             with self._autocast():
                 loss, parts_of_loss = self.loss(replace(part, terms=terms), step)
             if not bool(torch.isfinite(loss)):
-                raise Diverged(self._diverged("loss", loss.item(), step, part))
+                raise Diverged(self._describe_divergence("loss", loss.item(), step, part))
             (loss * share).backward()
             for name, value in {"loss": loss.item(), **parts_of_loss}.items():
                 noted[name] = noted.get(name, 0.0) + share * value
         return noted
 
     @torch.no_grad()
-    def _terms(self, pieces: list[Examples], step: int) -> tuple[float, ...]:
+    def _count_terms(self, pieces: list[Examples], step: int) -> tuple[float, ...]:
         """What the means of the loss are over, per sample, in the whole update: all its parts in all processes."""
         found = []
         for number, part in enumerate(pieces):
@@ -116,12 +116,12 @@ class Fit:
         if isinstance(self.loss, DistributedDataParallel):
             self.loss.require_backward_grad_sync = last
 
-    def _norm(self) -> float:
+    def _clip_gradient(self) -> float:
         """Norm of the gradient, which is clipped if the recipe says so."""
         parameters = [p for p in self.session.trained.values() if p.grad is not None]
         return float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip or math.inf))
 
-    def _diverged(self, what: str, value: float, step: int, batch: Examples) -> str:
+    def _describe_divergence(self, what: str, value: float, step: int, batch: Examples) -> str:
         seen = ", ".join(batch.ids[:8]) + (f" and {len(batch.ids) - 8} more" if len(batch.ids) > 8 else "")
         return (
             f"the {what} is {value} in update {step + 1}, on samples {seen}; nothing was changed by it: train anew "
@@ -149,4 +149,4 @@ class Fit:
         if self.average:
             self.average.swap()
         self.session.set_rate(self.session.rate)
-        return {name: value.detach().cpu().clone() for name, value in self.session.weights().items()}
+        return {name: value.detach().cpu().clone() for name, value in self.session.collect_weights().items()}

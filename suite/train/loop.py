@@ -82,7 +82,7 @@ def train(
 
 def resume(job: Job, file: Path) -> int:
     """Load a checkpoint, if there is one: updates that are done."""
-    state = stored_state(file)
+    state = read_state(file)
     if state is None:
         return 0
     check_identity(state, job.identity, file)
@@ -90,7 +90,7 @@ def resume(job: Job, file: Path) -> int:
     return state["step"]
 
 
-def stored_state(file: Path) -> dict[str, Any] | None:
+def read_state(file: Path) -> dict[str, Any] | None:
     """A checkpoint, if there is one. RequestError for a file that is none."""
     if not file.exists():
         return None
@@ -103,18 +103,18 @@ def stored_state(file: Path) -> dict[str, Any] | None:
 
 def check_identity(state: Mapping[str, Any] | None, identity: Mapping[str, Any], file: Path) -> None:
     """RequestError, with the first difference, for a checkpoint of another training."""
-    if state is not None and (found := difference(state["identity"], identity)):
+    if state is not None and (found := find_difference(state["identity"], identity)):
         raise RequestError(
             f"{str(file)!r} is of another training: {found}; use another --out, or delete it to start again"
         )
 
 
-def difference(stored: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:
+def find_difference(stored: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> str:
     """'recipe.lr was 0.1 and is now 0.2': the first of what is wanted now that was not so before; '' if all was."""
     for key, value in now.items():
         before = stored.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            if found := difference(before, value, f"{within}{key}."):
+            if found := find_difference(before, value, f"{within}{key}."):
                 return found
         elif json.dumps(before) != json.dumps(value):
             return f"{within}{key} was {before!r} and is now {value!r}"

@@ -81,7 +81,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
 
     @property
-    def teacher_wanted(self) -> bool:
+    def needs_teacher(self) -> bool:
         """An unreduced copy of the model teaches beside the labels."""
         return False
 
@@ -97,14 +97,14 @@ class Recipe(BaseModel):
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         """What is minimised on a batch, and what is to be noted of it. Default: the task's loss through the reducer."""
-        session.modes(soft=False)
+        session.set_modes(soft=False)
         return session.objective.loss(session.model, batch), {}
 
     def rate_at(self, rate: Rate, epoch: float) -> Rate:
         """The rate of an update. rate: what `self.rate` was resolved to. epoch: how many passes were made before it."""
         return rate
 
-    def learned(self, session: Session) -> dict[str, Tensor]:
+    def collect_learned(self, session: Session) -> dict[str, Tensor]:
         """What the method has learned, by the names that the reducer reads."""
         return session.reducer.state_dict()
 

@@ -25,7 +25,7 @@ from suite.sweep.plan import make_task, resolve_device
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
 from suite.train.fit import Fit
-from suite.train.loop import CHECKPOINT, check_identity, difference, stored_state, train
+from suite.train.loop import CHECKPOINT, check_identity, find_difference, read_state, train
 from suite.train.recipe import Recipe, make_recipe
 from suite.train.session import Session
 from suite.train.settings import recipe_settings
@@ -50,7 +50,7 @@ class Request:
     every: int = 100
     out: str = ""
 
-    def completed(self) -> Request:
+    def fill_defaults(self) -> Request:
         """With every default spelled out."""
         cls = task_class(self.task)
         model = self.model or cls.default_model
@@ -74,7 +74,7 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     settings: of the recipe, by name; see `Recipe`. RequestError for what cannot be done, and for a loss that is no
     number.
     """
-    request = request.completed()
+    request = request.fill_defaults()
     folder, (world, rank, local) = Path(request.out), processes(request.device)
     if rank:
         progress = Progress(quiet=True)
@@ -96,7 +96,7 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     session = Session(task, model, recipe, device)
     workers = request.workers if request.workers is not None else min(8, (os.cpu_count() or 1) // 2)
     fit = Fit(session, about, workers=workers, world=world, rank=rank)
-    check_identity(stored_state(folder / CHECKPOINT), fit.identity, folder / CHECKPOINT)
+    check_identity(read_state(folder / CHECKPOINT), fit.identity, folder / CHECKPOINT)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         once(folder / "environment.json", describe_machine)
@@ -140,7 +140,7 @@ def is_finished(file: Path, about: dict[str, Any]) -> bool:
     """The file is there already. RequestError if it is another training's."""
     if not file.is_file():
         return False
-    if found := difference(stored_about(file), about):
+    if found := find_difference(stored_about(file), about):
         raise RequestError(f"{str(file)!r} is of another training: {found}; use another --out")
     return True
 

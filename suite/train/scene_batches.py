@@ -47,7 +47,7 @@ def _draw_row(job: tuple[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return scene.image, labels, patch_geometry(scene, labels), scene.label
 
 
-def drawn(split: str, count: int, cache: Path, workers: int) -> tuple[np.ndarray, ...]:
+def load_split(split: str, count: int, cache: Path, workers: int) -> tuple[np.ndarray, ...]:
     """A split, drawn once and then memory-mapped.
 
     Images (N, 112, 112, 3), patch labels (N, 14, 14), patch geometry (N, 14, 14, 3), labels (N,).

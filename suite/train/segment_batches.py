@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suite.train.scene_batches import drawn, normalise
+from suite.train.scene_batches import load_split, normalise
 from tasks.scenes.drawing import SIDE
 from tasks.scenes.generator import VERSION, scene_mask
 
@@ -29,7 +29,7 @@ def _all_masks(split: str, count: int, cache: Path) -> np.ndarray:
 
 def segment_data(split: str, count: int, cache: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` scenes of a split: images (N, 112, 112, 3) and masks (N, 112, 112), uint8, memory-mapped."""
-    return drawn(split, count, cache, workers)[0], _all_masks(split, count, cache)
+    return load_split(split, count, cache, workers)[0], _all_masks(split, count, cache)
 
 
 def batch_of(data: tuple[np.ndarray, np.ndarray], rows: np.ndarray, mirrored: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Session:
             raise RequestError(f"{recipe.method!r} is trained on {kinds}, and task {task.name!r} is {objective.kind}")
         self.objective: Objective = objective(task, model, recipe)
         self.backbone = backbone_of(model)
-        self.teacher = copy.deepcopy(model).eval().requires_grad_(False) if recipe.teacher_wanted else None
+        self.teacher = copy.deepcopy(model).eval().requires_grad_(False) if recipe.needs_teacher else None
         self.original = {name: value.clone() for name, value in self.backbone.state_dict().items()}
         made = make_reducer(recipe.method, **recipe.reducer_options)
         self.handle = attach(model, made, recipe.rate)
@@ -48,10 +48,10 @@ class Session:
         if device.type == "cpu":
             self._explicit_attention()
         recipe.begin(self)
-        self._train_what()
+        self._choose_parameters()
         self._set_drop_path(recipe.drop_path)
 
-    def _train_what(self) -> None:
+    def _choose_parameters(self) -> None:
         self.model.requires_grad_(False)
         self.reducer.requires_grad_(True)
         if self.recipe.backbone:
@@ -103,7 +103,7 @@ class Session:
         for parameter in self.backbone_parameters.values():
             parameter.requires_grad_(backbone)
 
-    def modes(self, soft: bool) -> None:
+    def set_modes(self, soft: bool) -> None:
         """Backbone in training mode where it learns; the method by its relaxation or as it is in evaluation."""
         self.model.train(bool(self.backbone_parameters))
         self.reducer.train(soft)
@@ -118,7 +118,7 @@ class Session:
         read = model.forward_head(model.forward_features(images), pre_logits=True)
         return read, model.head(read)
 
-    def groups(self) -> list[dict[str, Any]]:
+    def make_groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the optimiser: matrices are decayed, vectors and embeddings are not."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.trained.items():
@@ -128,18 +128,18 @@ class Session:
             groups.setdefault((scale, decay), []).append(parameter)
         return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 
-    def changed_backbone(self) -> dict[str, Tensor]:
+    def collect_changed(self) -> dict[str, Tensor]:
         """What training may have changed of the backbone: its trained parameters, and buffers that moved with them."""
         state = self.backbone.state_dict()
         moved = {k: v for k, v in state.items() if k not in dict(self.backbone.named_parameters())}
         moved = {k: v for k, v in moved.items() if not torch.equal(v, self.original[k].to(v.device))}
         return {name: state[name] for name in self.backbone_parameters} | moved
 
-    def weights(self) -> dict[str, Tensor]:
+    def collect_weights(self) -> dict[str, Tensor]:
         """What is saved: the method's own tensors by its own names, the backbone's under 'backbone.'."""
-        self.modes(soft=False)
-        own = self.recipe.learned(self)
-        return own | {f"backbone.{name}": value for name, value in self.changed_backbone().items()}
+        self.set_modes(soft=False)
+        own = self.recipe.collect_learned(self)
+        return own | {f"backbone.{name}": value for name, value in self.collect_changed().items()}
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe, updates_per_epoch: int) -> float:

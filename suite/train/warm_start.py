@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _PARTS = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp": "mlp"}
 
 
-def renamed(vit: VisionTransformer) -> dict[str, Tensor]:
+def rename_weights(vit: VisionTransformer) -> dict[str, Tensor]:
     """The classifier's weights by the names of `GitVisionTransformer`; all but those of the norm before the blocks.
 
     GIT's patch embedding has no bias: it goes into the position embeddings of the patches.
@@ -43,7 +43,7 @@ def warm_start(encoder: nn.Module, vit: VisionTransformer, images: Tensor) -> No
     classifier's GELU becomes GIT's quick-GELU, which differs by less than 0.021.
     """
     norm = encoder.pre_layrnorm
-    state = renamed(vit)
+    state = rename_weights(vit)
     encoder.load_state_dict({**state, "pre_layrnorm.weight": norm.weight, "pre_layrnorm.bias": norm.bias})
     wanted = encoder.embeddings(images).flatten(0, 1)
     given = nn.functional.layer_norm(wanted, norm.normalized_shape, eps=norm.eps)

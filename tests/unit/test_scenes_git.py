@@ -14,7 +14,7 @@ import suite
 from suite.models.load import load_model
 from suite.models.scenes_git import build_scenes_git, build_word_tokenizer
 from suite.train import caption_batches
-from suite.train.caption_batches import MAIN, NEIGHBOUR, CaptionData, batch_of, packed
+from suite.train.caption_batches import MAIN, NEIGHBOUR, CaptionData, batch_of, pack_captions
 from suite.train.embedded import captioner
 from suite.train.loop import CHECKPOINT, save
 from suite.train.scene_batches import normalise, patch_geometry, patch_labels
@@ -41,7 +41,7 @@ def data(tokenizer):
     """Eight training scenes, as `caption_data` reads them."""
     scenes = [draw_scene("train", i) for i in range(8)]
     patches = [patch_labels(scene.mask) for scene in scenes]
-    rows = [caption_batches.described(scene) for scene in scenes]
+    rows = [caption_batches.describe_scene(scene) for scene in scenes]
     captions = np.array([texts for texts, _ in rows], dtype=bytes)
     return CaptionData(
         np.stack([scene.image for scene in scenes]),
@@ -50,7 +50,7 @@ def data(tokenizer):
         np.array([scene.label for scene in scenes]),
         np.array([facts for _, facts in rows], dtype=np.uint8),
         captions,
-        packed(captions, tokenizer),
+        pack_captions(captions, tokenizer),
     )
 
 

@@ -109,7 +109,7 @@ class CaptionerJob(JointJob):
         return words + self.recipe.patch_weight * patches, {"words": words.item(), "patches": patches.item()}
 
 
-def as_shipped(git: GitForCausalLM) -> GitForCausalLM:
+def copy_as_shipped(git: GitForCausalLM) -> GitForCausalLM:
     """A copy in eval mode with the weights rounded to float16, and not compiled: captions come in many lengths."""
     copy = build_scenes_git(git.config.vocab_size)
     copy.load_state_dict({name: value.half() for name, value in git.state_dict().items()})
@@ -119,7 +119,7 @@ def as_shipped(git: GitForCausalLM) -> GitForCausalLM:
 @torch.no_grad()
 def quality(git: GitForCausalLM, tokenizer: PreTrainedTokenizerFast, data: CaptionData, count: int) -> dict[str, float]:
     """Of greedy captions: share that is word for word one of the scene's references; CIDEr; CIDEr of other scenes'."""
-    git = as_shipped(git)
+    git = copy_as_shipped(git)
     written = []
     for start in range(0, count, 100):
         images = normalise(data.images[start : min(start + 100, count)])

@@ -25,7 +25,7 @@ from suite.models.scenes_vit import build_scenes_vit
 from suite.sweep.progress import Progress
 from suite.train import loop
 from suite.train.embedded.model_job import ModelJob, ModelRecipe, run_command_line
-from suite.train.scene_batches import GRID, batch_of, drawn, normalise
+from suite.train.scene_batches import GRID, batch_of, load_split, normalise
 from tasks.scenes.generator import NUM_CLASSES, VERSION
 
 
@@ -152,7 +152,7 @@ def write_snapshot(vit: nn.Module, path: Path, recipe: ModelRecipe, step: int, *
 
 
 class ClassifierJob(ModelJob):
-    """data: a split, as `drawn` reads it."""
+    """data: a split, as `load_split` reads it."""
 
     model: TokenLabelled
 
@@ -187,8 +187,8 @@ def prepare_model(recipe: Recipe, compiled: bool) -> TokenLabelled:
 
 def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool) -> None:
     """Train, from the checkpoint in `<cache>/classifier` if there is one; snapshots to `out` every `every` steps."""
-    job = ClassifierJob(recipe, drawn("train", recipe.scenes, cache, workers), compiled)
-    val, test = drawn("val", 1000, cache, workers), drawn("test", 1000, cache, workers)
+    job = ClassifierJob(recipe, load_split("train", recipe.scenes, cache, workers), compiled)
+    val, test = load_split("val", 1000, cache, workers), load_split("test", 1000, cache, workers)
 
     def measure_and_write(step: int, **parts: tuple[np.ndarray, ...]) -> None:
         tops = {f"{split}_top1": accuracy(job.model.vit, part) for split, part in parts.items()}

@@ -26,7 +26,7 @@ SHIPPED = (
 )
 
 
-def as_shipped(made: Path, file: Path) -> None:
+def write_as_shipped(made: Path, file: Path) -> None:
     """A copy of a trained file in half precision: a file of 1 MB holds twice as much."""
     tensors = load_file(made)
     halved = {name: value.half() if value.dtype == torch.float32 else value for name, value in tensors.items()}
@@ -47,7 +47,7 @@ def main() -> None:
             model = task_class(task).default_model
             request = Request(method, task, workers=0, out=str(args.cache / f"{task}-{method}"))
             made = train_method(request, {}, Progress())
-            as_shipped(made.weights, args.out / model / f"{method}.safetensors")
+            write_as_shipped(made.weights, args.out / model / f"{method}.safetensors")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def mean_iou(model: nn.Module, data) -> float:
     return 100 * metrics(np.stack([found.diagonal(), found.sum(0), found.sum(1)]))["miou"]
 
 
-def as_shipped(model: Segmenter) -> Segmenter:
+def copy_as_shipped(model: Segmenter) -> Segmenter:
     """A copy in eval mode with the weights rounded to float16."""
     copy = build_scenes_segmenter()
     copy.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
@@ -114,7 +114,7 @@ def train(
     val, test = (segment_data(split, held_out, cache, workers) for split in ("val", "test"))
 
     def measure_and_write(step: int, **parts: tuple[np.ndarray, np.ndarray]) -> None:
-        shipped = as_shipped(job.model)
+        shipped = copy_as_shipped(job.model)
         mious = {f"{split}_miou": mean_iou(shipped, part) for split, part in parts.items()}
         write_snapshot(job.model, out, recipe, step, **mious)
 

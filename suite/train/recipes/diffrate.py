@@ -64,7 +64,7 @@ class DiffRate(Recipe):
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         number = step % len(self.targets)
         self.take(session, number)
-        session.modes(soft=True)
+        session.set_modes(soft=True)
         labels = session.objective.loss(session.model, batch)
         reducer = session.reducer
         macs, wanted = reducer.expected_macs(), (1 + self.change(number)) * reducer.baseline_macs
@@ -75,7 +75,7 @@ class DiffRate(Recipe):
     def change(self, number: int) -> float:
         return self.targets[number].change
 
-    def learned(self, session: Session) -> dict[str, Tensor]:
+    def collect_learned(self, session: Session) -> dict[str, Tensor]:
         states = []
         for number in range(len(self.targets)):
             self.take(session, number)

@@ -53,5 +53,5 @@ class DTEM(Recipe):
         hard = self.end_to_end and step % self.soft_every != self.soft_every - 1
         # by keys, which are the backbone's, nothing else could learn
         session.learn(reducer=not hard, backbone=hard or session.reducer.learned is None)
-        session.modes(soft=not hard)
+        session.set_modes(soft=not hard)
         return session.objective.loss(session.model, batch), {}

@@ -47,7 +47,7 @@ class MCTF(Recipe):
 
     def begin(self, session: Session) -> None:
         height, width = session.handle.family.image_size(session.backbone)
-        session.modes(soft=False)
+        session.set_modes(soft=False)
         session.model.eval()
         with torch.no_grad():
             image = torch.rand(1, 3, height, width, device=session.device)
@@ -75,9 +75,9 @@ class MCTF(Recipe):
 
     def learned_by(self, session: Session, batch: Examples) -> tuple[Tensor, Tensor, Tensor]:
         """The student's features (B, C) and logits (B, K), and (B,) bool which images it is sure of."""
-        session.modes(soft=False)
+        session.set_modes(soft=False)
         features, logits = session.features(batch.images)
-        sure = (full_precision(logits).softmax(1) * labelled(batch.targets)).sum(1) > self.gate
+        sure = (full_precision(logits).softmax(1) * mark_labels(batch.targets)).sum(1) > self.gate
         return features, logits, sure
 
     def weaker(self, rate: Rate, step: int) -> Rate:
@@ -89,6 +89,6 @@ class MCTF(Recipe):
         return TokensPerBlock(int(torch.randint(self.teacher, (), generator=drawn)))
 
 
-def labelled(targets: Tensor) -> Tensor:
+def mark_labels(targets: Tensor) -> Tensor:
     """(B, K) bool: the labels in soft targets, one or, of a mixed image, two."""
     return targets > targets.amin(1, keepdim=True)

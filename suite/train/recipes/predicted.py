@@ -41,11 +41,11 @@ class DTPS(Recipe):
     """Weight of the divergence from the unreduced model's predictions; the authors' script for DeiT-T has none."""
 
     @property
-    def teacher_wanted(self) -> bool:
+    def needs_teacher(self) -> bool:
         return self.distill > 0
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
-        session.modes(soft=True)
+        session.set_modes(soft=True)
         logits = session.model(batch.images)
         labels = session.objective.criterion(logits, batch)
         reducer = session.reducer
