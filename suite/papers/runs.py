@@ -11,12 +11,12 @@ from reports.frame import load_frame
 from suite.errors import RequestError
 from suite.papers.measured_table import Found, Line
 from suite.papers.table import Way
-from suite.rates.rate import Rate, parse_rate
+from suite.rates.rate import parse_rate
 from suite.reducers import reducer_options
 from suite.sweep.engine import execute
 from suite.sweep.plan import Plan, make_plan, make_task
 from suite.sweep.progress import Progress
-from suite.sweep.spec import make_spec
+from suite.sweep.spec import CellSpec, make_spec
 
 Cells = list[Found]
 
@@ -88,35 +88,12 @@ def measure(
 
 
 def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
-    """One plan of all ways, which are of one model. A spec has one set of options a method, so it may take several."""
-    plans, weights = [], values.get("reducer_weights") or {}
-    for batch in batches_of(ways):
-        named = {reducer: options for reducer, (options, _) in batch.items()}
-        rates = dict.fromkeys(rate for _, rates in batch.values() for rate in rates if rate)
-        spec = {**values, "reducers": list(batch), "rates": list(rates), "reducer_weights": {
-            name: file for name, file in weights.items() if name in batch
-        }}  # fmt: skip
-        spec["reducer_options"] = {name: dict(options) for name, options in named.items() if options}
-        plan = make_plan(make_spec({key: value for key, value in spec.items() if value}))
-        plan.methods = {
-            key: method for key, method in plan.methods.items()
-            if method.reducer == "none" or method.rate in batch[method.reducer][1]
-        }  # fmt: skip
-        plans.append(plan)
-    for other in plans[1:]:
-        plans[0].methods |= other.methods
-    return plans[0]
-
-
-def batches_of(ways: Sequence[Way]) -> list[dict[str, tuple[Mapping[str, Any], list[Rate | None]]]]:
-    """Reducer -> options and rates; several where a reducer is asked for with several sets of options."""
-    batches: list[dict[str, tuple[Mapping[str, Any], list[Rate | None]]]] = [{}]
-    for way in ways:
-        if way.reducer == "none":
-            continue
-        fitting = (batch for batch in batches if batch.get(way.reducer, (way.options, []))[0] == way.options)
-        batch = next(fitting, None)
-        if batch is None:
-            batches.append(batch := {})
-        batch.setdefault(way.reducer, (way.options, []))[1].append(way.rate)
-    return batches
+    """One plan of all ways, which are of one model. What has no rate is left out, unless it has learned its own."""
+    cells = [
+        CellSpec(reducer=way.reducer, options=dict(way.options), rate=way.rate, optional=way.rate is None)
+        for way in ways
+    ]
+    names = {way.reducer for way in ways}
+    weights = {name: file for name, file in (values.get("reducer_weights") or {}).items() if name in names}
+    spec = {**values, "cells": cells, "reducer_weights": weights}
+    return make_plan(make_spec({key: value for key, value in spec.items() if value}))

@@ -96,7 +96,7 @@ def reopen_plan(folder: RunFolder) -> Plan:
     if not run.get("identity"):
         raise RequestError("the run does not say what it was made of")
     spec = make_spec(run["spec"]).model_copy(
-        update={"reducers": (BASELINE,), "reducer_options": {}, "reducer_weights": {}, "device": "auto"}
+        update={"cells": (), "reducers": (BASELINE,), "reducer_options": {}, "reducer_weights": {}, "device": "auto"}
     )
     plan = make_plan(spec)
     for name in SAME:

@@ -33,9 +33,9 @@ def write_mask_pictures(values: dict[str, Any], samples: tuple[str, ...], file: 
     """
     if file.suffix not in KINDS:
         raise RequestError(f"{str(file)!r}: pictures are written as {', '.join(KINDS)}; give the file such an ending")
-    if not (values.get("rates") or values.get("flops")):
+    if not (values.get("rates") or values.get("flops") or values.get("cells")):
         values = {**values, "rates": "merge=0.5"}
-    if not values.get("reducers"):
+    if not (values.get("reducers") or values.get("cells")):
         values = {**values, "reducers": "tome"}
     plan = make_plan(make_spec(values))
     if not hasattr(plan.task, "predicted_mask"):

@@ -24,7 +24,8 @@ from suite.pictures.mask_pictures import FIRST, KINDS
 from suite.pictures.token_maps import TokenMaps, token_maps
 from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers.base import Reducer
-from suite.sweep.methods import BASELINE, MethodAtRate, expand
+from suite.sweep.cells import expand
+from suite.sweep.methods import BASELINE, MethodAtRate
 from suite.sweep.plan import check_base, make_task, resolve_device
 from suite.sweep.spec import RunSpec, make_spec
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
@@ -60,9 +61,9 @@ def write_token_pictures(
         raise RequestError(f"{str(file)!r}: pictures are written as {', '.join(KINDS)}; give the file such an ending")
     if images and samples:
         raise RequestError("name image files or samples of the task, not both")
-    if not values.get("reducers"):
+    if not (values.get("reducers") or values.get("cells")):
         values = {**values, "reducers": DEFAULTS["reducers"]}
-    if not (values.get("rates") or values.get("flops")):
+    if not (values.get("rates") or values.get("flops") or values.get("cells")):
         values = {**values, "flops": DEFAULTS["flops"]}
     spec = make_spec(values)
     methods, notes = expand(spec)

@@ -30,7 +30,8 @@ from suite.reducers.base import Reducer
 from suite.store.folder import RunFolder
 from suite.store.repair import set_aside_damaged
 from suite.store.sources import digest_sources
-from suite.sweep.methods import MethodAtRate, expand
+from suite.sweep.cells import expand
+from suite.sweep.methods import MethodAtRate
 from suite.sweep.spec import RunSpec
 from tasks import task_class
 

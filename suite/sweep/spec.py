@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from suite.errors import RequestError, unknown
@@ -22,6 +31,8 @@ from tasks import task_class
 DEFAULT_FLOPS = tuple(map(parse_target, ("-20%", "-35%", "-50%", "-60%")))
 DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "random")
 """A cross-section that answers in minutes; '*' is every registered method."""
+LISTS = ("reducers", "rates", "flops")
+"""Keys of which all combinations are cells."""
 TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
 """Beside it, where the model comes with weights for them."""
 
@@ -41,6 +52,33 @@ def _asked(read: Callable[[str], Rate]) -> PlainValidator:
 
 AskedRate = Annotated[Rate, _asked(parse_rate), PlainSerializer(str)]
 AskedTarget = Annotated[FlopsTarget, _asked(parse_target), PlainSerializer(lambda target: target.amount)]
+RuntimeName = Annotated[str, AfterValidator(lambda name: make_runtime(name).name)]
+Precision = Literal["fp32", "fp16", "bf16"]
+OF_A_RUN = ("model", "precision", "runtime")
+"""Keys of a cell that are one for all cells of a run."""
+
+
+class CellSpec(BaseModel):
+    """One cell, asked for by itself.
+
+    What it leaves out is the spec's own `model`, `precision` and `runtime`, and what the spec's `reducer_options` and
+    `reducer_weights` say of its reducer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = ""
+    reducer: str
+    """A name or path/to/file.py:ClassName; 'none' is the unreduced model."""
+    weights: str = ""
+    """What was trained with the reducer: a file, 'embedded' or 'none'; empty: the spec's, else the model's own."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    rate: AskedRate | None = None
+    """None of the unreduced model, and of a reducer that has a schedule of its own."""
+    precision: Precision | None = None
+    runtime: RuntimeName = ""
+    optional: bool = False
+    """Left out where the reducer or the model cannot do it, as what a wildcard names is; else that is refused."""
 
 
 class RunSpec(BaseModel):
@@ -71,15 +109,18 @@ class RunSpec(BaseModel):
     """So many samples, spread over the data, where more of them always hold those that fewer are; None: all."""
     batch_size: int = Field(default=64, ge=1)
     image_size: int | None = Field(default=None, ge=1)
+    cells: tuple[CellSpec, ...] = ()
+    """The cells one by one, in place of what `reducers`, `rates` and `flops` come to. The unreduced model is always
+    measured beside them."""
     device: str = "auto"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     workers: int | None = Field(default=None, ge=0)
     """Processes that decode images; None: chosen from the cores."""
     allow_missing: int = Field(default=0, ge=0)
     """Unreadable images that are tolerated; every table then says 'n of N'."""
     speed: bool = True
     speed_rounds: int = Field(default=5, ge=2)
-    runtime: str = EAGER
+    runtime: RuntimeName = EAGER
     """How models are run where they are timed: 'eager' or 'compiled'. Outcomes are those of eager ones."""
     out: str = ""
 
@@ -94,24 +135,36 @@ class RunSpec(BaseModel):
             return tuple(str(item) if isinstance(item, int | float) else item for item in value)
         return str(value) if isinstance(value, int | float) else value
 
-    @field_validator("runtime")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return make_runtime(value).name
-
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""
-        model = self.model or task_class(self.task).default_model
+        cells = tuple(self._completed_cell(cell) for cell in self.cells)
+        named = {key: {getattr(cell, key) for cell in cells} for key in OF_A_RUN}
+        own = {key: values.pop() for key, values in named.items() if len(values) == 1}  # of several, a plan says it
+        model = own.setdefault("model", self._model())
         checkpoint = self.checkpoint or default_checkpoint(model)
         here = checkpoint == EMBEDDED
         trained = [name for name in TRAINED_REDUCERS if here and shipped_weights(model, name.partition("@")[0])]
         return self.model_copy(
             update={
-                "model": model,
+                **own,
                 "checkpoint": checkpoint,
-                "reducers": self.reducers or (*DEFAULT_REDUCERS, *trained),
-                "flops": self.flops or (() if self.rates else DEFAULT_FLOPS),
+                "cells": cells,
+                "reducers": self.reducers or (() if cells else (*DEFAULT_REDUCERS, *trained)),
+                "flops": self.flops or (() if cells or self.rates else DEFAULT_FLOPS),
                 "out": self.out or str(Path("results") / f"{self.task}-{model}"),
+            }
+        )
+
+    def _model(self) -> str:
+        return self.model or task_class(self.task).default_model
+
+    def _completed_cell(self, cell: CellSpec) -> CellSpec:
+        return cell.model_copy(
+            update={
+                "model": cell.model or self._model(),
+                "options": {**self.reducer_options.get(cell.reducer, {}), **cell.options},
+                "precision": cell.precision or self.precision,
+                "runtime": cell.runtime or self.runtime,
             }
         )
 
@@ -140,9 +193,10 @@ def make_spec(values: dict[str, Any]) -> RunSpec:
     for key in values:
         if key not in RunSpec.model_fields:
             raise unknown("key", key, RunSpec.model_fields)
+    check_cells(values)
     try:
         spec = RunSpec(**values).completed()
-        json.dumps([spec.reducer_options, spec.task_options])
+        json.dumps([spec.reducer_options, spec.task_options, [cell.options for cell in spec.cells]])
         return spec
     except TypeError as error:
         raise RequestError(f"an option has a value that is no text, number or truth value: {error}") from error
@@ -150,6 +204,27 @@ def make_spec(values: dict[str, Any]) -> RunSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RequestError(f"{where}={first['input']!r} is not valid: {first['msg'].lower()}") from error
+
+
+def check_cells(values: dict[str, Any]) -> None:
+    """RequestError for cells beside the lists that they take the place of, and for one with a wrong key or no
+    reducer."""
+    cells = values.get("cells")
+    if not cells or not isinstance(cells, list | tuple):
+        return
+    for key in LISTS:
+        if values.get(key):
+            raise RequestError(
+                f"cells stand beside {key}={values[key]!r}; write these as cells too, or leave cells out"
+            )
+    for number, cell in enumerate(cells):
+        if not isinstance(cell, dict):
+            continue
+        for key in cell:
+            if key not in CellSpec.model_fields:
+                raise unknown(f"key of cells.{number}:", key, CellSpec.model_fields)
+        if "reducer" not in cell:
+            raise RequestError(f"cells.{number}={cell!r} names no reducer; add one, such as reducer: tome")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from suite.cli.flags import asked
 from suite.errors import RequestError
 from suite.rates.rate import TokensPerBlock
 from suite.reducers import list_reducers, reducer_class
-from suite.sweep.methods import expand, expand_names
+from suite.sweep.cells import expand, expand_names
 from suite.sweep.spec import make_spec
 
 
@@ -23,9 +23,9 @@ def test_training_free_names_every_method_that_learns_nothing_and_no_other():
 
 def test_a_name_beside_a_set_of_names_stays_named():
     names = expand_names(("training-free", "evit", "dtem"))
-    assert names["evit", None]
-    assert names["dtem", None]
-    assert not names["tome", None]
+    assert names["evit", ""]
+    assert names["dtem", ""]
+    assert not names["tome", ""]
 
 
 def test_a_wildcard_that_matches_nothing_is_refused_with_what_there_is():
@@ -43,7 +43,7 @@ def test_the_unreduced_model_is_asked_for_first_and_once():
 def test_what_was_trained_is_written_behind_a_name(tmp_path):
     names = expand_names(("mctf", "mctf@embedded", "dtem@none", "tome@runs/a@b.safetensors"))
     assert list(names) == [
-        ("mctf", None), ("mctf", "embedded"), ("dtem", "none"), ("tome", "runs/a@b.safetensors"),
+        ("mctf", ""), ("mctf", "embedded"), ("dtem", "none"), ("tome", "runs/a@b.safetensors"),
     ]  # fmt: skip
     with pytest.raises(RequestError, match=r"'mctf@': write mctf@FILE"):
         expand_names(("mctf@",))

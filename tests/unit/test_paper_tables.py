@@ -30,10 +30,10 @@ from suite.models.load import check_model_name, load_model
 from suite.papers import paper_table, paper_tables
 from suite.papers.conventions import in_convention
 from suite.papers.measured_table import Cost, count_lines, explained, lines_of, read_plans, table_frame
-from suite.papers.runs import batches_of, find, measure, read_run, stored_in
+from suite.papers.runs import find, measure, plan_of, read_run, stored_in
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE, PaperTable, Way
 from suite.papers.verdicts import Score, cost_verdict, rounding, score_verdict
-from suite.rates.rate import TokensPerBlock, rate_text
+from suite.rates.rate import TokensPerBlock, parse_rate, rate_text
 from suite.rates.schedule import resolve
 from suite.reducers import make_reducer
 from suite.sweep.progress import Progress
@@ -303,12 +303,17 @@ def test_a_model_without_weights_is_named_and_the_others_run(small_run, tmp_path
     assert "facebookresearch/mae" in lacking["mae_vit_base_patch16"]
 
 
-def test_one_method_with_two_sets_of_options_takes_two_specs():
-    ways = [Way("m", "tofu", "r=8", {"merge": "average"}), Way("m", "tofu", "r=8", {"merge": "mlerp"}),
-            Way("m", "tofu", "r=16", {"merge": "average"}), Way("m", "tome", "r=8"), Way("m")]  # fmt: skip
-    first, second = batches_of(ways)
-    assert first == {"tofu": ({"merge": "average"}, ["r=8", "r=16"]), "tome": ({}, ["r=8"])}
-    assert second == {"tofu": ({"merge": "mlerp"}, ["r=8"])}
+def test_one_method_with_two_sets_of_options_is_one_plan(small_run):
+    out, _, _ = small_run
+    values = json.loads((out / TINY / "run.json").read_text())["spec"]
+    values = {key: values[key] for key in ("task", "data", "checkpoint", "device", "image_size", "speed")}
+    cells = [("tofu", "r=2", {"merge": "average"}), ("tofu", "r=2", {"merge": "mlerp"}),
+             ("tofu", "r=1", {"merge": "average"}), ("tome", "r=2", {})]  # fmt: skip
+    ways = [Way(TINY, reducer, parse_rate(rate), options) for reducer, rate, options in cells]
+    plan = plan_of([*ways, Way(TINY), Way(TINY, "tome")], {**values, "model": TINY})
+    (unreduced, *found) = plan.methods.values()
+    assert unreduced.reducer == "none"
+    assert [(method.reducer, str(method.rate), method.options) for method in found] == cells
 
 
 # forms
