@@ -14,6 +14,8 @@ CACHE ?= results/train
 LOWEST := .venv-lowest
 TESTS ?= tests
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
+# Kept even where the environment says not to: without bytecode every start of Python compiles torch and timm anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: bench test test-all test-numerics test-lowest check format weights clean
 

@@ -59,6 +59,7 @@ def test_the_authors_file_loads_strictly(tmp_path, state):
     assert model.fc_norm.eps == model.blocks[3].norm1.eps == 1e-6
 
 
+@pytest.mark.slow
 def test_files_of_other_models_are_refused_in_one_line(tmp_path, state):
     torch.save({"model": {**state, "norm.weight": torch.ones(768)}}, tmp_path / "norm.pth")
     with pytest.raises(RequestError, match=r"0 keys missing, 1 keys unexpected \(norm\.weight\)"):
