@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,17 @@ def read_samples(
         return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), damaged
     samples = pd.concat(parts)
     return samples[~samples.index.duplicated()].sort_index(), damaged
+
+
+def read_columns(folder: Path, manifest: pd.Index, columns: Collection[str]) -> pd.DataFrame | None:
+    """Columns of a cell's samples, of its scores or else of its outcomes, indexed by position in the manifest; None
+    where they are in neither.
+    """
+    rows = CellFolder(folder).read_scores()
+    if rows is not None and set(columns) <= set(rows):
+        return rows.set_index(manifest.get_indexer(rows["id"]))[list(columns)]
+    samples, damaged = read_samples(folder, manifest, ("id", *columns))
+    return None if damaged else samples[list(columns)]
 
 
 def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, missing: set[str]) -> Cell | None:

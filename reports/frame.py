@@ -21,7 +21,7 @@ import pandas as pd
 from reports.cells import Cell, read_cells, read_manifest, read_samples
 from reports.order import method_order, rate_order
 from reports.text.wording import short_origins, training_of
-from suite.contract.metric import Metric, Shown
+from suite.contract.metric import Metric, TaskReport
 from suite.errors import RequestError
 from suite.stats import paired_agreement, wilson_interval
 from suite.store.folder import CellFolder, RunFolder
@@ -75,7 +75,7 @@ class Group:
     batch_size: int
     image_size: int | None
     frame: pd.DataFrame
-    shown: Shown
+    shown: TaskReport
     context: list[dict[str, Any]]  # one a row
 
     @property
@@ -108,7 +108,7 @@ def load_frame(out: str | Path) -> pd.DataFrame:
             cells share is damaged. A cell with a damaged file has failed, and its reason says so.
     """
     cells = read_cells(Path(out))
-    shown = Shown.from_dict(RunFolder(out).read_run()["shown"])
+    shown = TaskReport.from_dict(RunFolder(out).read_run()["shown"])
     origins = short_origins(_source(cell.about) for cell in cells)
     rows = sorted(((_row(cell, _baseline_of(cell, cells), origins), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
@@ -119,7 +119,7 @@ def load_frame(out: str | Path) -> pd.DataFrame:
     return frame
 
 
-def columns_of(shown: Shown) -> dict[str, str]:
+def columns_of(shown: TaskReport) -> dict[str, str]:
     """Name -> dtype of a frame's columns: those of every task, and the task's own."""
     scores = [metric.name + end for metric in shown.metrics for end in INTERVAL]
     own = {"agreement": scores, "gmacs_p5": [f"{cost.name}_gmacs" for cost in shown.costs]}
@@ -149,7 +149,7 @@ def load_samples(out: str | Path, key: str) -> pd.DataFrame:
 
 def groups(frame: pd.DataFrame) -> Iterator[Group]:
     """The frame's rows in sets that can share a table or a plot, in the frame's order."""
-    context, shown = frame.attrs.get("context", {}), Shown.from_dict(frame.attrs["shown"])
+    context, shown = frame.attrs.get("context", {}), TaskReport.from_dict(frame.attrs["shown"])
     circumstances = [context.get(key, {}) for key in frame.index]
     shared = frame[list(SHARED)].itertuples(index=False, name=None)
     labels = [(*label, c.get("image_size")) for label, c in zip(shared, circumstances, strict=True)]

@@ -10,11 +10,10 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor, nn
 
-from suite.contract.metric import Cost, Metric, Need, Shown
+from suite.contract.metric import Cost, Metric, Need, TaskReport
 from suite.contract.task import Sample, Score, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.stats import mean_interval
-from tasks.caption_scoring.intervals import intervals
+from suite.stats.aggregates import Bleu, Mean, MeanLength, Meteor
 from tasks.caption_scoring.scorer import CaptionScorer, CaptionScores, availability, scoring_version
 from tasks.reading.images import TimmPreprocessing
 from tasks.reading.options import whole_number
@@ -30,7 +29,7 @@ TELLING = (
 def _bleu(n: int, hidden: bool = True) -> Metric:
     """A precision of n-grams, which shorter captions do not have."""
     words = "1 caption" if n == 1 else f"1 caption of {n} words"
-    return Metric(f"bleu_{n}", f"B@{n}", hidden=hidden, needs=(Need(f"captions_of_{n}", 1, words),))
+    return Metric(f"bleu_{n}", f"B@{n}", Bleu(n), hidden=hidden, needs=(Need(f"captions_of_{n}", 1, words),))
 
 
 class Caption(Protocol):
@@ -47,17 +46,25 @@ class CaptioningTask(Task):
     end token included.
     """
 
-    shown = Shown(
+    shown = TaskReport(
         metrics=(
-            Metric("cider", "CIDEr", largest=10.0, needs=(CAPTION, *TELLING)),
+            Metric("cider", "CIDEr", Mean("cider"), bound_to_data=True, largest=10.0, needs=(CAPTION, *TELLING)),
             _bleu(4, hidden=False),
-            Metric("meteor", "METEOR", needs=(CAPTION,)),
-            Metric("rouge_l", "ROUGE-L", needs=(CAPTION,)),
-            Metric("spice", "SPICE", needs=(CAPTION,)),
+            Metric("meteor", "METEOR", Meteor(), needs=(CAPTION,)),
+            Metric("rouge_l", "ROUGE-L", Mean("rouge_l"), needs=(CAPTION,)),
+            Metric("spice", "SPICE", Mean("spice"), needs=(CAPTION,)),
             _bleu(1),
             _bleu(2),
             _bleu(3),
-            Metric("length", "Tokens per caption", largest=None, scale=1.0, hidden=True, needs=(CAPTION,)),
+            Metric(
+                "length",
+                "Tokens per caption",
+                MeanLength("tokens"),
+                largest=None,
+                scale=1.0,
+                hidden=True,
+                needs=(CAPTION,),
+            ),
         ),
         costs=(
             Cost("prefill", "Prefill GFLOPs"),
@@ -137,14 +144,13 @@ class CaptioningTask(Task):
 
     def summary(self, result: CaptionScores, rows: pd.DataFrame) -> Summary:
         """A cell's scores, each with its 95 % interval over images, or with the reason why there is none."""
-        bounds, lengths = intervals(result.per_image), rows["tokens"].map(len)
-        scores = {name: Score(value, *bounds.get(name, (None, None))) for name, value in result.overall.items()}
-        scores["length"] = Score(float(lengths.mean()), *(mean_interval(lengths.to_numpy(float)) or (None, None)))
-        undefined = self.undefined(self.counts(result))
-        scores |= undefined | {name: Score(None, reason=reason) for name, reason in result.missing.items()}
-        scores = {metric.name: scores[metric.name] for metric in self.shown.metrics}
+        counts = self.counts(result)
+        lengths = self.score_metrics(rows, counts)
+        missing = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
+        found = lengths | self.score_metrics(result.per_image, counts, result.overall) | missing
+        scores = {metric.name: found[metric.name] for metric in self.shown.metrics}
         captions = dict(zip(rows["id"], rows["prediction"], strict=True))
-        per_image = result.per_image.drop(columns=undefined, errors="ignore")
+        per_image = result.per_image.drop(columns=self.undefined(counts), errors="ignore")
         return Summary(scores, per_image, (*result.notes, *notes(captions)))
 
     def counts(self, result: CaptionScores) -> dict[str, int]:

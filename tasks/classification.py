@@ -1,4 +1,4 @@
-"""Scoring of single-label classification, shared by every task of that kind: top-1, top-5 and confidence."""
+"""Scoring of single-label classification, shared by every task of that kind: top-1, top-5 and calibration."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from suite.contract.metric import Metric, Need, Shown
-from suite.contract.task import Sample, Score, Summary, Task
+from suite.contract.metric import Metric, Need, TaskReport
+from suite.contract.task import Sample, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.stats import wilson_interval
+from suite.stats.aggregates import CalibrationError, Share
 
 TOP_K = 5
-SCORED = {"top1": "correct", "top5": "correct5"}
 SAMPLE, CLASSES = Need("samples", 1, "1 sample"), Need("classes", TOP_K + 1, f"{TOP_K + 1} classes")
 
 
 class ClassificationTask(Task):
     """A task with one label in [0, num_classes) a sample, for models that output logits (B, num_classes)."""
 
-    shown = Shown((Metric("top1", "Top-1 (%)", needs=(SAMPLE,)), Metric("top5", "Top-5 (%)", needs=(CLASSES, SAMPLE))))
+    shown = TaskReport(
+        (
+            Metric("top1", "Top-1 (%)", Share("correct"), needs=(SAMPLE,)),
+            Metric("top5", "Top-5 (%)", Share("correct5"), needs=(CLASSES, SAMPLE)),
+            Metric(
+                "ece", "ECE (%)", CalibrationError("correct", "confidence"), lower_is_better=True, hidden=True,
+                needs=(SAMPLE,),
+            ),
+        )
+    )  # fmt: skip
     outcomes = pa.schema(
         [
             ("id", pa.string()),
@@ -56,16 +64,9 @@ class ClassificationTask(Task):
         return score_logits(outputs, samples, self.num_classes)
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary]]:
-        """top1 and top5 as fractions in [0, 1], with Wilson's 95 % intervals."""
+        """top1, top5 and the calibration error as fractions in [0, 1], with 95 % intervals."""
         for key, rows in cells.items():
-            undefined = self.undefined({"samples": len(rows), "classes": self.num_classes})
-            yield key, Summary({name: undefined.get(name) or share(rows[column]) for name, column in SCORED.items()})
-
-
-def share(outcomes: pd.Series) -> Score:
-    """Share of what is true; of one sample at least."""
-    true = outcomes.astype(bool)
-    return Score(float(true.mean()), *wilson_interval(int(true.sum()), len(true)))
+            yield key, Summary(self.score_metrics(rows, {"samples": len(rows), "classes": self.num_classes}))
 
 
 def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> list[dict[str, Any]]:

@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from suite.contract.metric import Cost, Metric, Need, Shown
+from suite.contract.metric import Cost, Metric, Need, TaskReport
 from suite.contract.task import ReadError, Sample, Summary, Task
 from suite.errors import CellError, RequestError
+from suite.stats.aggregates import MeanAccuracy, MeanIoU, PixelAccuracy
+from suite.stats.areas import dense_areas
 from tasks.reading.images import UnreadableImage
 from tasks.reading.masks import RecentMasks
-from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, scorer, scores
+from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, metrics, scorer
 from tasks.windows import SlidingWindows, class_map, num_windows
 
 RESTORE = ("before_decoder", "after_decoder", "per_block")
@@ -50,11 +52,11 @@ class SegmentationTask(Task):
     'after_decoder' or 'per_block'.
     """
 
-    shown = Shown(
+    shown = TaskReport(
         metrics=(
-            Metric("miou", "mIoU (%)", needs=LABELLED),
-            Metric("aacc", "aAcc (%)", needs=LABELLED),
-            Metric("macc", "mAcc (%)", needs=LABELLED),
+            Metric("miou", "mIoU (%)", MeanIoU(), needs=LABELLED),
+            Metric("aacc", "aAcc (%)", PixelAccuracy(), needs=LABELLED),
+            Metric("macc", "mAcc (%)", MeanAccuracy(), needs=LABELLED),
         ),
         costs=(Cost("decoder", "Decoder GFLOPs"), Cost("image", "GFLOPs per image")),
         throughput="crops/s",
@@ -179,8 +181,9 @@ class SegmentationTask(Task):
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with 95 % intervals."""
         for key, rows in cells.items():
-            undefined = self.undefined({"labelled_pixels": sum(map(sum, rows["labelled"]))})
-            yield key, Summary(undefined or scores(rows, self.num_classes))
+            counts = {"labelled_pixels": sum(map(sum, rows["labelled"]))}
+            values = metrics(dense_areas(rows, self.num_classes).sum(axis=0)) if not self.undefined(counts) else {}
+            yield key, Summary(self.score_metrics(rows, counts, values))
 
     def scoring_version(self) -> str:
         """The scorer's release."""

@@ -1,4 +1,4 @@
-"""Areas of classes by mmsegmentation's own code: of one image, over a set of images, and over resamples of the set.
+"""Areas of classes of one image, and the scores of a set of images, by mmsegmentation's own code.
 
 mIoU is a ratio of sums over the whole set, never a mean over images, so what an image contributes is its areas. They
 are kept as whole numbers: `IoUMetric` itself adds them up in float32, where a sum above 2^24 loses pixels.
@@ -6,24 +6,18 @@ are kept as whole numbers: `IoUMetric` itself adds them up in float32, where a s
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import torch
 
-from suite.contract.task import Score
 from suite.errors import RequestError
-from suite.stats import jackknife_interval, pseudo_values
+from suite.stats.areas import AREAS
 from tasks.reading.masks import IGNORED
 
-AREAS = ("intersection", "predicted", "labelled")
 COLUMNS = [("classes", pa.list_(pa.int16())), *((name, pa.list_(pa.int64())) for name in AREAS)]
 EXACT = 2**24  # pixels that float32 can count
 PACKAGES = "'mmsegmentation>=1.2,<2' 'mmengine>=0.10' 'mmcv-lite>=2.0,<2.2' ftfy regex"
@@ -65,16 +59,6 @@ def image_areas(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> 
     return {"classes": np.flatnonzero(seen).tolist(), **dict(zip(AREAS, areas[:, seen].tolist(), strict=True))}
 
 
-def dense_areas(rows: pd.DataFrame, num_classes: int) -> np.ndarray:
-    """Rows of `image_areas` as (n, 3, num_classes) int64, in the order of `AREAS`."""
-    flat = {name: np.fromiter(chain.from_iterable(rows[name]), dtype=np.int64) for name in ("classes", *AREAS)}
-    image = np.repeat(np.arange(len(rows)), rows["classes"].map(len))
-    areas = np.zeros((len(rows), len(AREAS), num_classes), dtype=np.int64)
-    for kind, name in enumerate(AREAS):
-        areas[image, kind, flat["classes"]] = flat[name]
-    return areas
-
-
 def metrics(areas: np.ndarray) -> dict[str, float]:
     """mmsegmentation's mIoU, aAcc and mAcc, as fractions, of summed areas (3, num_classes) with a labelled pixel.
 
@@ -88,34 +72,3 @@ def metrics(areas: np.ndarray) -> dict[str, float]:
         "aacc": float(found["aAcc"]),
         "macc": float(np.nanmean(found["Acc"])),
     }
-
-
-def metrics_of_resamples(areas: np.ndarray) -> dict[str, np.ndarray]:
-    """`metrics` of each of many sums (R, 3, num_classes), as arrays (R,); NaN for one without a labelled pixel."""
-    both, predicted, labelled = np.moveaxis(areas, 1, 0)
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return {
-            "miou": np.nanmean(both / (predicted + labelled - both), axis=1),
-            "aacc": both.sum(axis=1) / labelled.sum(axis=1),
-            "macc": np.nanmean(both / labelled, axis=1),
-        }
-
-
-def scores(rows: pd.DataFrame, num_classes: int) -> Mapping[str, Score]:
-    """The metrics of all images together, each with its 95 % jackknife interval over images.
-
-    Of the population's score, if the images are a sample of it. At least one pixel is labelled, and with a single
-    image that has some there is no interval.
-    """
-    areas = dense_areas(rows, num_classes)
-    total = areas.sum(axis=0)
-    return {name: Score(value, *_interval(areas, name)) for name, value in metrics(total).items()}
-
-
-def _interval(areas: np.ndarray, metric: str) -> tuple[float, float] | tuple[None, None]:
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        return metrics_of_resamples(sums.reshape(-1, *areas.shape[1:]))[metric]
-
-    low, high = jackknife_interval(*pseudo_values(areas.reshape(len(areas), -1), statistic))
-    return (None, None) if np.isnan(low) else (float(low), float(high))

@@ -1,8 +1,8 @@
 """What every finished cell made of every sample, side by side: the ground of all paired comparisons of a page.
 
-Three kinds are known by the columns that they store: `labels` (a class, right or wrong), `captions` (a text with a
-score per image) and `masks` (areas of classes per image). With random weights, or for a task of another kind, what
-counts is `agreement`: whether the prediction is the unreduced model's.
+Three kinds are known by what the metric is made of: `labels` (a class, right or wrong), `captions` (a text with a score
+per image) and `masks` (no mean of samples, such as areas of classes). With random weights, or where the store does not
+hold what the metric is made of, what counts is `agreement`: whether the prediction is the unreduced model's.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.areas import AREAS, dense_areas, mean_iou
-from reports.cells import read_manifest, read_samples
+from reports.cells import read_columns, read_manifest, read_samples
 from reports.frame import AGREEMENT
-from suite.contract.metric import Metric, Shown
-from suite.store.folder import CellFolder, RunFolder
+from suite.contract.metric import Metric, TaskReport
+from suite.store.folder import RunFolder
 
 LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
-READ = {LABELS: ("label", "prediction", "correct"), CAPTIONS: ("prediction",), MASKS: ("classes", *AREAS)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Outcomes:
     kind: see above. metric: what is compared. keys: of the cells. ids: of the samples; truth: their labels, or None.
     score: (C, n) float64, the sample's own score: 0 or 1 for labels and agreement, the metric's per image otherwise
     (NaN where an image has none). said: C lists of predictions, of what people can read; None for masks.
-    sparse: C tables of masks, whose rows hold the AREAS of the classes that occur; see `areas`.
+    tables: C tables of the columns that the metric is made of; None where `score` holds all that it is.
     """
 
     kind: str
@@ -42,12 +40,7 @@ class Outcomes:
     truth: list[Any] | None
     score: np.ndarray
     said: list[list[Any]] | None
-    sparse: list[pd.DataFrame] | None = None
-    classes: int = 0
-
-    def areas(self, cell: int) -> np.ndarray:
-        """(n, 3, K) float64 areas of one cell; those of all at once would fill the memory."""
-        return dense_areas(self.sparse[cell], self.classes)
+    tables: list[pd.DataFrame] | None = None
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -72,10 +65,11 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
     done = frame[frame.status == "done"]
     if len(done) < 2:
         return None
-    shown, random = Shown.from_dict(frame.attrs["shown"]), bool((done.weights_kind == "random").any())
+    shown, random = TaskReport.from_dict(frame.attrs["shown"]), bool((done.weights_kind == "random").any())
     folders, manifest = [out / "cells" / key for key in done.index], read_manifest(out)
-    kind = SAME if random else _kind(folders[0], shown.metrics[0])
-    tables = [_read(folder, manifest, kind, shown.metrics[0]) for folder in folders]
+    metric = shown.metrics[0]
+    kind = SAME if random else _kind(folders[0], manifest, metric)
+    tables = [_read(folder, manifest, kind, metric) for folder in folders]
     common = tables[0].index
     for table in tables[1:]:
         common = common.intersection(table.index)
@@ -90,27 +84,20 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
         said = np.stack([table["prediction"].to_numpy() for table in tables])
         words = said.tolist() if random and said.dtype != object else None
         return Outcomes(SAME, AGREEMENT, truth=None, score=(said == said[plain]).astype(float), said=words, **about)
-    return _MAKE[kind](tables, shown.metrics[0], about, _references(out, common))
+    return _MAKE[kind](tables, metric, about, _references(out, common))
 
 
-def _kind(folder: Path, metric: Metric) -> str:
-    cell = CellFolder(folder)
-    columns = set(cell.shards.outcomes().columns)
-    if columns.issuperset(READ[LABELS]):
-        return LABELS
-    if columns.issuperset(READ[MASKS]) and metric.name == "miou":
-        return MASKS
-    scores = cell.read_scores()
-    return CAPTIONS if scores is not None and metric.name in scores else SAME
+def _kind(folder: Path, manifest: pd.Index, metric: Metric) -> str:
+    made_of = metric.aggregate
+    if made_of is None or read_columns(folder, manifest, made_of.columns) is None:
+        return SAME
+    return LABELS if made_of.binary else CAPTIONS if made_of.linear else MASKS
 
 
 def _read(folder: Path, manifest: pd.Index, kind: str, metric: Metric) -> pd.DataFrame:
-    """A cell's rows by position in the manifest."""
-    table, _ = read_samples(folder, manifest, ("id", *READ.get(kind, ("prediction",))))
-    if kind == CAPTIONS:
-        scores = CellFolder(folder).read_scores(["id", metric.name])
-        table["score"] = table["id"].map(dict(zip(scores["id"], scores[metric.name], strict=True)))
-    return table
+    """A cell's rows by position in the manifest: what its metric is made of, and what was predicted."""
+    table = read_samples(folder, manifest, ("id", "prediction"))[0][["prediction"]]
+    return table if kind == SAME else table.join(read_columns(folder, manifest, metric.aggregate.columns))
 
 
 def _references(out: Path, rows: pd.Index) -> list[Any]:
@@ -119,21 +106,25 @@ def _references(out: Path, rows: pd.Index) -> list[Any]:
 
 
 def _labels(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
-    score = np.stack([table["correct"].to_numpy(bool) for table in tables]).astype(float)
     said = [table["prediction"].tolist() for table in tables]
-    return Outcomes(LABELS, metric, truth=truth, score=score, said=said, **about)
+    return Outcomes(LABELS, metric, truth=truth, score=_scores(tables, metric), said=said, **about)
 
 
 def _captions(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
-    score = np.stack([table["score"].to_numpy(float) for table in tables])
     said = [table["prediction"].tolist() for table in tables]
-    return Outcomes(CAPTIONS, metric, truth=[list(of) for of in truth], score=score, said=said, **about)
+    return Outcomes(
+        CAPTIONS, metric, truth=[list(of) for of in truth], score=_scores(tables, metric), said=said, **about
+    )
 
 
 def _masks(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
-    classes = 1 + max((int(max(seen, default=0)) for table in tables for seen in table["classes"]), default=0)
-    score = np.stack([mean_iou(dense_areas(table, classes)) for table in tables])
-    return Outcomes(MASKS, metric, truth=None, score=score, said=None, sparse=tables, classes=classes, **about)
+    return Outcomes(MASKS, metric, truth=None, score=_scores(tables, metric), said=None, tables=tables, **about)
+
+
+def _scores(tables: list[pd.DataFrame], metric: Metric) -> np.ndarray:
+    """(C, n) what the metric comes to on every sample alone."""
+    alone = metric.aggregate.statistic(1)
+    return np.stack([alone(addends) for addends in metric.aggregate.addends(*tables)])
 
 
 _MAKE = {LABELS: _labels, CAPTIONS: _captions, MASKS: _masks}

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.areas import mean_iou
 from reports.page.outcomes import CAPTIONS, MASKS, Outcomes
 from suite.stats import mcnemar, paired_score_interval, paired_share_interval, pseudo_values
 
 LEVEL, SEED = 0.95, 0
-DRAWS, MASK_DRAWS = 2000, 1000  # a draw of masks is a score of its own for every pair
+DRAWS, SUM_DRAWS = 2000, 1000  # a draw of what is no mean is a score of its own for every pair
 AT_ONCE = 2**23  # numbers of a block of draws: 64 MiB
 SHARES = "exact McNemar test", "Tango's score interval of paired shares"
 MEANS = "swap test", "jackknife interval over samples"
@@ -50,7 +49,7 @@ def compare_pairs(outcomes: Outcomes) -> Pairs:
     score, n = np.nan_to_num(outcomes.score), len(outcomes.ids)
     only_a, only_b = np.array([_wins(outcomes.shown, place) for place in range(2)])
     if outcomes.kind == MASKS:
-        value, low, high, p = _masks(outcomes, first, second)
+        value, low, high, p = _sums(outcomes, first, second)
     elif outcomes.kind == CAPTIONS:
         value, (low, high, p) = score.mean(axis=1), _means(score, first, second)
     else:
@@ -75,23 +74,22 @@ def _means(score: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np
     return low, high, np.array(p)
 
 
-def _masks(outcomes: Outcomes, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
-    """value, low, high, p of mIoU, a ratio of sums over all samples."""
-    n, value, pseudo, totals, swapped = len(outcomes.ids), [], [], [], []
-    for cell in range(len(outcomes.keys)):
-        areas = outcomes.areas(cell)
-        flat, shape = areas.reshape(n, -1), areas.shape[1:]
-        alone = pseudo_values(flat, lambda sums, shape=shape: mean_iou(sums.reshape(-1, *shape)))
+def _sums(outcomes: Outcomes, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
+    """value, low, high, p of what follows from sums over all samples, such as mIoU."""
+    made_of, n = outcomes.metric.aggregate, len(outcomes.ids)
+    statistic, value, pseudo, totals, swapped = made_of.statistic(n), [], [], [], []
+    for addends in made_of.addends(*outcomes.tables):
+        alone = pseudo_values(addends, statistic)
         value.append(alone[0])
         pseudo.append(alone[1])
-        swapped.append(np.concatenate([signs @ flat for signs in swaps(n, MASK_DRAWS)]).reshape(-1, *shape))
-        totals.append(areas.sum(axis=0))
+        swapped.append(np.concatenate([signs @ addends for signs in swaps(n, SUM_DRAWS)]))
+        totals.append(addends.sum(axis=0))
     value = np.array(value)
     low, high = _intervals(value, np.array(pseudo), outcomes.score, first, second)
     p = []
     for a, b in zip(first, second, strict=True):
         both, half = (totals[a] + totals[b]) / 2, (swapped[a] - swapped[b]) / 2
-        p.append(_extreme(mean_iou(both + half) - mean_iou(both - half), value[a] - value[b]))
+        p.append(_extreme(statistic(both + half) - statistic(both - half), value[a] - value[b]))
     return value, low, high, np.array(p)
 
 

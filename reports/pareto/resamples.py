@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
-from reports.areas import AREAS, dense_areas, mean_iou
-from reports.cells import read_manifest, read_samples
+from reports.cells import read_columns, read_manifest, read_samples
 from reports.frame import AGREEMENT, Group
+from suite.contract.metric import Metric
 from suite.errors import RequestError
 from suite.stats import Floats, bootstrap_sums
-from suite.store.folder import CellFolder
+from suite.stats.aggregates import Aggregate
 
 RESAMPLES = 2000
-OUTCOME = {"top1": "correct", "top5": "correct5"}  # shares of true outcomes; other means are in scores.parquet
 
 
 def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, Floats]:
@@ -28,54 +28,54 @@ def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dic
     Raises:
         RequestError: cells of one group were scored on different samples.
     """
-    name, done = group.headline.name, group.frame[group.frame.status == "done"]
-    keys = list(done.index[done[name].notna()])
-    manifest = read_manifest(out)
-    if len(manifest) < 2:
+    metric, done = group.headline, group.frame[group.frame.status == "done"]
+    keys, manifest = list(done.index[done[metric.name].notna()]), read_manifest(out)
+    if len(manifest) < 2 or not keys:
         return {}
     seed = crc32("\n".join(manifest).encode())
-    if name == "miou":
-        return {key: group.headline.scale * _miou(out, key, manifest, seed, resamples) for key in keys}
-    columns = {key: _per_sample(out, key, manifest, group) for key in keys}
-    if not keys or any(column is None for column in columns.values()):
+    if metric.name == AGREEMENT.name:
+        columns = {key: _agreement(out, key, manifest, group) for key in keys}
+        return _resampled_means(columns, out, metric, seed, resamples)
+    made_of = metric.aggregate
+    if made_of is None:
+        return {}
+    tables = {key: read_columns(out / "cells" / key, manifest, made_of.columns) for key in keys}
+    if any(table is None for table in tables.values()):
+        return {}
+    addends = zip(tables.items(), made_of.addends(*tables.values()), strict=True)
+    if made_of.linear:
+        columns = {key: pd.Series(added[:, 0], table.index) for (key, table), added in addends}
+        return _resampled_means(columns, out, metric, seed, resamples)
+    return {key: metric.scale * _resampled(made_of, added, seed, resamples) for (key, _), added in addends}
+
+
+def _resampled_means(
+    columns: Mapping[str, pd.Series | None], out: Path, metric: Metric, seed: int, resamples: int
+) -> dict[str, Floats]:
+    """Of means of one number per sample; {} where the store does not say it of every cell."""
+    if any(column is None for column in columns.values()):
         return {}
     table = pd.DataFrame(columns)
     if table.isna().any(axis=None):
         raise RequestError(f"run {str(out)!r}: its cells hold different samples; run the same command again")
     means = bootstrap_sums(table.to_numpy(np.float64), seed, resamples) / len(table)
-    return {key: group.headline.scale * means[:, i] for i, key in enumerate(keys)}
+    return {key: metric.scale * means[:, i] for i, key in enumerate(columns)}
 
 
-def _per_sample(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
-    """What each sample adds to the headline of a cell, by its place in the manifest; None if the store does not say."""
-    name, folder = group.headline.name, out / "cells" / key
-    if name == AGREEMENT.name:
-        unreduced = group.frame.index[(group.frame.reducer == "none") & (group.frame.status == "done")]
-        if not len(unreduced):
-            return None
-        own, full = (_column(out / "cells" / cell, manifest, "prediction").rename(None) for cell in (key, unreduced[0]))
-        return own.eq(full).where(full.notna())
-    if name in OUTCOME:
-        return _column(folder, manifest, OUTCOME[name])
-    rows = CellFolder(folder).read_scores()
-    if rows is None or name not in rows:
-        return None
-    return pd.Series(rows[name].to_numpy(), manifest.get_indexer(rows["id"]))
+def _resampled(made_of: Aggregate, addends: np.ndarray, seed: int, resamples: int) -> Floats:
+    """(resamples,) scores that are no means of samples.
 
-
-def _column(folder: Path, manifest: pd.Index, name: str) -> pd.Series:
-    samples, _ = read_samples(folder, manifest, ("id", name))
-    return samples[name]
-
-
-def _miou(out: Path, key: str, manifest: pd.Index, seed: int, resamples: int) -> Floats:
-    """(resamples,) fractions. Classes that occur in neither mask of a resample are left out of its mean.
-
-    Rare classes are, more often than among the samples, so resamples are moved to where their mean is the score.
+    What is rare is rarer still among resamples (classes of mIoU), so these are moved to where their mean is the score.
     """
-    samples, _ = read_samples(out / "cells" / key, manifest, ("id", "classes", *AREAS))
-    count = 1 + max((max(classes, default=-1) for classes in samples["classes"]), default=-1)
-    areas = dense_areas(samples, count)
-    sums = bootstrap_sums(areas.reshape(len(areas), -1), seed, resamples)
-    drawn = mean_iou(sums.reshape(resamples, len(AREAS), count))
-    return drawn - np.nanmean(drawn) + mean_iou(areas.sum(axis=0))
+    drawn = made_of.statistic(len(addends))(bootstrap_sums(addends, seed, resamples))
+    return drawn - np.nanmean(drawn) + made_of.score(addends)
+
+
+def _agreement(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
+    """Whether each sample's prediction is the unreduced model's."""
+    unreduced = group.frame.index[(group.frame.reducer == "none") & (group.frame.status == "done")]
+    if not len(unreduced):
+        return None
+    samples = [read_samples(out / "cells" / cell, manifest, ("id", "prediction"))[0] for cell in (key, unreduced[0])]
+    own, full = (table["prediction"].rename(None) for table in samples)
+    return own.eq(full).where(full.notna())

@@ -33,7 +33,7 @@ from reports.text.wording import (
     training_mark,
     whole,
 )
-from suite.contract.metric import Cost, Metric, Shown
+from suite.contract.metric import Cost, Metric, TaskReport
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,7 +119,7 @@ LEFT = (
 
 def columns_for(frame: pd.DataFrame) -> list[Column]:
     """The columns that people see; 'Images' is one of them only where some are missing."""
-    shown, random = Shown.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
+    shown, random = TaskReport.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
     first, *others = (metric for metric in shown.metrics if not metric.hidden)
     headers = {(False,): first.label, (True,): AGREEMENT.label}
     header = headers.get(tuple(random), f"{first.label} or {AGREEMENT.label.lower()}")
@@ -166,7 +166,7 @@ def _speedup_column(whole: bool, interval: bool = True) -> Column:
 
 def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
-    shown = Shown.from_dict(frame.attrs["shown"])
+    shown = TaskReport.from_dict(frame.attrs["shown"])
     rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
     own = ["Memory (MiB)", *(cost.label for cost in shown.costs[::-1]), "Tokens left", "Overhead (%)", *rest[::-1]]
     if shown.throughput:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from suite.stats.aggregates import Aggregate, read_aggregate
+
 
 @dataclass(frozen=True)
 class Need:
@@ -18,20 +20,35 @@ class Need:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of a cell.
+    """A score of a cell: what it is made of, and how people read it.
 
-    name: in the store, and the frame's column. largest: what is possible, None without a bound. scale: what is stored
-    times this is what people read, with `decimals`. hidden: in the store and the frame only, not in the table for
-    people. needs: what it is undefined without.
+    name: in the store, and the frame's column. aggregate: how it follows from stored samples; None: it does not, and is
+    compared nowhere. lower_is_better: of an error. bound_to_data: a sample's part depends on all of its run's data, so
+    runs of other data cannot be paired. needs: what it is undefined without. largest: what is possible, None without a
+    bound. scale: what is stored times this is what people read, with `decimals`. hidden: in the store, the frame and
+    comparisons only, not in the table for people.
     """
 
     name: str
     label: str
+    aggregate: Aggregate | None = None
+    lower_is_better: bool = False
+    bound_to_data: bool = False
     largest: float | None = 1.0
     scale: float = 100.0
     decimals: int = 1
     hidden: bool = False
     needs: tuple[Need, ...] = ()
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return -1 if self.lower_is_better else 1
+
+    @property
+    def binary(self) -> bool:
+        """A sample is right or wrong."""
+        return self.aggregate is not None and self.aggregate.binary
 
     def undefined(self, counts: Mapping[str, int]) -> str:
         """Why there is no value, e.g. 'CIDEr needs at least 2 images'; "" where there is one.
@@ -51,7 +68,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Shown:
+class TaskReport:
     """All that a task reports. Methods are compared by the first metric.
 
     throughput: what the speed of the whole model is called, such as
@@ -65,11 +82,21 @@ class Shown:
     remark: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        metrics = [
+            asdict(metric) | {"aggregate": metric.aggregate and metric.aggregate.as_dict()} for metric in self.metrics
+        ]
+        return asdict(self) | {"metrics": metrics}
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Shown:
+    def from_dict(cls, value: dict[str, Any]) -> TaskReport:
         metrics = tuple(
-            Metric(**{**one, "needs": tuple(Need(**need) for need in one["needs"])}) for one in value["metrics"]
+            Metric(
+                **{
+                    **one,
+                    "needs": tuple(Need(**need) for need in one["needs"]),
+                    "aggregate": read_aggregate(one["aggregate"]),
+                }
+            )
+            for one in value["metrics"]
         )
         return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"], value["remark"])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from suite.contract.content import Content, Tree, with_content
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import CellError, RequestError
 
 Item = TypeVar("Item")
@@ -83,7 +83,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     default_model: ClassVar[str]
-    shown: ClassVar[Shown]  # its metrics, further costs, and the name of the whole model's speed
+    shown: ClassVar[TaskReport]  # its metrics, further costs, and the name of the whole model's speed
     outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
     drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
@@ -154,6 +154,30 @@ class Task(ABC):
         """
         reasons = {metric.name: metric.undefined(counts) for metric in self.shown.metrics}
         return {name: Score(None, reason=reason) for name, reason in reasons.items() if reason}
+
+    def score_metrics(
+        self, rows: pd.DataFrame, counts: Mapping[str, int], values: Mapping[str, float] | None = None
+    ) -> dict[str, Score]:
+        """Every metric that is declared, by its name: its value with its 95 % interval, or why it has none.
+
+        rows: what a cell stores of its samples. counts: see `undefined`. values: of a scorer that is not ours; what it
+        does not say is left out.
+        """
+        scores = self.undefined(counts)
+        for metric in self.shown.metrics:
+            made_of, addends = metric.aggregate, None
+            if metric.name in scores:
+                continue
+            if made_of is not None and set(made_of.columns) <= set(rows):
+                [addends] = made_of.addends(rows)
+            if values is not None:
+                value = values.get(metric.name)
+            else:
+                value = None if made_of is None or addends is None else made_of.score(addends)
+            if value is not None:
+                interval = None if made_of is None or addends is None else made_of.interval(addends)
+                scores[metric.name] = Score(value, *(interval or (None, None)))
+        return {metric.name: scores[metric.name] for metric in self.shown.metrics if metric.name in scores}
 
     def scoring_version(self) -> str:
         """What decides a summary beside the rows, such as a scorer's release; one of another version is made anew."""

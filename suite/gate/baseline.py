@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import RequestError, unknown
 from suite.gate.side import Entry, Side
 from suite.store.files import atomic_path
@@ -113,7 +113,7 @@ def read_baseline(path: Path, name: str) -> Side:
         raise RequestError(f"baseline {str(path)!r} is damaged (its content was changed); restore or save it again")
     said = upgrade("run", path, said)
     entries = tuple(Entry(**cell, read=partial(_outcomes, table, cell["key"])) for cell in said["cells"])
-    return Side(name, said["identity"], said["spec"], Shown.from_dict(said["shown"]), entries, _contents(table))
+    return Side(name, said["identity"], said["spec"], TaskReport.from_dict(said["shown"]), entries, _contents(table))
 
 
 def _said(about: bytes) -> dict[str, Any]:

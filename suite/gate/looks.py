@@ -8,9 +8,8 @@ from typing import Any
 
 from scipy.stats import norm
 
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import RequestError
-from suite.gate.outcomes import SHARES
 from suite.gate.pairing import Match, same_cost
 from suite.gate.report import rows_of
 from suite.gate.side import Side
@@ -69,11 +68,11 @@ def plan_looks(values: Mapping[str, Any], alpha: float, most: int | None) -> lis
     return [Look(i, len(sizes), *look) for i, look in enumerate(zip(sizes, levels, keys, strict=True), start=1)]
 
 
-def expected(looks: Sequence[Look], shown: Shown, points: float | None, alpha: float) -> str:
+def expected(looks: Sequence[Look], shown: TaskReport, points: float | None, alpha: float) -> str:
     """What is looked at, and how many samples the margin needs, before anything has been seen."""
     sizes = ", ".join(str(look.samples) for look in looks if look.samples)
     said = f"looks at {sizes} samples until it can tell" if sizes else "one look at the samples that there are"
-    if shown.metrics[0].name not in SHARES:
+    if not shown.metrics[0].binary:
         return f"{said}; how many the margin needs is known after the first"
     margin = MARGIN if points is None else points / shown.metrics[0].scale
     factor = ((norm.isf(alpha) + norm.ppf(POWER)) / margin) ** 2

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from reports.text.markup import markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, gflops, percent, rate_label, ratio
 from suite.contract.metric import Metric
-from suite.gate.outcomes import SHARES
-from suite.gate.pace import Pace
 from suite.gate.report import Report
 from suite.gate.side import Entry
+from suite.gate.speed_ratio import SpeedRatio
 from suite.gate.verdict import CANNOT_TELL, EXIT, PASSED, REGRESSED, Row
 
 NOISY, CHEAPER, DISPUTED = "§", "¶", "†"
@@ -145,7 +144,7 @@ def _rule(report: Report) -> str:
 
 
 def _default_margin(report: Report) -> str:
-    return "0.5 points" if report.shown.metrics[0].name in SHARES else "1 % of BASE's score"
+    return "0.5 points" if report.shown.metrics[0].binary else "1 % of BASE's score"
 
 
 def cell_names(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -222,7 +221,7 @@ def _p(value: float | None) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
-def _pace(found: Pace) -> str:
+def _pace(found: SpeedRatio) -> str:
     if found.ratio is None:
         return NO_DATA
     return ratio(found.ratio, found.low, found.high) + (NOISY if found.noisy else "")

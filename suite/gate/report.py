@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.gate.contract import Contract
-from suite.gate.contrast import contrast
 from suite.gate.outcomes import pair_up
-from suite.gate.pace import memory_change, pace
+from suite.gate.paired_difference import measure_difference
 from suite.gate.pairing import Match
 from suite.gate.side import Side
+from suite.gate.speed_ratio import compare_speed, memory_change
 from suite.gate.verdict import Row, margin_of
 from suite.stats import holm
 
@@ -29,7 +29,7 @@ class Report:
     new: str
     base: str
     alpha: float
-    shown: Shown
+    shown: TaskReport
     rows: Sequence[Row]
     remarks: Sequence[str]
     margin: float | None = None
@@ -71,10 +71,12 @@ def rows_of(
     for match, found in paired:
         if not found:
             rows.append(Row(match, reason=match.reason or match.unscored.get(first, UNMEASURED)))
-        costs = {"pace": pace(match.new, match.base, whole), "memory": memory_change(match.new, match.base)} if found \
-            else {}  # fmt: skip
+        costs = {}
+        if found:
+            ratio, memory = compare_speed(match.new, match.base, whole), memory_change(match.new, match.base)
+            costs = {"pace": ratio, "memory": memory}
         for one in found:
-            seen = contrast(one, alpha, tests)
+            seen = measure_difference(one, alpha, tests)
             rows.append(Row(match, seen, margin=margin_of(seen, points), **costs))
     return rows
 

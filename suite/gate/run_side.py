@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import load_frame, load_samples
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import RequestError
-from suite.gate.outcomes import KEPT
-from suite.gate.pace import TIMING
 from suite.gate.side import Entry, Side
+from suite.gate.speed_ratio import TIMING
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.sealed import DamagedError
 from suite.sweep.changes import read_contents
@@ -27,12 +26,13 @@ def run_side(out: Path, name: str) -> Side:
     if (frame.weights_kind == "random").any():
         raise RequestError(f"{name!r} has random weights, so its scores mean nothing; run it with a checkpoint")
     about = frame.attrs["context"]
-    entries = tuple(_entry(folder, row, about[row.Index]["reasons"]) for row in frame.itertuples())
+    shown = TaskReport.from_dict(run["shown"])
+    entries = tuple(_entry(folder, row, about[row.Index]["reasons"], shown) for row in frame.itertuples())
     contents = {id: content.digest for id, content in read_contents(folder).items()}
-    return Side(name, run["identity"], run["spec"], Shown.from_dict(run["shown"]), entries, contents)
+    return Side(name, run["identity"], run["spec"], shown, entries, contents)
 
 
-def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:
+def _entry(folder: RunFolder, row: object, unscored: dict[str, str], shown: TaskReport) -> Entry:
     cell = folder.cell(row.Index)
     flops = _stored(cell, "flops") or {}
     dispatched = flops.get("torch")
@@ -43,7 +43,7 @@ def _entry(folder: RunFolder, row: object, unscored: dict[str, str]) -> Entry:
         speed=_timing(_stored(cell, "speed")), whole_speed=_timing(_stored(cell, "whole_speed")),
         dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
         unscored=unscored,
-        read=partial(read_outcomes, folder.path, row.Index),
+        read=partial(read_outcomes, folder.path, row.Index, shown),
     )  # fmt: skip
 
 
@@ -55,10 +55,11 @@ def _stored(cell: CellFolder, name: str) -> dict[str, Any] | None:
         return None
 
 
-def read_outcomes(out: Path, key: str) -> pd.DataFrame:
+def read_outcomes(out: Path, key: str, shown: TaskReport) -> pd.DataFrame:
     """The outcomes that scores are made of, by sample id."""
     samples = load_samples(out, key).set_index("id")
-    return samples[[name for name in KEPT if name in samples]]
+    kept = dict.fromkeys(name for metric in shown.metrics if metric.aggregate for name in metric.aggregate.columns)
+    return samples[[name for name in kept if name in samples]]
 
 
 def _timing(speed: dict[str, Any] | None) -> dict[str, Any] | None:

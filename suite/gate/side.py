@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.text.wording import reducer_label, training_mark
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import RequestError, unknown
 from suite.sweep.methods import BASELINE
 
@@ -30,9 +30,9 @@ REMARKED = ("torch", "timm", "device", "batch_size", "compile")
 class Entry:
     """One cell. read: its outcomes by sample id, with the columns that scores are made of.
 
-    speed, whole_speed: part of a `SpeedResult` (`suite.gate.pace`), None where nothing was measured. dispatched_gmacs,
-    disputed: `torch` and `disputed` of a `FlopReport`, None where they are not known, as in older baselines. unscored:
-    why metrics have no value, by their names.
+    speed, whole_speed: part of a `SpeedResult` (`suite.gate.speed_ratio`), None where nothing was measured.
+    dispatched_gmacs, disputed: `torch` and `disputed` of a `FlopReport`, None where they are not known, as in older
+    baselines. unscored: why metrics have no value, by their names.
     """
 
     key: str
@@ -82,7 +82,7 @@ class Side:
     name: str
     identity: dict[str, Any]
     spec: dict[str, Any]
-    shown: Shown
+    shown: TaskReport
     entries: tuple[Entry, ...]
     contents: dict[str, str] = field(repr=False, default_factory=dict)
 

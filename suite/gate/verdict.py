@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from suite.errors import UNREACHED
-from suite.gate.contrast import Contrast
-from suite.gate.pace import Pace
+from suite.gate.paired_difference import PairedDifference
 from suite.gate.pairing import Match
+from suite.gate.speed_ratio import SpeedRatio
 from suite.stats import holm
 
 PASSED, REGRESSED, CANNOT_TELL, DISPUTED = "pass", "regressed", "cannot tell", "disputed"
@@ -42,8 +42,8 @@ class Row:
     """
 
     match: Match
-    contrast: Contrast | None = None
-    pace: Pace = field(default_factory=Pace)
+    contrast: PairedDifference | None = None
+    pace: SpeedRatio = field(default_factory=SpeedRatio)
     memory: float | None = None
     margin: float = 0.0
     adjusted: float | None = None
@@ -53,7 +53,7 @@ class Row:
     power: float | None = None
 
 
-def margin_of(found: Contrast, points: float | None) -> float:
+def margin_of(found: PairedDifference, points: float | None) -> float:
     """The margin in the unit of what is stored; points: as the user gave it, None for the default."""
     if points is not None:
         return points / found.metric.scale
@@ -87,12 +87,13 @@ def _judged(row: Row, alpha: float) -> Row:
         return replace(row, reason="BASE scores nothing, so that no share of it is a margin; name one with --margin")
     if found.thin:
         return replace(row, reason=found.thin)
-    if row.adjusted <= alpha and found.difference < -row.margin:
+    if row.adjusted <= alpha and found.gain < -row.margin:
         label = found.metric.label.removesuffix(" (%)")
-        said = f"{label} fell by {_points(found, -found.difference)}, from {_score(found, found.base)} to "
+        moved = f"{'rose' if found.metric.lower_is_better else 'fell'} by {_points(found, -found.gain)}"
+        said = f"{label} {moved}, from {_score(found, found.base)} to "
         return replace(row, verdict=REGRESSED, reason=f"{said}{_score(found, found.new)}")
-    if found.difference <= -row.margin:
-        return replace(row, reason=f"seems worse by {_points(found, -found.difference)}, which may be chance")
+    if found.gain <= -row.margin:
+        return replace(row, reason=f"seems worse by {_points(found, -found.gain)}, which may be chance")
     return replace(row, reason=f"may be worse by {_points(found, row.margin)} or more")
 
 
@@ -117,7 +118,7 @@ def _planned(row: Row, alpha: float, family: int) -> Row:
     else to show that there is none.
     """
     found, strict = row.contrast, alpha / family
-    lost = found.difference <= -row.margin
+    lost = found.gain <= -row.margin
     needed = found.needed_to_find(strict, row.margin) if lost else found.needed_to_bound(row.margin, alpha)
     if needed is None:
         return row
@@ -137,9 +138,9 @@ def samples_needed(rows: Sequence[Row]) -> int | None:
     return max(needed) if needed and None not in needed else None
 
 
-def _points(found: Contrast, value: float) -> str:
+def _points(found: PairedDifference, value: float) -> str:
     return f"{found.metric.scale * value:.2f} points"
 
 
-def _score(found: Contrast, value: float) -> str:
+def _score(found: PairedDifference, value: float) -> str:
     return f"{found.metric.scale * value:.1f}"

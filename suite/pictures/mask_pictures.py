@@ -14,12 +14,13 @@ from suite.contract.task import ReadError, Sample, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.precision import dtype_of
 from suite.rates.rate import rate_text
+from suite.stats.areas import dense_areas
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
 from suite.sweep.methods import BASELINE
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
-from tasks.segmentation_scoring import dense_areas, image_areas, metrics
+from tasks.segmentation_scoring import image_areas, metrics
 
 FIRST = 2  # samples, where none is named
 KINDS = (".png", ".svg", ".pdf")

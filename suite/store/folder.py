@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import RequestError
 from suite.store.files import remove_orphans
 from suite.store.schema import CELL_FILES, OLDEST, SCHEMA, EnvironmentFile, MissingLine, RunFile
@@ -123,7 +123,7 @@ class RunFolder:
         identity: dict[str, Any],
         cells: Sequence[str],
         slots: dict[str, str],
-        shown: Shown,
+        shown: TaskReport,
     ) -> list[str]:
         """Make the folder this run's, or continue it; returns what the user must know of it. RequestError if it holds
         another run: results never mix.

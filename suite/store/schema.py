@@ -53,6 +53,9 @@ class MetricFields(TypedDict):
 
     name: str
     label: str
+    aggregate: NotRequired[dict[str, Any] | None]
+    lower_is_better: NotRequired[bool]
+    bound_to_data: NotRequired[bool]
     largest: NotRequired[Number]
     scale: NotRequired[float]
     decimals: NotRequired[int]
@@ -66,8 +69,8 @@ class CostFields(TypedDict):
     label: str
 
 
-class ShownFields(TypedDict):
-    """As `Shown` names them."""
+class TaskReportFields(TypedDict):
+    """As `TaskReport` names them."""
 
     metrics: list[MetricFields]
     costs: list[CostFields]
@@ -84,7 +87,7 @@ class RunFile(TypedDict):
     identity: dict[str, Any]
     cells: list[str]  # keys of the cells that belong to the run
     slots: dict[str, str]  # what each of them measures
-    shown: ShownFields  # what the task reports
+    shown: TaskReportFields  # what the task reports
 
 
 class EnvironmentFile(TypedDict):

@@ -12,12 +12,27 @@ from pathlib import Path
 from suite.store.schema import OLDEST, SCHEMA
 from suite.store.sealed import DamagedError, Fields
 
+AGGREGATES_OF_3: dict[str, Fields] = {
+    "top1": {"kind": "share", "column": "correct"},
+    "top5": {"kind": "share", "column": "correct5"},
+    **{name: {"kind": "mean", "column": name} for name in ("cider", "rouge_l", "spice")},
+    **{f"bleu_{n}": {"kind": "bleu", "order": n} for n in range(1, 5)},
+    "meteor": {"kind": "meteor"},
+    "length": {"kind": "mean_length", "column": "tokens"},
+    "miou": {"kind": "mean_iou"},
+    "aacc": {"kind": "pixel_accuracy"},
+    "macc": {"kind": "mean_accuracy"},
+}
+"""What the metrics were made of that version 3 knew by their names."""
+
 
 def from_3_to_4(kind: str, fields: Fields) -> Fields:
-    """Metrics say what they are undefined without; of what was written before they did, nothing is known."""
+    """Metrics say what they are made of, and what they are undefined without, of which nothing was known."""
     if kind == "run":
         for metric in fields["shown"]["metrics"]:
             metric.setdefault("needs", [])
+            metric.setdefault("aggregate", AGGREGATES_OF_3.get(metric["name"]))
+            metric.setdefault("bound_to_data", metric["name"] == "cider")
     return fields
 
 

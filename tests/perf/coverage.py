@@ -23,7 +23,7 @@ from reports.text.markup import markdown_row, markdown_rule
 from suite.gate.outcomes import Paired, pair_up
 from suite.gate.run_side import run_side
 from suite.stats import jackknife_interval, paired_scores, pseudo_values
-from tasks.segmentation_scoring import AREAS, metrics_of_resamples
+from suite.stats.areas import AREAS, mean_iou
 
 CAPTIONS = ((200, 0.02), (200, 0.05), (200, 0.2), (1000, 0.02), (1000, 0.05), (1000, 0.2))
 MASKS = ((20, 200, 0.05), (20, 200, 1.0), (150, 200, 0.05), (150, 200, 1.0), (150, 1000, 1.0))
@@ -101,7 +101,7 @@ def masks(classes: int, share: float, seed: int = 0) -> Population:
     flat = areas.reshape(2, POOL, -1)
 
     def statistic(sums: np.ndarray, n: int) -> np.ndarray:
-        return metrics_of_resamples(sums.reshape(len(sums), len(AREAS), classes))["miou"]
+        return mean_iou(sums.reshape(len(sums), len(AREAS), classes))
 
     return Population(*flat, statistic, (flat[0] != flat[1]).any(axis=1).mean())
 

@@ -16,7 +16,10 @@ import pyarrow as pa
 from reports.frame import load_frame
 from reports.page.packing import unpack
 from reports.page.write import render
-from tasks.segmentation_scoring import dense_areas, image_areas, metrics
+from suite.contract.metric import Metric, TaskReport
+from suite.stats.aggregates import MeanIoU
+from suite.stats.areas import dense_areas
+from tasks.segmentation_scoring import image_areas, metrics
 from tests.unit.run_folder import make_captions, rewrite, sample_ids, write_cell, write_run, write_samples
 
 HOSTILE = "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "a'\"&b", "<!--"
@@ -99,8 +102,7 @@ def write_masked(out: Path) -> Path:
     random, ids = np.random.default_rng(5), sample_ids(30)
     truths = random.integers(0, 5, (30, 8, 8)).astype(np.uint8)
     write_samples(out / "manifest.parquet", pa.table({"id": ids, "label": ids}))
-    metric = {"name": "miou", "label": "mIoU (%)", "largest": 1.0, "scale": 100.0, "decimals": 1, "hidden": False}
-    rewrite(out / "run.json", shown={"metrics": [metric], "costs": [], "throughput": "", "remark": ""})
+    rewrite(out / "run.json", shown=TaskReport((Metric("miou", "mIoU (%)", MeanIoU()),)).as_dict())
     for place, folder in enumerate(sorted((out / "cells").iterdir())):
         wrong = random.random(truths.shape) < 0.1 + 0.08 * place
         said = np.where(wrong, random.integers(0, 5, truths.shape), truths)

@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.contract.metric import Cost, Metric, Shown
+from suite.contract.metric import Cost, Metric, TaskReport
+from suite.stats.aggregates import Bleu, Mean, Meteor
 from suite.store.schema import SCHEMA
-from tasks.classification import ClassificationTask, share
+from tasks.classification import ClassificationTask
+from tasks.scenes.classes import Scenes
 
 N = 400
 METHODS = {"tome": 4.0, "evit": 7.0, "topk": 9.0, "uniform": 16.0, "random": 24.0}
@@ -55,7 +57,8 @@ def score_cell(folder: Path) -> None:
     """scores.json of the outcomes that lie in a cell's folder."""
     shards = [folder / "samples.parquet"] if (folder / "samples.parquet").exists() else folder.glob("samples/*.parquet")
     rows = pa.concat_tables([pq.read_table(shard) for shard in shards]).to_pandas()
-    scores = {name: asdict(share(rows[column])) for name, column in (("top1", "correct"), ("top5", "correct5"))}
+    [(_, summary)] = Scenes(limit=1).summaries({"cell": rows})
+    scores = {name: asdict(score) for name, score in summary.scores.items()}
     write_json(folder / "scores.json", {"of": "", "scores": scores, "notes": []})
 
 
@@ -141,12 +144,12 @@ def change_all(out: Path, file: str, **changes) -> None:
         rewrite(path, **changes)
 
 
-CAPTIONS = Shown(
+CAPTIONS = TaskReport(
     metrics=(
-        Metric("cider", "CIDEr", largest=10.0),
-        Metric("meteor", "METEOR"),
-        Metric("spice", "SPICE"),
-        Metric("bleu_1", "B@1", hidden=True),
+        Metric("cider", "CIDEr", Mean("cider"), largest=10.0),
+        Metric("meteor", "METEOR", Meteor()),
+        Metric("spice", "SPICE", Mean("spice")),
+        Metric("bleu_1", "B@1", Bleu(1), hidden=True),
     ),
     costs=(Cost("prefill", "Prefill GFLOPs"),),
     throughput="captions/s",

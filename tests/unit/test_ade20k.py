@@ -18,10 +18,11 @@ from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops, count_module
 from suite.models.random_weights import build_random
 from suite.models.registry import find_entry
+from suite.stats.areas import dense_areas
 from suite.sweep.progress import Progress
 from tasks.ade20k.task import Ade20k
 from tasks.segmentation import RESTORE, WindowScores
-from tasks.segmentation_scoring import dense_areas, image_areas, iou_metric
+from tasks.segmentation_scoring import image_areas, iou_metric
 from tasks.windows import SlidingWindows, num_windows
 from tests.segmented import FOLDER, SIZES, ade20k, encoded, known_mini, labels, name_of, photo, write
 from tests.tiers import spread

@@ -15,10 +15,11 @@ import pytest
 
 from suite.errors import CellError, RequestError
 from suite.stats import bootstrap_sums
+from suite.stats.captions import BLEU_COUNTS, corpus_bleu, corpus_meteor, meteor_counts
 from tasks.caption_scoring.canary import KNOWN, TOKENS, check_canary
-from tasks.caption_scoring.intervals import BLEU_COUNTS, corpus_bleu, corpus_meteor, intervals, meteor_counts
 from tasks.caption_scoring.scorer import METRICS, CaptionScorer, availability, check, notes, package
 from tasks.caption_scoring.tokens import SPLIT, is_plain
+from tasks.captioning import CaptioningTask
 
 NO_SPICE = tuple(metric for metric in METRICS if metric != "spice")
 BLEUS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -199,14 +200,14 @@ def test_a_resamples_scores_are_those_that_its_captions_get(scored):
 @needs_java
 def test_intervals_lie_around_the_scores_of_the_corpus(scored):
     result = scored.cells["usual"]
-    found = intervals(result.per_image)
-    assert set(found) == set(result.overall)
-    assert all(low < result.overall[metric] < high for metric, (low, high) in found.items())
-    assert found == intervals(result.per_image)
-
-
-def test_no_captions_have_no_intervals():
-    assert intervals(pd.DataFrame({"id": [], "cider": []})) == {}
+    metrics = [metric for metric in CaptioningTask.shown.metrics if metric.name in result.overall]
+    assert {metric.name for metric in metrics} == set(result.overall)
+    for metric in metrics:
+        [addends] = metric.aggregate.addends(result.per_image)
+        low, high = metric.aggregate.interval(addends)
+        assert low < result.overall[metric.name] < high
+        assert (low, high) == metric.aggregate.interval(addends)
+        assert metric.aggregate.score(addends) == pytest.approx(result.overall[metric.name], rel=1e-12)
 
 
 @needs_java

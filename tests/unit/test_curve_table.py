@@ -19,7 +19,9 @@ from reports.pareto.layers import layers_of
 from reports.pareto.rank_change import rank_change
 from reports.pareto.resamples import resampled_scores
 from reports.tables.curves import curve_table
+from suite.contract.metric import Metric, TaskReport
 from suite.errors import RequestError
+from suite.stats.aggregates import MeanIoU
 
 
 def record(table, run: str, reducer: str) -> dict:
@@ -130,8 +132,7 @@ def test_captions_are_resampled_by_their_own_scores_and_have_no_interval_without
 
 def test_masks_are_resampled_by_summing_their_areas_again(run):
     """Every image alike, so every resample is the whole: IoU 1/2 of class 0, 1/3 of class 4, 2 is nowhere."""
-    shown = {"metrics": [{"name": "miou", "label": "mIoU (%)"}], "costs": [], "throughput": "", "remark": ""}
-    rewrite(run / "run.json", shown=shown)
+    rewrite(run / "run.json", shown=TaskReport((Metric("miou", "mIoU (%)", MeanIoU()),)).as_dict())
     ids = pq.read_table(run / "manifest.parquet")["id"]
     areas = {"classes": [0, 4], "intersection": [10, 5], "predicted": [20, 5], "labelled": [10, 15]}
     rows = pa.table({"id": ids, "prediction": ids, **{name: [values] * N for name, values in areas.items()}})

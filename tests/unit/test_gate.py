@@ -15,7 +15,7 @@ import pytest
 from reports.frame import groups, load_frame
 from reports.tables.console import fields_of, fit, spare
 from reports.text.headings import notes
-from suite.contract.metric import Shown
+from suite.contract.metric import TaskReport
 from suite.errors import UNREACHED
 from suite.gate.baseline import save_baseline
 from suite.gate.check import check
@@ -28,11 +28,11 @@ from suite.gate.report import Report
 from suite.gate.select import load_side
 from suite.gate.side import Entry, Side
 from suite.reducers.base import Reducer
+from suite.stats.captions import BLEU_COUNTS, corpus_bleu
 from suite.sweep.engine import execute
 from suite.sweep.plan import make_plan
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
-from tasks.caption_scoring.intervals import BLEU_COUNTS, corpus_bleu
 from tasks.captioning import CaptioningTask
 from tasks.classification import ClassificationTask
 from tasks.segmentation import SegmentationTask
@@ -240,9 +240,10 @@ def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_wh
 ):
     monkeypatch.setenv("COLUMNS", "200")
     report = compare(f"{written}:tome", f"{written}:evit")
-    assert len(report.rows) == 8  # top-1 and top-5
+    assert len(report.rows) == 12  # top-1, top-5 and calibration
     assert all(row.match.new.rate == row.match.base.rate for row in report.rows)
-    worst = report.rows[-1]
+    worst = report.rows[-3]
+    assert worst.contrast.metric.name == "top1"
     assert worst.contrast.difference > 0
     assert all(row.adjusted >= row.contrast.p for row in report.rows)
     assert cli("compare", f"{written}:tome", f"{written}:evit") == 0
@@ -251,7 +252,7 @@ def test_two_methods_of_a_run_are_compared_rate_by_rate_with_mcnemar_holm_and_wh
 
 def test_single_cells_are_compared_whatever_their_rates(written):
     report = compare(f"{written}:tome flops=-15%", f"{written}:evit flops=-50%")
-    assert [row.contrast.metric.name for row in report.rows] == ["top1", "top5"]
+    assert [row.contrast.metric.name for row in report.rows] == ["top1", "top5", "ece"]
     assert report.rows[0].match.base.reducer == "evit"
 
 
@@ -262,7 +263,7 @@ def test_a_cell_can_be_named_by_its_key_by_its_rate_or_by_what_that_came_to(writ
 
 
 def side(*entries: Entry) -> Side:
-    return Side("side", IDENTITY, {}, Shown(()), entries)
+    return Side("side", IDENTITY, {}, TaskReport(()), entries)
 
 
 def matched(*new: Entry, base: float = 1.0) -> list:
@@ -307,7 +308,7 @@ def test_a_loss_at_less_cost_proves_nothing_and_as_good_at_less_cost_passes(writ
 # --- other tasks
 
 
-def scored(out: Path, shown: Shown, make) -> Path:
+def scored(out: Path, shown: TaskReport, make) -> Path:
     """A run of `shown`'s task whose cells hold what `make(cell's name, ids)` gives."""
     rewrite(out / "run.json", shown=shown.as_dict())
     ids = sample_ids(400)

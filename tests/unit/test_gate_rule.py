@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from suite.contract.metric import Metric
-from suite.gate.contrast import Contrast, contrast
 from suite.gate.outcomes import Paired
+from suite.gate.paired_difference import PairedDifference, measure_difference
 from suite.gate.pairing import Match
 from suite.gate.render import _needed
 from suite.gate.verdict import PASSED, REGRESSED, Row, judge, overall, planned
 from suite.stats import FEWEST, largest_share, smallest_difference
-from tasks.segmentation_scoring import metrics_of_resamples
+from suite.stats.aggregates import Mean, MeanIoU, Share
+from suite.stats.areas import mean_iou as iou
 from tests.unit.test_paired_stats import chance, counts
 
-TOP1, CIDER = Metric("top1", "Top-1 (%)"), Metric("cider", "CIDEr", largest=10.0)
-MIOU = Metric("miou", "mIoU (%)")
+TOP1, CIDER = Metric("top1", "Top-1 (%)", Share("correct")), Metric("cider", "CIDEr", Mean("cider"), largest=10.0)
+MIOU = Metric("miou", "mIoU (%)", MeanIoU())
 
 
 def answers(wins: int, losses: int, n: int) -> Paired:
@@ -28,8 +29,8 @@ def answers(wins: int, losses: int, n: int) -> Paired:
 
 
 @cache
-def seen(wins: int, losses: int, n: int) -> Contrast:
-    return contrast(answers(wins, losses, n), 0.05)
+def seen(wins: int, losses: int, n: int) -> PairedDifference:
+    return measure_difference(answers(wins, losses, n), 0.05)
 
 
 def verdicts(n: int, wins: float, losses: float, margin: float, rows: int = 4, trials: int = 400) -> list[str]:
@@ -73,7 +74,7 @@ def test_an_identical_method_passes_as_soon_as_the_samples_could_have_shown_a_di
 def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
     for n, passes in ((100, False), (300, True)):
         cider = np.random.default_rng(8).gamma(2.0, size=(n, 1))
-        found = contrast(Paired(CIDER, cider, cider, lambda sums, n=n: sums[:, 0] / n), 0.05)
+        found = measure_difference(Paired(CIDER, cider, cider, lambda sums, n=n: sums[:, 0] / n), 0.05)
         assert (found.difference, found.p) == (0, 1)
         assert found.bound == pytest.approx(-found.base * float(largest_share(0, n, 0.05)))
         assert found.low == -found.high < found.bound
@@ -92,9 +93,9 @@ def test_the_power_that_stands_beside_the_samples_needed_is_how_often_they_tell(
     assert said.count(wanted) / len(said) == pytest.approx(row.power, abs=chance(row.power, len(said)))
 
 
-def captions(new: list[float], base: list[float]) -> Contrast:
+def captions(new: list[float], base: list[float]) -> PairedDifference:
     sides = (np.array(side, dtype=float)[:, None] for side in (new, base))
-    return contrast(Paired(CIDER, *sides, lambda sums: sums[:, 0] / len(base)), 0.05)
+    return measure_difference(Paired(CIDER, *sides, lambda sums: sums[:, 0] / len(base)), 0.05)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_few_differing_captions_pass_if_the_worst_that_they_leave_possible_is_wi
         assert found.bound == pytest.approx(-float(largest_share(4, 2000, 0.05)))
 
 
-def segmented(images: int, classes: int, each: int) -> Contrast:
+def segmented(images: int, classes: int, each: int) -> PairedDifference:
     """Class 0 in all images, each of the others in `each` of them; NEW loses a pixel of a hundred everywhere."""
     labelled = np.zeros((images, classes))
     labelled[:, 0] = 100
@@ -138,10 +139,12 @@ def segmented(images: int, classes: int, each: int) -> Contrast:
     new[:, 0] *= 0.99
 
     def mean_iou(sums: np.ndarray) -> np.ndarray:
-        return metrics_of_resamples(sums.reshape(-1, 3, classes))["miou"]
+        return iou(sums.reshape(-1, 3, classes))
 
     per_class = np.count_nonzero(labelled, axis=0)
-    return contrast(Paired(MIOU, new.reshape(images, -1), base.reshape(images, -1), mean_iou, per_class), 0.05)
+    return measure_difference(
+        Paired(MIOU, new.reshape(images, -1), base.reshape(images, -1), mean_iou, per_class), 0.05
+    )
 
 
 @pytest.mark.parametrize(("each", "verdict"), [(4, "cannot tell"), (5, PASSED)])
@@ -164,7 +167,7 @@ def test_where_base_scores_nothing_a_margin_has_to_be_named():
 def test_a_loss_that_all_samples_agree_on_is_significant_in_a_large_family_too():
     draw, family = np.random.default_rng(9), 150
     base = draw.gamma(2.0, size=(60, 1))
-    found = contrast(Paired(CIDER, 0.9 * base, base, lambda sums: sums[:, 0] / 60), 0.05, family)
+    found = measure_difference(Paired(CIDER, 0.9 * base, base, lambda sums: sums[:, 0] / 60), 0.05, family)
     assert found.p * family <= 0.05
 
 

@@ -12,8 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import t
 
 from suite.stats import jackknife_interval, paired_score_interval, paired_scores, pseudo_values, standard_error
-from tasks.caption_scoring.intervals import corpus_bleu
-from tasks.segmentation_scoring import AREAS, metrics_of_resamples
+from suite.stats.areas import AREAS
+from suite.stats.areas import mean_iou as iou
+from suite.stats.captions import corpus_bleu
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 levels = st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
@@ -24,7 +25,7 @@ def mean_of(n: int):
 
 
 def mean_iou(classes: int):
-    return lambda sums: metrics_of_resamples(sums.reshape(len(sums), len(AREAS), classes))["miou"]
+    return lambda sums: iou(sums.reshape(len(sums), len(AREAS), classes))
 
 
 @st.composite

@@ -6,7 +6,8 @@ from reports.frame import load_frame, load_samples
 from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
 from suite.stats import mcnemar, paired_scores, paired_share_interval, swap_test
-from tasks.segmentation_scoring import dense_areas, metrics, metrics_of_resamples
+from suite.stats.areas import dense_areas, mean_iou
+from tasks.segmentation_scoring import metrics
 from tests.unit.page_runs import read_page, write_captioned, write_classified, write_masked
 from tests.unit.run_folder import write_run
 
@@ -55,7 +56,7 @@ def test_masks_are_compared_by_sums_of_areas_over_all_samples(runs):
     flat = [one.reshape(30, -1).astype(float) for one in areas]
 
     def miou(sums):
-        return metrics_of_resamples(sums.reshape(-1, 3, 5))["miou"]
+        return mean_iou(sums.reshape(-1, 3, 5))
 
     assert (pairs.low[last], pairs.high[last]) == pytest.approx(paired_scores(*flat[::-1], miou).interval())
     alone = swap_test(*flat, miou)

@@ -11,19 +11,13 @@ import pytest
 import torch
 
 import tasks.segmentation_scoring as scoring
+from suite.contract.task import Score
 from suite.errors import RequestError
 from suite.stats import jackknife_interval
+from suite.stats.areas import AREAS, dense_areas, mean_accuracy, mean_iou, pixel_accuracy
 from tasks.scenes.generator import draw_scene, scene_mask
-from tasks.segmentation_scoring import (
-    AREAS,
-    COLUMNS,
-    dense_areas,
-    image_areas,
-    iou_metric,
-    metrics,
-    metrics_of_resamples,
-    scores,
-)
+from tasks.scenes.masks import ScenesSeg
+from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, metrics
 
 NAMES = {"miou": "mIoU", "aacc": "aAcc", "macc": "mAcc"}
 IGNORED = 255
@@ -131,10 +125,17 @@ def test_sums_that_lose_pixels_in_float32_lose_none_here():
 
 def test_metrics_of_many_sums_are_those_of_each():
     sums = np.stack([dense_areas(table(random_masks(seed, 3, 7), 7), 7).sum(axis=0) for seed in range(5)])
-    many = metrics_of_resamples(sums)
+    many = {"miou": mean_iou(sums), "aacc": pixel_accuracy(sums), "macc": mean_accuracy(sums)}
     for position, one in enumerate(sums):
         for name, value in metrics(one).items():
             assert many[name][position] == pytest.approx(value, rel=1e-12)
+
+
+def scores(rows: pd.DataFrame, num_classes: int) -> dict[str, Score]:
+    task = ScenesSeg(limit=1)
+    task.num_classes = num_classes
+    [(_, summary)] = task.summaries({"cell": rows})
+    return summary.scores
 
 
 def test_intervals_come_from_leaving_out_each_image_in_turn():

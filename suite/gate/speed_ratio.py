@@ -16,7 +16,7 @@ TIMING = ("rounds", *SAME, "noisy")
 
 
 @dataclass(frozen=True)
-class Pace:
+class SpeedRatio:
     """ratio: images/s of NEW to those of BASE, with its 95 % interval; None with a note that says why.
 
     noisy: the unreduced model against itself differed by so much that such ratios must not be ranked.
@@ -29,7 +29,7 @@ class Pace:
     note: str = ""
 
 
-def pace(new: Entry, base: Entry, whole: bool = False) -> Pace:
+def compare_speed(new: Entry, base: Entry, whole: bool = False) -> SpeedRatio:
     """Of the backbone, or of the whole model.
 
     Cells that were timed in the same rounds are compared round by round; others by their speed-ups over the unreduced
@@ -37,19 +37,19 @@ def pace(new: Entry, base: Entry, whole: bool = False) -> Pace:
     """
     first, second = (entry.whole_speed if whole else entry.speed for entry in (new, base))
     if not first or not second or not first.get("rounds") or not second.get("rounds"):
-        return Pace(note="not timed")
+        return SpeedRatio(note="not timed")
     for name in SAME:
         if first.get(name) != second.get(name):
-            return Pace(note=f"timed with {name.replace('_', ' ')} {first.get(name)} and {second.get(name)}")
+            return SpeedRatio(note=f"timed with {name.replace('_', ' ')} {first.get(name)} and {second.get(name)}")
     noisy = bool(first.get("noisy") or second.get("noisy"))
     if [r["baseline_im_s"] for r in first["rounds"]] == [r["baseline_im_s"] for r in second["rounds"]]:
         ratios = [a["im_s"] / b["im_s"] for a, b in zip(first["rounds"], second["rounds"], strict=True)]
         found = interval_of(ratios)
-        return Pace(found.median, found.low, found.high, noisy)
+        return SpeedRatio(found.median, found.low, found.high, noisy)
     return _of_speedups(first["rounds"], second["rounds"], noisy)
 
 
-def _of_speedups(first: list[dict[str, float]], second: list[dict[str, float]], noisy: bool) -> Pace:
+def _of_speedups(first: list[dict[str, float]], second: list[dict[str, float]], noisy: bool) -> SpeedRatio:
     """Ratio of mean speed-ups on a logarithmic scale, with Welch's interval: the rounds of two runs are no pairs."""
     from scipy.stats import t
 
@@ -63,13 +63,13 @@ def _of_speedups(first: list[dict[str, float]], second: list[dict[str, float]], 
             freedom.append(len(logs) - 1)
     ratio = math.exp(means[0] - means[1])
     if len(errors) < 2:
-        return Pace(ratio, noisy=noisy)
+        return SpeedRatio(ratio, noisy=noisy)
     spread = sum(errors)
     if spread == 0:
-        return Pace(ratio, ratio, ratio, noisy)
+        return SpeedRatio(ratio, ratio, ratio, noisy)
     degrees = spread**2 / sum(e**2 / f for e, f in zip(errors, freedom))
     half = float(t.ppf(0.975, degrees)) * math.sqrt(spread)
-    return Pace(ratio, ratio * math.exp(-half), ratio * math.exp(half), noisy)
+    return SpeedRatio(ratio, ratio * math.exp(-half), ratio * math.exp(half), noisy)
 
 
 def memory_change(new: Entry, base: Entry) -> float | None:

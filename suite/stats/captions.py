@@ -1,44 +1,16 @@
-"""Caption scores of any part of a corpus, and their intervals, from what is stored for each caption."""
+"""Caption scores of any part of a corpus, from what is stored for each caption."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from suite.stats import jackknife_interval, pseudo_values
-
 KINDS = ("guess", "correct")
 BLEU_COUNTS = ("testlen", "reflen", *(f"{kind}_{n}" for kind in KINDS for n in range(1, 5)))
-MEANS = ("cider", "rouge_l", "spice")  # a corpus's score is the mean of its captions'
 
 # METEOR 1.5 for English: what a match by word, stem, synonym or paraphrase weighs, and the parameters of its formula.
 MATCH_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-
-
-def intervals(per_image: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """95 % jackknife interval, by metric, of every corpus score that `per_image` holds.
-
-    Of the population's score, if the images are a sample of it, and as the corpus is scored: CIDEr, ROUGE-L and SPICE
-    by their mean, BLEU and METEOR from the sums of their counts. CIDEr's document frequencies stay those of all
-    references.
-
-    Args:
-        per_image: columns as in CaptionScores.per_image; {} for fewer than two rows.
-    """
-    if len(per_image) < 2:
-        return {}
-    n, found = len(per_image), {}
-    for metric in MEANS:
-        if metric in per_image:
-            found[metric] = pseudo_values(per_image[[metric]], lambda sums: sums[:, 0] / n)
-    if set(BLEU_COUNTS) <= set(per_image):
-        for order in range(4):
-            scored = pseudo_values(per_image[list(BLEU_COUNTS)], lambda sums, order=order: corpus_bleu(sums)[:, order])
-            found[f"bleu_{order + 1}"] = scored
-    if "meteor_stats" in per_image:
-        found["meteor"] = pseudo_values(meteor_counts(per_image["meteor_stats"]), corpus_meteor)
-    return {metric: tuple(map(float, jackknife_interval(*scored))) for metric, scored in found.items()}
 
 
 def corpus_bleu(counts: np.ndarray) -> np.ndarray:

@@ -29,14 +29,15 @@ from suite.stats import (
 
 
 @dataclass(frozen=True)
-class Contrast:
+class PairedDifference:
     """NEW against BASE on the same samples, in the unit that the metric is stored in.
 
-    difference: NEW - BASE, within low..high at 95 %. bound: the least that it may be, one-sided at 1 - alpha. p, worse:
-    p-values of any difference and of NEW being worse. differing: samples whose outcomes are not the same. deviation:
-    the difference's standard error. wins, losses: samples that NEW alone, or BASE alone, has right; None where outcomes
-    are more than right or wrong. thin: why the samples are no ground for a verdict, or "", and then `bound` is what the
-    worst would be; least: how many samples would be one.
+    difference: NEW - BASE, within low..high at 95 %. gain: the same, and less where less is better. bound: the least
+    gain that there may be, one-sided at 1 - alpha. p, worse: p-values of any difference and of NEW being worse.
+    differing: samples whose outcomes are not the same. deviation: the difference's standard error. wins, losses:
+    samples that NEW alone, or BASE alone, has right; None where outcomes are more than right or wrong. thin: why the
+    samples are no ground for a verdict, or "", and then `bound` is what the worst would be; least: how many samples
+    would be one.
 
     The p-values are about this data set: that it makes no difference to it which method an outcome is from. Interval
     and bound are about the population that the samples were drawn from.
@@ -59,6 +60,11 @@ class Contrast:
     thin: str = ""
     least: int = 0
 
+    @property
+    def gain(self) -> float:
+        """By how much NEW is better."""
+        return self.metric.sign * self.difference
+
     def detectable(self, alpha: float) -> float | None:
         """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
         if self.wins is None:
@@ -72,7 +78,7 @@ class Contrast:
         """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""
         if self.wins is not None:
             return samples_to_bound(self.wins, self.losses, self.samples, margin, alpha)
-        needed = samples_to_bound_mean(self.deviation, self.difference, self.samples, margin, alpha, self.base)
+        needed = samples_to_bound_mean(self.deviation, self.gain, self.samples, margin, alpha, self.base)
         return needed and max(needed, self.least)
 
     def needed_to_find(self, alpha: float, margin: float = 0.0) -> int | None:
@@ -81,7 +87,7 @@ class Contrast:
         """
         if self.wins is not None:
             return samples_to_find(self.wins, self.losses, self.samples, alpha, beyond=margin)
-        needed = samples_to_find_mean(self.deviation, self.difference, self.samples, alpha, beyond=margin)
+        needed = samples_to_find_mean(self.deviation, self.gain, self.samples, alpha, beyond=margin)
         return needed and max(needed, self.least)
 
     def chance_to_bound(self, samples: int, margin: float, alpha: float) -> float | None:
@@ -102,7 +108,7 @@ class Contrast:
         return self.wins / self.samples, self.losses / self.samples
 
 
-def contrast(pair: Paired, alpha: float, tests: int = 1) -> Contrast:
+def measure_difference(pair: Paired, alpha: float, tests: int = 1) -> PairedDifference:
     """Shares of right answers: exact McNemar and Tango's interval; other scores: outcomes swapped, and the jackknife.
 
     alpha: of the one-sided bound. tests: for how many its p-values will be adjusted.
@@ -110,12 +116,12 @@ def contrast(pair: Paired, alpha: float, tests: int = 1) -> Contrast:
     return _of_shares(pair, alpha) if pair.binary else _of_sums(pair, alpha, tests)
 
 
-def _of_shares(pair: Paired, alpha: float) -> Contrast:
+def _of_shares(pair: Paired, alpha: float) -> PairedDifference:
     new, base, n = pair.new[:, 0] > 0, pair.base[:, 0] > 0, pair.samples
     wins, losses = int(np.count_nonzero(new & ~base)), int(np.count_nonzero(base & ~new))
     low, high = paired_share_interval(wins, losses, n)
     difference = (wins - losses) / n
-    return Contrast(
+    return PairedDifference(
         **_common(pair), new=float(new.mean()), base=float(base.mean()), difference=difference, low=float(low),
         high=float(high), bound=float(paired_share_interval(wins, losses, n, 1 - 2 * alpha)[0]),
         p=float(mcnemar(wins, losses)), worse=float(mcnemar(wins, losses, "less")),
@@ -124,13 +130,15 @@ def _of_shares(pair: Paired, alpha: float) -> Contrast:
     )  # fmt: skip
 
 
-def _of_sums(pair: Paired, alpha: float, tests: int) -> Contrast:
-    sides, resamples = (pair.new, pair.base, pair.statistic), resamples_for(alpha, tests)
+def _of_sums(pair: Paired, alpha: float, tests: int) -> PairedDifference:
+    sign = pair.metric.sign
+    sides, resamples = (pair.new, pair.base, lambda sums: sign * pair.statistic(sums)), resamples_for(alpha, tests)
     found = paired_scores(*sides)
-    low, high = found.interval()
+    low, high = sorted(sign * end for end in found.interval())
     bound = found.lower_bound(alpha)
-    return Contrast(
-        **_common(pair), new=found.first, base=found.second, difference=found.difference, low=low, high=high,
+    return PairedDifference(
+        **_common(pair), new=sign * found.first, base=sign * found.second, difference=sign * found.difference,
+        low=low, high=high,
         bound=min(bound, found.worst(alpha)) if pair.thin else bound, p=swap_test(*sides, resamples=resamples),
         worse=swap_test(*sides, "less", resamples=resamples), deviation=found.deviation, thin=pair.thin,
         least=pair.least,
