@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from suite.contract.task import ReadError
 from suite.errors import RequestError
+from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
-from suite.train.recipe import Recipe
 
 
 def seed_of(*numbers: int) -> int:
@@ -34,7 +34,7 @@ def seed_all(*numbers: int) -> None:
 class Order:
     """Samples of every update. Each pass visits them in an order drawn from the seed and the number of the pass."""
 
-    def __init__(self, samples: int, recipe: Recipe, world: int = 1, rank: int = 0) -> None:
+    def __init__(self, samples: int, recipe: Numbers, world: int = 1, rank: int = 0) -> None:
         self.samples, self.recipe, self.world, self.rank = samples, recipe, world, rank
         whole = recipe.batch_size * world
         # fewer samples than a batch: they are taken again

@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from suite.contract.task import Sample, Task
-
-if TYPE_CHECKING:
-    from suite.train.recipe import Recipe
+from suite.train.numbers import Numbers
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Objective(ABC):
     kind: ClassVar[str]
     """Its name: classification, captioning, segmentation."""
 
-    def __init__(self, task: Task, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, task: Task, model: nn.Module, recipe: Numbers) -> None:
         self.task, self.recipe = task, recipe
 
     @abstractmethod

@@ -17,9 +17,20 @@ from suite.errors import RequestError
 from suite.measure.flops_target import attach
 from suite.rates.rate import Rate
 from suite.reducers import make_reducer
+from suite.train.numbers import Numbers
 from suite.train.objective import Objective
 from suite.train.objectives import objective_class
-from suite.train.recipe import Recipe
+
+
+class SessionRecipe(Numbers):
+    """What a session asks of its recipe beside numbers."""
+
+    def begin(self, session: Session) -> None:
+        """Called once, when the reducer is attached and before anything is trained."""
+
+    def collect_learned(self, session: Session) -> dict[str, Tensor]:
+        """What the method has learned, by the names that the reducer reads."""
+        return session.reducer.state_dict()
 
 
 class Session:
@@ -29,7 +40,7 @@ class Session:
     was before, where the recipe wants one. extra: what a recipe trains beside what the reducer holds at the time.
     """
 
-    def __init__(self, task: Task, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, task: Task, model: nn.Module, recipe: SessionRecipe, device: torch.device) -> None:
         self.task, self.model, self.recipe, self.device = task, model.to(device), recipe, device
         objective = objective_class(task)
         if objective.kind not in recipe.kinds:
@@ -142,7 +153,7 @@ class Session:
         return own | {f"backbone.{name}": value for name, value in self.collect_changed().items()}
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe, updates_per_epoch: int) -> float:
+def learning_rate(step: int, steps: int, recipe: SessionRecipe, updates_per_epoch: int) -> float:
     """Linear warm-up from `min_lr`, then cosine decay to it, update by update."""
     warmup = min(round(recipe.warmup_epochs * updates_per_epoch), steps - 1)
     if step < warmup:

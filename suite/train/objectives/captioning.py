@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from suite.contract.task import Sample
 from suite.errors import RequestError
 from suite.tokens.grouping import full_precision
+from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
-from suite.train.recipe import Recipe
 from tasks.captioning import CaptioningTask
 
 PADDING = -1  # of targets: a model's own id for it may be a word's, too
@@ -34,7 +34,7 @@ class Captioning(Objective):
 
     task_class, kind = CaptioningTask, "captioning"
 
-    def __init__(self, task: CaptioningTask, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, task: CaptioningTask, model: nn.Module, recipe: Numbers) -> None:
         super().__init__(task, model, recipe)
         self.preprocessing, self.pictures = task.preprocessing(model), Pictures(task)
         self.tokenizer, config = model.tokenizer, model.git.config

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from suite.contract.task import Sample
 from suite.errors import RequestError
 from suite.tokens.grouping import full_precision
+from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
-from suite.train.recipe import Recipe
 from tasks.classification import ClassificationTask
 from tasks.reading.images import TimmPreprocessing
 
@@ -36,7 +36,7 @@ class Classification(Objective):
 
     task_class, kind = ClassificationTask, "classification"
 
-    def __init__(self, task: ClassificationTask, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, task: ClassificationTask, model: nn.Module, recipe: Numbers) -> None:
         super().__init__(task, model, recipe)
         self.preprocessing = TimmPreprocessing.of(model)
         self.pictures = Pictures(task)

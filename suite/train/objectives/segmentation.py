@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from suite.contract.task import ReadError, Sample
 from suite.tokens.grouping import full_precision
+from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 from suite.train.photometric import distorted
 from suite.train.picture_cache import Kept, Pictures
 from suite.train.pixel_logits import pixel_logits
-from suite.train.recipe import Recipe
 from tasks.reading.images import UnreadableImage
 from tasks.reading.masks import IGNORED
 from tasks.segmentation import SegmentationTask
@@ -36,7 +36,7 @@ class Segmentation(Objective):
 
     task_class, kind = SegmentationTask, "segmentation"
 
-    def __init__(self, task: SegmentationTask, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, task: SegmentationTask, model: nn.Module, recipe: Numbers) -> None:
         super().__init__(task, model, recipe)
         self.preprocessing, self.kept = task.preprocessing(model), Kept()
         self.pictures = Pictures(task, self.kept)

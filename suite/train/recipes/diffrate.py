@@ -11,8 +11,9 @@ from suite.errors import RequestError
 from suite.rates.rate import FlopsTarget, TokensPerBlock, parse_target
 from suite.reducers.diffrate import LearnedCounts, together
 from suite.sweep.spec import AskedRate, AskedTarget, split_list
+from suite.train.numbers import FROZEN, Count, NotNegative, Positive
 from suite.train.objective import Examples
-from suite.train.recipe import FROZEN, Count, NotNegative, Positive, Recipe, register
+from suite.train.recipe import Recipe, register
 from suite.train.session import Session
 
 

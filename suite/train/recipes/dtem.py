@@ -9,8 +9,9 @@ from torch import Tensor
 
 from suite.rates.rate import TokensPerBlock
 from suite.sweep.spec import AskedRate
+from suite.train.numbers import FROZEN, WHOLE, Count, NotNegative, Positive, Share, truth
 from suite.train.objective import Examples
-from suite.train.recipe import FROZEN, WHOLE, Count, NotNegative, Positive, Recipe, Share, register, truth
+from suite.train.recipe import Recipe, register
 from suite.train.session import Session
 
 

@@ -9,7 +9,8 @@ from pydantic import model_validator
 
 from suite.rates.rate import KeptFraction, Rate
 from suite.sweep.spec import AskedRate
-from suite.train.recipe import Count, NotNegative, Positive, Recipe, register, truth
+from suite.train.numbers import Count, NotNegative, Positive, truth
+from suite.train.recipe import Recipe, register
 
 FROM_SCRATCH = {
     "epochs": 300, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 5, "weight_decay": 0.05, "shrink_start": 10,

@@ -13,8 +13,9 @@ from suite.rates.rate import FractionPerBlock, Rate, TokensPerBlock
 from suite.sweep.spec import AskedRate
 from suite.tokens.grouping import full_precision
 from suite.train.examples import seed_of
+from suite.train.numbers import Count, NotNegative, Positive, Share
 from suite.train.objective import Examples
-from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
+from suite.train.recipe import Recipe, register
 from suite.train.session import Session
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from suite.rates.rate import KeptFraction
 from suite.sweep.spec import AskedRate
-from suite.train.recipe import Count, NotNegative, Positive, Recipe, Share, register
+from suite.train.numbers import Count, NotNegative, Positive, Share
+from suite.train.recipe import Recipe, register
 
 
 class Mixtures(Recipe):

@@ -11,8 +11,9 @@ from torch import Tensor
 from suite.rates.rate import KeptFraction
 from suite.sweep.spec import AskedRate
 from suite.tokens.grouping import full_precision
+from suite.train.numbers import Count, NotNegative, Positive
 from suite.train.objective import Examples
-from suite.train.recipe import Count, NotNegative, Positive, Recipe, register
+from suite.train.recipe import Recipe, register
 from suite.train.session import Session
 
 
