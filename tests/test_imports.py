@@ -220,3 +220,13 @@ def later():
     assert ours(imported(source, "suite.reducers.mine", False, known)) == {
         "suite.sweep.spec", "suite.attachment.handle", "suite", "suite.reducers.tome", "suite.rates.schedule",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("top", TOPS[1:])
+def test_a_package_shows_few_modules_and_the_rest_in_wings(top):
+    assert len(list((ROOT / top).glob("*.py"))) <= 9
+
+
+def test_no_module_is_long():
+    lengths = {name: len(file.read_text().splitlines()) for name, file in module_names().items()}
+    assert {name: length for name, length in lengths.items() if length > 330} == {}
