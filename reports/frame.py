@@ -21,6 +21,7 @@ import pandas as pd
 from reports.cells import Cell, read_cells, read_manifest, read_samples
 from reports.order import method_order, rate_order
 from reports.text.wording import short_origins, training_of
+from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric, TaskReport
 from suite.errors import RequestError
 from suite.stats import paired_agreement, wilson_interval
@@ -162,7 +163,7 @@ def groups(frame: pd.DataFrame) -> Iterator[Group]:
 
 def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
     """The finished unreduced cell to compare with, preferably of the same batch size."""
-    twins = [c for c in cells if c.about.get("reducer") == "none" and c.comparable == cell.comparable]
+    twins = [c for c in cells if c.about.get("reducer") == BASELINE and c.comparable == cell.comparable]
     twins = [c for c in twins if c.status == "done"]
     same_batch = [c for c in twins if c.about.get("batch_size") == cell.about.get("batch_size")]
     return next(iter(same_batch + twins), None)
@@ -206,7 +207,7 @@ def _scores(cell: Cell) -> dict[str, float | None]:
 def _agreement(cell: Cell, baseline: Cell | None) -> dict[str, float]:
     if cell.status != "done":
         return {}
-    if cell.about.get("reducer") == "none":  # equal to itself by definition, so without an interval
+    if cell.about.get("reducer") == BASELINE:  # equal to itself by definition, so without an interval
         return {"agreement": 1.0, "agreement_low": 1.0, "agreement_high": 1.0}
     if baseline is None:
         return {}

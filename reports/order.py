@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.rates.rate import parse_rate
 
 
 def method_order(reducer: str, options: str, training: str) -> tuple[Any, ...]:
     """Unreduced first, then methods by name and options, the untrained before the trained."""
-    return reducer != "none", reducer, options, training.startswith("trained"), training
+    return reducer != BASELINE, reducer, options, training.startswith("trained"), training
 
 
 def rate_order(rate: str, gmacs: float | None = None) -> tuple[Any, ...]:

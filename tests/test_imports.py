@@ -52,6 +52,7 @@ FENCES = {
             *("suite.reducers.score_predictor", "suite.reducers.squeeze", "suite.reducers.learned_counts"),
             "suite.reducers.base",
             "suite.reducers.signals",
+            "suite.contract.baseline",
         ),
     ),
     "the contract of methods": (
@@ -62,7 +63,10 @@ FENCES = {
     "a report": (
         lambda name: within(name, "reports"),
         # a stored rate is read by what reads every rate, so that rows stand in the order of what they take out
-        ("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.stats", "suite.errors"),
+        (
+            *("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.contract.baseline"),
+            *("suite.stats", "suite.errors"),
+        ),
     ),
     "a measurement": (
         lambda name: within(name, "suite.measure"),
@@ -74,6 +78,7 @@ FENCES = {
             "suite.reducers",
             "suite.rates",
             "suite.tokens.layout",
+            "suite.contract.baseline",
             "suite.errors",
             "suite.stats",
         ),

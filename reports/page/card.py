@@ -10,6 +10,7 @@ import pandas as pd
 from reports.frame import Group
 from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images
 from reports.text.wording import NO_DATA, known, row_label
+from suite.contract.baseline import BASELINE
 from suite.store.folder import RunFolder
 
 WARNINGS = ("Warning", "Untrained", "Unreadable", DISPUTED, UNCOUNTED, REMARK)
@@ -27,7 +28,7 @@ def facts_of(out: Path, frame: pd.DataFrame, parts: list[Group]) -> list[tuple[s
         "Model": _one_of(frame.model),
         "Weights": _weights(frame, identity),
         "Samples": " / ".join(dict.fromkeys(images(part) for part in parts)) or NO_DATA,
-        "Methods": ", ".join(dict.fromkeys(frame.reducer[frame.reducer != "none"])) or "none",
+        "Methods": ", ".join(dict.fromkeys(frame.reducer[frame.reducer != BASELINE])) or "none",
         "Rates": ", ".join(dict.fromkeys(rate for rate in frame.rate if known(rate) and rate)) or "none",
         "Precision": f"{_one_of(frame.precision)}, batch size {_one_of(frame.batch_size)}",
         "Speed": " / ".join(dict.fromkeys(circumstances(part) for part in parts)),

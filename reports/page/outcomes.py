@@ -17,6 +17,7 @@ import pandas as pd
 
 from reports.cells import read_columns, read_manifest, read_samples
 from reports.frame import AGREEMENT
+from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric, TaskReport
 from suite.store.folder import RunFolder
 
@@ -78,7 +79,7 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
     tables = [table.loc[common] for table in tables]
     about = {"keys": list(done.index), "ids": manifest[common].to_list()}
     if kind == SAME:
-        plain = next((i for i, reducer in enumerate(done.reducer) if reducer == "none"), None)
+        plain = next((i for i, reducer in enumerate(done.reducer) if reducer == BASELINE), None)
         if plain is None:
             return None
         said = np.stack([table["prediction"].to_numpy() for table in tables])

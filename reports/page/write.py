@@ -25,6 +25,7 @@ from reports.page.tokens import packed_tokens, picture_url
 from reports.tables.results import columns_for
 from reports.text.headings import notes, title
 from reports.text.wording import is_untrained, known
+from suite.contract.baseline import BASELINE
 from suite.store.files import atomic_path
 from suite.store.sealed import DamagedError
 
@@ -122,7 +123,7 @@ def page_data(out: Path, parts: list[Group], series: list[dict[str, Any]]) -> di
 def first_pair(frame: pd.DataFrame, headline: str, keys: list[str], places: dict[str, int]) -> list[int] | None:
     """The cells to compare first: the two best methods at about half of the FLOPs, one cell of each."""
     shown = frame.loc[[key for key in frame.index if key in set(keys)]]
-    reduced = shown[(shown.reducer != "none") & shown.reduction.notna()]
+    reduced = shown[(shown.reducer != BASELINE) & shown.reduction.notna()]
     fair = reduced[~reduced.training.map(is_untrained).astype(bool)]
     reduced = fair if fair.reducer.nunique() > 1 else reduced
     near = (reduced.reduction - MIDDLE).abs().sort_values(kind="stable")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports.frame import Group, groups, load_frame
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
 
 MOST = 5  # line patterns that can be told apart
@@ -62,13 +63,13 @@ def _check_alike(found: list[tuple[Path, Group]]) -> None:
 
 def _chosen(found: list[tuple[Path, Group]], reducers: Sequence[str]) -> list[tuple[Path, Group]]:
     """The groups with the wanted methods, and the unreduced model, alone."""
-    names = sorted({name for _, group in found for name in group.frame.reducer} - {"none"})
+    names = sorted({name for _, group in found for name in group.frame.reducer} - {BASELINE})
     for pattern in reducers:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise unknown("reducer of these runs", pattern, names)
     kept = []
     for out, group in found:
-        wanted = [name == "none" or any(fnmatchcase(name, p) for p in reducers) for name in group.frame.reducer]
+        wanted = [name == BASELINE or any(fnmatchcase(name, p) for p in reducers) for name in group.frame.reducer]
         context = [about for about, yes in zip(group.context, wanted, strict=True) if yes]
         kept.append((out, replace(group, frame=group.frame[pd.Series(wanted, group.frame.index)], context=context)))
     return kept

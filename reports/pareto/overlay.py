@@ -28,10 +28,11 @@ from reports.pareto.labels import End, label_ends
 from reports.pareto.layers import Layer
 from reports.pareto.plots import MANY, NARROW, canvas, characters, draw, rendered
 from reports.pareto.points import ENCODER_SPEED, Plot, is_noisy, plots_of, series_of, valid_points
-from reports.pareto.published_marks import BASELINE, Mark, published_marks
+from reports.pareto.published_marks import Mark, published_marks
 from reports.pareto.style import BASELINE_COLOUR, BASELINE_LINE, Line, Style, styles_for
 from reports.text.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.text.wording import is_untrained, shorten
+from suite.contract.baseline import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -34,6 +34,7 @@ from reports.pareto.points import MEMORY, PLOTS, Plot, is_noisy, plots_of, serie
 from reports.pareto.style import styles_for
 from reports.text.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.text.wording import is_untrained
+from suite.contract.baseline import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
         draw_series(axes, placed, styles[key], strong, many)
         x, y = placed.points[0 if plot.fewer_is_better else -1]
         ends.append(End(curve_name(key, narrow, series), x, y, styles[key], strong))
-    draw_unreduced(axes, coordinates(points[points.reducer == "none"], group, plot, reach))
+    draw_unreduced(axes, coordinates(points[points.reducer == BASELINE], group, plot, reach))
     axes.set_xlabel(plot.label)
     axes.set_ylabel(score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)

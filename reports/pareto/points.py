@@ -10,6 +10,7 @@ import pandas as pd
 from reports.frame import Group
 from reports.order import method_order
 from reports.text.wording import row_label
+from suite.contract.baseline import BASELINE
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list
     else:
         size = "whole_timed_batch_size" if plot.whole else "timed_batch_size"
         timed = pd.Series([c.get(size) for c in group.context], group.frame.index)[frame.index]
-        usual = timed[frame.reducer == "none"].to_list() or timed.mode().to_list() or [None]
+        usual = timed[frame.reducer == BASELINE].to_list() or timed.mode().to_list() or [None]
         why, out = "timed at another batch size", timed.notna() & (timed != usual[0])
     rows = [row_label(row) for row in frame[out].itertuples()]
     return frame[~out], {why: rows} if rows else {}
@@ -104,6 +105,6 @@ def along(rows: pd.DataFrame, plot: Plot) -> pd.DataFrame:
 
 def series_of(rows: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """The rows of each (reducer, options, training), in the tables' order: other options or weights, another curve."""
-    reduced = rows[rows.reducer != "none"]
+    reduced = rows[rows.reducer != BASELINE]
     parts = dict(list(reduced.groupby(["reducer", "options", "training"])))
     return {key: parts[key] for key in sorted(parts, key=lambda key: method_order(*key))}

@@ -12,9 +12,9 @@ from reports.frame import Group
 from reports.pareto.points import FLOPS, Plot
 from reports.published import load_published
 from reports.published.models import printed_names
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 
-BASELINE = "none"
 TASKS = {"imagenet": "classification", "coco-caption": "captioning", "ade20k": "segmentation"}
 METHODS = {"evit with inattentive token fusion": "evit", "tofu mlerp": "tofu"}  # where lower case does not do it
 PAPERS = {"tps": "dtps"}  # other names of files

@@ -11,6 +11,7 @@ import pandas as pd
 
 from reports.cells import read_columns, read_manifest, read_samples
 from reports.frame import AGREEMENT, Group
+from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric
 from suite.errors import RequestError
 from suite.stats import Floats, bootstrap_sums
@@ -73,7 +74,7 @@ def _resampled(made_of: Aggregate, addends: np.ndarray, seed: int, resamples: in
 
 def _agreement(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
     """Whether each sample's prediction is the unreduced model's."""
-    unreduced = group.frame.index[(group.frame.reducer == "none") & (group.frame.status == "done")]
+    unreduced = group.frame.index[(group.frame.reducer == BASELINE) & (group.frame.status == "done")]
     if not len(unreduced):
         return None
     samples = [read_samples(out / "cells" / cell, manifest, ("id", "prediction"))[0] for cell in (key, unreduced[0])]

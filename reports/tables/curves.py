@@ -16,6 +16,7 @@ from reports.pareto.resamples import RESAMPLES
 from reports.tables.console import console_table, fields_of, spare
 from reports.text.headings import title
 from reports.text.wording import NO_DATA, gflops
+from suite.contract.baseline import BASELINE
 from suite.errors import unknown
 from suite.store.files import atomic_path
 
@@ -120,7 +121,7 @@ def write_curve_table(table: CurveTable, folder: Path) -> list[Path]:
 def _budgets(layers: Sequence[Layer], curves: list[Curve]) -> tuple[float, float]:
     """(what every method at several rates gets down to, the dearest unreduced model, else point), in GFLOPs."""
     frames = [layer.group.frame for layer in layers]
-    full = [cost for frame in frames for cost in frame.gmacs[(frame.reducer == "none") & (frame.status == "done")]]
+    full = [cost for frame in frames for cost in frame.gmacs[(frame.reducer == BASELINE) & (frame.status == "done")]]
     costs = [cost for curve in curves for cost in curve.cost]
     cheapest = [curve.cost[0] for curve in curves if len(curve.cost) > 1 and not curve.untrained] or costs
     return max(cheapest, default=float("nan")), max(

@@ -55,7 +55,7 @@ def ablate(bench: Bench, settings: Mapping[str, Any], seeds: Sequence[int]) -> S
         found = bench.measure(stage.method, sources, stage.options)
         rows.append(Row(stage.label, [found.get(source, {}) for source in sources]))
     reference = rows[1]
-    result = compared(Row("unreduced", [free.get(UNREDUCED, {})]), rows, reference, bench.flops)
+    result = compared(Row("unreduced", [free.get(UNREDUCED, {})]), rows, reference, bench.targets)
     updates = "epochs" if budget["steps"] is None else "steps"
     about = {
         "analysis": "ablation", "task": bench.task, "model": bench.model, "seeds": list(seeds), "settings": budget,

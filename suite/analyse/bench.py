@@ -12,11 +12,12 @@ import pandas as pd
 
 from reports.frame import load_frame, load_samples
 from reports.text.headings import RANDOM_WEIGHTS
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.rates.rate import FlopsTarget, parse_rate
 from suite.store.folder import RunFolder
 from suite.sweep.api import run_sweep
-from suite.sweep.methods import BASELINE, NO_WEIGHTS
+from suite.sweep.methods import NO_WEIGHTS
 from suite.sweep.plan import make_task
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
@@ -79,6 +80,11 @@ class Bench:
     def remarks(self) -> tuple[str, ...]:
         """What must be known of all that is measured here."""
         return (f"{RANDOM_WEIGHTS}.".capitalize(),) if self.checkpoint == "none" else ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What is measured at, by the names that `measure` gives it."""
+        return tuple(target.amount for target in self.flops)
 
     def training_samples(self) -> int:
         """How many samples there are to train on."""

@@ -12,6 +12,7 @@ from reports.pareto.batch_speed import SpeedUp, break_even, draw_batch_speed
 from reports.text.wording import rate_label, ratio
 from suite.analyse.sheet import Sheet
 from suite.attachment.handle import Handle
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.measure.machine import device_name
 from suite.measure.runtimes import flag_of
@@ -21,7 +22,6 @@ from suite.store.files import read_json, write_json
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.forecast import method_labels
 from suite.sweep.images import sample_images, timing_batch
-from suite.sweep.methods import BASELINE
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec

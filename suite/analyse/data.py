@@ -47,7 +47,7 @@ def grow(
     for count, steps in grid:
         cells = [trained.get(str(files[count, steps, seed]), {}) for seed in seeds]
         rows.append(Row("DTEM", cells, {"samples": count, "updates": steps, "passes": passes(count, steps, recipe)}))
-    result = compared(Row("unreduced", [free.get(UNREDUCED, {})]), rows, reference, bench.flops)
+    result = compared(Row("unreduced", [free.get(UNREDUCED, {})]), rows, reference, bench.targets)
     about = {
         "analysis": "data", "task": bench.task, "model": bench.model, "seeds": list(seeds),
         "settings": recipe.model_dump(mode="json", exclude={"seed", "steps", "epochs"}),

@@ -45,7 +45,7 @@ def compare_trained(
         unreduced = unreduced or cells.get(UNREDUCED, {})
         rows.append(Row(f"{method} {TRAINED}", [cells.get(str(file), {}) for file in weights]))
     reference = next(row for row in rows if row.label == against)
-    result = compared(Row("unreduced", [unreduced]), rows, reference, bench.flops)
+    result = compared(Row("unreduced", [unreduced]), rows, reference, bench.targets)
     title = f"{bench.task} · {bench.model} · {len(seeds)} trainings each"
     about = {
         "analysis": "trained", "task": bench.task, "model": bench.model, "seeds": list(seeds), "against": against,

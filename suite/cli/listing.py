@@ -10,6 +10,7 @@ import typer
 
 from reports.tables.console import fields_of
 from suite.cli.console import ExitCode, print_table
+from suite.contract.baseline import BASELINE
 from suite.contract.declarations import DeclarationError, declared
 from suite.contract.plugins import installed
 
@@ -52,7 +53,7 @@ def declared_reducers() -> dict[str, Any]:
     if not installed("reducer"):
         with suppress(DeclarationError):
             found = declared("suite.reducers", "suite.reducers.base:Reducer")
-            return {name: found[name] for name in sorted(found, key=lambda name: (name != "none", name))}
+            return {name: found[name] for name in sorted(found, key=lambda name: (name != BASELINE, name))}
     from suite.reducers import list_reducers, reducer_class
 
     return {name: reducer_class(name) for name in list_reducers()}

@@ -84,9 +84,9 @@ class Trial:
         run_sweep(self.ran, progress=self.progress, report=draw_report)
 
 
-def _only(rates: Collection[str], spec: RunSpec) -> dict[str, list[Rate]]:
+def _only(rates: Collection[str], spec: RunSpec) -> Mapping[str, Sequence[Rate]]:
     """Of what a spec asks for, what is among `rates`; all of it where methods have plans of their own and no rate."""
-    kept = {
+    kept: dict[str, Sequence[Rate]] = {
         "rates": [rate for rate in spec.rates if str(rate) in rates],
         "flops": [target for target in spec.flops if str(target) in rates],
     }

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from reports.text.wording import reducer_label, training_mark
+from suite.contract.baseline import BASELINE
 from suite.contract.metric import TaskReport
 from suite.errors import RequestError, unknown
-from suite.sweep.methods import BASELINE
 
 # What has to be equal on both sides -> the fields of a run's identity that decide it. A task is never another one.
 COMPARED = {

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from suite.attachment.handle import Handle, handle_of
 from suite.backbones import backbone_of
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.measure import machine
 from suite.measure.flops_target import attach
@@ -28,7 +29,6 @@ from suite.measure.runtimes import EAGER, flag_of, make_runtime
 from suite.measure.timing import Interval, interval_of, time_block
 from suite.measure.variant import Variant, answers_of, attempt, make_ready
 
-BASELINE = "none"
 HOST_BOUND = 0.95
 RETRIES = 2
 

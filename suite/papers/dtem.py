@@ -4,12 +4,13 @@ Its code has r=16 as its default, which is its 50 %; the other rates are those w
 The blocks in which EViT acts in MAE-L are not printed either: of evenly spaced ones, 6, 14 and 22 come nearest.
 """
 
+from suite.contract.baseline import BASELINE
 from suite.papers.table import WITH_ELEMENTWISE, PaperTable, Unprinted, Way
 from suite.rates.rate import parse_rate
 
 _SMALL, _BASE = ("DeiT-S",), ("DeiT-B", "MAE-B")
 _HALF = {("ToMe", "50%"): "r=16", ("DTEM", "50%"): "r=16", ("EViT", "35%"): "keep=0.7", ("EViT", "50%"): "keep=0.5"}
-_RATES = {(model, *row): rate for model in (*_SMALL, *_BASE) for row, rate in _HALF.items()}
+_RATES: dict[tuple[str, ...], str] = {(model, *row): rate for model in (*_SMALL, *_BASE) for row, rate in _HALF.items()}
 _RATES |= {(model, "ToMe", "35%"): "r=11" for model in (*_SMALL, *_BASE)}
 _RATES |= {("DeiT-S", "DTEM", "35%"): "r=12", ("DeiT-B", "DTEM", "35%"): "r=12", ("MAE-B", "DTEM", "35%"): "r=11"}
 _RATES |= {("MAE-L", method, "35%"): "r=5" for method in ("ToMe", "DTEM")}
@@ -23,13 +24,13 @@ def _rows(
     label: str, model: str, rates: dict[str, str], methods: tuple[str, ...] = ("tome", "dtem")
 ) -> tuple[Unprinted, ...]:
     """The unreduced model, and methods at rates of our choice."""
-    names = {"tome": "ToMe", "dtem": "DTEM", "none": "none"}
+    names = {"tome": "ToMe", "dtem": "DTEM"}
     reduced = [
         Unprinted(label, names[method], setting, Way(model, method, parse_rate(rate)))
         for setting, rate in rates.items()
         for method in methods
     ]
-    return (Unprinted(label, "none", "", Way(model)), *reduced)
+    return (Unprinted(label, BASELINE, "", Way(model)), *reduced)
 
 
 _CAPTIONS = _rows("GIT-B", "git_base_coco", {"35%": "r=11", "50%": "r=16"}) + _rows(

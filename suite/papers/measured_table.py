@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from suite.contract.baseline import BASELINE
 from suite.errors import CellError, RequestError
 from suite.measure.from_shapes import ShapeModel
 from suite.papers.conventions import in_convention
@@ -210,7 +211,7 @@ def run_as(way: Way | None) -> str:
     """'tome r=13', with the options that are set; '' for what is not run."""
     if way is None:
         return ""
-    if way.reducer == "none":
+    if way.reducer == BASELINE:
         return "unreduced"
     kept = {name: value for name, value in way.options.items() if not isinstance(value, list)}
     said = [f"{name}={value}" for name, value in kept.items()]
@@ -224,7 +225,7 @@ def _score_entry(table: PaperTable, line: Line, found: Found | None) -> dict[str
     if row is None:
         verdict = Verdict(NO_DATA, table.absent)
     else:
-        reduced = line.way is not None and line.way.reducer != "none"
+        reduced = line.way is not None and line.way.reducer != BASELINE
         verdict = score_verdict(score, published, row, is_trained(row), reduced)
         verdict = verdict if verdict.word != NO_DATA or verdict.why else Verdict(NO_DATA, line.why or "not measured")
     known = score is not None and not score.random

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from suite.contract.baseline import BASELINE
+
 
 @dataclass(frozen=True)
 class Method:
@@ -27,7 +29,7 @@ _TOME_DEFAULT = (
 )
 
 METHODS: dict[str, Method | str] = {
-    "none": Method("none"),
+    BASELINE: Method(BASELINE),
     **dict.fromkeys(("ToMe", "ToMe (as published)"), Method("tome")),
     **dict.fromkeys((f"ToMe: {name}" for name in _TOME_ABLATED.split(", ")), _SIMILARITY),
     **dict.fromkeys((f"ToMe: {name}" for name in _TOME_DEFAULT.split(", ")), Method("tome")),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.frame import load_frame
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.papers.measured_table import Found, Line
 from suite.papers.table import Way
@@ -46,7 +47,7 @@ def is_cell_of(way: Way, cell: Found) -> bool:
     row = cell.row
     if (row.model, row.reducer, cell.context["image_size"]) != (way.model, way.reducer, way.image_size):
         return False
-    if way.reducer == "none":
+    if way.reducer == BASELINE:
         return True
     defaults = reducer_options(way.reducer)
     stored = {**defaults, **(json.loads(row.options) if row.options else {})}

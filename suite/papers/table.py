@@ -9,6 +9,7 @@ from typing import Any
 
 from reports.published import load_published
 from reports.published.models import MODELS
+from suite.contract.baseline import BASELINE
 from suite.papers.names import METHODS, Method
 from suite.rates.rate import KeptFraction, Rate, TokensPerBlock, parse_rate
 
@@ -31,7 +32,7 @@ class Way:
     """
 
     model: str
-    reducer: str = "none"
+    reducer: str = BASELINE
     rate: Rate | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     derived: bool = False
@@ -93,7 +94,7 @@ class PaperTable:
         method, printed = method_of(row.method)
         if isinstance(method, str):
             return method
-        if method.reducer == "none":
+        if method.reducer == BASELINE:
             return Way(model, image_size=int(size) if size else None)
         if method.reducer == "diffrate":
             target = re.match(r"target ([\d.]+)G", row.setting)
@@ -122,7 +123,7 @@ def method_of(name: str) -> tuple[Method | str, Rate | None]:
     if match and isinstance(METHODS.get(match[1]), Method):
         return METHODS[match[1]], TokensPerBlock(int(match[2])) if match[2] else KeptFraction(int(match[3]) / 100)
     if name.startswith("Base ("):
-        return METHODS["none"], None
+        return METHODS[BASELINE], None
     return "not among the methods here", None
 
 

@@ -23,6 +23,7 @@ from reports.cells import read_manifest
 from reports.frame import load_frame
 from reports.page.exhibits import CellMaps, Exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
+from suite.contract.baseline import BASELINE
 from suite.contract.task import ReadError, Sample, views_of
 from suite.errors import RequestError
 from suite.measure.precision import dtype_of
@@ -34,7 +35,7 @@ from suite.store.files import remove_orphans
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
 from suite.sweep.changes import look_again, name_samples, read_contents
-from suite.sweep.methods import BASELINE, MethodAtRate
+from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from reports.pictures.mask_sheet import MaskRow, draw_groups, write_masks
+from suite.contract.baseline import BASELINE
 from suite.contract.task import ReadError, Sample, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.precision import dtype_of
@@ -17,7 +18,6 @@ from suite.rates.rate import rate_text
 from suite.stats.areas import dense_areas
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
-from suite.sweep.methods import BASELINE
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
 from tasks.segmentation_scoring import image_areas, metrics

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reports.pictures.token_sheet import TokenImage, TokenPanel, write_tokens
 from suite.attachment.handle import attach
 from suite.backbones import backbone_of, family_of
+from suite.contract.baseline import BASELINE
 from suite.contract.task import ReadError, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.flops_target import solve_rate
@@ -25,7 +26,7 @@ from suite.pictures.token_maps import TokenMaps, token_maps
 from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers.base import Reducer
 from suite.sweep.cells import expand
-from suite.sweep.methods import BASELINE, MethodAtRate
+from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import check_base, make_task, resolve_device
 from suite.sweep.spec import RunSpec, make_spec
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode

@@ -152,7 +152,7 @@ def resolve(
         amount, count = 0, of.entering(count)
         if block in places and asked is not None:
             amount = _take_tokens(rate, reducer, of, block, asked[block], count)
-        elif block in places:
+        elif block in places and isinstance(rate, FractionPerBlock | KeptFraction):
             amount = _take_part(rate, reducer, of, block, places[block], count)
         amounts.append(amount)
         count = reducer.leaving(count, amount)
@@ -174,17 +174,17 @@ def _take_tokens(rate: Rate, reducer: Reducer, of: _Sequence, block: int, asked:
     return reducer.amount_for_r(max(0, min(asked, reducer.capacity(count, of.num_prefix))))
 
 
-def _take_part(rate: Rate, reducer: Reducer, of: _Sequence, block: int, stage: int, count: int) -> int:
+def _take_part(
+    rate: FractionPerBlock | KeptFraction, reducer: Reducer, of: _Sequence, block: int, stage: int, count: int
+) -> int:
     """What a rate that is a fraction takes out of `count` tokens, in its block number `stage`."""
     if isinstance(rate, FractionPerBlock):  # keeps to what the method allows
         amount = reducer.amount_for_fraction(rate.fraction, count, of.num_prefix)
-    elif isinstance(rate, KeptFraction) and isinstance(rate.keep, tuple):  # absolute: of the original patches
+    elif isinstance(rate.keep, tuple):  # absolute: of the original patches
         amount = max(0, count - of.num_prefix - int(of.patches * rate.keep[stage]))
-    elif isinstance(rate, KeptFraction):
+    else:
         stage = 0 if of.restored_per_block else stage  # nothing adds up over blocks
         amount = reducer.amount_for_keep(rate.keep, stage, count - of.num_prefix, of.patches)
-    else:
-        raise TypeError(f"rate {rate} is no fraction")
     if amount >= count - of.num_prefix:
         raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
     limit, fewer = reducer.capacity(count, of.num_prefix), count - reducer.leaving(count, amount)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from suite.contract.baseline import BASELINE
 from suite.contract.plugins import find, load_plugins
 from suite.errors import RequestError, unknown
 from suite.reducers.base import REGISTERED, Reducer
@@ -30,7 +31,7 @@ def load_all() -> None:
 def list_reducers() -> list[str]:
     """Names of all registered reducers, sorted, with the unreduced model first."""
     load_all()
-    return sorted(REGISTERED, key=lambda name: (name != "none", name))
+    return sorted(REGISTERED, key=lambda name: (name != BASELINE, name))
 
 
 def reducer_class(name: str) -> type[Reducer]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
 from suite.models.shipped import EMBEDDED, shipped_weights, weights_path
 from suite.rates.rate import Rate
 from suite.rates.schedule import check_form
 from suite.reducers import list_reducers, make_reducer, reducer_class
-from suite.sweep.methods import BASELINE, NO_WEIGHTS, MethodAtRate, method_of
+from suite.sweep.methods import NO_WEIGHTS, MethodAtRate, method_of
 from suite.sweep.spec import OF_A_RUN, CellSpec, RunSpec
 
 TRAINING_FREE = "training-free"

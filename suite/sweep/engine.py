@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from suite.contract.baseline import BASELINE
 from suite.errors import CellError
 from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
@@ -25,7 +26,6 @@ from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
 from suite.sweep.evaluate import Cell, evaluate, said
 from suite.sweep.images import sample_images, timing_batch
-from suite.sweep.methods import BASELINE
 from suite.sweep.plan import Plan, resolve_device
 from suite.sweep.progress import Progress
 

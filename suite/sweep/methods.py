@@ -14,7 +14,7 @@ from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.sweep.spec import CellSpec
 
-BASELINE, NO_WEIGHTS = "none", "none"
+NO_WEIGHTS = "none"
 
 
 @dataclass(frozen=True)

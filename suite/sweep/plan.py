@@ -90,7 +90,8 @@ class Plan:
         `images` gives (B, 3, H, W) preprocessed samples, for methods whose cost depends on the image.
         """
         method = self.methods[key]
-        rate, found = method.rate, {}
+        rate = method.rate
+        found: dict[str, Any] = {}
         if isinstance(rate, FlopsTarget):
             solved = self.solve(method, rate, images)
             rate = solved.rate

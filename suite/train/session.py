@@ -52,7 +52,7 @@ class Session:
         self.original = {name: value.clone() for name, value in self.backbone.state_dict().items()}
         made = make_reducer(recipe.method, **recipe.reducer_options)
         self.handle = attach(model, made, recipe.rate)
-        self.rate: Rate = self.handle.rate
+        self.rate = self.handle.rate or recipe.rate  # what a FLOPs target came to
         self.reducer = made
         self.extra = nn.ModuleDict()
         self.backbone_parameters: dict[str, nn.Parameter] = {}

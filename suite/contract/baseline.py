@@ -1,0 +1,3 @@
+"""What the unreduced model is called where reducers are: in requests, in stored cells, and in tables."""
+
+BASELINE = "none"
