@@ -36,3 +36,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:
     listed += f" and {more} more" if more > 0 else ""
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {listed}"
     return RequestError(f"unknown {kind} {name!r}; {hint}")
+
+
+def describe_error(error: Exception) -> str:
+    """One line that any file can hold; with the type of an error that is not ours."""
+    text = " ".join(str(error).encode("utf-8", "replace").decode().split())
+    return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"

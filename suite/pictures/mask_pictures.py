@@ -83,7 +83,7 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
             grids = owner.unflatten(1, handle.layout.grid).cpu().numpy()
             drawn = [draw_groups(window, groups) for window, groups in zip(windows, grids, strict=True)]
             groups = preprocessing.joined_pictures(drawn, *truth.shape)
-        notes = tuple(f"mIoU {shown(miou(said, truth, task.num_classes))}" for said in (plain, mask))
+        notes = tuple(f"mIoU {percent(miou(predicted, truth, task.num_classes))}" for predicted in (plain, mask))
         rows.append(MaskRow(sample.id, name, image, truth, plain, mask, groups, notes))
     return rows
 
@@ -94,5 +94,5 @@ def miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> float |
     return metrics(areas)["miou"] if areas.any() else None
 
 
-def shown(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "n/a" if share is None else f"{100 * share:.1f}"

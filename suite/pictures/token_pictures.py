@@ -161,23 +161,23 @@ def maps_of(
     model: nn.Module, method: MethodAtRate, views: Tensor, dtype: torch.dtype
 ) -> tuple[tuple[str, ...], TokenMaps]:
     """A method's title, and the groups that it makes of views (B, 3, H, W), in precision `dtype`."""
-    made, rate = method.make(), method.rate
+    reducer, rate = method.make(), method.rate
     file = method.weights[0] if method.weights else None
     model.float()
     if isinstance(rate, FlopsTarget):
-        rate = solve_rate(model, made, flops=rate, images=views if made.input_dependent else None).rate
-        made = method.make()
-    with attach(model, made, rate, weights=file) as handle:
+        rate = solve_rate(model, reducer, flops=rate, images=views if reducer.input_dependent else None).rate
+        reducer = method.make()
+    with attach(model, reducer, rate, weights=file) as handle:
         handle.detach()
         model.to(dtype)
         handle.attach()
         found = token_maps(handle, views.to(dtype))
-    return title(method, made, rate), found
+    return title(method, reducer, rate), found
 
 
-def title(method: MethodAtRate, made: Reducer, rate: Rate | None) -> tuple[str, ...]:
+def title(method: MethodAtRate, reducer: Reducer, rate: Rate | None) -> tuple[str, ...]:
     """A method's name, what it has learned, and its rate, as asked and as it came to."""
-    learned = "" if made.trained else f"untrained {made.learned}"
+    learned = "" if reducer.trained else f"untrained {reducer.learned}"
     if method.weights:
         source = method.weights[0]
         learned = "trained: " + ("embedded" if source.startswith("embedded:") else "/".join(Path(source).parts[-2:]))

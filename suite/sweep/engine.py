@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from suite.contract.baseline import BASELINE
-from suite.errors import CellError
+from suite.errors import CellError, describe_error
 from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
 from suite.measure.precision import dtype_of
@@ -24,7 +24,7 @@ from suite.models.weights_file import file_sha256
 from suite.rates.rate import rate_text, stored_rate
 from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
-from suite.sweep.evaluate import Cell, evaluate, said
+from suite.sweep.evaluate import Cell, evaluate
 from suite.sweep.images import sample_images, timing_batch
 from suite.sweep.plan import Plan, resolve_device
 from suite.sweep.progress import Progress
@@ -46,15 +46,15 @@ def execute(plan: Plan, progress: Progress) -> None:
     cells = count_cost(plan, cells, progress)
     model.to(dtype_of(plan.spec.precision))
     evaluate(plan, folder, cells, device, known, progress)
-    score(plan, standing(cells), progress)
+    score(plan, drop_failed(cells), progress)
     if plan.spec.speed:
-        time_cells(plan, standing(cells), device, progress, "speed")
+        time_cells(plan, drop_failed(cells), device, progress, "speed")
         if plan.task.shown.throughput:
             whole = partial(plan.task.predict, plan.model)
-            time_cells(plan, standing(cells), device, progress, "whole_speed", whole)
+            time_cells(plan, drop_failed(cells), device, progress, "whole_speed", whole)
 
 
-def standing(cells: Sequence[Cell]) -> list[Cell]:
+def drop_failed(cells: Sequence[Cell]) -> list[Cell]:
     """Those that have not failed."""
     return [cell for cell in cells if cell.folder.read("failed") is None]
 
@@ -73,8 +73,8 @@ def prepare(plan: Plan, folder: RunFolder, keys: Sequence[str], progress: Progre
             handle = plan.handle(method, stored_rate(about["resolved_rate"]))
         except Exception as error:  # also what a method's own code raises while its cost is counted
             cell.write("cell", about)
-            cell.fail(said(error))
-            progress.failed(f"{method.reducer} {rate_text(method.rate)}", said(error))
+            cell.fail(describe_error(error))
+            progress.failed(f"{method.reducer} {rate_text(method.rate)}", describe_error(error))
             continue
         ran = cell.read("accuracy") or {"batch_size": plan.spec.batch_size}
         cells.append(Cell(key, cell, about, handle, ran["batch_size"]))
@@ -100,9 +100,9 @@ def count_cost(plan: Plan, cells: list[Cell], progress: Progress) -> list[Cell]:
                 further = plan.task.further_costs(plan.model, images, report.total, count_module)
             cell.folder.write("flops", {**report.as_dict(), "further": further, "baseline_total": baseline})
         except Exception as error:  # a method that breaks fails its cell, not the sweep
-            cell.folder.fail(said(error))
-            progress.failed(cell.name, said(error))
-    return standing(cells)
+            cell.folder.fail(describe_error(error))
+            progress.failed(cell.name, describe_error(error))
+    return drop_failed(cells)
 
 
 def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
@@ -167,13 +167,13 @@ def time_cells(
             runtime=spec.runtime,
             rounds=spec.speed_rounds,
             run=run,
-            progress=lambda done, blocks, what: advance(done, blocks, named(what, names)),
+            progress=lambda done, blocks, what: advance(done, blocks, name_cells(what, names)),
         )
     for cell in todo:
         cell.folder.write(file, results[cell.key if cell.key in reducing else BASELINE].as_dict())
 
 
-def named(what: str, names: dict[str, str]) -> str:
+def name_cells(what: str, names: dict[str, str]) -> str:
     """A message of the clock's, with the names of cells in place of their keys."""
     *before, key = what.split(" ")
     return " ".join([*before, names.get(key, key)])

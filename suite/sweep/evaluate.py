@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from suite.attachment.handle import Handle
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.contract.task import Batch, ReadError, Task
-from suite.errors import CellError, OutputError, RequestError
+from suite.errors import CellError, OutputError, describe_error
 from suite.measure.precision import dtype_of
 from suite.measure.timing import is_out_of_memory
 from suite.store.folder import CellFolder, RunFolder
@@ -39,12 +39,6 @@ class Cell:
     @property
     def name(self) -> str:
         return " ".join(part for part in (self.about["reducer"], self.about["rate"]) if part)
-
-
-def said(error: Exception) -> str:
-    """One line that any file can hold; with the type of an error that is not ours."""
-    text = " ".join(str(error).encode("utf-8", "replace").decode().split())
-    return text if isinstance(error, RequestError | CellError) else f"{type(error).__name__}: {text}"
 
 
 def evaluate(
@@ -108,7 +102,7 @@ def outcomes(plan: Plan, cell: Cell, images: Tensor, batch: Batch, number: int) 
     except CellError as error:
         raise CellError(f"batch {number}: {error}") from error
     except Exception as error:  # a method that breaks on this model fails its cell, not the sweep
-        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {said(error)}") from error
+        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {describe_error(error)}") from error
     finally:
         cell.handle.forget()
         cell.handle.prefix = None

@@ -66,8 +66,8 @@ def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:
 
 
 def _training(method: MethodAtRate, origins: Mapping[str | None, str]) -> str:
-    made = method.make()
-    return training_of(None if made.trained else made.learned, _source(method), origins)
+    reducer = method.make()
+    return training_of(None if reducer.trained else reducer.learned, _source(method), origins)
 
 
 def _order(method: MethodAtRate) -> tuple[object, ...]:

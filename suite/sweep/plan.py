@@ -18,7 +18,7 @@ from suite.attachment.handle import Handle, attach, check_class_token
 from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
 from suite.contract.task import Task, spread
-from suite.errors import RequestError, unknown
+from suite.errors import RequestError, describe_error, unknown
 from suite.measure.flops_target import Search, Solved
 from suite.measure.runtimes import flag_of, make_runtime
 from suite.models.load import load_model, sources_of
@@ -59,7 +59,7 @@ class Plan:
     def describe(self, key: str) -> dict[str, Any]:
         """The content of the cell's cell.json before its rate is resolved."""
         method, spec, layout = self.methods[key], self.spec, family_of(self.backbone).layout(self.backbone)
-        made = method.make()
+        reducer = method.make()
         return {
             "key": key,
             "task": spec.task,
@@ -68,9 +68,9 @@ class Plan:
             "weights_kind": self.weights.kind,
             "reducer": method.reducer,
             "options": method.options,
-            "learned": made.learned if method.weights or not made.trained else None,
+            "learned": reducer.learned if method.weights or not reducer.trained else None,
             "reducer_weights": dict(zip(("source", "sha256"), method.weights)) if method.weights else None,
-            "formulation": made.formulation,
+            "formulation": reducer.formulation,
             "restore": getattr(self.model, "restore", None),
             "rate": rate_text(method.rate),
             "resolved_rate": None,
@@ -113,8 +113,8 @@ class Plan:
         """One search serves all FLOPs targets of a method, and counts no rate twice."""
         whose = json.dumps([method.reducer, method.options, method.weights], sort_keys=True)
         if whose not in self.searches:
-            made = method.make()
-            self.searches[whose] = Search(self.model, made, images() if made.input_dependent else None)
+            reducer = method.make()
+            self.searches[whose] = Search(self.model, reducer, images() if reducer.input_dependent else None)
         return self.searches[whose]
 
     def handle(self, method: MethodAtRate, rate: Rate | None) -> Handle:
@@ -178,10 +178,10 @@ def make_plan(spec: RunSpec) -> Plan:
         check_base(method, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run
             if isinstance(method.rate, FlopsTarget):
-                made = method.make()
-                check_class_token(made, family.layout(backbone))
+                reducer = method.make()
+                check_class_token(reducer, family.layout(backbone))
                 if method.weights:  # a file that does not fit is refused before the run
-                    search = Search(model, made)
+                    search = Search(model, reducer)
                     plan.handle(method, search.rate(search.strongest()))
             else:
                 plan.handle(method, method.rate)
@@ -191,9 +191,8 @@ def make_plan(spec: RunSpec) -> Plan:
             plan.skipped.append(str(error))
             continue
         except Exception as error:  # whatever the method's own code raises is reported against it
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise RequestError(
-                f"reducer {method.reducer!r} cannot be planned at {rate_text(method.rate)}: {reason}"
+                f"reducer {method.reducer!r} cannot be planned at {rate_text(method.rate)}: {describe_error(error)}"
             ) from error
         learned = [method.weights[1]] if method.weights else []
         key = digest([identity, method.slot, *learned, shared, source_of(method.reducer)])[:16]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from suite.errors import unknown
+from suite.errors import describe_error, unknown
 
 LABELS = (
     "task",
@@ -176,8 +176,7 @@ class Tracking:
                 self.note(f"tracker {name}: {remedy}; the run goes on without it")
                 del self.alive[name]
             except Exception as error:  # a sink must not cost the run
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                self.note(f"tracker {name}: {reason}; the run goes on without it")
+                self.note(f"tracker {name}: {describe_error(error)}; the run goes on without it")
                 del self.alive[name]
 
     def hand_over(self, frame: pd.DataFrame, pictures: Sequence[Path]) -> None:

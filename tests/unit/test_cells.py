@@ -56,7 +56,7 @@ def test_a_cell_has_the_same_key_however_it_is_asked_for(tiny_run):
 
 def test_any_subset_is_asked_for_by_file_and_continues_the_folder(tiny_run, tmp_path):
     whole = run({**tiny_run, "rates": ["r=1", "r=2"]}, progress=Progress(quiet=True), report=False)
-    made = {key: (whole.out / "cells" / key / "accuracy.json").stat().st_mtime_ns for key in whole.cells}
+    written = {key: (whole.out / "cells" / key / "accuracy.json").stat().st_mtime_ns for key in whole.cells}
     file = tmp_path / "some.yaml"
     wanted = [("tome", "r=2"), ("evit", "r=1"), ("evit", "r=3")]
     cells = [{"reducer": reducer, "rate": rate} for reducer, rate in wanted]
@@ -66,7 +66,7 @@ def test_any_subset_is_asked_for_by_file_and_continues_the_folder(tiny_run, tmp_
     assert list(zip(frame.reducer, frame.rate)) == [("none", ""), *wanted]
     assert set(frame.status) == {"done"}
     assert len(set(some.cells) & set(whole.cells)) == 3
-    assert made == {key: (whole.out / "cells" / key / "accuracy.json").stat().st_mtime_ns for key in made}
+    assert written == {key: (whole.out / "cells" / key / "accuracy.json").stat().st_mtime_ns for key in written}
     stored = json.loads((Path(tiny_run["out"]) / "run.json").read_text())["spec"]
     assert make_spec(stored) == make_spec(asked(file, {}))
 
