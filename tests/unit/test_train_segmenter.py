@@ -1,5 +1,6 @@
 """The Segmenter that is shipped for the scenes, and the recipe that made it."""
 
+import csv
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ import suite
 from suite import RequestError
 from suite.models.load import load_model
 from suite.models.scenes_segmenter import SCENES_LABELS, build_scenes_segmenter
+from suite.sweep.progress import Progress
 from suite.train.embedded import segmenter
-from suite.train.loop import CHECKPOINT, Diverged, save
+from suite.train.loop import CHECKPOINT, METRICS, Diverged, save, train
 from suite.train.scene_batches import normalise
 from suite.train.segment_batches import batch_of, segment_data
 from tasks.scenes.generator import NUM_CLASSES, VERSION, draw_scene
@@ -182,6 +184,16 @@ def test_the_frozen_encoder_stays_the_classifiers_and_then_learns(data):
     assert all(torch.equal(value, kept[name]) for name, value in backbone.state_dict().items())
     job.update(1)
     assert not torch.equal(backbone.blocks[0].mlp.fc1.weight, kept["blocks.0.mlp.fc1.weight"])
+
+
+def test_a_snapshot_is_made_with_every_checkpoint_and_the_log_has_what_was_noted(data, tmp_path):
+    job, snapshots = segmenter.SegmenterJob(TINY, data), []
+    train(job, tmp_path, Progress(quiet=True), every=2, log_every=1, saved=snapshots.append)
+    assert snapshots == [2, 3]
+    with (tmp_path / METRICS).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert all(0 <= float(row["object_pixels"]) <= 1 for row in rows)
 
 
 def test_a_gradient_that_is_no_number_stops_the_training_and_changes_nothing(data):

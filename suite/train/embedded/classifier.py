@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 
@@ -48,7 +49,7 @@ class Recipe:
         return self.window_steps + self.full_steps
 
 
-def initialise(vit: nn.Module) -> None:
+def initialise(vit: VisionTransformer) -> None:
     """Start where a narrow transformer learns fast; timm's defaults are made for widths near 768.
 
     Linear layers: Xavier, with the two that write to the residual stream divided by sqrt(2 * depth). Position
@@ -74,7 +75,7 @@ def initialise(vit: nn.Module) -> None:
 class TokenLabelled(nn.Module):
     """The classifier plus the auxiliary heads on its patch tokens: class, main object or not, geometry."""
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         self.vit = vit
         self.patch_head = nn.Linear(vit.embed_dim, NUM_CLASSES + 1 + 1 + 3)

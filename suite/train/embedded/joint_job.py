@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -42,7 +42,8 @@ class JointJob(ModelJob):
 
     def __init__(self, recipe: JointRecipe, model: nn.Module) -> None:
         self.recipe = recipe
-        groups = [{"params": [], "weight_decay": decay} for _ in range(2) for decay in (recipe.weight_decay, 0.0)]
+        decays = (recipe.weight_decay, 0.0)
+        groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for _ in range(2) for decay in decays]
         for name, parameter in model.named_parameters():
             kept = parameter.ndim < 2 or any(part in name for part in self.embeddings)
             groups[2 * (self.encoder not in name) + kept]["params"].append(parameter)

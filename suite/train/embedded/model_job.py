@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -35,7 +35,11 @@ class ModelJob(ABC):
     def __init__(self, recipe: ModelRecipe, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         self.model, self.optimiser = model, optimiser
         self.steps = recipe.steps
-        self.identity = {"training": type(self).__name__, "recipe": asdict(recipe), "generator_version": VERSION}
+        self.identity: Mapping[str, Any] = {
+            "training": type(self).__name__,
+            "recipe": asdict(recipe),
+            "generator_version": VERSION,
+        }
 
     @abstractmethod
     def learning_rates(self, step: int) -> Sequence[float]:

@@ -118,7 +118,7 @@ def train(
         mious = {f"{split}_miou": mean_iou(shipped, part) for split, part in parts.items()}
         write_snapshot(job.model, out, recipe, step, **mious)
 
-    few = tuple(part[:200] for part in val)
+    few = val[0][:200], val[1][:200]
     loop.train(job, cache / "segmenter", Progress(), every=every, saved=lambda step: measure_and_write(step, val=few))
     measure_and_write(recipe.steps, val=val, test=test)
 
