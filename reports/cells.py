@@ -146,7 +146,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
         if not damaged and not any(found.values()) and samples.empty:
             return None
         damaged = damaged or [str(DamagedError(folder.path / "cell.json", "it is not there"))]
-        about = _said_by_slot(folder.path.name, run)
+        about = _read_slot(folder.path.name, run)
     unscored = manifest.delete(samples.index.to_numpy())
     return Cell(
         key=folder.path.name,
@@ -160,7 +160,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
     )
 
 
-def _said_by_slot(key: str, run: dict[str, Any]) -> dict[str, Any]:
+def _read_slot(key: str, run: dict[str, Any]) -> dict[str, Any]:
     """What run.json still says of a cell whose own description is lost."""
     reducer, options, rate, *_ = json.loads(run.get("slots", {}).get(key, '["?", {}, ""]'))
     unknown = {"batch_size": 0, **dict.fromkeys(("task", "model", "weights", "weights_kind", "precision"), "?")}

@@ -238,7 +238,7 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
 
 def _speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
     """The row's speed, and a note on what keeps the number from being read at face value, "" if nothing."""
-    row = _pace(speed, {"im_s": "im_s", "speedup": "speedup"})
+    row = _speeds(speed, {"im_s": "im_s", "speedup": "speedup"})
     memory = (speed or {}).get("peak_memory_bytes")
     return row | {
         "peak_memory_mib": None if memory is None else memory / 2**20,
@@ -248,10 +248,10 @@ def _speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any
 
 def _whole_speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
     """The same of the whole model."""
-    return _pace(speed, {"whole_s": "im_s", "whole_speedup": "speedup"}) | {"whole_note": _speed_note(speed, about)}
+    return _speeds(speed, {"whole_s": "im_s", "whole_speedup": "speedup"}) | {"whole_note": _speed_note(speed, about)}
 
 
-def _pace(speed: dict[str, Any] | None, parts: dict[str, str]) -> dict[str, Any]:
+def _speeds(speed: dict[str, Any] | None, parts: dict[str, str]) -> dict[str, Any]:
     return {f"{name}{end}": (speed or {}).get(f"{part}{end}") for name, part in parts.items() for end in INTERVAL}
 
 

@@ -49,7 +49,7 @@ def write_page(out: Path, frame: pd.DataFrame) -> tuple[Path, list[str]]:
 
 def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     """(the page, what it lacks and why). All text is escaped by the template, all data are packed."""
-    parts, exhibits, library = [lean(part) for part in groups(frame)], exhibits_of(out), plotly_source()
+    parts, exhibits, library = [drop_context(part) for part in groups(frame)], exhibits_of(out), plotly_source()
     frame = without_context(frame)
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
     series = curves.curves_of(frame)
@@ -80,7 +80,7 @@ def exhibits_of(out: Path) -> Exhibits:
         return Exhibits(missing={"pictures": f"{error.path} is damaged ({error.reason}); write the report again"})
 
 
-def lean(part: Group) -> Group:
+def drop_context(part: Group) -> Group:
     return replace(part, frame=without_context(part.frame))
 
 

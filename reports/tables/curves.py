@@ -141,9 +141,9 @@ def _line(row: Found, ranked: bool) -> list[str]:
     curve = row.curve
     costs = dict.fromkeys((gflops(curve.cost[0]), gflops(curve.cost[-1])))
     shown = [
-        row.name, str(len(curve.cost)), "–".join(costs), said(row.area),
-        "reference" if row.more is None else said(row.more, signed=True),
-        "reference" if row.cheaper is None else said(row.cheaper, scale=100, signed=True),
+        row.name, str(len(curve.cost)), "–".join(costs), format_estimate(row.area),
+        "reference" if row.more is None else format_estimate(row.more, signed=True),
+        "reference" if row.cheaper is None else format_estimate(row.cheaper, scale=100, signed=True),
     ]  # fmt: skip
     if not ranked:
         return shown
@@ -154,7 +154,7 @@ def _place(rank: Estimate) -> str:
     return f"{'' if rank.value is None else rank.value} [{rank.low}, {rank.high}]".strip()
 
 
-def said(estimate: Estimate, scale: float = 1, signed: bool = False) -> str:
+def format_estimate(estimate: Estimate, scale: float = 1, signed: bool = False) -> str:
     """'+1.5 [+0.2, +2.7]', two decimals where half the interval is below 0.5; n/a where there is no number."""
     if estimate.value is None:
         return NO_DATA

@@ -104,7 +104,7 @@ def read_baseline(path: Path, name: str) -> Side:
     about = metadata.get(KEY)
     if about is None:
         raise RequestError(f"{str(path)!r} is a Parquet file, but no baseline; make one with baseline save NAME RUN")
-    said = _said(about)
+    said = _read_fields(about)
     if said.get("format", FORMAT) not in READABLE:  # first, for another format may have another digest
         raise RequestError(
             f"baseline {str(path)!r} has format {said['format']}, this version reads {FORMAT}; save it again"
@@ -116,7 +116,7 @@ def read_baseline(path: Path, name: str) -> Side:
     return Side(name, said["identity"], said["spec"], TaskReport.from_dict(said["shown"]), entries, _contents(table))
 
 
-def _said(about: bytes) -> dict[str, Any]:
+def _read_fields(about: bytes) -> dict[str, Any]:
     """{} for what is damaged."""
     try:
         said = json.loads(about)

@@ -11,7 +11,7 @@ from suite.errors import RequestError, unknown
 from suite.gate.baseline import FOLDER
 from suite.gate.compare import check_alpha, check_common
 from suite.gate.contract import prove
-from suite.gate.looks import decide, expected, one_look, plan_looks, told
+from suite.gate.looks import decide, describe_look, expected, one_look, plan_looks
 from suite.gate.matched_run import Trial, sweep_against
 from suite.gate.pairing import TOLERANCE, left_out, same_cost, undisclosed
 from suite.gate.report import LEVEL, Report, rows_of
@@ -80,7 +80,7 @@ def check(
             trial.draw()
         check_common(*trial.sides, rows)
         more |= {"verdict": overall(rows), "needed": samples_needed(rows)}
-        return Report(new, against, alpha, shown, rows, [*left_out(*trial.sides), *told(last)], margin, **more)
+        return Report(new, against, alpha, shown, rows, [*left_out(*trial.sides), *describe_look(last)], margin, **more)
     side = sweep_against(new, stored, values, progress, allowed)
     return _judged(side, stored, margin, alpha, tolerance, allowed, **more)
 

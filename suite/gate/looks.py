@@ -135,7 +135,7 @@ def _so_far(look: Look, undecided: Sequence[Row], rows: int, alpha: float) -> st
     )
 
 
-def told(look: Look) -> Iterator[str]:
+def describe_look(look: Look) -> Iterator[str]:
     """How the verdict came about, where there was more than one look to come by."""
     if look.of > 1:
         spent = "their levels add up to alpha (Lan and DeMets)"
