@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -37,6 +37,23 @@ class Caption(Protocol):
 
     text: str
     tokens: Sequence[int]
+
+
+class Captioner(Protocol):
+    """What a captioning model has."""
+
+    def generate(self, images: Tensor, *, num_beams: int, max_new_tokens: int) -> list[Caption]:
+        """A caption of each of the images (B, 3, H, W)."""
+
+    def check_length(self, max_new_tokens: int) -> None:
+        """RequestError for more tokens than the model has positions for."""
+
+    def decoding_macs(self, images: Tensor, num_beams: int) -> dict[str, float]:
+        """Multiply-accumulates of the decoder per image, by the names of the task's costs."""
+
+
+def _captioner(model: nn.Module) -> Captioner:
+    return cast(Captioner, model)  # `check_model` has seen to that
 
 
 class CaptioningTask(Task):
@@ -103,11 +120,11 @@ class CaptioningTask(Task):
                 f"task {self.name!r} needs a captioning model such as {self.default_model}, and {type(model).__name__} "
                 "generates no text; choose one with --model"
             )
-        model.check_length(self.max_new_tokens)
+        _captioner(model).check_length(self.max_new_tokens)
 
     def predict(self, model: nn.Module, images: Tensor) -> list[Caption]:
         """A caption of each of the preprocessed images (B, 3, H, W)."""
-        return model.generate(images, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens)
+        return _captioner(model).generate(images, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens)
 
     def score(self, outputs: Sequence[Caption], samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, prediction (the caption) and tokens.
@@ -172,7 +189,7 @@ class CaptioningTask(Task):
         self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
     ) -> dict[str, float]:
         """Multiply-accumulates of the decoder per image: for the prompt and the image, and for each token after."""
-        return model.decoding_macs(images, self.num_beams)
+        return _captioner(model).decoding_macs(images, self.num_beams)
 
 
 def notes(captions: Mapping[str, str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,23 @@ class WindowScores:
 
     def __getitem__(self, some: slice) -> WindowScores:
         return WindowScores(self.scores[some], self.window)
+
+
+class Segmenter(Protocol):
+    """What a segmentation model has."""
+
+    decoder: nn.Module
+    restore: str  # one of RESTORE
+
+    def grid_logits(self, images: Tensor) -> Tensor:
+        """Class scores (B, K, h, w) of the patches of images (B, 3, H, W)."""
+
+    def decoder_inputs(self, image: Tensor) -> tuple[Tensor | None, ...]:
+        """What the decoder is given for images (B, 3, H, W)."""
+
+
+def _segmenter(model: nn.Module) -> Segmenter:
+    return cast(Segmenter, model)  # `check_model` has seen to that
 
 
 class SegmentationTask(Task):
@@ -116,7 +133,7 @@ class SegmentationTask(Task):
 
     def configure(self, model: nn.Module) -> None:
         """Tell the model when to give tokens back."""
-        model.restore = self.restore
+        _segmenter(model).restore = self.restore
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> SlidingWindows:
         """The windows that the model takes, normalised as it was trained. `image_size` can only be the window's."""
@@ -141,7 +158,7 @@ class SegmentationTask(Task):
 
     def predict(self, model: nn.Module, images: Tensor) -> WindowScores:
         """Class scores of the patches of windows (ΣV, 3, S, S)."""
-        return WindowScores(model.grid_logits(images), images.shape[-1])
+        return WindowScores(_segmenter(model).grid_logits(images), images.shape[-1])
 
     def predicted_mask(self, outputs: WindowScores, sample: Sample) -> np.ndarray:
         """(H, W) int64 classes of the sample's pixels, from the outputs of all its windows.
@@ -168,7 +185,8 @@ class SegmentationTask(Task):
         rows, first = [], 0
         for sample in samples:
             truth = self._truth(sample)
-            last = first + num_windows(*truth.shape, outputs.window)
+            height, width = truth.shape
+            last = first + num_windows(height, width, outputs.window)
             mask = self.predicted_mask(outputs[first:last], sample).astype(np.uint8)
             said = hashlib.blake2b(mask.tobytes(), digest_size=8).hexdigest()
             rows.append({"id": sample.id, "prediction": said, **image_areas(mask, truth, self.num_classes)})
@@ -203,10 +221,10 @@ class SegmentationTask(Task):
         macs = []
         for image in images.to(next(model.parameters()).device).split(1):
             with torch.inference_mode():
-                inputs = model.decoder_inputs(image)
+                inputs = _segmenter(model).decoder_inputs(image)
             shapes = tuple(None if value is None else value.shape for value in inputs)
             if shapes not in known:
-                known[shapes] = count(model.decoder, *inputs)
+                known[shapes] = count(_segmenter(model).decoder, *inputs)
             macs.append(known[shapes])
         return fmean(macs)
 

@@ -8,8 +8,9 @@ image with a side that is shorter than the window is padded, where mmsegmentatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,12 @@ from tasks.reading.images import UnreadableImage, as_picture
 
 LONGEST = 4  # windows along an image's long side, at most
 AT_ONCE = 2**27  # class scores at full size that are held at a time: those of all classes of a photograph are gigabytes
+
+
+class Pretrained(Protocol):
+    """What timm's models have, and ours."""
+
+    pretrained_cfg: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class SlidingWindows:
     def of(cls, model: nn.Module, image_size: int | None = None) -> SlidingWindows:
         """What the model's `pretrained_cfg` says. RequestError for a window that is not square, or an `image_size`
         (pixels) that is not the window's."""
-        config = model.pretrained_cfg
+        config = cast(Pretrained, model).pretrained_cfg
         _, height, width = config["input_size"]
         if height != width:
             raise RequestError(f"the model takes windows of {width}x{height}; only square ones are supported")
@@ -57,9 +64,10 @@ class SlidingWindows:
         """
         pixels = torch.from_numpy(_resize(np.asarray(image), self.window).copy()).permute(2, 0, 1)
         mean, std = self._statistics()
-        image = pixels.float().div(255).sub(mean).div(std)
-        padded = F.pad(image, (0, max(0, self.window - image.shape[2]), 0, max(0, self.window - image.shape[1])))
-        places = _places(*image.shape[1:], self.window)
+        _, height, width = pixels.shape
+        normalised = pixels.float().div(255).sub(mean).div(std)
+        padded = F.pad(normalised, (0, max(0, self.window - width), 0, max(0, self.window - height)))
+        places = _places(height, width, self.window)
         return torch.stack([padded[:, y : y + self.window, x : x + self.window] for y, x in places])
 
     def picture(self, view: Tensor) -> np.ndarray:
@@ -104,26 +112,29 @@ def class_map(scores: Tensor, height: int, width: int, window: int) -> Tensor:
     Scores are resized bilinearly to the window, averaged where windows overlap, and resized again to the image's
     original size; the first of equally likely classes is taken. K is at most 256.
     """
-    best = likeliest = None
     step = max(1, min(64, AT_ONCE // (height * width)))
-    for first in range(0, scores.shape[1], step):
-        part = scores[:, first : first + step].float()
-        value, index = _join(part, height, width, window)[0].max(dim=0)
-        if best is None:
-            best, likeliest = value, index
-        else:
-            better = value > best
-            best, likeliest = torch.where(better, value, best), torch.where(better, index + first, likeliest)
+
+    def likeliest_of(first: int) -> tuple[Tensor, Tensor]:
+        value, index = _join(scores[:, first : first + step].float(), height, width, window)[0].max(dim=0)
+        return value, index + first
+
+    best, likeliest = likeliest_of(0)
+    for first in range(step, scores.shape[1], step):
+        value, index = likeliest_of(first)
+        better = value > best
+        best, likeliest = torch.where(better, value, best), torch.where(better, index, likeliest)
     return likeliest.to(torch.uint8)
 
 
 def _resize(pixels: np.ndarray, window: int) -> np.ndarray:
     """(H, W, 3) uint8 at its `resized_size`, by mmcv, which does not smooth before it makes an image smaller."""
-    if resized_size(*pixels.shape[:2], window) == pixels.shape[:2]:
+    height, width, _ = pixels.shape
+    if resized_size(height, width, window) == (height, width):
         return pixels
     from mmcv.image import imrescale  # takes a second
 
-    return imrescale(pixels, (LONGEST * window, window), interpolation="bilinear", backend="cv2")
+    resized: np.ndarray = imrescale(pixels, (LONGEST * window, window), interpolation="bilinear", backend="cv2")
+    return resized
 
 
 def _places(height: int, width: int, window: int) -> list[tuple[int, int]]:
@@ -144,10 +155,11 @@ def _join(scores: Tensor, height: int, width: int, window: int) -> Tensor:
     if resized == (window, window):
         joined = views
     else:
-        padded = (1, views.shape[1], *(max(side, window) for side in resized))
+        rows, columns = (max(side, window) for side in resized)
+        padded = (1, views.shape[1], rows, columns)
         joined = torch.empty(padded, device=views.device, memory_format=torch.channels_last).zero_()
-        times = views.new_zeros(padded[2:])
-        for view, (y, x) in zip(views, _places(*times.shape, window), strict=True):
+        times = views.new_zeros((rows, columns))
+        for view, (y, x) in zip(views, _places(rows, columns, window), strict=True):
             joined[..., y : y + window, x : x + window] += view
             times[y : y + window, x : x + window] += 1
         joined = joined.div_(times)[..., : resized[0], : resized[1]]

@@ -88,12 +88,16 @@ class Task(ABC):
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
     drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
-    class_names: Sequence[str] = ()  # by class index, of tasks whose labels are classes that have names
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
     tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:
         self.data, self.limit = data, limit
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """By class index, of tasks whose labels are classes that have names."""
+        return ()
 
     @abstractmethod
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> Hashable:
@@ -235,7 +239,7 @@ class Batch:
     views: list[int]
 
 
-class Reader(Dataset):
+class Reader(Dataset[tuple[Sample, Tensor | ReadError]]):
     """Reads samples strictly: item i is sample i's tensor or the ReadError that says why there is none.
 
     Where samples have files, those of the items say what the files held.
@@ -244,7 +248,7 @@ class Reader(Dataset):
     exception but ReadError is a defect of the task and stops the run.
     """
 
-    def __init__(self, task: Task, samples: Iterable[Sample], preprocessing: Callable | Any) -> None:
+    def __init__(self, task: Task, samples: Iterable[Sample], preprocessing: Any) -> None:
         self.task, self.samples, self.preprocessing = task, list(samples), preprocessing
 
     def __len__(self) -> int:

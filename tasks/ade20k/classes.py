@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,7 @@ def ade_names() -> tuple[str, ...]:
 
 def ade_palette() -> tuple[tuple[int, int, int], ...]:
     """8-bit RGB of each class. RequestError where mmsegmentation is not installed."""
-    return tuple(tuple(colour) for colour in _class_names().ade_palette())
+    return tuple((red, green, blue) for red, green, blue in _class_names().ade_palette())
 
 
 @cache
@@ -30,7 +31,6 @@ def _class_names() -> ModuleType:
     if package is None or not package.submodule_search_locations:
         raise RequestError(f"ADE20K's class names need mmsegmentation; install it with: pip install {PACKAGES}")
     file = Path(package.submodule_search_locations[0]) / "utils" / "class_names.py"
-    spec = importlib.util.spec_from_file_location("mmseg_class_names", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType("mmseg_class_names")
+    SourceFileLoader(module.__name__, str(file)).exec_module(module)
     return module

@@ -11,7 +11,7 @@ from PIL import Image
 from suite.contract.task import Sample, evenly_spaced
 from tasks.ade20k.classes import NUM_CLASSES, ade_names, ade_palette
 from tasks.ade20k.index import find_pairs
-from tasks.reading.file_tree import open_tree
+from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import read_file
 from tasks.reading.images import decode
 from tasks.reading.masks import mask_size, read_mask, reduce_zero_label
@@ -30,6 +30,7 @@ class Ade20k(SegmentationTask):
     default_model = "seg_small_mask_16"
     training = MappingProxyType({"split": "training"})
     num_classes = NUM_CLASSES
+    tree: FileTree
 
     def __init__(
         self,

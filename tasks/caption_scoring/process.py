@@ -13,7 +13,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from suite.errors import CellError
 from tasks.caption_scoring.worker import FOLDER
@@ -42,10 +42,12 @@ class WorkerProcess:
                 env={**os.environ, "PYTHONPATH": paths, FOLDER: str(self.folder)},
                 start_new_session=True,  # a process group that can be ended as a whole, and no Ctrl-C of its own
             )
+        self._input = cast(IO[bytes], self.process.stdin)  # pipes, as was asked
+        self._output = cast(IO[bytes], self.process.stdout)
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def ask(self, request: dict[str, dict], timeout_s: float) -> Any:
+    def ask(self, request: dict[str, dict[str, Any]], timeout_s: float) -> Any:
         """The answer to {method: arguments}. CellError if it fails, the process ends, or one phase takes too long."""
         (phase,) = request
         # On a thread: a process that hangs does not read, and a pipe holds little.
@@ -71,16 +73,16 @@ class WorkerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         with suppress(OSError):  # a request that was never read
-            self.process.stdin.close()
+            self._input.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):  # its end is told by `ask`
-            self.process.stdin.write(text.encode())
-            self.process.stdin.flush()
+            self._input.write(text.encode())
+            self._input.flush()
 
     def _listen(self) -> None:
-        with self.process.stdout as answers:
+        with self._output as answers:
             for line in answers:
                 self._answers.put(line)
         self._answers.put(None)

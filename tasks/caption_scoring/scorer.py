@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pandas as pd
 
@@ -102,7 +103,10 @@ def said_by(java: str) -> str:
 
 def package() -> Path:
     """Folder of pycocoevalcap, which is not imported for that."""
-    return Path(next(iter(find_spec("pycocoevalcap").submodule_search_locations)))
+    spec = find_spec("pycocoevalcap")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("pycocoevalcap is not installed")
+    return Path(spec.submodule_search_locations[0])
 
 
 class CaptionScorer:
@@ -135,6 +139,7 @@ class CaptionScorer:
         self._refused: dict[str, str] = {}  # what the child process found not to run, and why
         self._telling_ngrams = 0  # of the references, counted by the child process
         self._process: WorkerProcess | None = None
+        self._sent: dict[str, dict[str, str]] | None = None  # the cells whose captions it has
 
     def __enter__(self) -> CaptionScorer:
         return self
@@ -182,49 +187,50 @@ class CaptionScorer:
 
     def _score(self, name: str, waiting: dict[str, dict[str, str]], failed: list[str]) -> CaptionScores:
         captions = waiting[name]
-        if len(self._missing(captions)) < len(self.metrics):
-            self._make_ready(waiting, failed)
+        unable = len(self._missing(captions)) == len(self.metrics)
+        process = None if unable else self._make_ready(waiting, failed)
         missing = self._missing(captions)
         metrics = [metric for metric in self.metrics if metric not in missing]
-        if not metrics:
+        if process is None or not metrics:
             said = notes(captions, self.references)
             return CaptionScores({}, pd.DataFrame({"id": list(captions)}), missing, notes=said)
-        answer = self._process.ask({"score": {"cell": name}}, self.timeout_s)
+        answer = process.ask({"score": {"cell": name}}, self.timeout_s)
         overall = {metric: answer["overall"][metric] for metric in metrics}
         columns = {"id": list(captions), **answer["columns"]}
         check(overall, columns, captions, self.references)
         said = notes(captions, self.references)
         return CaptionScores(overall, pd.DataFrame(columns), missing, self._telling_ngrams, said)
 
-    def _make_ready(self, waiting: dict[str, dict[str, str]], failed: list[str]) -> None:
+    def _make_ready(self, waiting: dict[str, dict[str, str]], failed: list[str]) -> WorkerProcess:
         """A process that knows the references and the captions of all waiting cells, the tokenizer started once."""
         if self._process is not None and self._sent is waiting:
-            return
+            return self._process
         if len(failed) == MOST_STARTS:
             raise CellError(f"{failed[-1]} (at {MOST_STARTS} starts in a row)")
         try:
-            if self._process is None:
-                self._start([metric for metric in self.metrics if metric not in self._missing({})])
-            self._process.ask({"tokenise": {"cells": waiting}}, self.timeout_s)
+            process = self._process or self._start([name for name in self.metrics if name not in self._missing({})])
+            process.ask({"tokenise": {"cells": waiting}}, self.timeout_s)
             self._sent = waiting
             failed.clear()
+            return process
         except CellError as error:
             failed.append(str(error))
             raise
 
-    def _start(self, metrics: Sequence[str]) -> None:
+    def _start(self, metrics: Sequence[str]) -> WorkerProcess:
         """Starts a process and lets it show what it gives for sentences whose scores are known."""
         try:
-            self._process = WorkerProcess(package())
+            self._process = process = WorkerProcess(package())
         except OSError as error:
             raise CellError(f"the scoring process cannot start: {error}") from error
         java = bool(java_version())
         # Without the tokenizer the canary is what it would have made.
         canary = {image: [text] for image, text in (SENTENCES if java else TOKENS).items()}
         start = {"references": self.references, "canary": canary, "metrics": metrics, "java": java}
-        found = self._process.ask({"start": start}, self.timeout_s)
+        found = process.ask({"start": start}, self.timeout_s)
         check_canary({image: text for image, (text,) in found["tokens"].items()}, found["scores"])
         self._refused, self._telling_ngrams = found["missing"], found["telling_ngrams"]
+        return process
 
 
 def try_scorers(metrics: Sequence[str]) -> tuple[str, str]:
@@ -241,7 +247,7 @@ def try_scorers(metrics: Sequence[str]) -> tuple[str, str]:
 
 def check(
     overall: Mapping[str, float],
-    columns: Mapping[str, Sequence],
+    columns: Mapping[str, Sequence[Any]],
     captions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
 ) -> None:

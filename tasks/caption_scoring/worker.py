@@ -35,6 +35,9 @@ METEOR_NUMBERS = 23  # in METEOR's answer to SCORE
 MARK = "endofcaptions"
 
 Captions = dict[str, list[str]]  # by image; one for each when they are a model's
+Overall = dict[str, float]  # by metric
+Columns = dict[str, list[Any]]  # a number, or METEOR's line of them, per caption
+Message = dict[str, Any]
 
 GROUPS = {
     **{f"bleu_{n}": "BLEU" for n in range(1, 5)},
@@ -49,7 +52,7 @@ class Failed(Exception):
     """Nothing more can be expected of this process; the text says what ended it."""
 
 
-class Launched(subprocess.Popen):
+class Launched(subprocess.Popen[bytes]):
     """A Java that a scorer starts, in English and UTF-8 wherever it runs: others print numbers with a comma.
 
     It is remembered and its stderr kept: pycocoevalcap looks at neither end nor words.
@@ -58,6 +61,7 @@ class Launched(subprocess.Popen):
     all: ClassVar[list[Launched]] = []
 
     def __init__(self, args: list[str], **options: Any) -> None:
+        self.command = args
         java, *rest = args
         own = {OVERRIDES: " ".join((os.environ[OVERRIDES], *LOCALE))} if OVERRIDES in os.environ else {}
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
@@ -83,7 +87,7 @@ def ended() -> str:
             code = process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             continue
-        if code or "-stdio" in process.args:
+        if code or "-stdio" in process.command:
             return process.end()
     return ""
 
@@ -91,7 +95,7 @@ def ended() -> str:
 class Scorers:
     """pycocoevalcap's scorers over one set of tokenised references; METEOR's process is shared."""
 
-    def __init__(self, references: Captions, meteor: Any, say: Callable[[dict], None]) -> None:
+    def __init__(self, references: Captions, meteor: Any, say: Callable[[Message], None]) -> None:
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs
 
         self.references, self.meteor_process, self.say = references, meteor, say
@@ -106,14 +110,15 @@ class Scorers:
         """Those that not all images have in their references; CIDEr weighs others by nothing."""
         return sum(images < len(self.references) for images in self.document_frequency.values())
 
-    def score(self, captions: Captions, metrics: list[str]) -> tuple[dict[str, float], dict[str, list]]:
+    def score(self, captions: Captions, metrics: list[str]) -> tuple[Overall, Columns]:
         """(overall, columns): the corpus's value by metric; a number per caption by column, in the captions' order.
 
         BLEU and METEOR add columns of statistics, whose sums make the corpus's value.
         """
         scorers = {"BLEU": bleu, "ROUGE-L": rouge, "CIDEr": self.cider, "METEOR": self.meteor, "SPICE": spice}
         references = {image: self.references[image] for image in captions}
-        overall, columns = {}, {}
+        overall: Overall = {}
+        columns: Columns = {}
         for group in dict.fromkeys(GROUPS[metric] for metric in metrics):
             self.say({"phase": group})
             with named(group):
@@ -122,7 +127,7 @@ class Scorers:
             columns |= further
         return overall, columns
 
-    def cider(self, references: Captions, captions: Captions) -> tuple[dict, dict]:
+    def cider(self, references: Captions, captions: Captions) -> tuple[Overall, Columns]:
         """With the document frequencies of all references, also for captions of some of the images.
 
         The scorer counts documents in `crefs` and scores as many of them as `ctest` has: those come first.
@@ -138,13 +143,13 @@ class Scorers:
         each = scorer.compute_cider()
         return {"cider": float(np.mean(np.array(each)))}, {"cider": [float(value) for value in each]}
 
-    def meteor(self, references: Captions, captions: Captions) -> tuple[dict, dict]:
+    def meteor(self, references: Captions, captions: Captions) -> tuple[Overall, Columns]:
         overall, each = self.meteor_process.compute_score(references, captions)
         stats = [self.meteor_process._stat(caption, references[image]) for image, (caption,) in captions.items()]
         return {"meteor": overall}, {"meteor": each, "meteor_stats": stats}
 
 
-def bleu(references: Captions, captions: Captions) -> tuple[dict, dict]:
+def bleu(references: Captions, captions: Captions) -> tuple[Overall, Columns]:
     """What Bleu(4) does, and the counts that it sums."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
@@ -161,14 +166,14 @@ def bleu(references: Captions, captions: Captions) -> tuple[dict, dict]:
     return {f"bleu_{n + 1}": overall[n] for n in range(4)}, columns
 
 
-def rouge(references: Captions, captions: Captions) -> tuple[dict, dict]:
+def rouge(references: Captions, captions: Captions) -> tuple[Overall, Columns]:
     from pycocoevalcap.rouge.rouge import Rouge
 
     overall, each = Rouge().compute_score(references, captions)
     return {"rouge_l": float(overall)}, {"rouge_l": each.tolist()}
 
 
-def spice(references: Captions, captions: Captions) -> tuple[dict, dict]:
+def spice(references: Captions, captions: Captions) -> tuple[Overall, Columns]:
     """SPICE's scores come in the order of the sorted image ids, whatever the order of the captions."""
     from pycocoevalcap.spice.spice import Spice
 
@@ -184,13 +189,14 @@ def start_meteor() -> Any:
     """
     from pycocoevalcap.meteor.meteor import Meteor
 
-    meteor, known = Meteor(), {}
+    meteor = Meteor()
+    known: dict[tuple[str, ...], str] = {}
     ask = meteor._stat
 
     def remembered(caption: str, references: list[str]) -> str:
         key = (caption, *references)
         if key not in known:
-            answer = ask(caption, references)
+            answer: str = ask(caption, references)
             if len(answer.split()) != METEOR_NUMBERS:
                 raise ValueError(f"METEOR answered {answer!r} to {caption!r}")
             known[key] = answer
@@ -204,7 +210,7 @@ def tokenise(blocks: list[Captions]) -> list[Captions]:
     """Every block as PTBTokenizer returns it on its own, from one launch for all."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    lines = {}
+    lines: dict[int | tuple[int, str], list[dict[str, str]]] = {}  # a mark by its block, texts by block and image
     for index, block in enumerate(blocks):
         lines |= {(index, image): [{"caption": text} for text in texts] for image, texts in block.items()}
         lines[index] = [{"caption": ""}, {"caption": MARK}]
@@ -220,8 +226,9 @@ def tokenise(blocks: list[Captions]) -> list[Captions]:
 class Worker:
     """Answers the supervisor's requests, a method each."""
 
-    def __init__(self, say: Callable[[dict], None]) -> None:
-        self.say, self.cells = say, {}
+    def __init__(self, say: Callable[[Message], None]) -> None:
+        self.say = say
+        self.cells: dict[str, Captions] = {}
 
     def start(self, references: Captions, canary: Captions, metrics: list[str], java: bool) -> dict[str, Any]:
         """Takes the references, and scores the canary, sentences that are captions and references at once.
@@ -275,7 +282,7 @@ def named(what: str) -> Iterator[None]:
         raise Failed(f"{what}: {ended() or f'{type(error).__name__}: {error}'}") from error
 
 
-def listen(requests: TextIO, waiting: queue.Queue) -> None:
+def listen(requests: TextIO, waiting: queue.Queue[Message]) -> None:
     """Passes requests on; at their end, which is also the supervisor's, ends this process and all it started."""
     for line in requests:
         waiting.put(json.loads(line))
@@ -292,11 +299,11 @@ def main() -> None:
     # What the scorers and their processes read and print must not reach the supervisor's pipes.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    subprocess.Popen = Launched
-    waiting: queue.Queue[dict[str, dict]] = queue.Queue()
+    vars(subprocess)["Popen"] = Launched
+    waiting: queue.Queue[Message] = queue.Queue()
     threading.Thread(target=listen, args=(requests, waiting), daemon=True).start()
 
-    def say(message: dict) -> None:
+    def say(message: Message) -> None:
         answers.write(json.dumps(message) + "\n")
 
     worker = Worker(say)

@@ -9,7 +9,7 @@ from torch import Tensor
 from suite.contract.task import Sample, evenly_spaced
 from tasks.captioning import CaptioningTask
 from tasks.coco.index import build_index
-from tasks.reading.file_tree import open_tree
+from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
 
@@ -26,6 +26,7 @@ class CocoCaption(CaptioningTask):
 
     name = "coco-caption"
     default_model = "git_base_coco"
+    tree: FileTree
 
     def __init__(
         self,

@@ -135,8 +135,8 @@ def find_labels(tree: FileTree, root: str, options: Options) -> LabelFile | None
         if found:
             break
     if len(found) > 1:
-        names = ", ".join(address for address, _ in found)
-        raise RequestError(f"several label files: {names}; choose one with --task-option labels=FILE")
+        several = ", ".join(address for address, _ in found)
+        raise RequestError(f"several label files: {several}; choose one with --task-option labels=FILE")
     return _label_file(*found[0], meta and meta[1]) if found else None
 
 

@@ -13,7 +13,7 @@ from suite.contract.task import Sample, evenly_spaced
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
 from tasks.imagenet.index import Options, build_index
-from tasks.reading.file_tree import open_tree
+from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
 
@@ -34,6 +34,7 @@ class ImageNet(ClassificationTask):
 
     name = "imagenet"
     default_model = "deit_small_patch16_224"
+    tree: FileTree
 
     def __init__(
         self,

@@ -18,15 +18,21 @@ import tarfile
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from suite.contract.content import digest_of
 from suite.errors import RequestError
 
-COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+Opener = Callable[[Path, Literal["rb"]], BufferedIOBase]
+COMPRESSIONS: dict[bytes, Opener] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 
 
 class FileTree(ABC):
@@ -59,7 +65,8 @@ class FileTree(ABC):
     @contextmanager
     def noting(self) -> Iterator[dict[str, bytes]]:
         """Digests of the files that are read meanwhile, by name."""
-        self._noted = noted = {}
+        noted: dict[str, bytes] = {}
+        self._noted = noted
         try:
             yield noted
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -44,7 +44,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def decode_unconverted(
-    data: bytes, formats: Sequence[str], check: Callable[[Image.Image], None] = lambda header: None
+    data: bytes, formats: tuple[str, ...], check: Callable[[Image.Image], None] = lambda header: None
 ) -> Image.Image:
     """The image in `data` as it is stored, fully decoded. Raises UnreadableImage for anything less.
 
@@ -162,8 +162,8 @@ class TimmPreprocessing:
 
 def as_picture(view: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """The picture (H, W, 3) uint8 whose RGB in [0, 1], less `mean`, over `std`, is `view` (3, H, W)."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
-    return view.mul(std).add(mean).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    shift, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    return view.mul(scale).add(shift).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _built_size(model: nn.Module) -> tuple[int, int] | None:
@@ -184,10 +184,11 @@ def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
 @lru_cache(maxsize=32)
 def _transform(preprocessing: TimmPreprocessing) -> Callable[[Image.Image], Tensor]:
     asked, floor = asdict(preprocessing), preprocessing.crop_mode == FLOOR
-    transform = create_transform(**asked | ({"crop_mode": "center"} if floor else {}), is_training=False)
+    chain = create_transform(**asked | ({"crop_mode": "center"} if floor else {}), is_training=False)
     if floor:
-        (place,) = (i for i, step in enumerate(transform.transforms) if isinstance(step, CenterCrop))
-        transform.transforms[place] = _FloorCrop(preprocessing.input_size[1:])
+        (place,) = (i for i, step in enumerate(chain.transforms) if isinstance(step, CenterCrop))
+        chain.transforms[place] = _FloorCrop(preprocessing.input_size[1:])
+    transform: Callable[[Image.Image], Tensor] = chain
     return transform
 
 

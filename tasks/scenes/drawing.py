@@ -8,9 +8,15 @@ guarantees, not from ``Generator`` methods, whose streams may change between num
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+Item = TypeVar("Item")
+Floats = NDArray[np.float64]
 
 SIDE = 112
 
@@ -19,6 +25,8 @@ SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "hexagon", "hea
 COLOURS = {"red": 357.0, "orange": 28.0, "yellow": 55.0, "green": 125.0, "blue": 215.0, "purple": 285.0}
 PATTERNS = ("plain", "cloudy", "striped", "checkered", "dotted", "wavy")
 
+_ROWS: Floats
+_COLS: Floats
 _ROWS, _COLS = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64) + 0.5
 
 
@@ -28,10 +36,10 @@ class Dice:
     def __init__(self, *entropy: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
 
-    def array(self, *shape: int) -> np.ndarray:
+    def array(self, *shape: int) -> Floats:
         """float64 in [0, 1) of the given shape."""
         words = self._bits.random_raw(int(np.prod(shape)))
-        return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return ((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * ((self._bits.random_raw() >> 11) * 2.0**-53)
@@ -39,45 +47,49 @@ class Dice:
     def below(self, n: int) -> int:
         return int(self.uniform(0, n))
 
-    def pick(self, items):
+    def pick(self, items: Sequence[Item]) -> Item:
         return items[self.below(len(items))]
 
-    def shuffled(self, items) -> list:
+    def shuffled(self, items: Iterable[Item]) -> list[Item]:
         items = list(items)
         return [items[i] for i in np.argsort(self.array(len(items)), kind="stable")]
 
-    def bell(self, *shape: int) -> np.ndarray:
+    def bell(self, *shape: int) -> Floats:
         """Nearly normal numbers with mean 0 and variance 1: the sum of the four 16-bit quarters of a word."""
-        words = self._bits.random_raw(int(np.prod(shape)))
-        total = sum((words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
-        return ((total.astype(np.float64) / 65535.0 - 2.0) * 3.0**0.5).reshape(shape)
+        words: NDArray[np.uint64] = self._bits.random_raw(int(np.prod(shape)))
+        first, second, third, fourth = ((words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
+        total = first + second + third + fourth
+        bell: Floats = (total.astype(np.float64) / 65535.0 - 2.0) * 3.0**0.5
+        return bell.reshape(shape)
 
 
-def _box(u: np.ndarray, v: np.ndarray, half_u: float, half_v: float) -> np.ndarray:
+def _box(u: Floats, v: Floats, half_u: float, half_v: float) -> Floats:
     return np.maximum(np.abs(u) - half_u, np.abs(v) - half_v)
 
 
-def _polygon(u: np.ndarray, v: np.ndarray, corners: int) -> np.ndarray:
+def _polygon(u: Floats, v: Floats, corners: int) -> Floats:
     angles = (np.arange(corners) + 0.5) * 2 * np.pi / corners - np.pi / 2  # a corner points up
     inner = np.cos(np.pi / corners)
-    return np.max([u * np.cos(a) + v * np.sin(a) for a in angles], axis=0) - inner
+    beyond: Floats = np.max([u * np.cos(a) + v * np.sin(a) for a in angles], axis=0) - inner
+    return beyond
 
 
-def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _star(u: Floats, v: Floats) -> Floats:
     radius, sector, dent = np.hypot(u, v), np.pi / 5, 0.42
     angle = np.abs(np.mod(np.arctan2(u, -v) + sector, 2 * sector) - sector)
     edge_u, edge_v = dent * np.cos(sector) - 1.0, dent * np.sin(sector)
     length = np.hypot(edge_u, edge_v)
-    return ((radius * np.cos(angle) - 1.0) * edge_v - radius * np.sin(angle) * edge_u) / length
+    across: Floats = ((radius * np.cos(angle) - 1.0) * edge_v - radius * np.sin(angle) * edge_u) / length
+    return across
 
 
-def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _heart(u: Floats, v: Floats) -> Floats:
     half = 0.5
     lobes = np.hypot(np.abs(u) - half * 2**-0.5, v + half * 2**-0.5 - 0.1) - half
     return np.minimum(_box((u + v - 0.1) * 2**-0.5, (u - v + 0.1) * 2**-0.5, half, half), lobes)
 
 
-def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def distance(shape: str, u: Floats, v: Floats) -> Floats:
     """Signed distance (or a bound of it) to the outline of a shape that fits the unit disc; negative inside."""
     if shape == "disc":
         return np.hypot(u, v) - 1.0
@@ -112,14 +124,14 @@ def window(cx: float, cy: float, reach: float) -> tuple[slice, slice]:
     return slice(top, min(SIDE, int(cy + reach) + 2)), slice(left, min(SIDE, int(cx + reach) + 2))
 
 
-def outline(shape: str, cx: float, cy: float, radius: float, turn: float, where) -> np.ndarray:
+def outline(shape: str, cx: float, cy: float, radius: float, turn: float, where: tuple[slice, slice]) -> Floats:
     """Signed distance in pixels to a placed, turned shape, for the pixels of `where`."""
     x, y = (_COLS[where] - cx) / radius, (_ROWS[where] - cy) / radius
     c, s = np.cos(turn), np.sin(turn)
     return distance(shape, c * x + s * y, c * y - s * x) * radius
 
 
-def value_noise(dice: Dice, cells: int) -> np.ndarray:
+def value_noise(dice: Dice, cells: int) -> Floats:
     """Smooth noise in [0, 1]: a random grid of `cells` x `cells`, smoothly interpolated. Shape (SIDE, SIDE)."""
     grid = dice.array(cells + 1, cells + 1)
     at = (np.arange(SIDE) + 0.5) / SIDE * cells
@@ -130,26 +142,27 @@ def value_noise(dice: Dice, cells: int) -> np.ndarray:
     return rows[:, low] * (1 - mix) + rows[:, low + 1] * mix
 
 
-def paint_colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def paint_colour(hue: float, saturation: float, value: float) -> Floats:
     """RGB in [0, 1], shape (3,)."""
     return np.array(colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value))
 
 
-def _pattern(dice: Dice, name: str) -> np.ndarray:
+def _pattern(dice: Dice, name: str) -> Floats:
     """Blend factor in [0, 1] between the two tones of a background. Shape (SIDE, SIDE)."""
     turn, period = dice.uniform(0, 2 * np.pi), dice.uniform(9, 22)
-    along = _COLS * np.cos(turn) + _ROWS * np.sin(turn)
-    across = _ROWS * np.cos(turn) - _COLS * np.sin(turn)
+    along: Floats = _COLS * np.cos(turn) + _ROWS * np.sin(turn)
+    across: Floats = _ROWS * np.cos(turn) - _COLS * np.sin(turn)
     if name == "plain":
         return 0.5 + along / (3 * SIDE)
     if name == "cloudy":
         return 0.6 * value_noise(dice, 4) + 0.4 * value_noise(dice, 11)
-    waves = np.sin(2 * np.pi * along / period)
+    waves: Floats = np.sin(2 * np.pi * along / period)
     if name == "striped":
         return np.clip(0.5 + 2.5 * waves, 0, 1)
     if name == "wavy":
-        return 0.5 + 0.5 * np.sin(2 * np.pi * (along + 5 * np.sin(2 * np.pi * across / (2.3 * period))) / period)
-    crossed = np.sin(2 * np.pi * across / period)
+        wave: Floats = np.sin(2 * np.pi * (along + 5 * np.sin(2 * np.pi * across / (2.3 * period))) / period)
+        return 0.5 + 0.5 * wave
+    crossed: Floats = np.sin(2 * np.pi * across / period)
     if name == "checkered":
         return np.clip(0.5 + 4 * waves * crossed, 0, 1)
     if name == "dotted":
@@ -157,7 +170,7 @@ def _pattern(dice: Dice, name: str) -> np.ndarray:
     raise ValueError(f"pattern {name!r} is not one of {', '.join(PATTERNS)}")
 
 
-def background(dice: Dice, pattern: str) -> np.ndarray:
+def background(dice: Dice, pattern: str) -> Floats:
     """A two-tone textured ground without any saturated surface. Shape (SIDE, SIDE, 3), values in [0, 1]."""
     hue, value = dice.uniform(0, 360), dice.uniform(0.35, 0.8)
     first = paint_colour(hue, dice.uniform(0.0, 0.3), value)
@@ -168,7 +181,7 @@ def background(dice: Dice, pattern: str) -> np.ndarray:
     return first * (1 - blend) + second * blend + grain[..., None]
 
 
-def scatter_specks(dice: Dice, image: np.ndarray) -> None:
+def scatter_specks(dice: Dice, image: Floats) -> None:
     """Coloured crumbs, too small to be objects: a patch cannot be told from its mean colour alone. In place."""
     for _ in range(6 + dice.below(14)):
         cx, cy, radius = dice.uniform(0, SIDE), dice.uniform(0, SIDE), dice.uniform(0.7, 2.0)
@@ -178,7 +191,7 @@ def scatter_specks(dice: Dice, image: np.ndarray) -> None:
         image[where] = image[where] * (1 - cover) + paint * cover
 
 
-def expose(dice: Dice, image: np.ndarray, light: float) -> np.ndarray:
+def expose(dice: Dice, image: Floats, light: float) -> NDArray[np.uint8]:
     """Shade the scene from the direction `light`, blur a little, add sensor noise, round. uint8 (SIDE, SIDE, 3)."""
     centre = SIDE / 2
     across = ((_COLS - centre) * np.cos(light) + (_ROWS - centre) * np.sin(light)) / centre

@@ -210,7 +210,8 @@ def scene_mask(split: str, index: int) -> np.ndarray:
 
 def _mask(objects: tuple[SceneObject, ...], owner: np.ndarray) -> np.ndarray:
     """What is seen at each pixel, 0 or 1 + class id, from who is (-1: nobody)."""
-    return np.array([0, *(1 + thing.class_id for thing in objects)], dtype=np.uint8)[owner + 1]
+    mask: np.ndarray = np.array([0, *(1 + thing.class_id for thing in objects)], dtype=np.uint8)[owner + 1]
+    return mask
 
 
 def _objects(placed: list[_Placed], visible: list[int]) -> tuple[SceneObject, ...]:

@@ -13,12 +13,18 @@ _OPPOSITE = {"above": "below", "below": "above", "left of": "right of", "right o
 
 
 class Describable(Protocol):
-    shape: str
-    colour: str
-    cx: float
-    cy: float
-    visible_area: int
-    is_main: bool
+    @property
+    def shape(self) -> str: ...
+    @property
+    def colour(self) -> str: ...
+    @property
+    def cx(self) -> float: ...
+    @property
+    def cy(self) -> float: ...
+    @property
+    def visible_area(self) -> int: ...
+    @property
+    def is_main(self) -> bool: ...
 
 
 def _article(words: str) -> str:
