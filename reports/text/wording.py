@@ -7,20 +7,22 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import pandas as pd
+
+Value = TypeVar("Value")
 
 WIDE = 0.2  # of a speed: beyond, an interval is not symmetric about it
 NO_DATA, EMBEDDED = "n/a", "embedded"
 
 
-def known(value: Any) -> bool:
+def known(value: Value | None) -> TypeGuard[Value]:
     """Whether there is data: neither None nor NaN."""
     return not pd.isna(value)
 
 
-def significant(value: float, digits: int, noise: float = 0.0) -> str:
+def significant(value: float | None, digits: int, noise: float = 0.0) -> str:
     """`value` with at most `digits` significant digits, and none finer than a tenth of `noise`'s first digit."""
     if not known(value):
         return NO_DATA
@@ -36,14 +38,14 @@ def whole(value: float) -> str:
     return f"{value:.0f}" if known(value) else NO_DATA
 
 
-def gflops(value: float) -> str:
+def gflops(value: float | None) -> str:
     """Four significant digits, as papers give them; three decimals at most (4.599, 31.75, 0.885)."""
     if not known(value):
         return NO_DATA
     return f"{value:.3f}" if 0.1 <= value < 10 else significant(value, 4)
 
 
-def percent(fraction: float, decimals: int = 1, signed: bool = False) -> str:
+def percent(fraction: float | None, decimals: int = 1, signed: bool = False) -> str:
     if not known(fraction):
         return NO_DATA
     return _minus(f"{100 * fraction:{'+' if signed else ''}.{decimals}f}".replace("+0.0", "0.0"))
@@ -89,7 +91,7 @@ def speed(value: float, low: float, high: float) -> str:
     return significant(value, 3, half) + (f" ± {significant(half, 2 if half >= 10 else 1)}" if half > 0 else "")
 
 
-def ratio(value: float, low: float, high: float) -> str:
+def ratio(value: float | None, low: float | None, high: float | None) -> str:
     """A speed-up with its interval, 3 significant digits."""
     if not known(value) or not known(low) or not known(high):
         return significant(value, 3)

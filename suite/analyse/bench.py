@@ -121,12 +121,13 @@ class Bench:
 
 def stored(out: Path, keys: Sequence[str]) -> dict[str, dict[str, Measured]]:
     """The finished ones of the cells, by the source of their weights and by their FLOPs target."""
-    frame, found = load_frame(out), {}
+    frame = load_frame(out)
+    found: dict[str, dict[str, Measured]] = {}
     for key in keys:
         row = frame.loc[key]
         if row.status != "done":
             continue
-        weights = RunFolder(out).cell(key).read("cell")["reducer_weights"]
+        weights = (RunFolder(out).cell(key).read("cell") or {})["reducer_weights"]
         source = weights["source"] if weights else UNREDUCED if row.reducer == BASELINE else NO_WEIGHTS
         rate = parse_rate(row.rate) if row.rate else None
         target = rate.amount if isinstance(rate, FlopsTarget) else UNREDUCED
@@ -139,9 +140,10 @@ def stored(out: Path, keys: Sequence[str]) -> dict[str, dict[str, Measured]]:
 
 def outcomes(cells: Sequence[Measured | None]) -> np.ndarray | None:
     """(seeds, samples) 1.0 where an answer is right, samples in the same order for all; None if a cell is lacking."""
-    if not cells or any(cell is None for cell in cells):
+    there = [cell for cell in cells if cell is not None]
+    if not there or len(there) < len(cells):
         return None
-    return np.stack([cell.correct.sort_index().to_numpy() for cell in cells])
+    return np.stack([cell.correct.sort_index().to_numpy() for cell in there])
 
 
 def check_settings(settings: Mapping[str, Any], further: Mapping[str, str] | None = None) -> None:

@@ -148,7 +148,9 @@ def _notes(timed: Mapping[str, Mapping[int, SpeedResult]], names: Mapping[str, s
     ]
     noisy = {batch: one for of in timed.values() for batch, one in of.items() if one.noisy and one.aa_low is not None}
     if noisy:
-        spread = f"{min(one.aa_low for one in noisy.values()):.3f}–{max(one.aa_high for one in noisy.values()):.3f}"
+        lows = [one.aa_low for one in noisy.values() if one.aa_low is not None]
+        highs = [one.aa_high for one in noisy.values() if one.aa_high is not None]
+        spread = f"{min(lows):.3f}–{max(highs):.3f}"
         sizes = ", ".join(str(batch) for batch in sorted(noisy))
         notes.append(f"Noisy at {sizes}: the unreduced model against itself came to {spread}.")
     said: dict[str, list[str]] = {}

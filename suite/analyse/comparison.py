@@ -120,5 +120,5 @@ def make_entry(row: Row, target: str, reference: Row) -> Entry:
     """Differences are taken sample by sample and seed by seed."""
     cells, own, other = row.at(target), outcomes(row.at(target)), outcomes(reference.at(target))
     top1 = None if own is None else estimate_share(own)
-    paired = row is not reference and own is not None and other is not None
-    return Entry(target, row, cells[0], top1, estimate(own - other) if paired else None)
+    difference = None if row is reference or own is None or other is None else estimate(own - other)
+    return Entry(target, row, cells[0], top1, difference)

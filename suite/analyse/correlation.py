@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def redraw(handle: Handle, draw: int) -> None:
     """Other random values for every embedding, from the distribution of the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1000 + draw)  # the initial ones are seeded by their blocks
-        for embedding in handle.reducer.embeddings:
+        for embedding in cast(Iterable[nn.Linear], handle.reducer.embeddings):
             embedding.load_state_dict(nn.Linear(embedding.in_features, embedding.out_features).state_dict())
 
 
@@ -75,7 +75,8 @@ def variants_of(plan: Plan, draws: int) -> list[Variant]:
     untrained = next(Variant(BEFORE, key, method) for key, method in asked.items() if method.weights is None)
     random = [replace(untrained, label=RANDOM, key=f"{untrained.key}-{i}", draw=i) for i in range(draws)]
     trained = {key: method for key, method in asked.items() if method.weights}
-    names = [AFTER] if len(trained) == 1 else [f"{AFTER}: {method.weights[0]}" for method in trained.values()]
+    sources = [method.weights[0] for method in trained.values() if method.weights]
+    names = [AFTER] if len(sources) == 1 else [f"{AFTER}: {source}" for source in sources]
     after = [Variant(name, key, method) for name, (key, method) in zip(names, trained.items())]
     return [untrained, *random, *after]
 

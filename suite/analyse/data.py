@@ -9,7 +9,8 @@ from typing import Any
 
 from suite.analyse.bench import UNREDUCED, Bench, check_settings
 from suite.analyse.comparison import LEGEND, METHOD, Entry, Row, compared
-from suite.analyse.figures import Series, draw_growth
+from suite.analyse.figures import draw_growth
+from suite.analyse.seed_interval import Estimate
 from suite.analyse.sheet import Sheet
 from suite.errors import RequestError
 from suite.sweep.methods import NO_WEIGHTS
@@ -65,9 +66,9 @@ def grow(
     )  # fmt: skip
 
 
-def grown(entries: Sequence[Entry]) -> dict[str, dict[str, Series]]:
+def grown(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[float, Estimate | None]]]]:
     """FLOPs target -> updates -> (samples, difference) of the trained ones."""
-    parts: dict[str, dict[str, Series]] = {}
+    parts: dict[str, dict[str, list[tuple[float, Estimate | None]]]] = {}
     for entry in entries:
         if about := entry.row.about:
             curves = parts.setdefault(entry.target, {})

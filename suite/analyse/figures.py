@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.pareto.plots import COLUMN_WIDTH
 from suite.analyse.seed_interval import Estimate
@@ -24,7 +24,7 @@ APART = (
     "#1B1B1B",
 )  # of Okabe and Ito's colours, which colour-blind readers can tell apart
 MARKERS, HOLLOW = ("o", "s", "^", "D", "v", "P", "X"), "white"
-BAR = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7, "linewidth": 1.0, "markersize": 3.6}
+BAR: dict[str, Any] = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7, "linewidth": 1.0, "markersize": 3.6}
 KEY = {"frameon": False, "handlelength": 1.8, "columnspacing": 1.1, "handletextpad": 0.5}
 Series = Sequence[tuple[float, Estimate | None]]
 

@@ -42,8 +42,8 @@ def estimate_share(values: np.ndarray) -> Estimate | None:
     found = estimate(values)
     if found is None or len(values) > 1:
         return found
-    low, high = wilson_interval(round(found.value * found.images), found.images)
-    return replace(found, low=low, high=high)
+    interval = wilson_interval(round(found.value * found.images), found.images)
+    return found if interval is None else replace(found, low=interval[0], high=interval[1])
 
 
 def record(name: str, found: Estimate | None) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
         show(analysis(bench, dict(parse_settings(context.args)), **flags), bench.out)
 
     command.__doc__ = analysis.__doc__
-    command.__signature__ = inspect.Signature(parameters.values())
+    vars(command)["__signature__"] = inspect.Signature(list(parameters.values()))
     command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     analysing.command(analysis.__name__, context_settings=EXTRA)(command)
     return command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +23,11 @@ from suite.contract.plugins import LEFT_OUT
 from suite.errors import RequestError
 from suite.measure.heap import keep_freed_memory
 
+if TYPE_CHECKING:
+    from click import ClickException
+
 # the base class of usage errors; recent releases of typer carry their own click
-UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+UsageError: type[ClickException] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(listing, name="list")
 app.add_typer(viewing, name="view")

@@ -85,8 +85,10 @@ def list_recipes_command(
     """Methods that can be trained, and the numbers of their recipes."""
     from suite.train.recipe import REGISTERED, list_recipes, make_recipe
 
+    headers: tuple[str, ...]
+    lines: list[list[str]] = []
     if method is None:
-        headers, lines = ("Method", "Trains", "On", "Numbers are from"), []
+        headers = ("Method", "Trains", "On", "Numbers are from")
         for name in list_recipes():
             recipe = make_recipe(name)
             trains = "the whole model" if recipe.backbone else "the method alone"
@@ -94,7 +96,7 @@ def list_recipes_command(
     else:
         recipe = make_recipe(method)
         about = {name: field.description or "" for name, field in REGISTERED[method].model_fields.items()}
-        headers, lines = ("Flag", "Default", "What it is"), []
+        headers = ("Flag", "Default", "What it is")
         for name, value in recipe.model_dump().items():
             lines.append([f"--{name.replace('_', '-')}", "none" if value is None else str(value), about[name]])
     print_table(fields_of(headers, lines))

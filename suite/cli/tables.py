@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from reports.tables.console import fields_of
 from suite.cli.console import ExitCode, print_fitted, print_table
 from suite.cli.values import parse_files
 from suite.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from suite.papers.measured_table import Found
 
 Name = Annotated[str | None, typer.Argument(help="Which table; without a name, all are listed.")]
 
@@ -92,7 +95,8 @@ def measured_table(
     ways = [line.way for line in lines if line.way]
     check_names("model of this table", checkpoints, {way.model for way in ways})
     check_names("method of this table", values["reducer_weights"], {way.reducer for way in ways})
-    cells, refused = [], {}
+    cells: list[Found] = []
+    refused: dict[str, str] = {}
     if not flops_only:
         folder = out or Path("results") / "tables" / name
         cells = [cell for run in stored for cell in read_run(run)]
@@ -132,9 +136,12 @@ def list_tables() -> None:
 
     lines = []
     for table in paper_tables().values():
-        rows = table.rows() if not table.absent else table.unprinted
-        ways = sum(not isinstance(table.way(row), str) for row in rows) if not table.absent else len(rows)
-        primary = all(row.primary for row in rows) if not table.absent else True
-        figures = "cannot be read" if table.absent else "published" if primary else "read elsewhere"
-        lines.append([table.name, table.title, str(len(rows)), str(ways), figures])
+        if table.absent:
+            rows = ways = len(table.unprinted)
+            figures = "cannot be read"
+        else:
+            printed = table.rows()
+            rows, ways = len(printed), sum(not isinstance(table.way(row), str) for row in printed)
+            figures = "published" if all(row.primary for row in printed) else "read elsewhere"
+        lines.append([table.name, table.title, str(rows), str(ways), figures])
     print_table(fields_of(("Name", "Table", "Rows", "Measurable", "Figures"), lines))

@@ -32,7 +32,8 @@ def load_plugins(kind: str, registry: dict[str, Any], add: Callable[[EntryPoint]
     or could not be run, is noted in `LEFT_OUT`.
     """
     for point in installed(kind):
-        whose = f"{kind} plug-in {point.name!r} ({point.value}) of {point.dist.name} {point.dist.version}"
+        package = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+        whose = f"{kind} plug-in {point.name!r} ({point.value}){package}"
         with leaving_out(kind, point.name, whose, registry), redirect_stdout(sys.stderr):  # it is no part of an answer
             add(point)
 

@@ -79,9 +79,9 @@ def _line(table: PaperTable, row: Any, plans: Mapping[str, Any] | None) -> Line:
     line, way = Line(row.model, row.method, setting, None, published=row), table.way(row)
     if isinstance(way, str):
         return replace(line, why=way)
-    if way.plan and plans is None:
-        return replace(line, why=NO_PLAN)
-    return replace(line, way=with_plan(way, plans) if way.plan else way)
+    if not way.plan:
+        return replace(line, way=way)
+    return replace(line, why=NO_PLAN) if plans is None else replace(line, way=with_plan(way, plans))
 
 
 def read_plans(file: str | Path) -> dict[str, Any]:
@@ -189,21 +189,26 @@ def _cost_verdict(cost: Cost, row: Any) -> Verdict:
     if cost.converted is None:
         return cost_verdict(None, row.gflops, row.printed_gflops, cost.why)
     verdict = cost_verdict(cost.converted / GIGA, row.gflops, row.printed_gflops)
-    return replace(verdict, why=explained(cost, row.printed_gflops)) if verdict.word == DIFFERS else verdict
+    if verdict.word != DIFFERS:
+        return verdict
+    return replace(verdict, why=explained(cost, row.printed_gflops))
 
 
 def explained(cost: Cost, printed: str) -> str:
     """What makes the printed figure of a cost, where that is known: cutting off, or leaving out the method's work."""
-    own = cost.converted - (cost.without_own or cost.converted)
-    if own and cost_verdict(cost.without_own / GIGA, float(printed), printed).word == REPRODUCED:
+    if (whole := cost.converted) is None:
+        return ""
+    without_own = cost.without_own or whole
+    own = whole - without_own
+    if own and cost_verdict(without_own / GIGA, float(printed), printed).word == REPRODUCED:
         return (
-            f"without the {own / GIGA:.3f} that the method itself computes here it is {cost.without_own / GIGA:.3f}, "
+            f"without the {own / GIGA:.3f} that the method itself computes here it is {without_own / GIGA:.3f}, "
             f"which is {printed}"
         )
     decimals = len(printed.partition(".")[2])
     step = 10**decimals
-    if math.floor(cost.converted / GIGA * step) / step == float(printed):
-        return f"{cost.converted / GIGA:.3f} is {printed} when it is cut off, not rounded"
+    if math.floor(whole / GIGA * step) / step == float(printed):
+        return f"{whole / GIGA:.3f} is {printed} when it is cut off, not rounded"
     return ""
 
 
@@ -228,13 +233,13 @@ def _score_entry(table: PaperTable, line: Line, found: Found | None) -> dict[str
         reduced = line.way is not None and line.way.reducer != BASELINE
         verdict = score_verdict(score, published, row, is_trained(row), reduced)
         verdict = verdict if verdict.word != NO_DATA or verdict.why else Verdict(NO_DATA, line.why or "not measured")
-    known = score is not None and not score.random
+    shown = None if score is None or score.random else score
     return {
-        "score": score.value if known else math.nan,
-        "score_low": score.low if known else math.nan,
-        "score_high": score.high if known else math.nan,
+        "score": shown.value if shown else math.nan,
+        "score_low": shown.low if shown else math.nan,
+        "score_high": shown.high if shown else math.nan,
         "score_published": published,
-        "score_difference": score.value - published if known else math.nan,
+        "score_difference": shown.value - published if shown else math.nan,
         "score_verdict": verdict.word,
         "score_why": verdict.why,
         "samples": score.samples if score else None,
@@ -256,12 +261,12 @@ def score_of(found: Found, name: str) -> Score | None:
 
 def _speed_entry(line: Line, found: Found | None) -> dict[str, Any]:
     row = line.published
-    measured = found is not None and found.row.im_s == found.row.im_s
+    timed = found if found is not None and found.row.im_s == found.row.im_s else None
     return {
-        "im_s": found.row.im_s if measured else math.nan,
-        "im_s_low": found.row.im_s_low if measured else math.nan,
-        "im_s_high": found.row.im_s_high if measured else math.nan,
-        "device": found.context.get("device") or "" if measured else "",
+        "im_s": timed.row.im_s if timed else math.nan,
+        "im_s_low": timed.row.im_s_low if timed else math.nan,
+        "im_s_high": timed.row.im_s_high if timed else math.nan,
+        "device": timed.context.get("device") or "" if timed else "",
         "im_s_published": math.nan if row is None else row.throughput_im_s,
         "device_published": getattr(row, "device", ""),
     }

@@ -13,7 +13,7 @@ from suite.contract.baseline import BASELINE
 from suite.papers.names import METHODS, Method
 from suite.rates.rate import KeptFraction, Rate, TokensPerBlock, parse_rate
 
-Rates = Mapping[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
+Rates = dict[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
 TASKS = {"classification": "imagenet", "segmentation": "ade20k"}
 MACS = "multiply-accumulates"
 WITH_ELEMENTWISE = (

@@ -91,6 +91,8 @@ def class_from_file(path: str, class_name: str) -> type[Reducer]:
 def module_from_file(file: Path) -> ModuleType:
     name = f"reducer_file_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"reducer file {str(file)!r} is no Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # `inspect` finds a class's source through this
     try:
         spec.loader.exec_module(module)

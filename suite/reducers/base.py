@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class Reducer(nn.Module):
     """True: a keep rate applies at 1/4, 1/2 and 3/4 of the depth (blocks 3, 6, 9 of 12), not in every block."""
     needs_class_token: ClassVar[bool] = False
     """Selects by class attention, so a model without a class token is refused."""
-    learned: ClassVar[str | None] = None
+    learned: str | None = None
     """What has to be trained before the method means anything ('embedding', ...); None: training-free."""
     checkpoint_keys: ClassVar[dict[str, str]] = {}
     """Regular expressions of keys in its authors' checkpoints (backbone and method in one file) -> our names."""
@@ -147,7 +147,7 @@ class Reducer(nn.Module):
     def build(self, layout: Layout, stages: int) -> None:
         """Make what is learned for a backbone of `layout` and `stages` active blocks; called again, add what lacks."""
 
-    def grow(self, modules: nn.ModuleList, count: int, make: Callable[[], nn.Module]) -> None:
+    def grow(self, modules: nn.ModuleList | nn.ParameterList, count: int, make: Callable[[], Any]) -> None:
         """Append modules until there are `count`, each with its own seeded random weights: untrained runs repeat."""
         for index in range(len(modules), count):
             with torch.random.fork_rng(devices=[]):

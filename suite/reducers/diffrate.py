@@ -10,6 +10,7 @@ from suite.reducers.base import Reducer, register
 from suite.reducers.learned_counts import LearnedCounts, merge_softly
 from suite.reducers.score_predictor import straight_through
 from suite.tokens.grouping import Matching, full_precision, rank, take
+from suite.tokens.layout import Layout
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
 LEARNED = ("targets", "prune_kept", "merge_kept")
@@ -44,6 +45,7 @@ class DiffRate(Reducer):
     learned = "rates"
     exact_groups = False
     proportional_attention = weighted_pooling = True
+    layout: Layout  # of the model that it was last built for
 
     def __init__(self, prune_kept: list[int] | None = None, merge_kept: list[int] | None = None, step: int = 4) -> None:
         super().__init__()
@@ -56,8 +58,9 @@ class DiffRate(Reducer):
         if step < 1:
             raise ValueError(f"step={step} is no distance of counts; give 1 or more")
         self.given = None if prune_kept is None else given
-        self.step, self.layout = step, None
-        self.prune_counts = self.merge_counts = None
+        self.step = step
+        self.prune_counts: LearnedCounts | None = None
+        self.merge_counts: LearnedCounts | None = None
         self.lists = ()
         for name in LEARNED:
             self.register_buffer(name, None)
@@ -174,20 +177,26 @@ class DiffRate(Reducer):
         if plan is not None:
             place = torch.arange(tokens.num_prefix, tokens.count, device=tokens.x.device)
             return [place < kept[signals.block] for kept in plan]
-        if self.prune_counts.patches != tokens.num_patches:
+        both = self.learned_counts
+        if both[0].patches != tokens.num_patches:
             raise ValueError(
-                f"its rates are of {self.prune_counts.patches} patches, the image has {tokens.num_patches}; "
+                f"its rates are of {both[0].patches} patches, the image has {tokens.num_patches}; "
                 "train at the model's own image size"
             )
-        return [counts.stays(signals.block) for counts in (self.prune_counts, self.merge_counts)]
+        return [counts.stays(signals.block) for counts in both]
+
+    @property
+    def learned_counts(self):
+        """Those of pruning and of merging. ValueError where a plan is followed and none is learned."""
+        if self.prune_counts is None or self.merge_counts is None:
+            raise ValueError("no rates are learned here; attach it to a model at a rate such as r=1")
+        return self.prune_counts, self.merge_counts
 
     def expected_kept(self):
         """Tokens that stay after pruning and after merging, prefix counted: two (L,) float64, with their gradient."""
-        if self.has_fixed_schedule:
+        if self.given is not None:
             return [torch.tensor(kept, dtype=torch.float64) for kept in self.given]
-        if self.prune_counts is None:
-            raise ValueError("no rates are learned here; attach it to a model at a rate such as r=1")
-        return [counts.expected() + self.layout.num_prefix for counts in (self.prune_counts, self.merge_counts)]
+        return [counts.expected() + self.layout.num_prefix for counts in self.learned_counts]
 
     def expected_macs(self):
         """() float64 multiply-accumulates of an image, with their gradient; the method's own few are left out."""
@@ -216,8 +225,8 @@ class DiffRate(Reducer):
 
 def together(*states):
     """Several `learned_state` as one, the weakest plan first."""
-    states = sorted(states, key=lambda state: -float(state["targets"][0]))
-    return {name: torch.cat([state[name] for state in states]) for name in LEARNED}
+    ordered = sorted(states, key=lambda state: -float(state["targets"][0]))
+    return {name: torch.cat([state[name] for state in ordered]) for name in LEARNED}
 
 
 def least(*numbers):

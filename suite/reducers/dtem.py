@@ -30,7 +30,7 @@ class DTEM(Reducer):
         gradient reaches the backbone. What the embedding is worth shows beside it (the paper's ablation).
     """
 
-    learned = "embedding"
+    learned: str | None = "embedding"
     checkpoint_keys: ClassVar = {r"blocks\.(\d+)\.attn\.qkv\.metric_layer\.(weight|bias)": r"embeddings.\1.\2"}
     weighted_pooling = True
 

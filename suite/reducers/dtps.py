@@ -1,12 +1,12 @@
 """Joint token pruning and squeezing, tokens chosen by a learned predictor."""
 
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import register
 from suite.reducers.score_predictor import PredictedPruning
 from suite.reducers.squeeze import squeeze, squeeze_softly
 
 
 @register("dtps")
-class DTPS(PredictedPruning, Reducer):
+class DTPS(PredictedPruning):
     """Keep the patches that a predictor scores best and fold each of the others into its most similar kept one.
 
     Source: Wei et al., CVPR 2023, arXiv 2304.10716 (dTPS). Every stage has a predictor of its own, which sees the

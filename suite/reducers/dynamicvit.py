@@ -1,11 +1,11 @@
 """DynamicViT: pruning by a learned predictor."""
 
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import register
 from suite.reducers.score_predictor import PredictedPruning
 
 
 @register("dynamicvit")
-class DynamicViT(PredictedPruning, Reducer):
+class DynamicViT(PredictedPruning):
     """Keep the patches that a predictor scores best, drop the others.
 
     Source: Rao et al., NeurIPS 2021, arXiv 2106.02034. Every stage has a predictor of its own, which sees the tokens

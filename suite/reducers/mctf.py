@@ -29,7 +29,7 @@ class MCTF(Reducer):
     proportional_attention = True
     weighted_pooling = True
     reads_map = True
-    formulation = "values spread to the original tokens, attention map kept"
+    formulation: str | None = "values spread to the original tokens, attention map kept"
 
     def __init__(
         self,

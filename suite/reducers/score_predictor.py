@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suite.reducers.base import Reducer
 from suite.reducers.signals import Signals
 from suite.tokens.grouping import full_precision
 from suite.tokens.layout import Layout
@@ -53,8 +54,8 @@ class ScorePredictor(nn.Module):
         return full_precision(self.out_conv(x)).log_softmax(dim=-1)
 
 
-class PredictedPruning(nn.Module):
-    """What a method does that prunes by predictors, one for every stage; to be mixed into a Reducer.
+class PredictedPruning(Reducer):
+    """What a method does that prunes by predictors, one for every stage.
 
     The method says in `take_out` what becomes of the tokens that go, and in `take_out_softly` the same in training.
     In training nobody goes: every token draws whether it stays, by its predictor's probabilities with Gumbel noise, and
@@ -66,10 +67,10 @@ class PredictedPruning(nn.Module):
     planned_shares: what the rate asks these to be, one number a stage. Stages that take nothing out are in neither.
     """
 
-    rates = ("keep", "r")
+    rates: ClassVar[tuple[str, ...]] = ("keep", "r")
     staged = True
-    learned = "predictor"
-    checkpoint_keys: ClassVar = {r"(score_predictor\..*)": r"\1"}
+    learned: str | None = "predictor"
+    checkpoint_keys: ClassVar[dict[str, str]] = {r"(score_predictor\..*)": r"\1"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,8 +90,10 @@ class PredictedPruning(nn.Module):
         self.grow(self.score_predictor, stages, lambda: ScorePredictor(layout.width))
 
     def before_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
-        prefix, predictor = tokens.num_prefix, self.score_predictor[signals.stage]
+        prefix, predictor = tokens.num_prefix, cast(ScorePredictor, self.score_predictor[signals.stage])
         if self.training:
+            if signals.planned is None:
+                raise ValueError("a rate that does not say how many tokens stay cannot be trained at")
             return self.prune_softly(tokens, predictor, signals.planned - prefix)
         score = predictor(tokens.x[:, prefix:])
         order = prefix + score.argsort(dim=1, descending=True, stable=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +117,8 @@ class Signals:
     ) -> None:
         self._parts, self._tokens, self._call, self._bias = parts, tokens, call, bias
         self._extra_projection = extra_projection
-        self.block, self.depth, self.stage, self.grid = parts.index, call.depth, call.stage, call.grid
+        self.block, self.depth, self.grid = parts.index, call.depth, call.grid
+        self.stage = cast(int, call.stage)  # a method acts in the blocks that have one
         self.planned, self.plan = call.planned, call.plan
 
     @lazy
@@ -128,12 +129,12 @@ class Signals:
     @lazy
     def heads(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, H, N, d)."""
-        if self._call.fused is None:
+        linear = self._parts.qkv_linear
+        if self._call.fused is None or linear is None:
             return self._parts.qkv(self.normed)
-        width = self._parts.qkv_linear.out_features
         projected = F.linear(self.normed, *self._call.fused)
-        self.__dict__["extra"] = projected[..., width:]
-        return self._parts.split_heads(projected[..., :width])
+        self.__dict__["extra"] = projected[..., linear.out_features :]
+        return self._parts.split_heads(projected[..., : linear.out_features])
 
     @lazy
     def queries_keys(self) -> tuple[Tensor, Tensor]:
@@ -143,7 +144,10 @@ class Signals:
     @lazy
     def extra(self) -> Tensor:
         """(B, N, D) the method's `Reducer.extra_projection` of `normed`."""
-        return F.linear(self.normed, *self._extra_projection(self.block))
+        projection = self._extra_projection(self.block)
+        if projection is None:
+            raise ValueError("the method has no extra projection in this block; see Reducer.extra_projection")
+        return F.linear(self.normed, *projection)
 
     @property
     def keys(self) -> Tensor:

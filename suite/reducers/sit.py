@@ -1,5 +1,7 @@
 """SiT: self-slimmed Vision Transformer."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +21,7 @@ class Slimming(nn.Module):
 
     def forward(self, x, count):
         """Patches (B, T, C) -> (B, count, T) shares, float32 at least, that sum to 1 over the patches."""
-        last = self.weight[3]
+        last = cast(nn.Linear, self.weight[3])
         logits = F.linear(self.weight[:3](x), last.weight[:count], last.bias[:count])
         return (full_precision(logits) * full_precision(self.scale)).softmax(dim=1).transpose(1, 2)
 

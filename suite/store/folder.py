@@ -194,7 +194,8 @@ class RunFolder:
         table = self.files.read_rows(MANIFEST, ["id", "label"])
         if not pa.types.is_string(table.schema.field("id").type) or table["id"].null_count:
             raise DamagedError(self.path / MANIFEST, "its ids are no texts")
-        return table[column].to_pylist()
+        values: list[Any] = table[column].to_pylist()
+        return values
 
     def read_environment(self) -> dict[str, Any] | None:
         """environment.json, None where there is none."""

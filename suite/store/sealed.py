@@ -192,5 +192,5 @@ def _kind(value: Any) -> str:
 
 
 @cache
-def _adapter(shape: Any) -> TypeAdapter:
+def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)

@@ -97,7 +97,8 @@ class Shards:
     def read_ids(self, name: str) -> list[str]:
         """The ids in a file; none if it is not there or damaged, so that its batch is run again."""
         try:
-            return self.files.read_rows(name, ["id"])["id"].to_pylist()
+            ids: list[str] = self.files.read_rows(name, ["id"])["id"].to_pylist()
+            return ids
         except (FileNotFoundError, DamagedError):
             return []
 

@@ -125,7 +125,8 @@ def _written(file: Path, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            written = node.module or ""
+            base = resolve_name("." * node.level + written, package) if node.level else written
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
 

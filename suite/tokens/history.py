@@ -35,7 +35,7 @@ class Step:
         out = self.kept.new_full((batch, self.count + 1), self.rest)
         places = torch.arange(survivors, device=out.device).expand(batch, -1)
         out.scatter_(1, self.kept, places)
-        if self.source is not None:
+        if self.source is not None and self.target is not None:
             out.scatter_(1, self.source, self.target)
         return out[:, :-1]
 

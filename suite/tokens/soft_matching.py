@@ -137,7 +137,7 @@ def log_presence(tokens: Tokens) -> Tensor | None:
     are read as they are: a hard merge takes a token out and says nothing of the rest. Nor is padding read, or what was
     pruned softly. As `floored_log`, it is finite and has a gradient where a size is 0.
     """
-    presence = tokens.presence if tokens.active is None else tokens.size.where(tokens.size < 1, 1)
+    presence = tokens.presence if tokens.active is None else tokens.sizes.where(tokens.sizes < 1, 1)
     return None if presence is None else floored_log(presence)
 
 

@@ -133,9 +133,9 @@ class Tokens:
 
         (B, 1, 1, N); after soft pruning (B, 1, N, N), with `log_policy`.
         """
-        bias = self.log_size if proportional else None
-        if self.policy is not None:
-            bias = self.log_policy if bias is None else bias + self.log_policy
+        bias, policy = self.log_size if proportional else None, self.log_policy
+        if policy is not None:
+            bias = policy if bias is None else bias + policy
         if self.valid is None:
             return bias
         closed = torch.zeros_like(self.valid, dtype=self.x.dtype).masked_fill(~self.valid, -torch.inf)[:, None, None]
@@ -156,6 +156,8 @@ class Tokens:
     def spread(self, values: Tensor) -> Tensor:
         """(B, N, ...) values of tokens -> (B, N0, ...) those of their owners, 0 for tokens without one."""
         owner = self.owner
+        if owner is None:
+            raise ValueError("tokens were merged softly (training); no token has one owner")
         spread = take(values, owner.clamp(min=0))
         return spread.masked_fill((owner < 0).view(*owner.shape, *[1] * (values.dim() - 2)), 0)
 
@@ -171,14 +173,12 @@ class Tokens:
         x = self.x if self.residual is None else self.residual
         return Tokens.start(x, self.num_prefix, self.restoring)
 
-    def _after(
-        self, step: Step, x: Tensor, size: Tensor | None, lost: int | None = 0, **changes: Tensor | None
-    ) -> Tokens:
+    def _after(self, step: Step, x: Tensor, size: Tensor | None, valid: Tensor | None, lost: int | None = 0) -> Tokens:
         """The tokens after a step that drops `lost` of a sample (None: unknown); what giving back needs is kept."""
         if self.restoring == "at_end" and lost != 0:
             step = step.freezing(self.x, lost)
         residual = self.x if self.restoring == "per_block" and self.residual is None else self.residual
-        return replace(self, x=x, size=size, steps=(*self.steps, step), residual=residual, **changes)
+        return replace(self, x=x, size=size, valid=valid, steps=(*self.steps, step), residual=residual)
 
     def keep(self, index: Tensor, fused: Tensor | None = None, valid: Tensor | None = None) -> Tokens:
         """Keep the prefix tokens and `index` (B, K: positions, in their new order), drop the others.
@@ -202,7 +202,7 @@ class Tokens:
             size = take(self.sizes, kept) * valid
             kept = kept.masked_fill(~valid, self.count)
         lost = 0 if fused is not None else self.count - kept.shape[1] if valid is None else None
-        return self._after(Step(self.count, kept, rest=rest), x, size, lost, valid=valid)
+        return self._after(Step(self.count, kept, rest=rest), x, size, valid, lost)
 
     def merge(
         self, matching: Matching, weight: Tensor | None = None, mass: Tensor | None = None, x: Tensor | None = None
@@ -219,7 +219,7 @@ class Tokens:
             x = group_mean(self.x, matching, self.sizes if weight is None else weight)
         size = group_sum(self.sizes if mass is None else mass, matching)
         lost = self.count - matching.kept.shape[1] - matching.source.shape[1]
-        return self._after(Step(self.count, matching.kept, matching.source, matching.target), x, size, lost)
+        return self._after(Step(self.count, matching.kept, matching.source, matching.target), x, size, self.valid, lost)
 
     def assign(self, x: Tensor, target: Tensor) -> Tokens:
         """Replace all patch tokens by new ones.
@@ -232,7 +232,7 @@ class Tokens:
         assigned = torch.cat([fixed, prefix + target], dim=1)
         x = torch.cat([self.x[:, :prefix], x.to(self.x.dtype)], dim=1)
         size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
-        return self._after(Step(self.count, fixed, assigned=assigned), x, size)
+        return self._after(Step(self.count, fixed, assigned=assigned), x, size, self.valid)
 
     def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
         """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.
@@ -283,7 +283,7 @@ class Tokens:
         for step in self.steps:
             moved = step.index_map().gather(1, owner.clamp(min=0))
             moved = torch.where(owner < 0, owner, moved)
-            if step.frozen is not None:
+            if step.frozen is not None and step.gone is not None:
                 order = torch.arange(first, first + step.gone.shape[1], device=owner.device).expand_as(step.gone)
                 row_of = owner.new_zeros(owner.shape[0], step.count).scatter_(1, step.gone, order)
                 dropped = (owner >= 0) & (moved < 0)
