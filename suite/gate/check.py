@@ -72,7 +72,7 @@ def check(
         if proved.failed:
             return Report(new, against, alpha, shown, [], [], margin, REGRESSED, contract=proved)
     progress.note(expected(looks, shown, margin, alpha))
-    more = {"contract": proved, "skipped": "" if contract else NOT_PROVED}
+    more: dict[str, Any] = {"contract": proved, "skipped": "" if contract else NOT_PROVED}
     if stored is None:
         trial = Trial(new, against, values, progress)
         rows, last = decide(looks, trial.see, alpha, margin, tolerance, progress.note)

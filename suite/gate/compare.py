@@ -49,18 +49,19 @@ def check_alpha(alpha: float) -> None:
         raise RequestError(f"--alpha {alpha}: the probability of a wrong verdict is 0.0001 to 0.5, such as 0.05")
 
 
-def check_common(new: Side, base: Side, rows: Collection[object]) -> None:
+def check_common(new: Side, base: Side, rows: Collection[Row]) -> None:
     """RequestError where finished cells have no sample in common."""
     if any(row.contrast for row in rows):
         return
-    pairs = [row.match for row in rows if row.match.new and row.match.base and not row.match.reason]
-    if pairs and all(match.new.read().index.intersection(match.base.read().index).empty for match in pairs):
+    matches = [row.match for row in rows if not row.match.reason]
+    pairs = [(match.new, match.base) for match in matches if match.new and match.base]
+    if pairs and all(one.read().index.intersection(other.read().index).empty for one, other in pairs):
         raise RequestError(f"{new.name} and {base.name} have no sample in common; compare runs of the same data")
 
 
 def _finished(match: Match) -> Match:
     for entry in (match.new, match.base):
-        if entry.status != "done":
+        if entry is not None and entry.status != "done":
             return Match(
                 match.new, match.base, reason=f"{entry.label} is {entry.status}: {entry.reason or 'not finished'}"
             )

@@ -22,7 +22,8 @@ def junit(report: Report) -> str:
         broken = bool(report.contract.failed)
         cases.insert(0, ("contract", REGRESSED if broken else PASSED, "; ".join(reasons(report)) if broken else ""))
     counts = {f"{tag}s": str(sum(verdict == of for _, verdict, _ in cases)) for of, tag in TAGS.items()}
-    suite = ElementTree.Element("testsuite", name="reducerbench check", tests=str(len(cases)), **counts)
+    about = {"name": "reducerbench check", "tests": str(len(cases)), **counts}
+    suite = ElementTree.Element("testsuite", about)
     for name, verdict, reason in cases:
         case = ElementTree.SubElement(suite, "testcase", classname=f"{report.new} against {report.base}", name=name)
         if verdict in TAGS:
@@ -32,7 +33,8 @@ def junit(report: Report) -> str:
         element.attrib.update({name: _legal(text) for name, text in element.items()})
         element.text = element.text and _legal(element.text)
     ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return written.decode() + "\n"
 
 
 def _legal(text: str) -> str:

@@ -13,7 +13,7 @@ from suite.errors import RequestError
 from suite.gate.pairing import Match, same_cost
 from suite.gate.report import rows_of
 from suite.gate.side import Side
-from suite.gate.verdict import CANNOT_TELL, DISPUTED, MARGIN, REGRESSED, Row, judge, planned
+from suite.gate.verdict import CANNOT_TELL, DISPUTED, MARGIN, REGRESSED, Row, judge, planned, samples_needed
 from suite.stats import look_levels, look_sizes
 from suite.stats.power import POWER
 from suite.sweep.plan import make_task
@@ -57,6 +57,7 @@ def plan_looks(values: Mapping[str, Any], alpha: float, most: int | None) -> lis
         if most is not None:
             raise RequestError("--max-samples and a fixed number of samples exclude each other; leave one out")
         return one_look(alpha)
+    keys: list[dict[str, Any]]
     if task.drawn:
         sizes = look_sizes(most or MOST_DRAWN)
         keys = [{"task_options": {**options, task.drawn: size}} for size in sizes]
@@ -114,7 +115,7 @@ def decide(
             break
         settled += [row for row in found if row not in undecided]
         unknown = {rate_of(row.match) for row in undecided}
-        rates = unknown | {row.match.new.rate for row in undecided}
+        rates = unknown | {row.match.new.rate for row in undecided if row.match.new}
         note(_so_far(look, undecided, len(order), alpha))
     rows = sorted([*settled, *planned(found, alpha)], key=lambda row: order.index(rate_of(row.match)))
     return rows, look
@@ -122,13 +123,13 @@ def decide(
 
 def rate_of(match: Match) -> str:
     """What was asked for, of BASE's cell where there is one: it decides what NEW's costs."""
-    return (match.base or match.new).rate
+    return next((entry.rate for entry in (match.base, match.new) if entry), "")
 
 
 def _so_far(look: Look, undecided: Sequence[Row], rows: int, alpha: float) -> str:
-    differing = max(row.contrast.differing / row.contrast.samples for row in undecided)
-    needed = [row.needed for row in planned(undecided, alpha)]
-    about = f"about {max(needed)} samples would tell" if None not in needed else "more samples alone may not tell"
+    differing = max(row.contrast.differing / row.contrast.samples for row in undecided if row.contrast)
+    needed = samples_needed(planned(undecided, alpha))
+    about = "more samples alone may not tell" if needed is None else f"about {needed} samples would tell"
     return (
         f"look {look.number} of {look.of}: {look.samples} samples, {len(undecided)} of {rows} rows cannot be told yet; "
         f"{differing:.1%} differ, {about}"

@@ -64,7 +64,7 @@ class Paired:
         enough = samples_to_see(self.differing / self.samples, FEWEST)
         if self.per_class is None:
             return enough
-        return max(enough, math.ceil(self.samples * FEW_IMAGES / np.median(self.per_class)))
+        return max(enough, math.ceil(self.samples * FEW_IMAGES / float(np.median(self.per_class))))
 
 
 def pair_up(new: pd.DataFrame, base: pd.DataFrame, shown: TaskReport, same_data: bool = True) -> list[Paired]:

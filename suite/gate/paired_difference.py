@@ -67,7 +67,8 @@ class PairedDifference:
 
     def detectable(self, alpha: float) -> float | None:
         """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
-        if self.wins is None:
+        found: float
+        if self.wins is None or self.losses is None:
             found = smallest_normal_difference(self.deviation, alpha)
             found = np.maximum(found, self.base * float(largest_share(0, self.samples, alpha)))  # NaN for one sample
         else:
@@ -76,7 +77,7 @@ class PairedDifference:
 
     def needed_to_bound(self, margin: float, alpha: float) -> int | None:
         """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""
-        if self.wins is not None:
+        if self.wins is not None and self.losses is not None:
             return samples_to_bound(self.wins, self.losses, self.samples, margin, alpha)
         needed = samples_to_bound_mean(self.deviation, self.gain, self.samples, margin, alpha, self.base)
         return needed and max(needed, self.least)
@@ -85,26 +86,28 @@ class PairedDifference:
         """Samples in which the loss that there seems to be would be significant at `alpha` and beyond the margin; None:
         there is none.
         """
-        if self.wins is not None:
+        if self.wins is not None and self.losses is not None:
             return samples_to_find(self.wins, self.losses, self.samples, alpha, beyond=margin)
         needed = samples_to_find_mean(self.deviation, self.gain, self.samples, alpha, beyond=margin)
         return needed and max(needed, self.least)
 
     def chance_to_bound(self, samples: int, margin: float, alpha: float) -> float | None:
         """Exact probability of what `needed_to_bound` plans, in so many samples; None of scores: it is not known."""
-        if self.wins is None:
+        if (shares := self._shares()) is None:
             return None
-        win, loss = no_better(*self._shares())
+        win, loss = no_better(*shares)
         return bound_power(win, loss, samples, margin, alpha)
 
     def chance_to_find(self, samples: int, alpha: float, margin: float = 0.0) -> float | None:
         """Exact probability of what `needed_to_find` plans, in so many samples; None of scores: it is not known."""
-        if self.wins is None:
+        if (shares := self._shares()) is None:
             return None
-        win, loss = self._shares()
+        win, loss = shares
         return mcnemar_power(loss - win, win + loss, samples, alpha, two_sided=False, beyond=margin)
 
-    def _shares(self) -> tuple[float, float]:
+    def _shares(self) -> tuple[float, float] | None:
+        if self.wins is None or self.losses is None:
+            return None
         return self.wins / self.samples, self.losses / self.samples
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from suite.errors import RequestError
 from suite.gate.side import Entry, Side
@@ -62,8 +62,12 @@ def same_rate(new: Side, base: Side) -> tuple[list[Match], list[str]]:
             f"{new.name} ({_some(new)}) and {base.name} ({_some(base)}) share no method and rate; name one cell of "
             "each: 'RUN:METHOD RATE'"
         )
-    lonely = [f"{e.label} is in {side.name} alone" for side, own, other in ((new, *keys), (base, *keys[::-1]))
-              for key, e in own.items() if key not in other]  # fmt: skip
+    lonely = [
+        f"{entry.label} is in {side.name} alone"
+        for side, own, other in ((new, keys[0], keys[1]), (base, keys[1], keys[0]))
+        for key, entry in own.items()
+        if key not in other
+    ]
     return [Match(keys[0][key], keys[1][key]) for key in shared], lonely
 
 
@@ -133,24 +137,23 @@ def _of_method(new: Side, base: Side, name: str, against: str, tolerance: float)
         elif entry.cost is None:
             yield Match(None, entry, reason="BASE's cost is not known")
         else:
-            yield _nearest(own, entry, tolerance)
+            yield _nearest(own, entry, entry.cost, tolerance)
 
 
-def _nearest(own: list[Entry], base: Entry, tolerance: float) -> Match:
-    counted = [entry for entry in own if entry.cost is not None and entry.status != "failed"]
-    near = min(counted, key=lambda entry: abs(entry.cost - base.cost), default=None)
-    if near is not None and abs(near.cost / base.cost - 1) <= tolerance:
-        return _standing(Match(near, base))
-    less = max((entry for entry in counted if entry.cost < base.cost), key=lambda e: e.cost, default=None)
+def _nearest(own: list[Entry], base: Entry, cost: float, tolerance: float) -> Match:
+    counted = [(entry, entry.cost / cost) for entry in own if entry.cost is not None and entry.status != "failed"]
+    if not counted:
+        return Match(None, base, reason="no cell at this cost: NEW has none that is counted")
+    near, ratio = min(counted, key=lambda one: abs(one[1] - 1))
+    if abs(ratio - 1) <= tolerance:
+        return _standing(near, base)
+    less, _ = max((one for one in counted if one[1] < 1), key=lambda one: one[1], default=(None, 0.0))
     if less is not None:
-        return _standing(Match(less, base, cheaper=True))
-    nearest = f"the nearest of NEW costs {near.cost / base.cost - 1:+.1%}" if near else "NEW has none that is counted"
-    return Match(None, base, reason=f"no cell at this cost: {nearest}")
+        return _standing(less, base, cheaper=True)
+    return Match(None, base, reason=f"no cell at this cost: the nearest of NEW costs {ratio - 1:+.1%}")
 
 
-def _standing(match: Match) -> Match:
-    if match.new.status == "done":
-        return replace(match, reason=UNKNOWN_DISPUTE.format("NEW")) if match.new.disputed is None else match
-    return Match(
-        match.new, match.base, match.cheaper, f"NEW is {match.new.status}: {match.new.reason or 'not finished'}"
-    )
+def _standing(new: Entry, base: Entry, cheaper: bool = False) -> Match:
+    if new.status == "done":
+        return Match(new, base, cheaper, UNKNOWN_DISPUTE.format("NEW") if new.disputed is None else "")
+    return Match(new, base, cheaper, f"NEW is {new.status}: {new.reason or 'not finished'}")

@@ -51,7 +51,7 @@ def place(row: Row) -> str:
     """Which comparison: the cell of NEW, and of BASE where it is another rate."""
     new, base = row.match.new, row.match.base
     if new is None or base is None:
-        return (new or base).label
+        return next((entry.label for entry in (new, base) if entry), "")
     if new.label == base.label:
         return new.label
     if new.rate == base.rate:
@@ -152,9 +152,9 @@ def cell_names(rows: Sequence[Row]) -> list[tuple[str, str]]:
     too, or the method with it; the latter where there are several methods.
     """
     sides = [(row.match.new, row.match.base) for row in rows]
-    several = any(len({pair[i].method for pair in sides if pair[i]}) > 1 for i in (0, 1))
+    several = any(len({entry.method for entry in side if entry}) > 1 for side in zip(*sides))
     for say in (_method_and_rate,) if several else (_came_to, _rate, _method_and_rate):
-        names = [tuple("–" if entry is None else say(entry) for entry in pair) for pair in sides]
+        names = [(say(new) if new else "–", say(base) if base else "–") for new, base in sides]
         if len(set(names)) == len(names):
             break
     return names
@@ -209,7 +209,7 @@ def _bound(row: Row) -> str:
 def _seen(row: Row, report: Report) -> str:
     """The smallest difference that would have been found, at the strictest level of Holm's, where none was."""
     found = row.contrast
-    if found is None or row.adjusted <= report.alpha:
+    if found is None or row.adjusted is None or row.adjusted <= report.alpha:
         return "–"
     least = found.detectable(report.alpha / sum(other.contrast is not None for other in report.rows))
     return NO_DATA if least is None else f"±{math.ceil(100 * found.metric.scale * least) / 100:.2f}"

@@ -99,10 +99,10 @@ def check_comparable(new: Side, base: Side, allowed: Collection[str] = ()) -> li
             raise unknown("name in --allow-different", name, set(COMPARED) - {"task"})
     remarks = []
     for what, fields in COMPARED.items():
-        here, there = ([side.identity.get(name) for name in fields] for side in (new, base))
-        if here == there:
+        own, other = ([side.identity.get(name) for name in fields] for side in (new, base))
+        if own == other:
             continue
-        remarks.append(_allowed(what, f"{_short(here)} in {new.name}, {_short(there)} in {base.name}", allowed))
+        remarks.append(_allowed(what, f"{_short(own)} in {new.name}, {_short(other)} in {base.name}", allowed))
     changed = [id for id in new.contents.keys() & base.contents if new.contents[id] != base.contents[id]]
     if changed:
         said = f"{len(changed)} samples of the same names have changed from {base.name} to {new.name}"

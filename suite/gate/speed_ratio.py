@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from suite.gate.side import Entry
 from suite.measure.timing import interval_of
@@ -74,7 +73,8 @@ def _of_speedups(first: list[dict[str, float]], second: list[dict[str, float]], 
 
 def memory_change(new: Entry, base: Entry) -> float | None:
     """Peak memory of NEW relative to BASE's, less 1; None where one was not measured or they are not comparable."""
-    known: list[dict[str, Any]] = [entry.speed for entry in (new, base) if entry.speed and entry.memory_mib]
-    if len(known) < 2 or any(known[0].get(name) != known[1].get(name) for name in SAME[:4]):
+    if not (new.speed and new.memory_mib and base.speed and base.memory_mib):
+        return None
+    if any(new.speed.get(name) != base.speed.get(name) for name in SAME[:4]):
         return None
     return new.memory_mib / base.memory_mib - 1

@@ -100,10 +100,12 @@ def standard_error(pseudo: ArrayLike) -> np.ndarray:
     """Of the score that the pseudo-values (..., n) are of; NaN for a single one."""
     pseudo = np.asarray(pseudo, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sqrt(pseudo.var(axis=-1) / (pseudo.shape[-1] - 1))
+        error: np.ndarray = np.sqrt(pseudo.var(axis=-1) / (pseudo.shape[-1] - 1))
+    return error
 
 
 def _unskewed(z: float, skewness: np.ndarray) -> np.ndarray:
     """What Hall's transformation takes to z: quantiles of a studentised mean whose skewness over sqrt(n) is given."""
     slope = np.where(np.abs(skewness) < 1e-6, 1e-6, skewness)
-    return 3 / slope * (np.cbrt(1 + slope * (z - slope / 6)) - 1)
+    quantile: np.ndarray = 3 / slope * (np.cbrt(1 + slope * (z - slope / 6)) - 1)
+    return quantile

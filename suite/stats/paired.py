@@ -43,11 +43,11 @@ def mcnemar(wins: ArrayLike, losses: ArrayLike, alternative: str = "two-sided") 
     wins, losses = np.asarray(wins, dtype=np.int64), np.asarray(losses, dtype=np.int64)
     if (wins < 0).any() or (losses < 0).any():
         raise ValueError("wins and losses are counts, and one of them is negative")
-    if alternative == "less":
-        return binom.cdf(wins, wins + losses, 0.5)
-    if alternative != "two-sided":
+    if alternative not in ("less", "two-sided"):
         raise ValueError(f"alternative {alternative!r} is unknown; use 'two-sided' or 'less'")
-    return np.minimum(1.0, 2 * binom.cdf(np.minimum(wins, losses), wins + losses, 0.5))
+    rarer = wins if alternative == "less" else np.minimum(wins, losses)
+    tail: np.ndarray = binom.cdf(rarer, wins + losses, 0.5)
+    return tail if alternative == "less" else np.minimum(1.0, 2 * tail)
 
 
 def paired_share_interval(
@@ -77,7 +77,8 @@ def paired_share_interval(
 def paired_share_exceeds(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, value: float, alpha: float) -> np.ndarray:
     """Whether the lower bound of `paired_share_interval`, one-sided at 1 - alpha, lies above `value`."""
     wins, losses, n = (np.asarray(counts, dtype=np.float64) for counts in (wins, losses, n))
-    return (wins - losses > n * value) & (_tango_statistic(wins, losses, n, value) > norm.isf(alpha))
+    beyond: np.ndarray = _tango_statistic(wins, losses, n, np.asarray(value)) > norm.isf(alpha)
+    return (wins - losses > n * value) & beyond
 
 
 def _tango_bound(wins: np.ndarray, losses: np.ndarray, n: np.ndarray, z: float) -> np.ndarray:
@@ -129,7 +130,7 @@ def paired_score_interval(
         at_stake: (...,) the score that may be lost.
     """
     low, high = jackknife_interval(difference, pseudo, level)
-    unseen = at_stake * largest_share(differing, np.shape(pseudo)[-1], (1 - level) / 2)
+    unseen = np.asarray(at_stake, dtype=np.float64) * largest_share(differing, np.shape(pseudo)[-1], (1 - level) / 2)
     few = np.asarray(differing) < FEWEST
     return np.where(few, np.fmin(low, -unseen), low), np.where(few, np.fmax(high, unseen), high)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import binom, norm
@@ -79,7 +80,8 @@ def smallest_difference(discordant: float, n: int, alpha: float, two_sided: bool
 
 def smallest_normal_difference(deviation: float, alpha: float, two_sided: bool = True, power: float = POWER) -> float:
     """The same of any score whose difference has the standard error `deviation`, by the normal distribution."""
-    return (norm.isf(alpha / 2 if two_sided else alpha) + norm.ppf(power)) * deviation
+    errors: float = norm.isf(alpha / 2 if two_sided else alpha) + norm.ppf(power)
+    return errors * deviation
 
 
 def samples_to_bound(
@@ -137,7 +139,10 @@ def samples_to_find_mean(
 
 def samples_to_see(share: float, number: int, power: float = POWER) -> int:
     """Samples among which there are, with probability `power`, at least `number` of those that are a share of all."""
-    return _least(lambda count: binom.sf(number - 1, count, share) >= power)
+    found = _least(lambda count: binom.sf(number - 1, count, share) >= power)
+    if found is None:
+        raise ValueError(f"share {share} is so small that more than {MOST} samples would be needed")
+    return found
 
 
 def _normal_samples(deviation: float, distance: float, n: int, errors: float) -> int | None:
@@ -151,7 +156,7 @@ def no_better(wins: float, losses: float) -> tuple[float, float]:
     return (wins, losses) if wins <= losses else ((wins + losses) / 2,) * 2
 
 
-def _least(enough: object) -> int | None:
+def _least(enough: Callable[[int], bool]) -> int | None:
     """The least number of samples that is enough, if more are always better; None beyond `MOST`."""
     low, high = 0, 1
     while not enough(high):
