@@ -77,8 +77,9 @@ def paired_share_interval(
 def paired_share_exceeds(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, value: float, alpha: float) -> np.ndarray:
     """Whether the lower bound of `paired_share_interval`, one-sided at 1 - alpha, lies above `value`."""
     wins, losses, n = (np.asarray(counts, dtype=np.float64) for counts in (wins, losses, n))
-    beyond: np.ndarray = _tango_statistic(wins, losses, n, np.asarray(value)) > norm.isf(alpha)
-    return (wins - losses > n * value) & beyond
+    beyond = _tango_statistic(wins, losses, n, np.asarray(value)) > norm.isf(alpha)
+    above: np.ndarray = (wins - losses > n * value) & beyond
+    return above
 
 
 def _tango_bound(wins: np.ndarray, losses: np.ndarray, n: np.ndarray, z: float) -> np.ndarray:
