@@ -52,14 +52,13 @@ def packed_samples(outcomes: Outcomes, budget: int = BUDGET) -> tuple[str, int]:
 def sample_data(outcomes: Outcomes, order: np.ndarray) -> dict[str, Any]:
     """ids, truth and, per sample, what each cell said and scored; texts stand once, in `texts`."""
     data: dict[str, Any] = {"ids": [outcomes.ids[i] for i in order]}
-    if outcomes.kind == CAPTIONS:
+    if outcomes.kind == CAPTIONS and outcomes.said is not None and outcomes.truth is not None:
         texts: dict[str, int] = {}
         said = [[texts.setdefault(cell[i], len(texts)) for cell in outcomes.said] for i in order]
         truth = [[texts.setdefault(text, len(texts)) for text in outcomes.truth[i]] for i in order]
         data |= {"said": said, "truth": truth, "texts": list(texts)}
     elif outcomes.said is not None:
-        said = np.array(outcomes.said).T
-        data["said"] = said[order].tolist()
+        data["said"] = np.array(outcomes.said).T[order].tolist()
         data["truth"] = None if outcomes.truth is None else [outcomes.truth[i] for i in order]
     if outcomes.kind == LABELS:  # right is what equals the truth
         return data
@@ -67,4 +66,5 @@ def sample_data(outcomes: Outcomes, order: np.ndarray) -> dict[str, Any]:
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
-    return finite(np.round(values, DIGITS).tolist())
+    rounded: list[float | None] = finite(np.round(values, DIGITS).tolist())
+    return rounded

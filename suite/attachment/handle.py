@@ -37,8 +37,8 @@ def attach(
     **options: object,
 ) -> Handle:
     """`suite.attach` at a rate that is no FLOPs target; those are solved above, from what attaching costs."""
-    if handle_of(model) is not None:
-        raise RequestError(f"the model has reducer {handle_of(model).reducer.name!r} attached; detach it first")
+    if (other := handle_of(model)) is not None:
+        raise RequestError(f"the model has reducer {other.reducer.name!r} attached; detach it first")
     whole, model, family = model, backbone_of(model), family_of(model)
     made = make_prepared(reducer, weights, options)
     handle = Handle(model, family, made, rate, family.decoder(whole))
@@ -66,7 +66,8 @@ def make_prepared(reducer: str | Reducer, weights: str | Path | None, options: M
 
 def handle_of(model: nn.Module) -> Handle | None:
     """The handle of the reducer that is attached to `model`, or to its backbone, now."""
-    return backbone_of(model).__dict__.get(SLOT)
+    handle: Handle | None = vars(backbone_of(model)).get(SLOT)
+    return handle
 
 
 class Handle:
@@ -135,16 +136,15 @@ class Handle:
 
     def attach(self) -> Handle:
         if not self.attached:
-            if handle_of(self.model) is not None:
-                raise RequestError(
-                    f"the model has reducer {handle_of(self.model).reducer.name!r} attached; detach it first"
-                )
+            if (other := handle_of(self.model)) is not None:
+                raise RequestError(f"the model has reducer {other.reducer.name!r} attached; detach it first")
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:
                 self.decoder.remember()
             self._swap.bring()
-            self.model.__class__ = reduced_class(type(self.model), self.family.mixin)
+            cls: type[nn.Module] = type(self.model)
+            self.model.__class__ = reduced_class(cls, self.family.mixin)
             self.model.__dict__[SLOT] = self
         return self
 

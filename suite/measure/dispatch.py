@@ -32,7 +32,8 @@ def dispatched_ops(model: nn.Module, *inputs: Tensor) -> tuple[list[Op], dict[st
     By torch.utils.flop_counter, halved: it counts 2 per multiply-accumulate. The scope of an operator is the names of
     the modules of `model` that were running.
     """
-    ops, running = [], []
+    ops: list[Op] = []
+    running: list[str] = []
 
     def keep(name: str, macs: int, pairs: int = 0) -> None:
         ops.append(Op(tuple(running), name, macs, pairs))
@@ -122,7 +123,8 @@ class _Others(TorchDispatchMode):
 
     def __init__(self, keep: Keep) -> None:
         super().__init__()
-        self.keep, self.unknown = keep, Counter()
+        self.keep = keep
+        self.unknown: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out, packet = func(*args, **(kwargs or {})), func.overloadpacket
@@ -145,7 +147,7 @@ def _recording(keep: Keep) -> dict[Any, Any]:
             keep(getattr(operator, "__name__", str(operator)), flops // 2)
             return flops
 
-        counted._get_raw = True  # it passes on what it is given; the formula makes shapes of it
+        vars(counted)["_get_raw"] = True  # it passes on what it is given; the formula makes shapes of it
         return counted
 
     missing = {operator: shape_wrapper(formula) for operator, formula in _missing_formulas().items()}

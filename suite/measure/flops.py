@@ -269,11 +269,11 @@ def _family_of(model: nn.Module) -> BackboneFamily | None:
 
 def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
     """From the token counts of the last forward; None for a model of no family that we know."""
-    handle, size = handle_of(model), tuple(image.shape[-2:])
+    handle, (*_, height, width) = handle_of(model), image.shape
     family = _family_of(model)
     if family is None:
         return None
-    layout = family.layout(model, size)
+    layout = family.layout(model, (height, width))
     if handle is not None:
         return base_macs(layout, handle.trace)
     return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
@@ -300,8 +300,10 @@ def _over(model: nn.Module, images: Tensor, first: FlopReport) -> FlopReport:
     totals, tokens, parts, blocks = [], [], [], []
     for image in images:
         totals.append(count_macs_fast(model, image[None]))
-        tokens.append(handle_of(model).token_counts[-1])
-        base = _closed_form(model, image[None])
+        handle, base = handle_of(model), _closed_form(model, image[None])
+        if handle is None or base is None:
+            raise TypeError("only a reducer that is attached makes images cost differently")
+        tokens.append(handle.token_counts[-1])
         own = totals[-1] - base.total
         parts.append({**base.by_part, "reducer": own})
         blocks.append(base.by_block)

@@ -88,7 +88,7 @@ def shape_of(value: Any) -> list[int] | None:
     return list(value.type().sizes()) if value.isCompleteTensor() else None
 
 
-def _listed(value: Any) -> list[list[int]]:
+def _listed(value: Any) -> list[Any]:
     return [shape_of(item) for item in value.node().inputs()]
 
 

@@ -249,7 +249,8 @@ class _CountSteps(LogitsProcessor):
     """Notes what was counted up to every step."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
-        self.counter, self.flops = counter, []
+        self.counter = counter
+        self.flops: list[int] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.flops.append(self.counter.get_total_flops())

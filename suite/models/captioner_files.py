@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tokenizers
 import torch
@@ -21,7 +21,7 @@ from huggingface_hub.utils import EntryNotFoundError
 from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
-from transformers import GitConfig, GitForCausalLM
+from transformers import GitConfig, GitForCausalLM, GitVisionConfig
 
 from suite.errors import RequestError
 from suite.models.captioner import Captioner
@@ -230,12 +230,14 @@ def _timm_config(asked: Mapping[str, Any], config: GitConfig, path: Path) -> dic
     RequestError for what timm has no words for.
     """
     try:
-        reason = next(_unsupported(asked, config.vision_config.image_size), None)
+        reason = next(_unsupported(asked, cast(GitVisionConfig, config.vision_config).image_size), None)
     except TypeError as error:
         reason = f"has a value of a wrong type ({one_line(error)})"
     if reason is not None:
         raise RequestError(f"'{path}' {reason}; such preparation of images is not supported")
     size, crop = _size(asked), _crop(asked)
+    if size is None or crop is None:
+        raise RequestError(f"'{path}' has no size or crop_size; such preparation of images is not supported")
     ratio = crop / size
     while math.floor(crop / ratio) < size:  # timm rounds down what it divides
         ratio = math.nextafter(ratio, 0.0)
@@ -249,7 +251,7 @@ def _timm_config(asked: Mapping[str, Any], config: GitConfig, path: Path) -> dic
     }
 
 
-def _unsupported(asked: Mapping[str, Any], side: int) -> Iterator[str]:
+def _unsupported(asked: Mapping[str, Any], side: Any) -> Iterator[str]:
     """What there is in a preprocessor_config.json that is not CLIP's way, for a model of images of `side` pixels."""
     kind = str(asked.get("image_processor_type") or asked.get("feature_extractor_type") or "CLIP")
     if not kind.startswith("CLIP"):
@@ -260,7 +262,7 @@ def _unsupported(asked: Mapping[str, Any], side: int) -> Iterator[str]:
     size, crop = _size(asked), _crop(asked)
     if size is None:
         yield f"has size {asked.get('size')!r}, not a shortest_edge"
-    if crop is None or crop > size:
+    if crop is None or size is None or crop > size:
         yield f"has crop_size {asked.get('crop_size')!r}, not a square within the size"
     if crop != side:
         yield f"crops to {crop} pixels, but the model takes {side}"

@@ -66,8 +66,8 @@ def check_model_name(name: str) -> None:
         raise RequestError(f"model '{name}' is unknown; {hint}")
     tags = [item.partition(".")[2] for item in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        known = f"its tags are {', '.join(tags)}" if tags else "it has no tags"
-        raise RequestError(f"model '{architecture}' has no pretrained tag '{tag}'; {known}")
+        told = f"its tags are {', '.join(tags)}" if tags else "it has no tags"
+        raise RequestError(f"model '{architecture}' has no pretrained tag '{tag}'; {told}")
 
 
 def _check_embedded(entry: ModelEntry, checkpoint: str) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine import Config
@@ -49,7 +49,7 @@ class MaskHead(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        return self.head.num_classes
+        return cast(int, self.head.num_classes)
 
     def forward(self, x: Tensor, frozen: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Patches (B, N, C) -> class scores (B, N, K). RequestError for what the head has no means for."""
@@ -144,13 +144,14 @@ def as_segmenter(model: nn.Module, settings: Mapping[str, Any]) -> Segmenter:
     """mmsegmentation's EncoderDecoder by the interface of ours, sharing its weights."""
     from suite.backbones.mmseg_vit import for_segmenter, use_fused_attention
 
-    use_fused_attention(model.decode_head)
+    head, backbone = cast(nn.Module, model.decode_head), cast(Any, model.backbone)
+    use_fused_attention(head)
     prepared = settings["data_preprocessor"]
     return Segmenter(
-        for_segmenter(model.backbone),
-        MaskHead(model.decode_head),
+        for_segmenter(backbone),
+        cast(Any, MaskHead(head)),
         {
-            "input_size": (3, *model.backbone.img_size),
+            "input_size": (3, *backbone.img_size),
             "mean": tuple(value / 255 for value in prepared["mean"]),
             "std": tuple(value / 255 for value in prepared["std"]),
             "interpolation": "bilinear",

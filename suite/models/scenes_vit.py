@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.models.vision_transformer import VisionTransformer
 
 SCENES_CLASSES = 48
@@ -22,7 +24,7 @@ def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
         num_heads=3,
         num_classes=num_classes,
     )
-    model.default_cfg = {
+    about: Any = {
         "input_size": (3, SCENES_SIDE, SCENES_SIDE),
         "mean": SCENES_MEAN,
         "std": SCENES_STD,
@@ -30,5 +32,5 @@ def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
         "interpolation": "bicubic",
         "num_classes": num_classes,
     }
-    model.pretrained_cfg = model.default_cfg
+    model.default_cfg = model.pretrained_cfg = about
     return model

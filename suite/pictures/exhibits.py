@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ from suite.sweep.changes import look_again, name_samples, read_contents
 from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
+from tasks.reading.images import Pictured
 
 THUMBNAIL, VIEW = 128, 256  # pixels, longer side
 THUMBNAILS, BYTES = 400, 3_000_000  # at most; base64 makes 4 MB of it
@@ -80,7 +81,7 @@ def gather_exhibits(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -
     outcomes, ids, differing = load_outcomes(out, frame), list(read_manifest(out)), 0
     if outcomes is not None:
         ids = [outcomes.ids[i] for i in np.argsort(-outcomes.interest, kind="stable")]
-        differing = np.count_nonzero(outcomes.interest)
+        differing = int(np.count_nonzero(outcomes.interest))
     found = Exhibits(classes=list(plan.task.class_names))
     samples = {sample.id: sample for sample in plan.task.samples}
     take_thumbnails(plan, [samples[id] for id in ids[: min(differing, THUMBNAILS)]], old, found)
@@ -136,7 +137,7 @@ def take_views(plan: Plan, samples: Sequence[Sample], into: Exhibits) -> dict[st
             images[sample.id] = views_of(plan.task.load(sample, preprocessing))[0]
         except ReadError:
             continue  # its thumbnail is named as missing
-        into.views[sample.id] = jpeg(preprocessing.picture(images[sample.id]), VIEW)
+        into.views[sample.id] = jpeg(cast(Pictured, preprocessing).picture(images[sample.id]), VIEW)
     return images or None
 
 
@@ -151,7 +152,7 @@ def take_maps(
         if key in old.maps and set(old.maps[key].owners) == set(images):
             into.maps[key] = old.maps[key]
             continue
-        about = folder.cell(key).read("cell")
+        about = folder.cell(key).read("cell") or {}
         try:
             into.maps[key] = maps_of(plan, about, batch, list(images))
         except Exception as error:  # a method's own code may raise anything, and its page must still be written
@@ -178,10 +179,11 @@ def maps_of(plan: Plan, about: dict[str, Any], images: Tensor, ids: Sequence[str
 
 def picture_of(plan: Plan, sample: Sample) -> np.ndarray:
     """(H, W, 3) uint8: the sample's own image where the task has it at hand, else what the model sees."""
-    if hasattr(plan.task, "image"):
-        return np.asarray(plan.task.image(sample))
+    image = getattr(plan.task, "image", None)
+    if image is not None:
+        return np.asarray(image(sample))
     preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
-    return preprocessing.picture(views_of(plan.task.load(sample, preprocessing))[0])
+    return cast(Pictured, preprocessing).picture(views_of(plan.task.load(sample, preprocessing))[0])
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

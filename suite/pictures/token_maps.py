@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from suite.attachment.handle import Handle
 from suite.errors import RequestError
@@ -50,7 +51,7 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
         raise RequestError("with restore=per_block every block gives its tokens back, so there are no groups to show")
     after: dict[int, Tokens] = {}
 
-    def remember(module: object, arguments: tuple, result: object) -> None:
+    def remember(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
         after[arguments[2].block] = getattr(result, "tokens", result)
 
     watching = handle.reducer.register_forward_hook(remember)

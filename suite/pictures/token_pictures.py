@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from suite.sweep.cells import expand
 from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import check_base, make_task, resolve_device
 from suite.sweep.spec import RunSpec, make_spec
-from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.reading.images import Pictured, TimmPreprocessing, UnreadableImage, decode
 from tasks.windows import SlidingWindows
 
 DEFAULTS = {"reducers": "tome,dtem,mctf,evit", "flops": "-50%"}
@@ -147,11 +147,11 @@ def from_task(ids: Sequence[str], model: nn.Module, spec: RunSpec) -> list[Seen]
             views = views_of(task.load(sample, preprocessing))
         except ReadError as error:
             raise RequestError(f"sample {sample.id!r} cannot be shown: {error}") from error
-        seen += as_seen(sample.id, views, preprocessing)
+        seen += as_seen(sample.id, views, cast(Pictured, preprocessing))
     return seen
 
 
-def as_seen(name: str, views: Tensor, preprocessing: TimmPreprocessing | SlidingWindows) -> list[Seen]:
+def as_seen(name: str, views: Tensor, preprocessing: Pictured) -> list[Seen]:
     """Views (V, 3, H, W) of one image; where there are several, its windows, each is shown by itself."""
     names = [name] if len(views) == 1 else [f"window {i} of {len(views)} of {name}" for i in range(1, len(views) + 1)]
     return [Seen(name, preprocessing.picture(view), view) for name, view in zip(names, views, strict=True)]

@@ -78,14 +78,16 @@ def differs(one: Content | None, other: Content | None) -> bool:
 
 
 def stamp_now(plan: Plan, sample: Sample) -> str | None:
-    with suppress(OSError, LookupError):
-        return stamp_of(plan.task.tree, plan.task.files(sample))
+    if (tree := plan.task.tree) is not None:
+        with suppress(OSError, LookupError):
+            return stamp_of(tree, plan.task.files(sample))
     return None
 
 
 def content_now(plan: Plan, sample: Sample) -> Content | None:
-    with suppress(Exception):  # archives fail in ways of their own; whoever decodes the sample says in which
-        return content_of(plan.task.tree, plan.task.files(sample))
+    if (tree := plan.task.tree) is not None:
+        with suppress(Exception):  # archives fail in ways of their own; whoever decodes the sample says in which
+            return content_of(tree, plan.task.files(sample))
     return None
 
 

@@ -30,7 +30,8 @@ def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]
 
 def sample_images(plan: Plan, count: int) -> Tensor:
     """(B, 3, H, W) up to `count` readable samples, evenly spaced over the data. RequestError if none can be read."""
-    samples, errors = plan.task.samples, []
+    samples = plan.task.samples
+    errors: list[ReadError] = []
     spaced = samples[:: max(1, len(samples) // count)][:count]
     others = (sample for sample in samples if sample not in spaced)
     images = list(islice(readable(plan, chain(spaced, others), errors), len(spaced)))

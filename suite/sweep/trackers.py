@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,13 +53,15 @@ class TensorBoard:
     """A row of the HPARAMS tab per cell, in the run's report/tensorboard, beside earlier runs of the same folder."""
 
     name = "tensorboard"
+    writer: Any  # opened with the first cell
 
     def open(self, config: dict[str, Any], out: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # the writer makes its folder at once, and a folder that is not empty is no place for a new run
         folder = out / "report" / "tensorboard" / datetime.now().strftime("%Y%m%d-%H%M%S")
-        self.start, self.config, self.writer = lambda: SummaryWriter(str(folder)), config, None
+        self.config, self.writer = config, None
+        self.start: Callable[[], Any] = lambda: SummaryWriter(str(folder))
 
     def open_writer(self) -> Any:
         if self.writer is None:
@@ -101,10 +104,10 @@ class MLflow:
         tags = {"mlflow.parentRunId": self.sweep, "cell": key}
         name = " ".join(filter(None, (labels["reducer"], labels["rate"])))
         run = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
-        for label, value in labels.items():
-            self.client.log_param(run, label, value)
-        for metric, value in numbers.items():
-            self.client.log_metric(run, metric, value)
+        for label, text in labels.items():
+            self.client.log_param(run, label, text)
+        for metric, number in numbers.items():
+            self.client.log_metric(run, metric, number)
         self.client.set_terminated(run)
 
     def pictures(self, files: Sequence[Path]) -> None:
@@ -128,7 +131,8 @@ class Wandb:
         # without a login it would ask for one and wait
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
             raise RuntimeError("nobody is logged in; run 'wandb login' or set WANDB_MODE=offline")
-        self.wandb, self.rows = wandb, []
+        self.wandb = wandb
+        self.rows: list[Any] = []
         settings = wandb.Settings(silent=True, console="off", init_timeout=30)
         self.run = wandb.init(project="reducerbench", name=out.name, config=config, settings=settings)
 
@@ -182,8 +186,8 @@ class Tracking:
     def hand_over(self, frame: pd.DataFrame, pictures: Sequence[Path]) -> None:
         """Hand over the cells of a frame (see `reports.frame.load_frame`) that are done, and pictures."""
         for key, row in frame[frame.status == "done"].iterrows():
-            labels, numbers = labels_of(row), numbers_of(frame, row)
-            self.each(lambda tracker, cell=(key, labels, numbers): tracker.cell(*cell))
+            hand_over = methodcaller("cell", key, labels_of(row), numbers_of(frame, row))
+            self.each(hand_over)
         self.each(lambda tracker: tracker.pictures(pictures))
 
     def close(self) -> None:

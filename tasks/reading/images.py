@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -116,6 +117,13 @@ def _check_faithful(image: Image.Image) -> None:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if text else type(error).__name__
+
+
+class Pictured(Protocol):
+    """A preprocessing that shows what it made."""
+
+    def picture(self, view: Tensor) -> np.ndarray:
+        """A view (3, H, W) as people see it: (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
