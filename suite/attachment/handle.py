@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -143,8 +144,9 @@ class Handle:
             if self.decoder is not None:
                 self.decoder.remember()
             self._swap.bring()
-            cls: type[nn.Module] = type(self.model)
-            self.model.__class__ = reduced_class(cls, self.family.mixin)
+            kind: Any = type(self.model)  # mypy takes a class of torch's for one of its instances, which is no key
+            mixin: Any = self.family.mixin
+            self.model.__class__ = reduced_class(kind, mixin)
             self.model.__dict__[SLOT] = self
         return self
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from suite.backbones.mixin import Reduced
+from suite.backbones.mixin import Decoder, Reduced
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,7 @@ class PartRules:
     mlp: str = r"blocks\.\d+\.mlp(\.|$)"
 
 
-class Decoder(Protocol):
-    """What reads a backbone's tokens and keeps their number, which a reducer changes."""
-
-    def remember(self) -> None:
-        """Note the number to go back to."""
-
-    def tell(self, count: int | None) -> None:
-        """None: images of one batch have different numbers of tokens."""
-
-    def restore(self) -> None: ...
-
-
-class BackboneFamily(ABC):
+class BackboneFamily(ABC, Generic[Model]):
     """Where the models of a family keep what a reducer is attached to. A family has no state and no options.
 
     `model` is a backbone of the family, `whole` what it is part of or the backbone itself.
@@ -55,23 +45,23 @@ class BackboneFamily(ABC):
         """RequestError, in one line, for a model that is not of this family, or not as its authors wrote it."""
 
     @abstractmethod
-    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
+    def embed(self, model: Model, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block, protected prefix first."""
 
     @abstractmethod
-    def blocks(self, model: nn.Module) -> list[BlockParts]:
+    def blocks(self, model: Model) -> list[BlockParts]:
         """Where the pieces of every block are, in the order in which they run."""
 
     @abstractmethod
-    def image_size(self, model: nn.Module) -> tuple[int, int]:
+    def image_size(self, model: Model) -> tuple[int, int]:
         """(H, W) in pixels that the model was built for."""
 
     @abstractmethod
-    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, model: Model, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the patches of an image of `size` (H, W)."""
 
     @abstractmethod
-    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: Model, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model that takes others."""
 
     def backbone(self, whole: nn.Module) -> nn.Module:

@@ -7,6 +7,8 @@ Releases of transformers differ in what a block takes and returns, and in how th
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,7 @@ class FusedGitVisionAttention(hf.GitVisionAttention):
     fused_attn = True
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *masks: Tensor | None, **options: object
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *masks: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         """(B, N, C) -> (B, N, C), and the map where somebody asks for it: that takes the explicit form."""
         if (
@@ -74,7 +76,7 @@ class GitBlock(BlockParts):
 
     num_class = 1
 
-    def __init__(self, block: nn.Module, index: int) -> None:
+    def __init__(self, block: hf.GitVisionEncoderLayer, index: int) -> None:
         self.block, self.attention, self.index = block, block.self_attn, index
         self.scale = block.self_attn.scale
         stock = getattr(block.self_attn.config, "_attn_implementation", None)
@@ -111,6 +113,8 @@ class GitBlock(BlockParts):
 class ReducedGit(Reduced):
     """Mixed into the class of a `GitVisionTransformer` while a reducer is attached to it."""
 
+    post_layernorm: nn.Module
+
     def forward(self, pixel_values: Tensor | None = None, **asked: object) -> BaseModelOutput | tuple[Tensor]:
         """Images (B, 3, H, W) -> all tokens that are left, normed; the decoder is told how many there are."""
         if pixel_values is None:
@@ -135,7 +139,7 @@ def image_features(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
     if handle is None:
         return vision(images).last_hidden_state, None
     tokens = handle.encode(vision, images)
-    return vision.post_layernorm(tokens.x), None if tokens.presence is None else tokens.presence > 0
+    return cast(ReducedGit, vision).post_layernorm(tokens.x), None if tokens.presence is None else tokens.presence > 0
 
 
 def features_to_learn(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -148,14 +152,14 @@ def features_to_learn(vision: nn.Module, images: Tensor) -> tuple[Tensor, Tensor
     return x, None if handle is None else log_presence(handle.tokens)
 
 
-def next_word_logits(git: nn.Module, features: Tensor, words: Tensor, bias: Tensor | None = None) -> Tensor:
+def next_word_logits(git: hf.GitForCausalLM, features: Tensor, words: Tensor, bias: Tensor | None = None) -> Tensor:
     """Logits (B, T, V) of the word after each of several packed captions, `words` (B, T), of an image (B, N, C).
 
     As transformers computes them for each caption by itself: image tokens see the image, words see the image and the
     earlier words of their own caption, and positions count from its start. bias: (B, N), added to the logits of
     attention on image tokens.
     """
-    index, starts = torch.arange(words.shape[1], device=words.device), words == git.config.bos_token_id
+    index, starts = torch.arange(words.shape[1], device=words.device), words.eq(cast(int, git.config.bos_token_id))
     caption = starts.cumsum(1)
     place = index - (index * starts).cummax(1).values
     image = git.git.visual_projection(features)
@@ -189,7 +193,8 @@ class ImageTokens:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = [module for module in model.modules() if isinstance(module, hf.GitSelfAttention)]
+        layers = [module for module in model.modules() if isinstance(module, hf.GitSelfAttention)]
+        self.layers: list[Any] = layers  # whose class changes
         self.remember()
 
     def remember(self) -> None:
@@ -217,7 +222,11 @@ def vision_of(model: nn.Module) -> nn.Module:
     return model
 
 
-class GitViT(BackboneFamily):
+def _layers(vision: hf.GitVisionTransformer) -> Sequence[hf.GitVisionEncoderLayer]:
+    return cast(Sequence[hf.GitVisionEncoderLayer], vision.encoder.layers)
+
+
+class GitViT(BackboneFamily[hf.GitVisionTransformer]):
     """The family: where a `GitVisionTransformer` keeps what `attach` needs."""
 
     mixin = ReducedGit
@@ -255,23 +264,24 @@ class GitViT(BackboneFamily):
         tokens = ImageTokens(whole)
         return tokens if tokens.layers else None
 
-    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
+    def embed(self, model: hf.GitVisionTransformer, x: Tensor) -> Tensor:
         return model.pre_layrnorm(model.embeddings(x))
 
-    def blocks(self, model: nn.Module) -> list[BlockParts]:
-        return [GitBlock(block, index) for index, block in enumerate(model.encoder.layers)]
+    def blocks(self, model: hf.GitVisionTransformer) -> list[BlockParts]:
+        return [GitBlock(block, index) for index, block in enumerate(_layers(model))]
 
-    def image_size(self, model: nn.Module) -> tuple[int, int]:
-        return (model.embeddings.image_size, model.embeddings.image_size)
+    def image_size(self, model: hf.GitVisionTransformer) -> tuple[int, int]:
+        side = cast(int, model.embeddings.image_size)
+        return side, side
 
-    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-        patch = model.embeddings.patch_size
+    def grid(self, model: hf.GitVisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
+        patch = cast(int, model.embeddings.patch_size)
         return size[0] // patch, size[1] // patch
 
-    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: hf.GitVisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, the only one that it takes."""
         rows, columns = self.grid(model, image_size or self.image_size(model))
-        attention, mlp = model.encoder.layers[0].self_attn, model.encoder.layers[0].mlp
+        attention, mlp = _layers(model)[0].self_attn, _layers(model)[0].mlp
         width = attention.embed_dim
         return Layout(
             depth=len(model.encoder.layers),

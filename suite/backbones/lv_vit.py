@@ -7,7 +7,7 @@ Source: Jiang et al., All Tokens Matter: Token Labeling for Training Better Visi
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import PatchEmbed
@@ -146,7 +146,7 @@ class ReducedLVViT(ReducedViT):
             present = tokens.sizes != 0
         if present is not None:
             present = present[:, self.num_prefix_tokens :]
-        return LVViT.forward_head(self, x, pre_logits, present)
+        return LVViT.forward_head(cast(LVViT, self), x, pre_logits, present)
 
 
 class LVViTFamily(TimmViT):
@@ -154,9 +154,9 @@ class LVViTFamily(TimmViT):
 
     mixin = ReducedLVViT
 
-    def layout(self, model: LVViT, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         layout = super().layout(model, image_size)
-        dense = linear_macs(model.aux_head)
+        dense = linear_macs(cast(LVViT, model).aux_head)
         return replace(
             layout,
             # the dense head runs on patches, the closed form multiplies by all tokens

@@ -6,6 +6,7 @@ Importing this needs mmcv with compiled operators, as importing mmsegmentation's
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ SUPPORTED = "mmsegmentation's VisionTransformer is supported within a Segmenter 
 class InProjection(nn.MultiheadAttention):
     """torch's attention, of which a call gives queries, keys and values alone: as a module, so that counters see it."""
 
-    def forward(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:  # type: ignore[override]
         """(B, N, C) -> of queries, keys, values those from `first` to before `last`, each (B, H, N, d)."""
         rows = slice(first * self.embed_dim, last * self.embed_dim)
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
@@ -42,7 +43,8 @@ class FusedAttention(MultiheadAttention):
     def forward(self, query: Tensor, identity: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C), `identity` included."""
         dropout = self.attn.dropout if self.training else 0.0
-        return identity + self.output(F.scaled_dot_product_attention(*self.attn(query), dropout_p=dropout))
+        q, k, v = self.attn(query)
+        return identity + self.output(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))
 
     def output(self, attended: Tensor) -> Tensor:
         """Heads (B, H, N, d) -> what attention adds to the residual stream, (B, N, C)."""
@@ -52,8 +54,9 @@ class FusedAttention(MultiheadAttention):
 def use_fused_attention(model: nn.Module) -> None:
     """From now on the blocks of a VisionTransformer, or of a Segmenter's head, run fused attention."""
     for module in model.modules():
-        if type(module) is TransformerEncoderLayer and type(module.attn) is MultiheadAttention:
-            module.attn.__class__, module.attn.attn.__class__ = FusedAttention, InProjection
+        attention: Any = module.attn if type(module) is TransformerEncoderLayer else None
+        if type(attention) is MultiheadAttention:
+            attention.__class__, attention.attn.__class__ = FusedAttention, InProjection
 
 
 class MmsegBlock(BlockParts):
@@ -141,6 +144,8 @@ def grid_of(vit: VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
 class ReducedMmsegViT(Reduced):
     """Mixed into the class of a `SegmenterViT` while a reducer is attached to it."""
 
+    norm: nn.Module
+
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
         """Images (B, 3, H, W) -> the patches after the last block, (B, C, h, w), each what its owner is."""
         tokens = self._reducerbench.encode(self, inputs)
@@ -148,11 +153,11 @@ class ReducedMmsegViT(Reduced):
         if tokens.steps or tokens.soft:
             rows, place = tokens.restorable()
             x = take(rows, place)
-        grid = grid_of(self, tuple(inputs.shape[-2:]))
+        grid = grid_of(self, (inputs.shape[-2], inputs.shape[-1]))
         return (self.norm(x)[:, tokens.num_prefix :].transpose(1, 2).unflatten(2, grid),)
 
 
-class MmsegViT(BackboneFamily):
+class MmsegViT(BackboneFamily[SegmenterViT]):
     """The family: where a `VisionTransformer` of mmsegmentation keeps what `attach` needs."""
 
     mixin = ReducedMmsegViT

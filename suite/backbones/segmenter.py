@@ -112,7 +112,8 @@ class Segmenter(nn.Module):
     def restore(self, mode: str) -> None:
         if mode not in RESTORE:
             raise RequestError(f"restore={mode!r} is unknown; use {', '.join(RESTORE)}")
-        self._restore, self.backbone.restoring = mode, RESTORE[mode]
+        self._restore = mode
+        vars(self.backbone)["restoring"] = RESTORE[mode]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images -> (B, K, H, W) class scores: `grid_logits`, bilinearly enlarged."""
@@ -126,11 +127,11 @@ class Segmenter(nn.Module):
             scores = take(scores, place)
         return scores.transpose(1, 2).unflatten(2, self.backbone.patch_embed.grid_size)
 
-    def decoder_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
+    def decoder_inputs(self, images: Tensor) -> tuple[Tensor | None, ...]:
         """What the decoder is called with for images (B, 3, H, W): what its cost is counted on."""
         return self._encode(images)[0]
 
-    def _encode(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def _encode(self, images: Tensor) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
         """Inputs of the decoder and, where its scores are to be given back, (B, P) the row of each patch in them."""
         vit, handle = self.backbone, getattr(self.backbone, "_reducerbench", None)
         prefix = vit.num_prefix_tokens

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp, PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from suite.backbones.lv_vit import check_image_size
@@ -44,7 +44,7 @@ class TokenPerformer(nn.Module):
 
     def phi(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, m) positive features."""
-        w = self.w.to(x.dtype)
+        w = cast(Tensor, self.w).to(x.dtype)
         return torch.exp(x @ w.T - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(len(w))
 
     def attention(self, keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class TokenPerformer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def macs(self, count: int) -> int:
-        features, width = self.w.shape
+        features, width = cast(Tensor, self.w).shape
         per_token = self.kqv.weight.numel() + 4 * features * width + features + 3 * width * width
         return count * per_token
 
@@ -115,8 +115,8 @@ class TokensToToken(PatchEmbed):
         **_: Any,
     ) -> None:
         super().__init__(img_size, patch_size, in_chans, embed_dim)
-        self.proj = None  # instead of timm's convolution:
-        (first, _, _), (second, _, _), (third, _, _) = SPLITS
+        self.proj: Any = None  # instead of timm's convolution:
+        first, second, third = (side for side, _, _ in SPLITS)
         self.attention1 = STEMS[stem](in_chans * first * first)
         self.attention2 = STEMS[stem](TOKEN_WIDTH * second * second)
         self.project = nn.Linear(TOKEN_WIDTH * third * third, embed_dim)
@@ -195,8 +195,10 @@ class T2TViT(VisionTransformer):
             norm_layer=nn.LayerNorm,  # epsilon 1e-5, where timm's models have 1e-6
             **options,
         )
+        places = cast(nn.Parameter, self.pos_embed)
         with torch.no_grad():
-            self.pos_embed.copy_(sinusoids(self.pos_embed.shape[1], embed_dim))
-        self.pos_embed.requires_grad_(False)
+            places.copy_(sinusoids(places.shape[1], embed_dim))
+        places.requires_grad_(False)
         for block in self.blocks:
-            block.attn.q_norm = Times((scale or embed_dim**-0.5) / block.attn.scale)
+            attention = cast(Attention, cast(Block, block).attn)
+            attention.q_norm = Times((scale or embed_dim**-0.5) / attention.scale)

@@ -6,10 +6,12 @@ import inspect
 import math
 import re
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,9 +33,10 @@ SUPPORTED = (
 class TimmBlock(BlockParts):
     """timm's `Block` with its `Attention`: LayerScale, drop-path, q/k norm, gate and attention norm where present."""
 
-    def __init__(self, block: nn.Module, index: int, num_class: int) -> None:
-        self.block, self.index, self.num_class = block, index, num_class
-        self.scale, self.fused = block.attn.scale, bool(block.attn.fused_attn)
+    def __init__(self, block: Any, index: int, num_class: int) -> None:
+        self.block, self.index, self.num_class = block, index, num_class  # timm builds its parts by name: no types
+        self.attention: timm_vit.Attention = block.attn
+        self.scale, self.fused = self.attention.scale, bool(self.attention.fused_attn)
 
     def original(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -42,10 +45,10 @@ class TimmBlock(BlockParts):
         return self.block.norm1(x)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.split_heads(self.block.attn.qkv(x))
+        return self.split_heads(self.attention.qkv(x))
 
     def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        attention = self.block.attn
+        attention = self.attention
         q, k = self.in_heads(self._rows_of_qkv(x, 0, 2), 2)
         return attention.q_norm(q), attention.k_norm(k)
 
@@ -54,29 +57,29 @@ class TimmBlock(BlockParts):
 
     def _rows_of_qkv(self, x: Tensor, first: int, last: int) -> Tensor:
         """Thirds `first` to `last` of the qkv product alone."""
-        linear = self.block.attn.qkv
+        linear = self.attention.qkv
         third = linear.out_features // 3
         bias = None if linear.bias is None else linear.bias[first * third : last * third]
         return F.linear(x, linear.weight[first * third : last * third], bias)
 
     @property
     def qkv_linear(self) -> nn.Linear | None:
-        return self.block.attn.qkv
+        return self.attention.qkv
 
     def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        attention = self.block.attn
+        attention = self.attention
         q, k, v = self.in_heads(projected, 3)
         return attention.q_norm(q), attention.k_norm(k), v
 
     def in_heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts·H·d) -> `parts` tensors (B, H, N, d)."""
         batch, count, _ = projected.shape
-        heads = projected.reshape(batch, count, parts, self.block.attn.num_heads, -1)
+        heads = projected.reshape(batch, count, parts, self.attention.num_heads, -1)
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:
         """What the attention module returns for heads (B, H, N, d)."""
-        attention = self.block.attn
+        attention = self.attention
         x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
         gate = getattr(attention, "gate", None)
         if gate is not None:
@@ -92,7 +95,7 @@ class TimmBlock(BlockParts):
 
     @property
     def attention_dropout(self) -> float:
-        return self.block.attn.attn_drop.p if self.block.training else 0.0
+        return self.attention.attn_drop.p if self.block.training else 0.0
 
 
 class TimmPostNormBlock(TimmBlock):
@@ -113,6 +116,14 @@ BLOCKS = {timm_vit.Block: TimmBlock, timm_vit.ResPostBlock: TimmPostNormBlock}
 
 class ReducedViT(Reduced):
     """Mixed into the class of a VisionTransformer while a reducer is attached to it."""
+
+    norm: nn.Module
+    attn_pool: nn.Module | None
+    global_pool: str
+    num_prefix_tokens: int
+    fc_norm: nn.Module
+    head_drop: nn.Module
+    head: nn.Module
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.norm(self._reducerbench.encode(self, x).x)
@@ -139,7 +150,7 @@ class ReducedViT(Reduced):
         if weight is None or not pools:
             if tokens.presence is not None and self.attn_pool is not None:
                 raise RuntimeError("attention pooling over padding or softly pruned tokens is not supported")
-            return super().forward_head(x, pre_logits)
+            return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
         weight, patches = weight[:, first:, None], full_precision(x[:, first:])
         pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
@@ -150,7 +161,7 @@ class ReducedViT(Reduced):
         return x if pre_logits else self.head(x)
 
 
-class TimmViT(BackboneFamily):
+class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
     """The family: where a VisionTransformer keeps what `attach` needs."""
 
     mixin = ReducedViT
@@ -170,24 +181,26 @@ class TimmViT(BackboneFamily):
                 odd = block if type(block) not in BLOCKS else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
-    def embed(self, model: nn.Module, x: Tensor) -> Tensor:
+    def embed(self, model: timm_vit.VisionTransformer, x: Tensor) -> Tensor:
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
 
-    def blocks(self, model: nn.Module) -> list[BlockParts]:
+    def blocks(self, model: timm_vit.VisionTransformer) -> list[BlockParts]:
         num_class = class_tokens(model)
         return [BLOCKS[type(block)](block, index, num_class) for index, block in enumerate(model.blocks)]
 
-    def image_size(self, model: nn.Module) -> tuple[int, int]:
-        return tuple(model.patch_embed.img_size)
+    def image_size(self, model: timm_vit.VisionTransformer) -> tuple[int, int]:
+        height, width = cast(PatchEmbed, model.patch_embed).img_size
+        return height, width
 
-    def grid(self, model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(model.patch_embed.dynamic_feat_size(size))
+    def grid(self, model: timm_vit.VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = cast(PatchEmbed, model.patch_embed).dynamic_feat_size(size)
+        return rows, columns
 
-    def layout(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> Layout:
+    def layout(self, model: timm_vit.VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
-        block, size = model.blocks[0], image_size or self.image_size(model)
-        attention = block.attn
-        gate = linear_macs(attention.gate) if getattr(attention, "gate", None) is not None else 0
+        block, size = cast(timm_vit.Block, model.blocks[0]), image_size or self.image_size(model)
+        attention = cast(timm_vit.Attention, block.attn)
+        gate: nn.Module | None = getattr(attention, "gate", None)
         head_token, head = head_macs(model)
         grid = self.grid(model, size)
         return Layout(
@@ -199,7 +212,7 @@ class TimmViT(BackboneFamily):
             heads=attention.num_heads,
             head_dim=attention.qkv.out_features // (3 * attention.num_heads),
             qkv_macs=linear_macs(attention.qkv),
-            proj_macs=linear_macs(attention.proj) + gate,
+            proj_macs=linear_macs(attention.proj) + (0 if gate is None else linear_macs(gate)),
             mlp_macs=linear_macs(block.mlp),
             patch_macs=embed_macs(model, size),
             head_macs=head,
@@ -208,7 +221,7 @@ class TimmViT(BackboneFamily):
         )
 
 
-def class_tokens(model: nn.Module) -> int:
+def class_tokens(model: timm_vit.VisionTransformer) -> int:
     """Leading tokens that a head reads: 0, 1 (class) or 2 (class and distillation); registers are not among them."""
     return (model.cls_token is not None) + (getattr(model, "dist_token", None) is not None)
 
@@ -218,11 +231,11 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def embed_macs(model: nn.Module, size: tuple[int, int]) -> int:
+def embed_macs(model: timm_vit.VisionTransformer, size: tuple[int, int]) -> int:
     """Multiply-accumulates that turn an image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
-    embed = model.patch_embed
-    if hasattr(embed, "macs"):
-        return embed.macs(size)
+    embed = cast(PatchEmbed, model.patch_embed)
+    if (macs := getattr(embed, "macs", None)) is not None:
+        return cast(int, macs(size))
     if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
         return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()
     weight = next(embed.parameters())
@@ -231,15 +244,15 @@ def embed_macs(model: nn.Module, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def head_macs(model: nn.Module) -> tuple[int, int]:
+def head_macs(model: timm_vit.VisionTransformer) -> tuple[int, int]:
     """Multiply-accumulates of the head: per token that reaches it (attention pooling), and per image."""
-    heads = [model.head, getattr(model, "head_dist", None)]
+    heads: list[nn.Module | None] = [model.head, getattr(model, "head_dist", None)]
     fixed = sum(linear_macs(head) for head in heads if head is not None)
     pool = model.attn_pool
     if pool is None:
         return 0, fixed
     latents = getattr(pool, "latent_len", 1)
-    inner = pool.q.out_features
+    inner = cast(nn.Linear, pool.q).out_features
     fixed += latents * (linear_macs(pool.q) + linear_macs(pool.proj) + linear_macs(pool.mlp))
     return linear_macs(pool.kv) + 2 * latents * inner, fixed
 
