@@ -77,7 +77,7 @@ def test_runs_without_a_common_sample_are_refused(written, tmp_path):
         (("check", "tome", "--against", "nowhere"), "unknown run, baseline or method 'nowhere'"),
         (
             ("check", "tome", "--against", "RUN:tome", "--no-contract", "--reducers", "evit"),
-            "No such option: --reducers",
+            "No such option",
         ),
         (("baseline", "save", "x", "RUN:nothing"), "unknown method or cell"),
         (("baseline", "show", "nowhere"), "unknown baseline 'nowhere'"),
