@@ -1,0 +1,141 @@
+"""Every listed task on a few samples, with a small model that it can score and what that model makes of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+
+from suite.attachment.handle import attach
+from suite.backbones.segmenter import build_segmenter
+from suite.contract.task import Batch, Reader, Summary, Task, collate
+from suite.errors import CellError
+from suite.models.load import load_model
+from suite.models.registry import find_entry
+from suite.sweep.evaluate import Cell, predict
+from suite.sweep.plan import make_task
+from suite.sweep.spec import RunSpec
+from tasks import task_class
+from tests.captioned import coco
+from tests.captioned import photos as captioned_photos
+from tests.captioned import write as write_captioned
+from tests.photos import write_photos
+from tests.segmented import ade20k
+from tests.segmented import write as write_segmented
+
+DRAWN = 4  # samples of a task that draws them
+
+
+@dataclass(frozen=True)
+class Example:
+    """write: makes a task's data in a folder that it is given, and returns where they are. model: a small one that the
+    task takes."""
+
+    write: Callable[[Path], Path]
+    model: Callable[[], nn.Module]
+
+
+def _classifier() -> nn.Module:
+    return load_model("test_vit", "none")[0]
+
+
+def _captioner() -> nn.Module:
+    return load_model("scenes_git")[0]
+
+
+def _segmenter() -> nn.Module:
+    torch.manual_seed(0)
+    shape = {"image_size": 32, "patch_size": 8, "width": 64, "depth": 2, "heads": 2, "decoder_depth": 1}
+    return build_segmenter(**shape, num_classes=150).eval()
+
+
+# One line for a task that reads files. A task without one draws its samples, or is tested on what the environment
+# names, with its default model.
+EXAMPLES = {
+    "imagenet": Example(write_photos, _classifier),
+    "coco-caption": Example(partial(write_captioned, files=captioned_photos() | {"captions.json": coco()}), _captioner),
+    "ade20k": Example(partial(write_segmented, files=ade20k()), _segmenter),
+}
+
+
+def write_data(name: str, folder: Path) -> str | None:
+    """Where the data of a task are, written in `folder` if they have to be; None for one that draws them."""
+    variable = "REDUCERBENCH_DATA_" + re.sub(r"\W", "_", name).upper()
+    if name in EXAMPLES:
+        return str(EXAMPLES[name].write(folder))
+    if not task_class(name).drawn and not os.environ.get(variable):
+        pytest.skip(
+            f"task {name!r} reads data, and none are known here: set {variable} to a folder of a few samples, or add a "
+            f"line to EXAMPLES in {Path(__file__).name}"
+        )
+    return os.environ.get(variable)
+
+
+def make_small_model(name: str) -> nn.Module:
+    """One that the task can score: its example's, else its default one, with embedded weights or random ones."""
+    if name in EXAMPLES:
+        return EXAMPLES[name].model()
+    model = task_class(name).default_model
+    return load_model(model, "embedded" if find_entry(model).weights else "none")[0]
+
+
+class TaskOnExample:
+    """A task on its data, and what is made of all its samples; each is made when it is first asked for."""
+
+    def __init__(self, name: str, data: str | None) -> None:
+        self.name, self.data, self.task = name, data, make_few(name, data)
+        self.model = make_small_model(name)
+        self.task.check_model(self.model)
+        self.task.configure(self.model)
+        self.preprocessing = self.task.preprocessing(self.model)
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.id for sample in self.task.samples]
+
+    @cached_property
+    def batch(self) -> Batch:
+        return read_batch(self.task, self.preprocessing)
+
+    def rows_of(self, images: Tensor) -> list[dict]:
+        """What a sweep makes of images in the place of the samples' own. CellError that names a sample."""
+        with attach(self.model, "none") as handle:
+            cell = Cell("", None, {}, handle, batch_size=len(self.ids))
+            return predict(self.task, self.model, cell, images, self.batch)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """As they are stored and read again."""
+        return pa.Table.from_pylist(self.rows_of(self.batch.images), schema=self.task.outcomes).to_pandas()
+
+    @cached_property
+    def cells(self) -> dict[str, pd.DataFrame]:
+        """Rows in several choices and orders."""
+        backwards, rest = self.rows[::-1].reset_index(drop=True), self.rows[1:].reset_index(drop=True)
+        return {"one": self.rows[:1], "all": self.rows, "backwards": backwards, "rest": rest}
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary | CellError]:
+        """Of all cells at once: a scorer may take seconds to start."""
+        return dict(self.task.summaries(self.cells))
+
+
+def make_few(name: str, data: str | None, limit: int | None = None, **options: object) -> Task:
+    """The task as a sweep makes it, of few samples."""
+    drawn = {task_class(name).drawn: DRAWN} if task_class(name).drawn else {}
+    return make_task(RunSpec(task=name, data=data, limit=limit, task_options=drawn | options))
+
+
+def read_batch(task: Task, preprocessing: object) -> Batch:
+    """All samples of a task."""
+    reader = Reader(task, task.samples, preprocessing)
+    return collate([reader[place] for place in range(len(reader))])
