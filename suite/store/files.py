@@ -35,6 +35,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(owner)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether it is a file that somebody writes, or did not finish writing."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def remove_orphans(folder: Path) -> None:
     """Remove the temporary files below `folder` that no living process writes."""
     for path in folder.rglob(".*.tmp"):

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from suite.contract.metric import TaskReport
 from suite.errors import RequestError
-from suite.store.files import remove_orphans
+from suite.store.files import is_temporary, remove_orphans
 from suite.store.schema import CELL_FILES, OLDEST, SCHEMA, EnvironmentFile, MissingLine, RunFile
 from suite.store.sealed import DamagedError, SealedFiles
 from suite.store.shards import Shards
@@ -102,9 +102,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
         if not self.files.exists(RUN):
-            if self.path.is_dir() and any(self.path.iterdir()) and not self._has_any(cells):
+            others = [path for path in self.path.iterdir() if not is_temporary(path)] if self.path.is_dir() else []
+            if not others or self._has_any(cells):
+                return None
+            if not self.files.exists(RUN):  # else another process has just begun the run
                 raise RequestError(f"--out {str(self.path)!r} is not empty and holds no run; give a new folder")
-            return None
         old = self.read_run()
         for name, value in identity.items():
             if old["identity"].get(name) != value:

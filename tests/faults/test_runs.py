@@ -17,7 +17,8 @@ from suite.api import run
 from suite.contract.task import Batch, Sample
 from suite.errors import RequestError
 from suite.store import sources
-from suite.store.folder import CellFolder
+from suite.store.files import atomic_path
+from suite.store.folder import CellFolder, RunFolder
 from suite.sweep.evaluate import Cell, predict
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -72,6 +73,14 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
 
 
 @pytest.mark.slow
+def test_a_run_that_another_process_is_just_beginning_is_no_strange_folder(tmp_path):
+    with atomic_path(tmp_path / "run.json"):
+        assert RunFolder(tmp_path).check({}, []) is None
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    with pytest.raises(RequestError, match="is not empty and holds no run"):
+        RunFolder(tmp_path).check({}, [])
+
+
 def test_two_processes_on_one_folder_do_not_spoil_each_others_work(tiny_run, tmp_path):
     whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
     spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared")}
