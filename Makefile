@@ -4,7 +4,7 @@
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
 # make test-lowest   all tests with the lowest releases that pyproject.toml takes; TESTS="FILE ..." for a part of them
 # make weights every embedded weights file from nothing: hours on two cores
-# make check   lint, format, import directions, dead code
+# make check   lint, format, import directions, dead code, types
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
@@ -40,6 +40,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/vulture
 	$(BIN)/python -m pytest tests/test_imports.py tests/test_dependencies.py
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

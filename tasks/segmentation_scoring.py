@@ -51,8 +51,8 @@ def image_areas(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> 
     intersection: where both say it; predicted, labelled: where one does. Pixels whose truth is IGNORED count nowhere.
     """
     areas = np.zeros((len(AREAS), num_classes), dtype=np.int64)
-    prediction, truth = (torch.from_numpy(mask.astype(np.uint8).ravel()) for mask in (prediction, truth))
-    for said, true in zip(prediction.split(EXACT), truth.split(EXACT), strict=True):
+    masks = (torch.from_numpy(mask.astype(np.uint8).ravel()) for mask in (prediction, truth))
+    for said, true in zip(*(mask.split(EXACT) for mask in masks), strict=True):
         both, _, predicted, labelled = iou_metric().intersect_and_union(said, true, num_classes, IGNORED)
         areas += torch.stack([both, predicted, labelled]).to(torch.int64).numpy()
     seen = areas.any(axis=0)

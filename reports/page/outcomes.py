@@ -98,7 +98,7 @@ def _kind(folder: Path, manifest: pd.Index, metric: Metric) -> str:
 def _read(folder: Path, manifest: pd.Index, kind: str, metric: Metric) -> pd.DataFrame:
     """A cell's rows by position in the manifest: what its metric is made of, and what was predicted."""
     table = read_samples(folder, manifest, ("id", "prediction"))[0][["prediction"]]
-    return table if kind == SAME else table.join(read_columns(folder, manifest, metric.aggregate.columns))
+    return table if kind == SAME else table.join(read_columns(folder, manifest, metric.made_of.columns))
 
 
 def _references(out: Path, rows: pd.Index) -> list[Any]:
@@ -124,8 +124,8 @@ def _masks(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], tr
 
 def _scores(tables: list[pd.DataFrame], metric: Metric) -> np.ndarray:
     """(C, n) what the metric comes to on every sample alone."""
-    alone = metric.aggregate.statistic(1)
-    return np.stack([alone(addends) for addends in metric.aggregate.addends(*tables)])
+    alone = metric.made_of.statistic(1)
+    return np.stack([alone(addends) for addends in metric.made_of.addends(*tables)])
 
 
 _MAKE = {LABELS: _labels, CAPTIONS: _captions, MASKS: _masks}

@@ -76,15 +76,15 @@ def _means(score: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np
 
 def _sums(outcomes: Outcomes, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
     """value, low, high, p of what follows from sums over all samples, such as mIoU."""
-    made_of, n = outcomes.metric.aggregate, len(outcomes.ids)
-    statistic, value, pseudo, totals, swapped = made_of.statistic(n), [], [], [], []
-    for addends in made_of.addends(*outcomes.tables):
+    made_of, n = outcomes.metric.made_of, len(outcomes.ids)
+    statistic, scores, pseudo, totals, swapped = made_of.statistic(n), [], [], [], []
+    for addends in made_of.addends(*outcomes.tables or ()):
         alone = pseudo_values(addends, statistic)
-        value.append(alone[0])
+        scores.append(alone[0])
         pseudo.append(alone[1])
         swapped.append(np.concatenate([signs @ addends for signs in swaps(n, SUM_DRAWS)]))
         totals.append(addends.sum(axis=0))
-    value = np.array(value)
+    value = np.array(scores)
     low, high = _intervals(value, np.array(pseudo), outcomes.score, first, second)
     p = []
     for a, b in zip(first, second, strict=True):

@@ -40,8 +40,9 @@ def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dic
     made_of = metric.aggregate
     if made_of is None:
         return {}
-    tables = {key: read_columns(out / "cells" / key, manifest, made_of.columns) for key in keys}
-    if any(table is None for table in tables.values()):
+    read = {key: read_columns(out / "cells" / key, manifest, made_of.columns) for key in keys}
+    tables = {key: table for key, table in read.items() if table is not None}
+    if len(tables) < len(read):
         return {}
     addends = zip(tables.items(), made_of.addends(*tables.values()), strict=True)
     if made_of.linear:
@@ -69,7 +70,8 @@ def _resampled(made_of: Aggregate, addends: np.ndarray, seed: int, resamples: in
     What is rare is rarer still among resamples (classes of mIoU), so these are moved to where their mean is the score.
     """
     drawn = made_of.statistic(len(addends))(bootstrap_sums(addends, seed, resamples))
-    return drawn - np.nanmean(drawn) + made_of.score(addends)
+    moved: Floats = drawn - np.nanmean(drawn) + made_of.score(addends)
+    return moved
 
 
 def _agreement(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:

@@ -207,7 +207,7 @@ class ImageTokens:
                 layer.__class__ = UnevenImages
                 continue
             if type(layer) is UnevenImages:
-                layer.__class__ = hf.GitSelfAttention
+                layer.__class__ = hf.GitSelfAttention  # type: ignore[assignment]  # a class is no constant here
             layer.image_patch_tokens = count
 
     def restore(self) -> None:

@@ -50,6 +50,13 @@ class Metric:
         """A sample is right or wrong."""
         return self.aggregate is not None and self.aggregate.binary
 
+    @property
+    def made_of(self) -> Aggregate:
+        """`aggregate`, where it is known that there is one; ValueError where there is none."""
+        if self.aggregate is None:
+            raise ValueError(f"metric {self.name!r} does not follow from what is stored of samples")
+        return self.aggregate
+
     def undefined(self, counts: Mapping[str, int]) -> str:
         """Why there is no value, e.g. 'CIDEr needs at least 2 images'; "" where there is one.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from suite.contract.metric import TaskReport
 from suite.gate.contract import Contract
-from suite.gate.outcomes import pair_up
+from suite.gate.outcomes import Paired, pair_up
 from suite.gate.paired_difference import measure_difference
 from suite.gate.pairing import Match
 from suite.gate.side import Side
@@ -59,7 +59,7 @@ def rows_of(
     first = new.shown.metrics[0].name
     same = new.identity.get("samples") == base.identity.get("samples")
     shown = new.shown if every else replace(new.shown, metrics=new.shown.metrics[:1])
-    paired = []
+    paired: list[tuple[Match, list[Paired]]] = []
     for match in matches:
         if match.reason or match.new is None or match.base is None:
             paired.append((match, []))
@@ -69,20 +69,18 @@ def rows_of(
     whole = bool(new.shown.throughput)
     rows, tests = [], others + sum(len(found) for _, found in paired)
     for match, found in paired:
-        if not found:
+        if not found or match.new is None or match.base is None:
             rows.append(Row(match, reason=match.reason or match.unscored.get(first, UNMEASURED)))
-        costs = {}
-        if found:
-            ratio, memory = compare_speed(match.new, match.base, whole), memory_change(match.new, match.base)
-            costs = {"pace": ratio, "memory": memory}
+            continue
+        ratio, memory = compare_speed(match.new, match.base, whole), memory_change(match.new, match.base)
         for one in found:
             seen = measure_difference(one, alpha, tests)
-            rows.append(Row(match, seen, margin=margin_of(seen, points), **costs))
+            rows.append(Row(match, seen, ratio, memory, margin_of(seen, points)))
     return rows
 
 
 def adjusted(rows: Sequence[Row]) -> list[Row]:
     """With two-sided p-values, adjusted over all rows."""
-    tested = [row for row in rows if row.contrast is not None]
-    values = dict(zip(map(id, tested), holm([row.contrast.p for row in tested]).tolist()))
+    tested = {id(row): row.contrast.p for row in rows if row.contrast is not None}
+    values = dict(zip(tested, holm(list(tested.values())).tolist()))
     return [replace(row, adjusted=values.get(id(row))) for row in rows]

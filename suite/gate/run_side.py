@@ -32,7 +32,7 @@ def run_side(out: Path, name: str) -> Side:
     return Side(name, run["identity"], run["spec"], shown, entries, contents)
 
 
-def _entry(folder: RunFolder, row: object, unscored: dict[str, str], shown: TaskReport) -> Entry:
+def _entry(folder: RunFolder, row: Any, unscored: dict[str, str], shown: TaskReport) -> Entry:
     cell = folder.cell(row.Index)
     flops = _stored(cell, "flops") or {}
     dispatched = flops.get("torch")

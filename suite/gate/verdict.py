@@ -65,8 +65,12 @@ def judge(rows: Sequence[Row], alpha: float, settled: int = 0) -> list[Row]:
 
     settled: rows of the same family of which the verdict is known; they are not tested, and count as if p were 1.
     """
-    tested = [row for row in rows if row.contrast is not None and not row.match.cheaper and not row.match.disputed]
-    adjusted = dict(zip(map(id, tested), holm([*(row.contrast.worse for row in tested), *[1.0] * settled]).tolist()))
+    tested = {
+        id(row): row.contrast.worse
+        for row in rows
+        if row.contrast is not None and not row.match.cheaper and not row.match.disputed
+    }
+    adjusted = dict(zip(tested, holm([*tested.values(), *[1.0] * settled]).tolist()))
     return [_judged(replace(row, adjusted=adjusted.get(id(row))), alpha) for row in rows]
 
 
@@ -87,7 +91,7 @@ def _judged(row: Row, alpha: float) -> Row:
         return replace(row, reason="BASE scores nothing, so that no share of it is a margin; name one with --margin")
     if found.thin:
         return replace(row, reason=found.thin)
-    if row.adjusted <= alpha and found.gain < -row.margin:
+    if row.adjusted is not None and row.adjusted <= alpha and found.gain < -row.margin:
         label = found.metric.label.removesuffix(" (%)")
         moved = f"{'rose' if found.metric.lower_is_better else 'fell'} by {_points(found, -found.gain)}"
         said = f"{label} {moved}, from {_score(found, found.base)} to "
@@ -118,6 +122,8 @@ def _planned(row: Row, alpha: float, family: int) -> Row:
     else to show that there is none.
     """
     found, strict = row.contrast, alpha / family
+    if found is None:
+        return row
     lost = found.gain <= -row.margin
     needed = found.needed_to_find(strict, row.margin) if lost else found.needed_to_bound(row.margin, alpha)
     if needed is None:
@@ -134,8 +140,9 @@ def overall(rows: Sequence[Row]) -> str:
 
 def samples_needed(rows: Sequence[Row]) -> int | None:
     """What would decide the row that needs most; None where there is none, or one that no number decides."""
-    needed = [row.needed for row in rows if row.verdict == CANNOT_TELL]
-    return max(needed) if needed and None not in needed else None
+    undecided = [row for row in rows if row.verdict == CANNOT_TELL]
+    needed = [row.needed for row in undecided if row.needed is not None]
+    return max(needed) if needed and len(needed) == len(undecided) else None
 
 
 def _points(found: PairedDifference, value: float) -> str:

@@ -10,7 +10,7 @@ from suite.rates.rate import parse_rate
 
 _SMALL, _BASE = ("DeiT-S",), ("DeiT-B", "MAE-B")
 _HALF = {("ToMe", "50%"): "r=16", ("DTEM", "50%"): "r=16", ("EViT", "35%"): "keep=0.7", ("EViT", "50%"): "keep=0.5"}
-_RATES: dict[tuple[str, ...], str] = {(model, *row): rate for model in (*_SMALL, *_BASE) for row, rate in _HALF.items()}
+_RATES: Rates = {(model, *row): rate for model in (*_SMALL, *_BASE) for row, rate in _HALF.items()}
 _RATES |= {(model, "ToMe", "35%"): "r=11" for model in (*_SMALL, *_BASE)}
 _RATES |= {("DeiT-S", "DTEM", "35%"): "r=12", ("DeiT-B", "DTEM", "35%"): "r=12", ("MAE-B", "DTEM", "35%"): "r=11"}
 _RATES |= {("MAE-L", method, "35%"): "r=5" for method in ("ToMe", "DTEM")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
+from tasks.segmentation import SegmentationTask
 from tasks.segmentation_scoring import image_areas, metrics
 
 FIRST = 2  # samples, where none is named
@@ -51,14 +52,15 @@ def write_mask_pictures(values: dict[str, Any], samples: tuple[str, ...], file: 
     device = resolve_device(plan.spec.device)
     plan.model.to(device, dtype_of(plan.spec.precision))
     rows = [row for sample in chosen for row in rows_of(plan, sample, device)]
-    write_masks(rows, plan.task.class_names, plan.task.palette, file)
+    task = cast(SegmentationTask, plan.task)
+    write_masks(rows, task.class_names, task.palette, file)
     return plan.skipped
 
 
 @torch.inference_mode()
 def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
     """A row for every method and rate."""
-    task, model = plan.task, plan.model
+    task, model = cast(SegmentationTask, plan.task), plan.model
     preprocessing = task.preprocessing(model, plan.spec.image_size)
     try:
         views = views_of(task.load(sample, preprocessing))
@@ -78,13 +80,14 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
             tokens = handle.tokens
         name = " ".join(dict.fromkeys(filter(None, (method.reducer, rate_text(method.rate), rate_text(rate)))))
         groups = None
-        if handle.restoring != "per_block":
-            owner = tokens.owner[:, tokens.num_prefix :] - tokens.num_prefix
-            grids = owner.unflatten(1, handle.layout.grid).cpu().numpy()
-            drawn = [draw_groups(window, groups) for window, groups in zip(windows, grids, strict=True)]
-            groups = preprocessing.joined_pictures(drawn, *truth.shape)
-        notes = tuple(f"mIoU {percent(miou(predicted, truth, task.num_classes))}" for predicted in (plain, mask))
-        rows.append(MaskRow(sample.id, name, image, truth, plain, mask, groups, notes))
+        owner = None if tokens is None or handle.restoring == "per_block" else tokens.owner
+        if tokens is not None and owner is not None:
+            patches = owner[:, tokens.num_prefix :] - tokens.num_prefix
+            grids = patches.unflatten(1, handle.layout.grid).cpu().numpy()
+            drawn = [draw_groups(window, grid) for window, grid in zip(windows, grids, strict=True)]
+            groups = preprocessing.joined_pictures(drawn, truth.shape[0], truth.shape[1])
+        before, after = (f"mIoU {percent(miou(found, truth, task.num_classes))}" for found in (plain, mask))
+        rows.append(MaskRow(sample.id, name, image, truth, plain, mask, groups, (before, after)))
     return rows
 
 

@@ -187,8 +187,9 @@ class MeanIoU(PixelAccuracy):
     kind = "mean_iou"
 
     def class_counts(self, addends: np.ndarray) -> np.ndarray | None:
-        images = np.count_nonzero(_areas(addends)[:, AREAS.index("labelled")], axis=0)
-        return images[images > 0]
+        images: np.ndarray = np.count_nonzero(_areas(addends)[:, AREAS.index("labelled")], axis=0)
+        occurring: np.ndarray = images[images > 0]
+        return occurring
 
     def _of_areas(self, areas: np.ndarray) -> np.ndarray:
         return mean_iou(areas)

@@ -40,7 +40,8 @@ def pixel_accuracy(areas: np.ndarray) -> np.ndarray:
     """Share of the labelled pixels that are right, of areas (..., 3, K); NaN where none is labelled."""
     both, _, labelled = _split(areas)
     with np.errstate(invalid="ignore"):
-        return both.sum(axis=-1) / labelled.sum(axis=-1)
+        share: np.ndarray = both.sum(axis=-1) / labelled.sum(axis=-1)
+    return share
 
 
 def _split(areas: np.ndarray) -> np.ndarray:
@@ -50,4 +51,5 @@ def _split(areas: np.ndarray) -> np.ndarray:
 def _mean_of_known(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return np.nanmean(part / whole, axis=-1)
+        mean: np.ndarray = np.nanmean(part / whole, axis=-1)
+    return mean

@@ -52,7 +52,7 @@ def cells_of_names(spec: RunSpec) -> list[CellSpec]:
     return found
 
 
-def shared_keys(spec: RunSpec) -> dict[str, str]:
+def shared_keys(spec: RunSpec) -> dict[str, Any]:
     return {key: getattr(spec, key) for key in OF_A_RUN}
 
 
@@ -97,7 +97,8 @@ def combine(cells: Sequence[CellSpec], rates: Sequence[Rate]) -> tuple[list[Cell
             try:
                 check_form(rate, reducer)
             except RequestError as error:
-                refused[cell.reducer], _ = error, skipped.append(str(error))
+                refused[cell.reducer] = error
+                skipped.append(str(error))
                 continue
             found.append(cell.model_copy(update={"rate": rate}))
             used = taken[rate] = True

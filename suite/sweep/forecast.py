@@ -65,7 +65,7 @@ def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:
     }
 
 
-def _training(method: MethodAtRate, origins: Mapping[str | None, str]) -> str:
+def _training(method: MethodAtRate, origins: Mapping[str, str]) -> str:
     reducer = method.make()
     return training_of(None if reducer.trained else reducer.learned, _source(method), origins)
 
