@@ -32,5 +32,6 @@ def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
         "interpolation": "bicubic",
         "num_classes": num_classes,
     }
-    model.default_cfg = model.pretrained_cfg = about
+    model.default_cfg = about
+    model.pretrained_cfg = model.default_cfg
     return model

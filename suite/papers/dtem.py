@@ -5,7 +5,7 @@ The blocks in which EViT acts in MAE-L are not printed either: of evenly spaced 
 """
 
 from suite.contract.baseline import BASELINE
-from suite.papers.table import WITH_ELEMENTWISE, PaperTable, Unprinted, Way
+from suite.papers.table import WITH_ELEMENTWISE, PaperTable, Rates, Unprinted, Way
 from suite.rates.rate import parse_rate
 
 _SMALL, _BASE = ("DeiT-S",), ("DeiT-B", "MAE-B")

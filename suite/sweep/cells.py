@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
