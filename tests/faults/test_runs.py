@@ -76,6 +76,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
 def test_a_run_that_another_process_is_just_beginning_is_no_strange_folder(tmp_path):
     with atomic_path(tmp_path / "run.json"):
         assert RunFolder(tmp_path).check({}, []) is None
+    (tmp_path / "run.json").unlink()
     (tmp_path / "notes.txt").write_text("of somebody else")
     with pytest.raises(RequestError, match="is not empty and holds no run"):
         RunFolder(tmp_path).check({}, [])
