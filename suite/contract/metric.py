@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,6 +57,13 @@ class Metric:
         if self.aggregate is None:
             raise ValueError(f"metric {self.name!r} does not follow from what is stored of samples")
         return self.aggregate
+
+    @property
+    def worst(self) -> float:
+        """The score of samples that all fail: 0, or the largest error that is possible."""
+        if not self.lower_is_better:
+            return 0.0
+        return math.inf if self.largest is None else self.largest
 
     def undefined(self, counts: Mapping[str, int]) -> str:
         """Why there is no value, e.g. 'CIDEr needs at least 2 images'; "" where there is one.

@@ -65,21 +65,27 @@ class PairedDifference:
         """By how much NEW is better."""
         return self.metric.sign * self.difference
 
+    @property
+    def at_stake(self) -> float:
+        """By how much samples that all fail would be worse than BASE."""
+        return abs(self.base - self.metric.worst)
+
     def detectable(self, alpha: float) -> float | None:
         """The smallest difference that four of five such comparisons would find significant at `alpha`, if any."""
         found: float
         if self.wins is None or self.losses is None:
             found = smallest_normal_difference(self.deviation, alpha)
-            found = np.maximum(found, self.base * float(largest_share(0, self.samples, alpha)))  # NaN for one sample
+            unseen = self.at_stake * float(largest_share(0, self.samples, alpha))
+            found = np.maximum(found, unseen)  # NaN for one sample
         else:
             found = smallest_difference((self.wins + self.losses) / self.samples, self.samples, alpha)
-        return None if np.isnan(found) else float(found)
+        return float(found) if np.isfinite(found) else None
 
     def needed_to_bound(self, margin: float, alpha: float) -> int | None:
         """Samples that would show NEW to be worse by less than `margin`, if it is what it seems; None: no number."""
         if self.wins is not None and self.losses is not None:
             return samples_to_bound(self.wins, self.losses, self.samples, margin, alpha)
-        needed = samples_to_bound_mean(self.deviation, self.gain, self.samples, margin, alpha, self.base)
+        needed = samples_to_bound_mean(self.deviation, self.gain, self.samples, margin, alpha, self.at_stake)
         return needed and max(needed, self.least)
 
     def needed_to_find(self, alpha: float, margin: float = 0.0) -> int | None:
@@ -136,13 +142,13 @@ def _of_shares(pair: Paired, alpha: float) -> PairedDifference:
 def _of_sums(pair: Paired, alpha: float, tests: int) -> PairedDifference:
     sign = pair.metric.sign
     sides, resamples = (pair.new, pair.base, lambda sums: sign * pair.statistic(sums)), resamples_for(alpha, tests)
-    found = paired_scores(*sides)
+    found = paired_scores(*sides, sign * pair.metric.worst)
     low, high = sorted(sign * end for end in found.interval())
     bound = found.lower_bound(alpha)
     return PairedDifference(
         **_common(pair), new=sign * found.first, base=sign * found.second, difference=sign * found.difference,
         low=low, high=high,
-        bound=min(bound, found.worst(alpha)) if pair.thin else bound, p=swap_test(*sides, resamples=resamples),
+        bound=min(bound, found.largest_loss(alpha)) if pair.thin else bound, p=swap_test(*sides, resamples=resamples),
         worse=swap_test(*sides, "less", resamples=resamples), deviation=found.deviation, thin=pair.thin,
         least=pair.least,
     )  # fmt: skip

@@ -138,12 +138,15 @@ def paired_score_interval(
 
 @dataclass(frozen=True)
 class PairedScores:
-    """Two scores on the same samples; pseudo: (n,) differences of their pseudo-values; differing: see above."""
+    """Two scores on the same samples; pseudo: (n,) differences of their pseudo-values; differing: see above. worst: the
+    score of samples that all fail.
+    """
 
     first: float
     second: float
     pseudo: np.ndarray
     differing: int
+    worst: float = 0.0
 
     @property
     def difference(self) -> float:
@@ -156,31 +159,32 @@ class PairedScores:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Of the population's difference."""
-        low, high = paired_score_interval(self.difference, self.pseudo, self.differing, self.second, level)
+        low, high = paired_score_interval(self.difference, self.pseudo, self.differing, self.second - self.worst, level)
         return float(low), float(high)
 
     def lower_bound(self, alpha: float) -> float:
         """One-sided, at confidence 1 - alpha."""
         return self.interval(1 - 2 * alpha)[0]
 
-    def worst(self, alpha: float) -> float:
+    def largest_loss(self, alpha: float) -> float:
         """The difference if all samples that may differ (`largest_share`, by chance alpha) failed altogether."""
-        return -self.second * float(largest_share(self.differing, len(self.pseudo), alpha))
+        return -(self.second - self.worst) * float(largest_share(self.differing, len(self.pseudo), alpha))
 
 
-def paired_scores(first: ArrayLike, second: ArrayLike, statistic: Statistic) -> PairedScores:
-    """Two scores of the same samples.
+def paired_scores(first: ArrayLike, second: ArrayLike, statistic: Statistic, worst: float = 0.0) -> PairedScores:
+    """Two scores of the same samples, of which more is better.
 
     Args:
         first, second: (n, k) what each sample adds to the sums that a score is made of, the same sample in each row.
         statistic: makes scores of sums.
+        worst: the score of samples that all fail.
 
     Raises:
         ValueError: the two are no pairs, have no rows, or hold NaN or Inf.
     """
     first, second = _pairs(first, second)
     (one, ones), (two, twos) = (pseudo_values(side, statistic) for side in (first, second))
-    return PairedScores(one, two, ones - twos, int(np.count_nonzero((first != second).any(axis=1))))
+    return PairedScores(one, two, ones - twos, int(np.count_nonzero((first != second).any(axis=1))), worst)
 
 
 def resamples_for(alpha: float, tests: int) -> int:

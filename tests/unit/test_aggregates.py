@@ -6,11 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.frame import load_frame
+from reports.write import write_report
 from suite.contract.metric import Metric, TaskReport
+from suite.gate.compare import compare
 from suite.gate.outcomes import Paired, pair_up
 from suite.gate.paired_difference import measure_difference
 from suite.stats.aggregates import KINDS, CalibrationError, Share, read_aggregate
 from tasks import list_tasks, task_class
+from tests.unit.gate_runs import identified
+from tests.unit.run_folder import write_run
 
 ECE = CalibrationError("correct", "confidence")
 
@@ -94,3 +99,23 @@ def test_where_less_is_better_more_is_a_loss(worse):
     assert found.low < found.difference < found.high
     assert (found.worse < 0.01) == worse
     assert (found.bound < 0) == worse
+
+
+def test_a_declared_metric_is_in_the_store_the_frame_and_comparisons_and_a_hidden_one_in_no_table(tmp_path):
+    """All confidences are 0.5, in one bin: the error is the share of right answers less a half."""
+    (tmp_path / "run").mkdir()
+    out = identified(write_run(tmp_path / "run", {"tome": 4.0, "evit": 7.0}))
+    frame = load_frame(out)
+    assert frame.ece.to_numpy() == pytest.approx(frame.top1.to_numpy() - 0.5)
+    assert ((frame.ece_low < frame.ece) & (frame.ece < frame.ece_high)).all()
+    report = compare(f"{out}:tome", f"{out}:evit")
+    found = {row.match.new.rate: row.contrast for row in report.rows if row.contrast.metric.name == "ece"}
+    rights = {row.match.new.rate: row.contrast for row in report.rows if row.contrast.metric.name == "top1"}
+    assert found.keys() == rights.keys() == {*frame.rate} - {""}
+    for rate, one in found.items():
+        assert one.difference == pytest.approx(rights[rate].difference)
+        assert one.gain == -one.difference
+        assert one.low < one.difference < one.high
+    write_report(out)
+    assert "ece" in pd.read_csv(out / "report" / "table.csv").columns
+    assert "ECE" not in (out / "report" / "table.md").read_text()

@@ -71,6 +71,27 @@ def test_an_identical_method_passes_as_soon_as_the_samples_could_have_shown_a_di
     ]  # fmt: skip
 
 
+def test_errors_that_are_all_alike_pass_only_if_there_are_enough_of_them():
+    """A sample that fails altogether has the largest error: what an error is below that is at stake."""
+    error = Metric("error", "Error", Mean("error"), lower_is_better=True, largest=2.0)
+    for n, passes in ((100, False), (300, True)):
+        errors = np.full((n, 1), 0.5)
+        found = measure_difference(Paired(error, errors, errors, lambda sums, n=n: sums[:, 0] / n), 0.05)
+        assert (found.difference, found.p, found.at_stake) == (0, 1, 1.5)
+        assert found.bound == pytest.approx(-1.5 * float(largest_share(0, n, 0.05)))
+        assert found.low == -found.high < found.bound
+        assert (found.bound > -0.015) == passes
+        assert passes or found.needed_to_bound(0.015, 0.05) == 299
+
+
+def test_an_error_without_a_largest_one_never_passes_on_outcomes_that_are_all_alike():
+    error = Metric("error", "Error", Mean("error"), lower_is_better=True, largest=None)
+    found = measure_difference(Paired(error, np.ones((900, 1)), np.ones((900, 1)), lambda sums: sums[:, 0] / 900), 0.05)
+    assert found.bound == -np.inf
+    assert found.needed_to_bound(0.5, 0.05) is None
+    assert found.detectable(0.05) is None
+
+
 def test_captions_that_are_all_alike_pass_only_if_there_are_enough_of_them():
     for n, passes in ((100, False), (300, True)):
         cider = np.random.default_rng(8).gamma(2.0, size=(n, 1))

@@ -199,7 +199,7 @@ def test_two_that_differ_on_few_samples_may_be_as_far_apart_as_those_that_were_n
         found = paired_scores(new, base, lambda sums: sums[:, 0] / 200)
         most = found.second * float(largest_share(differing, 200, 0.025))
         assert found.interval() == pytest.approx((-most, most))
-        assert found.lower_bound(0.025) == pytest.approx(found.worst(0.025)) == pytest.approx(-most)
+        assert found.lower_bound(0.025) == pytest.approx(found.largest_loss(0.025)) == pytest.approx(-most)
 
 
 def test_what_is_no_pair_is_refused():
