@@ -6,7 +6,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from suite.attachment.handle import attach, handle_of
+from suite import attach
+from suite.attachment.handle import handle_of
 from suite.measure.flops import smooth_image
 from suite.measure.runtimes import list_runtimes, make_runtime
 from suite.measure.speed import measure_speed
