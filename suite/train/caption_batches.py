@@ -100,7 +100,9 @@ def pack_captions(captions: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> n
 def caption_data(split: str, count: int, cache: Path, workers: int, tokenizer: PreTrainedTokenizerFast) -> CaptionData:
     """The first `count` scenes of a split; drawn once, images are memory-mapped."""
     facts, captions = _load_descriptions(split, count, cache, workers)
-    return CaptionData(*load_split(split, count, cache, workers), facts, captions, pack_captions(captions, tokenizer))
+    images, patches, geometry, labels = load_split(split, count, cache, workers)
+    words = pack_captions(captions, tokenizer)
+    return CaptionData(images, patches, geometry, labels, facts, captions, words)
 
 
 def batch_of(data: CaptionData, rows: np.ndarray, mirrored: np.ndarray) -> CaptionBatch:

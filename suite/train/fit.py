@@ -21,6 +21,8 @@ from suite.train.session import Average, Session, learning_rate
 class _Loss(nn.Module):
     """The recipe's loss as a module of model and reducer, which is what DistributedDataParallel wraps."""
 
+    session: Session
+
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.model, self.reducer, self.extra = session.model, session.reducer, session.extra

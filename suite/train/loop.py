@@ -29,8 +29,11 @@ class Diverged(RequestError):
 class Job(Protocol):
     """identity: what must be equal for a checkpoint to be gone on with."""
 
-    steps: int
-    identity: Mapping[str, Any]
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def start(self, step: int) -> None:
         """Called once, before the first update, with its number."""
@@ -136,7 +139,9 @@ class Log:
     def __init__(self, folder: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.file, self.rows, self.names = folder / METRICS, [], []
+        self.file = folder / METRICS
+        self.rows: list[dict[str, Any]] = []
+        self.names: list[str] = []
         self.since: dict[str, list[float]] = {}
         if self.file.exists():
             with self.file.open(newline="", encoding="utf-8") as stream:

@@ -63,7 +63,8 @@ def load_split(split: str, count: int, cache: Path, workers: int) -> tuple[np.nd
             for i, row in enumerate(pool.imap(_draw_row, jobs, chunksize=64)):
                 images[i], patches[i], geometry[i], labels[i] = row
         images.flush()
-        for name, array in zip(names[1:], (patches, geometry, labels)):
+        drawn: tuple[np.ndarray, ...] = (patches, geometry, labels)
+        for name, array in zip(names[1:], drawn):
             np.save(name, array)  # labels last: their presence says that the others are whole
     return tuple(np.load(name, mmap_mode="r") for name in names)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from timm.layers import DropPath
@@ -20,6 +20,9 @@ from suite.reducers import make_reducer
 from suite.train.numbers import Numbers
 from suite.train.objective import Objective
 from suite.train.objectives import objective_class
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 class SessionRecipe(Numbers):
@@ -85,7 +88,7 @@ class Session:
         """The backward of fused attention is the slower one on CPUs, several times in bfloat16."""
         for module in self.model.modules():
             if getattr(module, "fused_attn", False):
-                module.fused_attn = False
+                vars(module)["fused_attn"] = False
 
     def _set_drop_path(self, rate: float) -> None:
         """Stochastic depth, growing linearly over the blocks as timm has it."""
@@ -95,7 +98,7 @@ class Session:
             raise RequestError(f"drop_path={rate}: {name} has no stochastic depth here; give drop_path=0")
         for name, module in list(self.backbone.named_modules()):
             if rate and (found := re.fullmatch(r"blocks\.(\d+)", name)):
-                share = rate * int(found[1]) / max(1, len(self.backbone.blocks) - 1)
+                share = rate * int(found[1]) / max(1, len(cast(nn.Sequential, self.backbone.blocks)) - 1)
                 for part in [part for part, _ in module.named_children() if part.startswith("drop_path")]:
                     setattr(module, part, DropPath(share) if share else nn.Identity())
 
@@ -125,7 +128,7 @@ class Session:
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the head of a classifier reads, (B, C), and its logits (B, K)."""
-        model = self.model
+        model = cast("VisionTransformer", self.model)
         read = model.forward_head(model.forward_features(images), pre_logits=True)
         return read, model.head(read)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers.models.git.modeling_git import GitVisionTransformer
 
 # Parts of a timm block by the names that transformers gives them; qkv is split besides.
 _PARTS = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp": "mlp"}
@@ -15,10 +20,11 @@ def rename_weights(vit: VisionTransformer) -> dict[str, Tensor]:
 
     GIT's patch embedding has no bias: it goes into the position embeddings of the patches.
     """
+    token, places = cast(nn.Parameter, vit.cls_token), cast(nn.Parameter, vit.pos_embed)
     state = {
-        "embeddings.class_embedding": vit.cls_token[0, 0],
+        "embeddings.class_embedding": token[0, 0],
         "embeddings.patch_embedding.weight": vit.patch_embed.proj.weight,
-        "embeddings.position_embedding.weight": vit.pos_embed[0].clone(),
+        "embeddings.position_embedding.weight": places[0].clone(),
         "post_layernorm.weight": vit.norm.weight,
         "post_layernorm.bias": vit.norm.bias,
     }
@@ -28,14 +34,14 @@ def rename_weights(vit: VisionTransformer) -> dict[str, Tensor]:
         for ours, theirs in _PARTS.items():
             for name, value in block.get_submodule(ours).named_parameters():
                 state[f"{prefix}{theirs}.{name}"] = value
-        for kind, values in block.attn.qkv.named_parameters():
-            for name, value in zip(("q_proj", "k_proj", "v_proj"), values.chunk(3)):
-                state[f"{prefix}self_attn.{name}.{kind}"] = value
+        for kind, values in block.get_submodule("attn.qkv").named_parameters():
+            for name, third in zip(("q_proj", "k_proj", "v_proj"), values.chunk(3)):
+                state[f"{prefix}self_attn.{name}.{kind}"] = third
     return {name: value.detach() for name, value in state.items()}
 
 
 @torch.no_grad()
-def warm_start(encoder: nn.Module, vit: VisionTransformer, images: Tensor) -> None:
+def warm_start(encoder: GitVisionTransformer, vit: VisionTransformer, images: Tensor) -> None:
     """Give a `GitVisionTransformer` the weights of a classifier, in place.
 
     GIT normalises tokens before the first block, the classifier does not: scale and shift of that norm are, channel by

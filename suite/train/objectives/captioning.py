@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 from suite.train.picture_cache import Pictures
 from tasks.captioning import CaptioningTask
+
+if TYPE_CHECKING:
+    from suite.models.captioner import Captioner
 
 PADDING = -1  # of targets: a model's own id for it may be a word's, too
 
@@ -37,7 +41,9 @@ class Captioning(Objective):
     def __init__(self, task: CaptioningTask, model: nn.Module, recipe: Numbers) -> None:
         super().__init__(task, model, recipe)
         self.preprocessing, self.pictures = task.preprocessing(model), Pictures(task)
-        self.tokenizer, config = model.tokenizer, model.git.config
+        captioner = cast("Captioner", model)
+        self.tokenizer: Any = captioner.tokenizer
+        config: Any = captioner.git.config
         if not hasattr(self.tokenizer, "encode"):
             raise RequestError(
                 f"task {task.name!r}: the model has no tokenizer, so it cannot be taught words; use a checkpoint that "
@@ -60,7 +66,7 @@ class Captioning(Objective):
         return torch.tensor([self.bos, *ids, self.eos][: self.places])
 
     def join(self, targets: Sequence[Tensor]) -> Tensor:
-        return nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=PADDING)
+        return nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=PADDING)
 
     def terms(self, batch: Examples) -> Tensor:
         """Words that follow."""
@@ -69,7 +75,7 @@ class Captioning(Objective):
     def loss(self, model: nn.Module, batch: Examples) -> Tensor:
         """Mean cross-entropy of the words that follow, EOS included."""
         words, following = batch.targets[:, :-1], batch.targets[:, 1:]
-        logits = model.next_word_logits(batch.images, words.masked_fill(words == PADDING, self.pad))
+        logits = cast("Captioner", model).next_word_logits(batch.images, words.masked_fill(words == PADDING, self.pad))
         logits = full_precision(logits).transpose(1, 2)
         total = F.cross_entropy(logits, following, ignore_index=PADDING, reduction="sum")
         return batch.mean(total, self.terms(batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from tasks.reading.images import UnreadableImage
 from tasks.reading.masks import IGNORED
 from tasks.segmentation import SegmentationTask
 from tasks.windows import resized_size
+
+if TYPE_CHECKING:
+    from suite.backbones.segmenter import Segmenter
 
 RATIOS = 0.5, 2.0  # of the size that an image has in evaluation
 TRIES, LARGEST_SHARE = 10, 0.75  # a crop is drawn again where one class has more of its pixels
@@ -43,13 +47,13 @@ class Segmentation(Objective):
 
     def example(self, sample: Sample) -> tuple[Tensor, Tensor]:
         pixels = np.array(self.pictures.image(sample))
-        truth = self.kept.get((sample.id, "mask"), lambda: self.task.read_truth(sample))
+        truth = self.kept.get((sample.id, "mask"), lambda: cast(SegmentationTask, self.task).read_truth(sample))
         window, ratio = self.preprocessing.window, random.uniform(*RATIOS) if self.recipe.crop else 1.0
         try:
-            size = resized_size(*truth.shape, window)
+            height, width = resized_size(truth.shape[0], truth.shape[1], window)
         except UnreadableImage as error:
             raise ReadError(sample.id, sample.path, str(error)) from error
-        size = tuple(max(1, round(ratio * side)) for side in size)
+        size = max(1, round(ratio * height)), max(1, round(ratio * width))
         image, mask = resized(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(np.array(truth)), size)
         image, mask = cropped(image, mask, window, TRIES if self.recipe.crop else 1)
         if random.random() < 0.5:
@@ -70,7 +74,7 @@ class Segmentation(Objective):
 
     def loss(self, model: nn.Module, batch: Examples) -> Tensor:
         """Mean cross-entropy of the pixels that have a class; 0 where none has."""
-        scores, truth = model.grid_logits(batch.images), batch.targets.long()
+        scores, truth = cast("Segmenter", model).grid_logits(batch.images), batch.targets.long()
         with torch.autocast(scores.device.type, enabled=False):
             logits = pixel_logits(full_precision(scores), truth.shape[1:], (0, 0), stride=1)
             total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
