@@ -1,4 +1,7 @@
-"""One file per method; a file in this folder is listed by being there."""
+"""One file per method; a file in this folder is listed by being there.
+
+A method's author needs no other import: `from suite.reducers import Reducer, bipartite_soft_matching, register`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,25 @@ from types import ModuleType
 from suite.contract.baseline import BASELINE
 from suite.contract.plugins import find, load_plugins
 from suite.errors import RequestError, unknown
-from suite.reducers.base import REGISTERED, Reducer
+from suite.reducers.base import REGISTERED, Reducer, register
 from suite.reducers.plugins import add_plugin, check_class, load_folder, make
+from suite.reducers.signals import Signals
+from suite.tokens.layout import Layout
+from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.state import Tokens
+
+__all__ = [
+    "Layout",
+    "Reducer",
+    "Signals",
+    "Tokens",
+    "bipartite_soft_matching",
+    "list_reducers",
+    "make_reducer",
+    "reducer_class",
+    "reducer_options",
+    "register",
+]
 
 LARGEST = 2**63  # what an integer of a tensor stays below
 
