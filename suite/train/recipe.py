@@ -1,4 +1,4 @@
-"""How a method is trained: what one update does with a batch."""
+"""Recipes by the methods that they train."""
 
 from __future__ import annotations
 
@@ -7,35 +7,14 @@ import pkgutil
 from typing import Any
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from suite.errors import RequestError, unknown
-from suite.rates.rate import Rate
 from suite.train import recipes
-from suite.train.objective import Examples
-from suite.train.session import Session, SessionRecipe
+from suite.train.session import Recipe
+
+__all__ = ["REGISTERED", "Recipe", "list_recipes", "make_recipe", "register"]
 
 REGISTERED: dict[str, type[Recipe]] = {}
-
-
-class Recipe(SessionRecipe):
-    """The numbers of a method's training (`Numbers`), and in `loss` what is minimised."""
-
-    def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
-        """(n,) int64, what the means in `loss` are over that are not over samples: the numbers of `Examples.terms`.
-
-        Asked for, without gradients and with the random states that `loss` will find, where an update has parts.
-        """
-        return session.objective.terms(batch)[None]
-
-    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
-        """What is minimised on a batch, and what is to be noted of it. Default: the task's loss through the reducer."""
-        session.set_modes(soft=False)
-        return session.objective.loss(session.model, batch), {}
-
-    def rate_at(self, rate: Rate, epoch: float) -> Rate:
-        """The rate of an update. rate: what `self.rate` was resolved to. epoch: how many passes were made before it."""
-        return rate
 
 
 def register(recipe: type[Recipe]) -> type[Recipe]:

@@ -1,4 +1,4 @@
-"""One training: the model with the reducer attached, what of both learns, and its optimiser."""
+"""One training: what a recipe does with a batch; the model with the reducer attached, what of both learns."""
 
 from __future__ import annotations
 
@@ -18,18 +18,34 @@ from suite.measure.flops_target import attach
 from suite.rates.rate import Rate
 from suite.reducers import make_reducer
 from suite.train.numbers import Numbers
-from suite.train.objective import Objective
+from suite.train.objective import Examples, Objective
 from suite.train.objectives import objective_class
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 
-class SessionRecipe(Numbers):
-    """What a session asks of its recipe beside numbers."""
+class Recipe(Numbers):
+    """The numbers of a method's training (`Numbers`), and in `loss` what is minimised."""
 
     def begin(self, session: Session) -> None:
         """Called once, when the reducer is attached and before anything is trained."""
+
+    def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
+        """(n,) int64, what the means in `loss` are over that are not over samples: the numbers of `Examples.terms`.
+
+        Asked for, without gradients and with the random states that `loss` will find, where an update has parts.
+        """
+        return session.objective.terms(batch)[None]
+
+    def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
+        """What is minimised on a batch, and what is to be noted of it. Default: the task's loss through the reducer."""
+        session.set_modes(soft=False)
+        return session.objective.loss(session.model, batch), {}
+
+    def rate_at(self, rate: Rate, epoch: float) -> Rate:
+        """The rate of an update. rate: what `self.rate` was resolved to. epoch: how many passes were made before it."""
+        return rate
 
     def collect_learned(self, session: Session) -> dict[str, Tensor]:
         """What the method has learned, by the names that the reducer reads."""
@@ -43,7 +59,7 @@ class Session:
     was before, where the recipe wants one. extra: what a recipe trains beside what the reducer holds at the time.
     """
 
-    def __init__(self, task: Task, model: nn.Module, recipe: SessionRecipe, device: torch.device) -> None:
+    def __init__(self, task: Task, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
         self.task, self.model, self.recipe, self.device = task, model.to(device), recipe, device
         objective = objective_class(task)
         if objective.kind not in recipe.kinds:
@@ -156,7 +172,7 @@ class Session:
         return own | {f"backbone.{name}": value for name, value in self.collect_changed().items()}
 
 
-def learning_rate(step: int, steps: int, recipe: SessionRecipe, updates_per_epoch: int) -> float:
+def learning_rate(step: int, steps: int, recipe: Recipe, updates_per_epoch: int) -> float:
     """Linear warm-up from `min_lr`, then cosine decay to it, update by update."""
     warmup = min(round(recipe.warmup_epochs * updates_per_epoch), steps - 1)
     if step < warmup:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from pycocoevalcap.cider.cider import Cider
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
-from transformers import GitForCausalLM, PreTrainedTokenizerFast
+from transformers import GitForCausalLM, GitVisionConfig, PreTrainedTokenizerFast
 
 from suite.backbones.git import next_word_logits
 from suite.models.load import load_model
@@ -54,7 +56,7 @@ class PatchTaught(nn.Module):
         super().__init__()
         self.git = git
         self.outputs = [NUM_CLASSES + 1, ROLES, len(PATTERNS), 3]
-        self.patch_head = nn.Linear(git.config.vision_config.hidden_size, sum(self.outputs))
+        self.patch_head = nn.Linear(cast(GitVisionConfig, git.config.vision_config).hidden_size, sum(self.outputs))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to what the decoder is given, (B, N, C)."""
@@ -68,8 +70,8 @@ class PatchTaught(nn.Module):
 
 def word_loss(logits: Tensor, words: Tensor, git: GitForCausalLM) -> Tensor:
     """Weighted mean cross-entropy of each caption's words and of the [EOS] that ends it."""
-    wording = ((words == git.config.bos_token_id).cumsum(1) - 1)[:, :-1]
-    last = (words == git.config.eos_token_id) | (words == git.config.pad_token_id)
+    wording = (words.eq(cast(int, git.config.bos_token_id)).cumsum(1) - 1)[:, :-1]
+    last = words.eq(cast(int, git.config.eos_token_id)) | words.eq(cast(int, git.config.pad_token_id))
     weights = torch.tensor(WORDING_WEIGHTS)[wording] * ~last[:, :-1]
     losses = cross_entropy(logits[:, :-1].transpose(1, 2), words[:, 1:], reduction="none")
     return (losses * weights).sum() / weights.sum()
@@ -104,8 +106,10 @@ class CaptionerJob(JointJob):
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(step >= self.recipe.frozen_steps):
                 features = self.model.encode(batch.images)
-            logits, *parts = (part.float() for part in self.model(features, batch.words))
-        words, patches = word_loss(logits, batch.words, self.model.git), patch_loss(*parts, batch)
+            parts = (part.float() for part in self.model(features, batch.words))
+            logits, classes, roles, patterns, places = parts
+        words = word_loss(logits, batch.words, self.model.git)
+        patches = patch_loss(classes, roles, patterns, places, batch)
         return words + self.recipe.patch_weight * patches, {"words": words.item(), "patches": patches.item()}
 
 
@@ -157,8 +161,10 @@ def write_snapshot(
 ) -> None:
     """A folder that transformers loads; its float16 weights carry the facts of the training as metadata."""
     write_texts(git, tokenizer, folder)
-    facts = {"recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "total_steps": recipe.steps}
-    facts = {key: json.dumps(value) for key, value in {**facts, **measured}.items()}
+    about: dict[str, Any] = {
+        "recipe": asdict(recipe), "generator_version": VERSION, "steps_done": step, "total_steps": recipe.steps,
+    }  # fmt: skip
+    facts = {key: json.dumps(value) for key, value in {**about, **measured}.items()}
     tensors = {name: value.detach().half().contiguous() for name, value in git.state_dict().items()}
     save_file(tensors, folder / "model.partial", {"format": "pt", **facts})
     (folder / "model.partial").replace(folder / "model.safetensors")
@@ -170,7 +176,9 @@ def prepare_model(recipe: Recipe, data: CaptionData, words: int, compiled: bool)
     torch.manual_seed(recipe.seed)
     model = PatchTaught(build_scenes_git(words))
     classifier, _ = load_model("scenes_vit", "embedded")
-    warm_start(model.git.git.image_encoder.vision_model, classifier, normalise(data.images[:256]))
+    warm_start(
+        model.git.git.image_encoder.vision_model, cast(VisionTransformer, classifier), normalise(data.images[:256])
+    )
     # The backward of fused attention is the slower one on CPUs, several times.
     model.git.set_attn_implementation("eager")
     if compiled:

@@ -14,6 +14,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def initialise(vit: VisionTransformer) -> None:
     angles = torch.arange(GRID)[:, None] * torch.exp(-math.log(20.0) * torch.arange(quarter) / quarter)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (GRID, width / 2)
     grid = torch.cat([waves.repeat_interleave(GRID, 0), waves.repeat(GRID, 1)], dim=1)
-    vit.pos_embed.data[:, vit.num_prefix_tokens :] = 0.4 * grid
+    cast(torch.Tensor, vit.pos_embed).data[:, vit.num_prefix_tokens :] = 0.4 * grid
 
 
 class TokenLabelled(nn.Module):
@@ -86,8 +87,9 @@ class TokenLabelled(nn.Module):
         Patch outputs: class logits (B, P, K + 1), main-object logits (B, P), geometry (B, P, 3).
         """
         vit = self.vit
-        patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + vit.pos_embed[0, 1:][where]
-        prefix = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(images), -1, -1)
+        pos_embed, cls_token = cast(torch.Tensor, self.vit.pos_embed), cast(torch.Tensor, self.vit.cls_token)
+        patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + pos_embed[0, 1:][where]
+        prefix = (cls_token + pos_embed[:, :1]).expand(len(images), -1, -1)
         tokens = vit.norm(vit.blocks(torch.cat([prefix, patches], dim=1)))
         classes, main, geometry = self.patch_head(tokens[:, 1:]).split([NUM_CLASSES + 1, 1, 3], dim=-1)
         return vit.forward_head(tokens), classes, main.squeeze(-1), geometry
@@ -180,7 +182,9 @@ def prepare_model(recipe: Recipe, compiled: bool) -> TokenLabelled:
     model = TokenLabelled(build_scenes_vit())
     initialise(model.vit)
     for block in model.vit.blocks:
-        block.attn.fused_attn = False  # the backward of fused attention is the slower one on CPUs, several times
+        cast(
+            Any, block
+        ).attn.fused_attn = False  # the backward of fused attention is the slower one on CPUs, several times
         if compiled:
             block.compile(dynamic=False)
     return model

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from suite.backbones.segmenter import Segmenter
@@ -58,13 +58,14 @@ class SegmenterJob(JointJob):
         self.model.backbone.requires_grad_(step >= self.recipe.frozen_steps)
         with torch.autocast("cpu", torch.bfloat16):
             scores = self.model.grid_logits(images)
-        logits, truth = pixel_logits(scores.float(), masks.shape[1:], (top, left)), masks[:, top::STRIDE, left::STRIDE]
+        logits = pixel_logits(scores.float(), (masks.shape[1], masks.shape[2]), (top, left))
+        truth = masks[:, top::STRIDE, left::STRIDE]
         right = (logits.argmax(1) == truth)[truth > 0].float().mean()
         return cross_entropy(logits, truth), {"object_pixels": right.item()}
 
 
 @torch.inference_mode()
-def confusion(model: nn.Module, data, batch_size: int = 50) -> np.ndarray:
+def confusion(model: Segmenter, data, batch_size: int = 50) -> np.ndarray:
     """Pixels by what they are and what the model takes them for, (K, K) int64, over all of `data`, in float32."""
     model.eval()
     found = np.zeros((model.num_classes,) * 2, np.int64)
@@ -76,7 +77,7 @@ def confusion(model: nn.Module, data, batch_size: int = 50) -> np.ndarray:
     return found
 
 
-def mean_iou(model: nn.Module, data) -> float:
+def mean_iou(model: Segmenter, data) -> float:
     """Mean over classes of intersection / union, in percent, without classes that are neither there nor predicted."""
     found = confusion(model, data)
     return 100 * metrics(np.stack([found.diagonal(), found.sum(0), found.sum(1)]))["miou"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from pydantic import ValidatorFunctionWrapHandler, field_validator
 from torch import Tensor, nn
 
 from suite.errors import RequestError
 from suite.rates.rate import FlopsTarget, TokensPerBlock, parse_target
+from suite.reducers import diffrate
 from suite.reducers.diffrate import LearnedCounts, together
 from suite.sweep.spec import AskedRate, AskedTarget, split_list
 from suite.train.numbers import FROZEN, Count, NotNegative, Positive
@@ -52,7 +53,7 @@ class DiffRate(Recipe):
         return targets
 
     def begin(self, session: Session) -> None:
-        layout, step = session.handle.layout, session.reducer.step
+        layout, step = session.handle.layout, reducer_of(session).step
         for number in range(len(self.targets)):
             pair = [LearnedCounts(layout.depth, layout.num_patches, step) for _ in range(2)]
             session.extra[f"plan_{number}"] = nn.ModuleList(pair).to(session.device)
@@ -60,14 +61,16 @@ class DiffRate(Recipe):
 
     def take(self, session: Session, number: int) -> None:
         """Make the reducer learn the plan of this number."""
-        session.reducer.prune_counts, session.reducer.merge_counts = session.extra[f"plan_{number}"]
+        pair = cast(nn.ModuleList, session.extra[f"plan_{number}"])
+        reducer = reducer_of(session)
+        reducer.prune_counts, reducer.merge_counts = (cast(LearnedCounts, counts) for counts in pair)
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         number = step % len(self.targets)
         self.take(session, number)
         session.set_modes(soft=True)
         labels = session.objective.loss(session.model, batch)
-        reducer = session.reducer
+        reducer = reducer_of(session)
         macs, wanted = reducer.expected_macs(), (1 + self.change(number)) * reducer.baseline_macs
         cost = ((macs - wanted) / 1e9).square()
         reduction = macs.item() / reducer.baseline_macs - 1
@@ -80,5 +83,9 @@ class DiffRate(Recipe):
         states = []
         for number in range(len(self.targets)):
             self.take(session, number)
-            states.append(session.reducer.learned_state(self.change(number)))
+            states.append(reducer_of(session).learned_state(self.change(number)))
         return together(*states)
+
+
+def reducer_of(session: Session) -> diffrate.DiffRate:
+    return cast(diffrate.DiffRate, session.reducer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -17,6 +17,9 @@ from suite.train.numbers import Count, NotNegative, Positive, Share
 from suite.train.objective import Examples
 from suite.train.recipe import Recipe, register
 from suite.train.session import Session
+
+if TYPE_CHECKING:
+    from suite.train.objectives.classification import Classification
 
 
 @register
@@ -63,10 +66,11 @@ class MCTF(Recipe):
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         learned, logits, sure = self.learned_by(session, batch)
-        student = session.objective.criterion(logits, batch)
+        objective = cast("Classification", session.objective)
+        student = objective.criterion(logits, batch)
         session.set_rate(self.weaker(session.rate, step))
         taught, logits = session.features(batch.images)
-        teacher = session.objective.criterion(logits, batch)
+        teacher = objective.criterion(logits, batch)
         session.set_rate(session.rate)
         distance = (full_precision(taught.detach()) - full_precision(learned)).square().mean(1)
         # none passes: the sum over none is 0, with a gradient of 0

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from suite.rates.rate import KeptFraction
+from suite.reducers.score_predictor import PredictedPruning
 from suite.sweep.spec import AskedRate
 from suite.tokens.grouping import full_precision
 from suite.train.numbers import Count, NotNegative, Positive
 from suite.train.objective import Examples
 from suite.train.recipe import Recipe, register
 from suite.train.session import Session
+
+if TYPE_CHECKING:
+    from suite.train.objectives.classification import Classification
 
 
 @register
@@ -48,8 +52,8 @@ class DTPS(Recipe):
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         session.set_modes(soft=True)
         logits = session.model(batch.images)
-        labels = session.objective.criterion(logits, batch)
-        reducer = session.reducer
+        labels = cast("Classification", session.objective).criterion(logits, batch)
+        reducer = cast(PredictedPruning, session.reducer)
         ratio = torch.stack(
             [((kept - planned) ** 2).mean() for kept, planned in zip(reducer.kept_shares, reducer.planned_shares)]
         ).mean()
