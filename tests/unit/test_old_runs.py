@@ -1,8 +1,9 @@
 """Runs that the previous version wrote are reported, compared and continued. data/schema-3.tar.xz holds two of them.
 
-They were made by the version that wrote schema 3: scenes by `run --limit 12 --reducers tome,topk,dtem --rates r=8 --flops=-30%
---speed-rounds 2 --batch-size 8`, scenes-seg by `run --task scenes-seg --limit 6 --reducers tome --rates r=8
---flops=-97% --speed-rounds 2 --batch-size 4` (a rate that it cannot reach); scenes.parquet is a baseline of the first.
+They were made by the version that wrote schema 3: scenes by `run --limit 12 --reducers tome,topk,dtem --rates r=8
+--flops=-30% --speed-rounds 2 --batch-size 8`, scenes-seg by `run --task scenes-seg --limit 6 --reducers tome
+--rates r=8 --flops=-97% --speed-rounds 2 --batch-size 4` (a rate that it cannot reach).
+scenes.parquet is a baseline of the first.
 """
 
 import tarfile
