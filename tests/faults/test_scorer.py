@@ -65,7 +65,7 @@ def leaving_nothing(scorer: CaptionScorer):
 
     def start(metrics):
         try:
-            started(metrics)
+            return started(metrics)
         finally:
             groups.add((group_of(scorer), scorer._process.folder))
 

@@ -14,8 +14,8 @@ from suite.attachment.reducer_weights import write_tensors
 
 
 def learned_embedding(folder, seed=0):
-    """A file of DTEM embeddings for DeiT-Tiny on images of 64 pixels."""
-    model = timm.create_model("deit_tiny_patch16_224", img_size=64).eval()
+    """A file of DTEM embeddings for the model of `tiny_run`."""
+    model = timm.create_model("test_vit", img_size=64).eval()
     with attach(model, "dtem", "r=1") as handle, torch.no_grad():
         for parameter in handle.reducer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
@@ -50,7 +50,7 @@ def test_other_weights_are_another_cell_of_the_same_run(tiny_run, tmp_path):
 
 
 def test_the_flag_finds_the_only_method_that_learns(tiny_run, tmp_path, photos, capsys):
-    flags = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--data", photos]
+    flags = ["run", "--task", "imagenet", "--model", "test_vit", "--checkpoint", "none", "--data", photos]
     flags += ["--image-size", 64, "--no-speed", "--rates", "r=1", "--workers", 0, "--out", tmp_path / "flag"]
     file = learned_embedding(tmp_path)
     assert exit_code(*flags, "--reducers", "dtem,tome", "--reducer-weights", file) == 0
@@ -92,7 +92,7 @@ def test_a_reducer_file_is_measured_beside_the_named_ones(tiny_run, photos, tmp_
         "        order = rank(tokens.x.norm(dim=2), tokens.num_prefix)\n"
         "        return tokens.keep(order[:, : tokens.num_patches - amount])\n"
     )
-    flags = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--data", photos]
+    flags = ["run", "--task", "imagenet", "--model", "test_vit", "--checkpoint", "none", "--data", photos]
     flags += ["--image-size", 64, "--no-speed", "--rates", "r=1", "--workers", 0, "--out", tmp_path / "toy"]
     assert exit_code(*flags, "--reducers", "tome", "--reducer-file", f"{toy}:Loud") == 0
     assert {"none", "tome", f"{toy}:Loud"} == set(load_frame(tmp_path / "toy").reducer)

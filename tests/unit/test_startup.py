@@ -68,7 +68,8 @@ def test_every_task_is_found_by_its_class_statement():
 
 def test_every_reducer_says_in_its_file_what_it_says_when_it_is_run():
     found = declared_reducers()
-    assert list(found) == list_reducers()
+    ours = [name for name in list_reducers() if reducer_class(name).__module__.startswith("suite.reducers.")]
+    assert list(found) == ours  # other tests of this process may have registered some of their own
     for name, outline in found.items():
         cls = reducer_class(name)
         assert (outline.__module__, outline.__name__) == (cls.__module__, cls.__name__)
