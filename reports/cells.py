@@ -117,14 +117,19 @@ def read_samples(
 
 
 def read_columns(folder: Path, manifest: pd.Index, columns: Collection[str]) -> pd.DataFrame | None:
-    """Columns of a cell's samples, of its scores or else of its outcomes, indexed by position in the manifest; None
-    where they are in neither.
+    """Columns of a cell's samples, each of its scores or else of its outcomes, by position in the manifest; None where
+    one of them is in neither.
     """
-    rows = CellFolder(folder).read_scores()
-    if rows is not None and set(columns) <= set(rows):
-        return rows.set_index(manifest.get_indexer(rows["id"]))[list(columns)]
-    samples, damaged = read_samples(folder, manifest, ("id", *columns))
-    return None if damaged else samples[list(columns)]
+    rows, found = CellFolder(folder).read_scores(), []
+    scored = [] if rows is None else [name for name in columns if name in rows]
+    if rows is not None and scored:
+        found.append(rows.set_index(manifest.get_indexer(rows["id"]))[scored])
+    if others := [name for name in columns if name not in scored]:
+        samples, damaged = read_samples(folder, manifest, ("id", *others))
+        if damaged:
+            return None
+        found.append(samples[others])
+    return pd.concat(found, axis=1)
 
 
 def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, missing: set[str]) -> Cell | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.cells import read_columns, read_manifest, read_samples
+from reports.cells import read_columns, read_manifest
 from reports.frame import AGREEMENT
 from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric, TaskReport
@@ -69,8 +69,9 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
     shown, random = TaskReport.from_dict(frame.attrs["shown"]), bool((done.weights_kind == "random").any())
     folders, manifest = [out / "cells" / key for key in done.index], read_manifest(out)
     metric = shown.metrics[0]
-    kind = SAME if random else _kind(folders[0], manifest, metric)
-    tables = [_read(folder, manifest, kind, metric) for folder in folders]
+    if (read := _read(folders, manifest, metric, random)) is None:
+        return None
+    kind, tables = read
     common = tables[0].index
     for table in tables[1:]:
         common = common.intersection(table.index)
@@ -88,17 +89,23 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
     return _MAKE[kind](tables, metric, about, _references(out, common))
 
 
-def _kind(folder: Path, manifest: pd.Index, metric: Metric) -> str:
+def _kind(metric: Metric) -> str:
     made_of = metric.aggregate
-    if made_of is None or read_columns(folder, manifest, made_of.columns) is None:
-        return SAME
-    return LABELS if made_of.binary else CAPTIONS if made_of.linear else MASKS
+    return SAME if made_of is None else LABELS if made_of.binary else CAPTIONS if made_of.linear else MASKS
 
 
-def _read(folder: Path, manifest: pd.Index, kind: str, metric: Metric) -> pd.DataFrame:
-    """A cell's rows by position in the manifest: what its metric is made of, and what was predicted."""
-    table = read_samples(folder, manifest, ("id", "prediction"))[0][["prediction"]]
-    return table if kind == SAME else table.join(read_columns(folder, manifest, metric.made_of.columns))
+def _read(
+    folders: list[Path], manifest: pd.Index, metric: Metric, random: bool
+) -> tuple[str, list[pd.DataFrame]] | None:
+    """The kind, and every cell's rows by position in the manifest: what was predicted, and what the metric is made of,
+    where all cells hold that; None where they do not even hold predictions.
+    """
+    for kind in dict.fromkeys((SAME if random else _kind(metric), SAME)):
+        columns = () if kind == SAME else metric.made_of.columns
+        tables = [read_columns(folder, manifest, ("prediction", *columns)) for folder in folders]
+        if all(table is not None for table in tables):
+            return kind, [table for table in tables if table is not None]
+    return None
 
 
 def _references(out: Path, rows: pd.Index) -> list[Any]:

@@ -32,7 +32,7 @@ from suite.stats import (
 class PairedDifference:
     """NEW against BASE on the same samples, in the unit that the metric is stored in.
 
-    difference: NEW - BASE, within low..high at 95 %. gain: the same, and less where less is better. bound: the least
+    difference: NEW - BASE, within low..high at 95 %. gain: how much better NEW is. bound: the least
     gain that there may be, one-sided at 1 - alpha. p, worse: p-values of any difference and of NEW being worse.
     differing: samples whose outcomes are not the same. deviation: the difference's standard error. wins, losses:
     samples that NEW alone, or BASE alone, has right; None where outcomes are more than right or wrong. thin: why the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,7 +19,7 @@ Blocks = tuple[int, ...] | None
 
 
 @dataclass(frozen=True, repr=False)
-class Rate:
+class Rate(ABC):
     """What is asked of a method, in one of the forms below. `str` is its text as it was written, else the plainest.
 
     A rate that can be made can be asked: RequestError, where it is made, for numbers that mean nothing. Two are equal
@@ -38,9 +39,9 @@ class Rate:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
+    @abstractmethod
     def _amount(self) -> str:
         """The text behind '='."""
-        raise NotImplementedError
 
     @property
     def is_zero(self) -> bool:
@@ -48,9 +49,9 @@ class Rate:
         return self.strength == 0
 
     @property
+    @abstractmethod
     def strength(self) -> float:
         """Grows with what is taken out; compares rates of one prefix."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)
