@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from suite.measure.kernels import ATTENTION, BATCHED, BIASED, PRODUCT, Kernel
-from suite.measure.trace import Trace
+from suite.measure.kernels import ATTENTION, BATCHED, BIASED, PRODUCT, Kernel, Trace
 
 
 @dataclass(frozen=True)
