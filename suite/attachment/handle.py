@@ -219,7 +219,7 @@ class Handle:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
         unlike = model.training or self._swap  # other weights give other tokens
         if self.prefix is None or self.prefix.images is not x or unlike:
-            return Tokens.start(self.family.embed(model, x), self.layout.num_prefix, self.restoring), 0
+            return self._tokens(self.family.embed(model, x)), 0
         embed = partial(self.family.embed, model)
         amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
         first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
@@ -228,7 +228,12 @@ class Handle:
         x = self.prefix.entering(first, embed, blocks)
         # a method may work in place; what the others share must not see it
         x = x.clone() if first < len(amounts) else x
-        return Tokens.start(x, self.layout.num_prefix, self.restoring), first
+        return self._tokens(x), first
+
+    def _tokens(self, x: Tensor) -> Tokens:
+        reducer = self.reducer
+        counted = reducer.reads_sizes or reducer.weighted_pooling or self.proportional_attention
+        return Tokens.start(x, self.layout.num_prefix, self.restoring, counted)
 
     def changed(self) -> None:
         """Weights may have: what was made of them is made again."""
@@ -241,7 +246,7 @@ class Handle:
     @property
     def tokens(self) -> Tokens | None:
         """State after the last block of the last forward: x (B, N, C), size (B, N) or None, owner (B, N0)."""
-        return self._last[0] if self._last else None
+        return self._last[0].with_sizes() if self._last else None
 
     @property
     def trace(self) -> list[BlockTrace]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from suite.reducers.base import Reducer, SelectedQueries
 from suite.reducers.signals import BlockCall, BlockParts, Signals
-from suite.tokens.grouping import Matching, flat_index, group_mean_of, take
+from suite.tokens.constants import remembered
+from suite.tokens.grouping import Matching, mean_groups, take, take_groups
 from suite.tokens.state import Tokens
 
 
@@ -100,20 +101,26 @@ def spread_rows(values: Tensor, owner: Tensor) -> Tensor:
     """(B, H, M, d) values and (B, N) owners -> (B, H, N, d), every place with its owner's value, in one copy."""
     batch, heads, count, _ = values.shape
     rows = values.transpose(1, 2).flatten(0, 2)  # (B·M·H, d), a view of a linear layer's output
-    first = (owner + count * torch.arange(batch, device=owner.device)[:, None]) * heads
-    index = first[:, None] + torch.arange(heads, device=owner.device)[:, None]
+    index = torch.add(first_of_heads(batch, heads, count * heads, 1, owner.device), owner[:, None], alpha=heads)
     return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def merge_rows(attended: Tensor, matching: Matching, weight: Tensor) -> Tensor:
     """(B, H, N, d) rows of attention -> (B, H, M, d) their averages over groups by `weight` (B, N)."""
     batch, heads, count, width = attended.shape
-
-    def rows(index: Tensor) -> Tensor:
-        """(B, K) places -> (B, K, H·d) from all heads, in one copy."""
-        first = index[..., None] + count * torch.arange(heads, device=index.device)
-        flat = attended.flatten(0, 2).index_select(0, flat_index(first.flatten(1), heads * count))
-        return flat.view(batch, index.shape[1], heads * width)
-
-    merged = group_mean_of(rows(matching.kept), rows(matching.source), matching, weight)
+    flat = attended.flatten(0, 2)
+    # from a row of the flattened batch to those of its heads
+    heads_of_row = first_of_heads(batch, heads, (heads - 1) * count, count, flat.device).transpose(1, 2)
+    kept, source = (
+        flat.index_select(0, (rows[..., None] + heads_of_row).flatten()).view(batch, rows.shape[1], heads * width)
+        for rows in matching.rows(count)
+    )
+    merged, _ = mean_groups((kept, source), matching, take_groups(weight, matching))
     return merged.unflatten(2, (heads, width)).transpose(1, 2)
+
+
+@remembered
+def first_of_heads(batch: int, heads: int, per_sample: int, per_head: int, device: torch.device) -> Tensor:
+    """(B, H, 1) int64: where each head of each sample begins, at these distances."""
+    sample, head = torch.arange(batch, device=device), torch.arange(heads, device=device)
+    return (per_sample * sample[:, None] + per_head * head)[..., None]

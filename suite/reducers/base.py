@@ -83,6 +83,8 @@ class Reducer(nn.Module):
     """Attention is biased by log size (ToMe, eq. 1); None: unless the model was trained otherwise (MAE)."""
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
+    reads_sizes: bool = True
+    """The hook reads `tokens.size`; False: sizes are kept up only where attention or pooling goes by them."""
     reads_map: bool = False
     """The hook reads the attention map, so the block computes it, once, and attends with it."""
     reads_previous: bool = False

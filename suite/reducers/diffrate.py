@@ -150,7 +150,7 @@ class DiffRate(Reducer):
         matching = Matching(torch.cat([fixed, hosts], dim=1), sources, prefix + to)
         sizes = tokens.sizes
         mass = sizes.scatter(1, sources, take(sizes, sources) * cosine.to(sizes.dtype))
-        merged = tokens.merge(matching, weight=torch.ones_like(sizes), mass=mass)
+        merged = tokens.merge(matching, mass=mass, plain=True)
         warn_if_lost(merged.size)
         return replace(merged, size=merged.size.clamp(min=SMALLEST_SIZE))
 

@@ -38,7 +38,7 @@ class DPCKNN(Reducer):
             nearest = take(distance, source).take_along_dim(centres[:, None], dim=2).argmin(dim=2)
         fixed = torch.arange(prefix, device=order.device).expand(order.shape[0], -1)
         matching = Matching(torch.cat([fixed, prefix + centres], dim=1), prefix + source, prefix + nearest)
-        return tokens.merge(matching, weight=torch.ones_like(tokens.sizes))
+        return tokens.merge(matching, plain=True)
 
 
 def density_peaks(distance, neighbours):

@@ -1,9 +1,7 @@
 """Token Fusion: prune in early blocks, merge without loss of norm in late ones."""
 
-import torch
-
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import full_precision, group_max, group_mean, group_sum, mlerp, take
+from suite.tokens.grouping import mlerp, take_rows
 from suite.tokens.matching import bipartite_soft_matching
 
 MERGES = {"mlerp": "mlerp", "average": "average", "avg": "average"}
@@ -28,7 +26,7 @@ class ToFu(Reducer):
         if merge not in MERGES:
             raise ValueError(f"merge={merge!r} is not known; use 'mlerp' or 'average'")
         self.d, self.merge = d, MERGES[merge]
-        self.proportional_attention = self.weighted_pooling = size_weighted
+        self.proportional_attention = self.weighted_pooling = self.reads_sizes = size_weighted
 
     def capacity(self, count, num_prefix):
         return (count - num_prefix) // 2
@@ -37,19 +35,13 @@ class ToFu(Reducer):
         matching = bipartite_soft_matching(signals.keys, amount, protected=tokens.num_prefix)
         first_merging = signals.depth // 2 if self.d is None else self.d
         if signals.block < first_merging:
-            return tokens.merge(matching, x=take(tokens.x, matching.kept))
+            return tokens.merge(matching, x=take_rows(tokens.x, matching.rows(tokens.count)[0]))
         if self.proportional_attention:
-            weight = tokens.sizes
-            x = weighted_mlerp(tokens.x, matching, weight) if self.merge == "mlerp" else None
-            return tokens.merge(matching, weight=weight, x=x)
-        x = mlerp(tokens.x, matching) if self.merge == "mlerp" else None
-        return tokens.merge(matching, weight=torch.ones_like(tokens.sizes), x=x)
+            x = weighted_mlerp(tokens.x, matching, tokens.sizes) if self.merge == "mlerp" else None
+            return tokens.merge(matching, x=x)
+        return tokens.merge(matching, x=mlerp(tokens.x, matching) if self.merge == "mlerp" else None, plain=True)
 
 
 def weighted_mlerp(x, matching, weight):
     """(B, N, C) rows, (B, N) weights -> (B, M, C): direction of each group's weighted mean, its largest norm."""
-    wide = full_precision(x)
-    mean = group_mean(wide, matching, weight)
-    longest = group_max(wide.norm(dim=2, keepdim=True), matching)
-    lone = group_sum(torch.ones_like(weight), matching)[..., None] == 1
-    return torch.where(lone, mean, mean * (longest / mean.norm(dim=2, keepdim=True).clamp(min=1e-6))).to(x.dtype)
+    return mlerp(x, matching, weight)

@@ -1,7 +1,7 @@
 """Token Merging with sources drawn at random."""
 
 from suite.reducers.base import Reducer, register, yes_no_or_default
-from suite.tokens.matching import nearest_matching
+from suite.tokens.matching import ascending, nearest_matching
 from suite.tokens.sample_rng import random_order
 
 
@@ -25,5 +25,5 @@ class ToMeRandom(Reducer):
     def after_attention(self, tokens, signals, amount):
         prefix = tokens.num_prefix
         order = prefix + random_order(signals.normed[:, prefix:], self.seed, signals.block)
-        sources, targets = order[:, :amount], order[:, amount:].sort(dim=1).values
+        sources, targets = order[:, :amount], ascending(order[:, amount:])
         return tokens.merge(nearest_matching(signals.keys, amount, prefix, sources, targets))

@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from suite.tokens.constants import first_rows, ones, remembered
+
 
 def full_precision(x: Tensor) -> Tensor:
     """Half precision as float32, anything else as it is: sums of tokens are never taken in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if is_half(x) else x
+
+
+def is_half(x: Tensor) -> bool:
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
+def computed_in(dtype: torch.dtype, operation: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`operation` of tensors, rounded to `dtype`: by one kernel where nobody differentiates or compiles."""
+    if tensors[0].dtype == dtype or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return operation(*tensors).to(dtype)
+    return operation(*tensors, out=torch.empty(0, dtype=dtype, device=tensors[0].device))
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (B, M) of `x` (B, N, C) or (B, N); rows are copied whole, several times faster than `gather`."""
     if x.dim() == 2:
         return x.gather(1, index)
-    return x.flatten(0, 1).index_select(0, flat_index(index, x.shape[1])).unflatten(0, index.shape)
+    return take_rows(x, in_batch(index, x.shape[1]))
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """What stands at `rows` (B, M) of the flattened batch of `x` (B, N, C) or (B, N): (B, M, C) or (B, M)."""
+    if x.dim() == 2:
+        return x.take(rows)
+    flat = x.flatten(0, 1)
+    # a slice of rows would be copied once more to be flattened
+    return flat.index_select(0, rows.flatten()).unflatten(0, rows.shape) if rows.is_contiguous() else flat[rows]
+
+
+def in_batch(index: Tensor, length: int) -> Tensor:
+    """Positions (B, M) in sequences of `length` tokens as rows (B, M) of the flattened batch."""
+    return index + first_rows(index.shape[0], length, 0, index.device)
 
 
 def flat_index(index: Tensor, length: int) -> Tensor:
     """Positions (B, M) in rows of `length` tokens as positions (B*M,) in the flattened batch."""
-    return (index + length * torch.arange(index.shape[0], device=index.device)[:, None]).flatten()
+    return in_batch(index, length).flatten()
+
+
+TIE = 2.0**-50  # between places; of scores above 2e-6, no two that differ in single precision come nearer
+
+
+def best_first(score: Tensor) -> Tensor:
+    """(B, K) scores of at most 1, such as cosines -> (B, K) places, best first; ties keep their order."""
+    if score.dtype == torch.float64 or score.device.type == "mps":
+        return score.argsort(dim=1, descending=True, stable=True)
+    # a selection of all takes half the kernels of a stable sort, and in double precision there is room for the place
+    return (score - tie_breaks(score.shape[1], score.device)).topk(score.shape[1], dim=1).indices
+
+
+@remembered
+def tie_breaks(count: int, device: torch.device) -> Tensor:
+    """(K,) float64, what places cost of a score."""
+    return torch.arange(count, device=device, dtype=torch.float64) * TIE
 
 
 def rank(score: Tensor, num_prefix: int) -> Tensor:
@@ -30,7 +74,6 @@ def rank(score: Tensor, num_prefix: int) -> Tensor:
     return num_prefix + score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
 
 
-@dataclass(frozen=True)
 class Matching:
     """Which tokens survive a merge and where the others go. int64 positions, the same counts for every sample.
 
@@ -41,53 +84,152 @@ class Matching:
     A group is a kept token with the sources that point at it; most groups hold one token.
     """
 
-    kept: Tensor
-    source: Tensor
-    target: Tensor
+    def __init__(self, kept: Tensor, source: Tensor, target: Tensor) -> None:
+        self._positions: tuple[Tensor, Tensor] | None = (kept, source)
+        self._rows: tuple[Tensor, Tensor] | None = None
+        self.shape = tuple(kept.shape)
+        self.into, self.first_target = target, 0
+
+    @classmethod
+    def of_rows(cls, kept: Tensor, source: Tensor, into: Tensor, count: int, first_target: int = 0) -> Matching:
+        """The same, said in what a merge copies by; positions are made of it when somebody asks.
+
+        kept (B, M), source (B, S): rows of the flattened batch of sequences of `count` tokens. first_target: no target
+        lies before this position. into: (B, S) targets counted from there.
+        """
+        made = cls(kept, source, into)
+        made._positions, made._rows, made._count = None, (kept, source), count
+        made.first_target = first_target
+        return made
+
+    @property
+    def kept(self) -> Tensor:
+        return self._as_positions()[0]
+
+    @property
+    def source(self) -> Tensor:
+        return self._as_positions()[1]
+
+    @property
+    def target(self) -> Tensor:
+        return self.into + self.first_target if self.first_target else self.into
+
+    @property
+    def merged(self) -> int:
+        """S, how many go."""
+        return int(self.into.shape[1])
+
+    def rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """`kept` and `source` as rows of the flattened batch of sequences of `count` tokens."""
+        if self._rows is None:
+            kept, source = self._as_positions()
+            self._rows = in_batch(kept, count), in_batch(source, count)
+        return self._rows
+
+    def _as_positions(self) -> tuple[Tensor, Tensor]:
+        if self._positions is None:
+            kept, source = self.rows(self._count)
+            begin = first_rows(self.shape[0], self._count, 0, kept.device)
+            self._positions = kept - begin, source - begin
+        return self._positions
+
+
+Pair = tuple[Tensor, Tensor]
+"""Of what stays (B, M, ...), and of what is merged away (B, S, ...)."""
+
+
+def take_groups(x: Tensor, matching: Matching) -> Pair:
+    """Of `x` (B, N, C) or (B, N) what is kept (B, M, ...) and what is merged away (B, S, ...), both fresh."""
+    kept, source = matching.rows(int(x.shape[1]))
+    return take_rows(x, kept), take_rows(x, source)
+
+
+def ones_of_groups(matching: Matching, like: Tensor) -> Pair:
+    """What `take_groups` would take of ones, of the dtype (float32 at least) and on the device of `like`."""
+    (batch, count), dtype = matching.shape, torch.promote_types(like.dtype, torch.float32)
+    fresh = torch.ones(batch, count, dtype=dtype, device=like.device)
+    return fresh, ones(batch, matching.merged, dtype, like.device)
+
+
+def sum_groups(values: Pair, matching: Matching) -> Tensor:
+    """(B, M) sums over each group; what was kept is written over."""
+    kept, source = values
+    kept[:, matching.first_target :].scatter_add_(1, matching.into, source)
+    return kept
 
 
 def group_sum(values: Tensor, matching: Matching) -> Tensor:
     """(B, N) values -> (B, M) their sums over each group."""
-    return take(values, matching.kept).scatter_add(1, matching.target, take(values, matching.source))
+    return sum_groups(take_groups(values, matching), matching)
 
 
-def group_mean(x: Tensor, matching: Matching, weight: Tensor) -> Tensor:
+def group_mean(x: Tensor, matching: Matching, weight: Tensor | None) -> Tensor:
     """(B, N, C) rows and (B, N) weights -> (B, M, C) sum(w x) / sum(w) over each group, summed in float32 at least.
 
-    A lone row is copied bit for bit.
+    A lone row is copied bit for bit. weight: None: all are equal.
     """
-    return group_mean_of(take(x, matching.kept), take(x, matching.source), matching, weight)
+    weights = None if weight is None else take_groups(weight, matching)
+    return mean_groups(take_groups(x, matching), matching, weights)[0]
 
 
-def group_mean_of(kept: Tensor, source: Tensor, matching: Matching, weight: Tensor) -> Tensor:
-    """`group_mean` of rows (B, M, C) and (B, S, C) that were taken from their places already; `kept` may be changed."""
-    rows, target = full_precision(kept), matching.target
-    weight = weight.to(rows.dtype)
-    # only targets change, by their sources' shares: a lone token stays what it is, and no time is spent on it
-    share = take(weight, matching.source) / group_sum(weight, matching).gather(1, target)
-    moves = (full_precision(source) - take(rows, target)) * share[..., None]
-    flat = rows.flatten(0, 1)
-    flat.index_add_(0, flat_index(target, rows.shape[1]), moves.flatten(0, 1))
-    return flat.unflatten(0, rows.shape[:2]).to(kept.dtype)
+def mean_groups(x: Pair, matching: Matching, weights: Pair | None) -> Pair:
+    """`group_mean`, and the sums of weights (B, M), of what was taken from its places already and is written over."""
+    (kept, source), first = x, matching.first_target
+    own, others = ones_of_groups(matching, kept) if weights is None else weights
+    total = sum_groups((own, others), matching)
+    share = computed_in(kept.dtype, torch.div, others, total[:, first:].gather(1, matching.into))
+    rows = matching.into + first_rows(*matching.shape, first, kept.device)
+    moves = source - take_rows(kept, rows)
+    # only targets change, by their sources' shares: a lone token stays what it is
+    if is_half(kept):  # a product adds up in single precision and rounds once
+        taking_in = kept[:, first:]
+        shares = share.new_zeros(*taking_in.shape[:2], matching.merged)
+        shares.scatter_(1, matching.into[:, None], share[:, None])
+        taking_in.baddbmm_(shares, moves)
+    else:  # no time is spent on the others
+        kept.flatten(0, 1).index_add_(0, rows.flatten(), (moves * share[..., None]).flatten(0, 1))
+    return kept, total
+
+
+def wide_mean(x: Pair, matching: Matching, weights: Pair | None) -> Pair:
+    """Means (B, M - first target, C), in float32 at least, of the tokens that may take others in; sums of weights."""
+    kept, source = x[0][:, matching.first_target :], x[1]
+    if weights is None:
+        summed, others = kept.to(torch.promote_types(kept.dtype, torch.float32), copy=True), full_precision(source)
+        weights = ones_of_groups(matching, kept)
+    else:
+        summed, others = kept * weights[0][:, matching.first_target :, None], source * weights[1][..., None]
+        if summed.requires_grad:  # the weights are needed once more, as they are
+            weights = weights[0].clone(), weights[1]
+    summed.flatten(0, 1).index_add_(0, flat_index(matching.into, summed.shape[1]), others.flatten(0, 1))
+    total = sum_groups(weights, matching)
+    return summed / total[:, matching.first_target :, None], total
 
 
 def group_max(x: Tensor, matching: Matching) -> Tensor:
     """(B, N, C) rows -> (B, M, C) the largest value per channel in each group."""
-    rows = take(x, matching.kept)
+    kept, source = take_groups(x, matching)
     index = matching.target[..., None].expand(-1, -1, x.shape[2])
-    return rows.scatter_reduce(1, index, take(x, matching.source), "amax")
+    return kept.scatter_reduce(1, index, source, "amax")
 
 
-def mlerp(x: Tensor, matching: Matching) -> Tensor:
-    """(B, N, C) rows -> (B, M, C): the direction of each group's plain mean, the largest norm in the group.
+def mlerp(x: Tensor, matching: Matching, weight: Tensor | None = None) -> Tensor:
+    """(B, N, C) rows -> (B, M, C): the direction of each group's mean, the largest norm in the group.
 
     ToFu (Kim et al., WACV 2024): an average alone shrinks what it averages. A lone row is copied bit for bit;
-    rows that cancel out (norm of the mean below 1e-6) give a finite result.
+    rows that cancel out (norm of the mean below 1e-6) give a finite result. weight: (B, N) of the mean; None: plain.
     """
-    wide = full_precision(x)
-    mean = group_mean(wide, matching, torch.ones(x.shape[:2], device=x.device))
-    norms = wide.norm(dim=2)
-    longest = take(norms, matching.kept).scatter_reduce(1, matching.target, take(norms, matching.source), "amax")
-    merged = torch.zeros_like(longest).scatter(1, matching.target, 1.0)[..., None] > 0
-    scale = (longest / mean.norm(dim=2).clamp(min=1e-6))[..., None]
-    return torch.where(merged, mean * scale, mean).to(x.dtype)
+    kept, source = take_groups(x, matching)
+    taking_in, dtype = kept[:, matching.first_target :], torch.promote_types(x.dtype, torch.float32)
+    longest = torch.linalg.vector_norm(taking_in, dim=2, dtype=dtype)
+    longest = longest.scatter_reduce(1, matching.into, torch.linalg.vector_norm(source, dim=2, dtype=dtype), "amax")
+    weights = None if weight is None else take_groups(weight, matching)
+    own = 1 if weights is None else weights[0][:, matching.first_target :].clone()
+    mean, total = wide_mean((kept, source), matching, weights)
+    scale = longest / torch.linalg.vector_norm(mean, dim=2).clamp(min=1e-6)
+    alone = total[:, matching.first_target :] == own
+    merged = torch.where(alone[..., None], taking_in, mean * scale[..., None])
+    if merged.requires_grad:  # what was taken is needed once more, as it is
+        return torch.cat([kept[:, : matching.first_target], merged.to(x.dtype)], dim=1)
+    taking_in.copy_(merged)
+    return kept

@@ -7,34 +7,54 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from suite.tokens.grouping import take
+from suite.tokens.constants import positions
+from suite.tokens.grouping import Matching, take
 
 
 @dataclass(frozen=True)
 class Step:
     """One change of the token set, kept so that owner maps are composed only when somebody asks for them.
 
-    `kept` holds `count` where a place afterwards is padding. `assigned` (B, count), where given, says it all.
+    Who stays is said by `matching` or by `places` (B, M), which holds `count` where a place afterwards is padding;
+    `assigned` (B, count), where given, says it all.
     `frozen` (B, D, C), where tokens were dropped and are to be restored: what they were; `gone` (B, D) their places.
     """
 
     count: int
-    kept: Tensor
-    source: Tensor | None = None
-    target: Tensor | None = None
+    places: Tensor | None = None
+    matching: Matching | None = None
     rest: int = -1
     assigned: Tensor | None = None
     gone: Tensor | None = None
     frozen: Tensor | None = None
 
+    @property
+    def kept(self) -> Tensor:
+        """(B, M) positions before of those that stay, in their order afterwards."""
+        if self.matching is not None:
+            return self.matching.kept
+        if self.places is None:
+            raise ValueError("a step says by places, matching or assigned who stays")
+        return self.places
+
+    @property
+    def source(self) -> Tensor | None:
+        """(B, S) positions before of those merged away; None where nothing was merged."""
+        return None if self.matching is None else self.matching.source
+
+    @property
+    def target(self) -> Tensor | None:
+        """(B, S) position afterwards that each source was merged into."""
+        return None if self.matching is None else self.matching.target
+
     def index_map(self) -> Tensor:
         """(B, count) int64: position before -> position after, -1 = dropped."""
         if self.assigned is not None:
             return self.assigned
-        batch, survivors = self.kept.shape
-        out = self.kept.new_full((batch, self.count + 1), self.rest)
-        places = torch.arange(survivors, device=out.device).expand(batch, -1)
-        out.scatter_(1, self.kept, places)
+        kept = self.kept
+        batch, survivors = kept.shape
+        out = kept.new_full((batch, self.count + 1), self.rest)
+        out.scatter_(1, kept, positions(0, survivors, 1, out.device).expand(batch, -1))
         if self.source is not None and self.target is not None:
             out.scatter_(1, self.source, self.target)
         return out[:, :-1]

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.tokens.grouping import Matching, full_precision, take
+from suite.tokens.constants import first_rows, remembered, rows
+from suite.tokens.grouping import Matching, best_first, full_precision, in_batch, take_rows
 
 
 def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:
@@ -29,22 +30,29 @@ def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:
         nothing = everything[:, :0]
         return Matching(everything, nothing, nothing)
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
-        metric = F.normalize(full_precision(metric), dim=-1, eps=1e-12)
-        scores = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
-        shielded_a, shielded_b = (protected + 1) // 2, protected // 2
-        scores[:, :shielded_a] = -torch.inf
-        scores[:, :, :shielded_b] = -torch.inf
-        to = scores.argmax(dim=-1)
-        best = scores.gather(-1, to[..., None]).squeeze(-1)
-        order = best.argsort(dim=-1, descending=True, stable=True)
-    source, unmerged = order[:, :r], order[:, r:]
+        metric = normalize(metric)
+        cosine = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
+        best, to = cosine[:, (protected + 1) // 2 :, protected // 2 :].max(dim=-1)
+        order = best_first(best)
+    first_a, first_b = protected + protected % 2, protected + 1 - protected % 2
+    # rows of A in the flattened batch, the best pointers first
+    ordered = torch.add(first_rows(batch, count, first_a, metric.device), order, alpha=2)
+    source, unmerged = ordered[:, :r], ordered[:, r:]
     if protected:  # without a class token the authors' code leaves the unmerged tokens in order of similarity
-        unmerged = unmerged.sort(dim=-1).values
-    prefix = torch.arange(protected, device=metric.device).expand(batch, -1)
-    odd = torch.arange(2 * shielded_b + 1, count, 2, device=metric.device).expand(batch, -1)
-    kept = torch.cat([prefix, 2 * unmerged[:, shielded_a:], odd], dim=1)
-    first_odd = protected + unmerged.shape[1] - shielded_a
-    return Matching(kept, 2 * source, to.gather(1, source) - shielded_b + first_odd)
+        unmerged = ascending(unmerged)
+    prefix = rows(batch, count, 0, protected, 1, metric.device)
+    kept = torch.cat([prefix, unmerged, rows(batch, count, first_b, count, 2, metric.device)], dim=1)
+    return Matching.of_rows(kept, source, to.gather(1, order[:, :r]), count, protected + unmerged.shape[1])
+
+
+def normalize(metric: Tensor) -> Tensor:
+    """(B, N, D) rows of unit length, 0 where they are shorter than 1e-12, in the precision of `metric`."""
+    return F.normalize(metric, dim=-1, eps=1e-12)
+
+
+def ascending(places: Tensor) -> Tensor:
+    """(B, K) different integers in rising order; a selection of all of them takes half the kernels of a sort."""
+    return places.topk(places.shape[1], dim=1, largest=False).values if places.shape[1] else places
 
 
 def kth_bipartite_matching(metric: Tensor, r: int, protected: int, k: int) -> Matching:
@@ -60,11 +68,15 @@ def kth_bipartite_matching(metric: Tensor, r: int, protected: int, k: int) -> Ma
         k: tokens at positions k - 1, 2k - 1, ... take others in.
     """
     batch, count = metric.shape[0], int(metric.shape[1])
-    targets = count // k - protected // k
-    position = torch.arange(protected, count, device=metric.device)
-    apart = position[(position % k == k - 1).int().argsort(stable=True)].expand(batch, -1)
-    split = count - protected - targets
-    return nearest_matching(metric, r, protected, apart[:, :split], apart[:, split:])
+    sources, targets = (every_kth(batch, count, protected, k, taking_in, metric.device) for taking_in in (False, True))
+    return nearest_matching(metric, r, protected, sources, targets)
+
+
+@remembered
+def every_kth(batch: int, count: int, protected: int, k: int, taking_in: bool, device: torch.device) -> Tensor:
+    """(B, K) int64 positions k - 1, 2k - 1, ... beyond the protected ones, or all the others."""
+    places = [place for place in range(protected, count) if (place % k == k - 1) == taking_in]
+    return torch.tensor([places], dtype=torch.int64, device=device).expand(batch, -1)
 
 
 def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, targets: Tensor) -> Matching:
@@ -79,17 +91,20 @@ def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, ta
     Output order: protected, unmerged sources, targets; the unmerged stand in ascending order, or as in
     `bipartite_soft_matching` by similarity where nothing is protected. Ties go to the lowest place. No gradient flows.
     """
+    batch, count = metric.shape[:2]
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
-        metric = F.normalize(full_precision(metric), dim=-1, eps=1e-12)
-        scores = take(metric, sources) @ take(metric, targets).transpose(1, 2)
-        best, to = scores.max(dim=-1)
-        order = best.argsort(dim=-1, descending=True, stable=True)
-    merged, unmerged = order[:, :r], order[:, r:]
+        metric, sources, targets = normalize(metric), in_batch(sources, count), in_batch(targets, count)
+        best, to = (take_rows(metric, sources) @ take_rows(metric, targets).transpose(1, 2)).max(dim=-1)
+        merged, unmerged = sources, sources[:, :0]
+        if r < sources.shape[1]:
+            order = best_first(best)
+            ordered = sources.gather(1, order)
+            to, merged, unmerged = to.gather(1, order[:, :r]), ordered[:, :r], ordered[:, r:]
     if protected:
-        unmerged = unmerged.sort(dim=-1).values
-    prefix = torch.arange(protected, device=metric.device).expand(metric.shape[0], -1)
-    kept = torch.cat([prefix, sources.gather(1, unmerged), targets], dim=1)
-    return Matching(kept, sources.gather(1, merged), to.gather(1, merged) + protected + unmerged.shape[1])
+        unmerged = ascending(unmerged)
+    prefix = rows(batch, count, 0, protected, 1, metric.device)
+    kept = torch.cat([prefix, unmerged, targets], dim=1)
+    return Matching.of_rows(kept, merged, to, count, protected + unmerged.shape[1])
 
 
 def pairwise_distances(x: Tensor) -> Tensor:

@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 from suite.errors import RequestError
-from suite.tokens.grouping import Matching, flat_index, full_precision, group_mean, group_sum, rank, take
+from suite.tokens.constants import positions
+from suite.tokens.grouping import (
+    Matching,
+    computed_in,
+    flat_index,
+    full_precision,
+    group_mean,
+    mean_groups,
+    ones_of_groups,
+    rank,
+    sum_groups,
+    take,
+    take_groups,
+)
 from suite.tokens.history import Step
 
 __all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
@@ -38,6 +51,8 @@ class Tokens:
     flows: with 'at_end', what undoes each soft merge, in order: features (B, N, C) after it to those before it.
     restoring: 'at_end' where all tokens are to be given back after the last block, 'per_block' after every block.
     residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
+    counted: sizes are kept up in `size`, for attention, pooling or a method goes by them; False: nobody does, and
+        `sizes` counts owners when it is asked.
     """
 
     x: Tensor
@@ -51,10 +66,11 @@ class Tokens:
     flows: tuple[Callable[[Tensor], Tensor], ...] = ()
     restoring: str | None = None
     residual: Tensor | None = None
+    counted: bool = True
 
     @classmethod
-    def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None) -> Tokens:
-        return cls(x, num_prefix, origin=x.shape[1], restoring=restoring)
+    def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None, counted: bool = True) -> Tokens:
+        return cls(x, num_prefix, origin=x.shape[1], restoring=restoring, counted=counted)
 
     @property
     def count(self) -> int:
@@ -71,7 +87,15 @@ class Tokens:
         if self.size is not None:
             return self.size
         dtype = torch.promote_types(self.x.dtype, torch.float32)
-        return torch.ones(self.x.shape[:2], device=self.x.device, dtype=dtype)
+        owner = None if self.counted or not self.steps else self.owner
+        if owner is None:
+            return torch.ones(self.x.shape[:2], device=self.x.device, dtype=dtype)
+        sizes = torch.zeros(self.x.shape[0], self.count + 1, device=self.x.device, dtype=dtype)
+        return sizes.scatter_add(1, owner % (self.count + 1), torch.ones_like(owner, dtype=dtype))[:, :-1]
+
+    def with_sizes(self) -> Tokens:
+        """The same with `size` where it was not kept up."""
+        return self if self.counted or not self.steps else replace(self, size=self.sizes, counted=True)
 
     @property
     def counts(self) -> Tensor:
@@ -110,8 +134,12 @@ class Tokens:
         """
         if self.size is None:
             return None
-        log = floored_log(self.size) if self.soft else self.size.clamp(min=SMALLEST_SIZE).log()
-        return log.to(self.x.dtype)[:, None, None]
+        if self.soft:
+            log = floored_log(self.size).to(self.x.dtype)
+        else:  # padding alone has no size
+            size = self.size if self.valid is None else self.size.clamp(min=SMALLEST_SIZE)
+            log = computed_in(self.x.dtype, torch.log, size)
+        return log[:, None, None]
 
     @property
     def log_policy(self) -> Tensor | None:
@@ -171,7 +199,7 @@ class Tokens:
         if self.active is not None:
             raise RequestError("tokens were merged softly (training); use restore=before_decoder, not per_block")
         x = self.x if self.residual is None else self.residual
-        return Tokens.start(x, self.num_prefix, self.restoring)
+        return Tokens.start(x, self.num_prefix, self.restoring, self.counted)
 
     def _after(self, step: Step, x: Tensor, size: Tensor | None, valid: Tensor | None, lost: int | None = 0) -> Tokens:
         """The tokens after a step that drops `lost` of a sample (None: unknown); what giving back needs is kept."""
@@ -186,7 +214,7 @@ class Tokens:
         `fused` (B, 1, C) is appended as a last token that stands for all that is dropped and owns it. `valid` (B, K)
         bool marks with False what only pads a sample to K tokens; its position may be any.
         """
-        prefix = torch.arange(self.num_prefix, device=index.device).expand(index.shape[0], -1)
+        prefix = positions(0, self.num_prefix, 1, index.device).expand(index.shape[0], -1)
         kept = torch.cat([prefix, index], dim=1)
         x = take(self.x, kept)
         size = None if self.size is None else take(self.size, kept)
@@ -194,32 +222,52 @@ class Tokens:
         if fused is not None:
             rest = kept.shape[1]
             x = torch.cat([x, fused.to(x.dtype)], dim=1)
-            survived = take(self.sizes, kept)
-            gone = self.sizes.sum(1, keepdim=True) - survived.sum(1, keepdim=True)
-            size = torch.cat([survived, gone], dim=1)
+            if self.counted:
+                survived = take(self.sizes, kept)
+                gone = self.sizes.sum(1, keepdim=True) - survived.sum(1, keepdim=True)
+                size = torch.cat([survived, gone], dim=1)
         if valid is not None:
             valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
-            size = take(self.sizes, kept) * valid
+            size = take(self.sizes, kept) * valid if self.counted else None
             kept = kept.masked_fill(~valid, self.count)
         lost = 0 if fused is not None else self.count - kept.shape[1] if valid is None else None
         return self._after(Step(self.count, kept, rest=rest), x, size, valid, lost)
 
     def merge(
-        self, matching: Matching, weight: Tensor | None = None, mass: Tensor | None = None, x: Tensor | None = None
+        self,
+        matching: Matching,
+        weight: Tensor | None = None,
+        mass: Tensor | None = None,
+        x: Tensor | None = None,
+        plain: bool = False,
     ) -> Tokens:
         """Make one token of every group, by default ToMe's average: x' = sum(s x) / sum(s), s' = sum(s) (section 3).
 
-        weight: (B, N) what features are averaged by; default the sizes. mass: (B, N) what adds up to the new sizes;
-        default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A token alone in its
-        group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
+        weight: (B, N) what features are averaged by; default the sizes. plain: all alike. mass: (B, N) what adds up to
+        the new sizes; default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A
+        token alone in its group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
         """
-        if matching.source.shape[1] == 0:
+        if matching.merged == 0:
             return self
-        if x is None:
-            x = group_mean(self.x, matching, self.sizes if weight is None else weight)
-        size = group_sum(self.sizes if mass is None else mass, matching)
-        lost = self.count - matching.kept.shape[1] - matching.source.shape[1]
-        return self._after(Step(self.count, matching.kept, matching.source, matching.target), x, size, self.valid, lost)
+        total = None
+        if x is None and weight is None and not plain:
+            sizes = self.size if self.counted else self.sizes  # None: all are 1
+            weights = None if sizes is None else take_groups(sizes, matching)
+            x, total = mean_groups(take_groups(self.x, matching), matching, weights)
+        elif x is None:
+            x = group_mean(self.x, matching, None if plain else weight)
+        size = self._size_after(matching, total if mass is None else None, mass)
+        lost = self.count - matching.shape[1] - matching.merged
+        return self._after(Step(self.count, matching=matching), x, size, self.valid, lost)
+
+    def _size_after(self, matching: Matching, total: Tensor | None, mass: Tensor | None) -> Tensor | None:
+        """Sizes of the groups, which weights came to if these were the sizes; None where nobody goes by them."""
+        if not self.counted or total is not None:
+            return total if self.counted else None
+        values = self.size if mass is None else mass
+        return sum_groups(
+            ones_of_groups(matching, self.x) if values is None else take_groups(values, matching), matching
+        )
 
     def assign(self, x: Tensor, target: Tensor) -> Tokens:
         """Replace all patch tokens by new ones.
@@ -228,11 +276,14 @@ class Tokens:
         counts as part of; methods that mix all tokens into all name the one that takes the largest share.
         """
         prefix, batch = self.num_prefix, x.shape[0]
-        fixed = torch.arange(prefix, device=target.device).expand(batch, -1)
+        fixed = positions(0, prefix, 1, target.device).expand(batch, -1)
         assigned = torch.cat([fixed, prefix + target], dim=1)
         x = torch.cat([self.x[:, :prefix], x.to(self.x.dtype)], dim=1)
-        size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype).scatter_add(1, assigned, self.sizes)
-        return self._after(Step(self.count, fixed, assigned=assigned), x, size, self.valid)
+        size = None
+        if self.counted:
+            size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype)
+            size = size.scatter_add(1, assigned, self.sizes)
+        return self._after(Step(self.count, assigned=assigned), x, size, self.valid)
 
     def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
         """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.
