@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,3 +67,30 @@ class Step:
         # stable, so in their order; where a sample loses fewer, nobody looks up what follows them
         gone = dropped.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         return replace(self, gone=gone, frozen=take(x, gone))
+
+
+def compose_owner(x: Tensor, origin: int, steps: Sequence[Step]) -> Tensor:
+    """(B, origin) int64: the token of `x` (B, N, C) that each original token ended in, -1 = dropped."""
+    owner = positions(0, origin, 1, x.device).expand(x.shape[0], -1)
+    for step in steps:
+        moved = step.index_map().gather(1, owner.clamp(min=0))
+        owner = torch.where(owner < 0, owner, moved)
+    return owner
+
+
+def rows_to_restore(x: Tensor, origin: int, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
+    """Rows (B, R, C), those of `x` and what was dropped on the way, and for each original token its row (B, origin)."""
+    rows, first = [x], int(x.shape[1])
+    place = owner = positions(0, origin, 1, x.device).expand(x.shape[0], -1)
+    for step in steps:
+        moved = step.index_map().gather(1, owner.clamp(min=0))
+        moved = torch.where(owner < 0, owner, moved)
+        if step.frozen is not None and step.gone is not None:
+            order = torch.arange(first, first + step.gone.shape[1], device=owner.device).expand_as(step.gone)
+            row_of = owner.new_zeros(owner.shape[0], step.count).scatter_(1, step.gone, order)
+            dropped = (owner >= 0) & (moved < 0)
+            place = torch.where(dropped, row_of.gather(1, owner.clamp(min=0)), place)
+            rows.append(step.frozen)
+            first += step.gone.shape[1]
+        owner = moved
+    return torch.cat(rows, dim=1) if len(rows) > 1 else x, torch.where(owner < 0, place, owner)

@@ -23,7 +23,7 @@ from suite.tokens.grouping import (
     take,
     take_groups,
 )
-from suite.tokens.history import Step
+from suite.tokens.history import Step, compose_owner, rows_to_restore
 
 __all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
 
@@ -119,11 +119,7 @@ class Tokens:
         """(B, N0) int64: the token that each original token ended in, -1 = dropped; None after soft steps."""
         if self.soft:
             return None
-        owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
-        for step in self.steps:
-            moved = step.index_map().gather(1, owner.clamp(min=0))
-            owner = torch.where(owner < 0, owner, moved)
-        return owner
+        return compose_owner(self.x, self.origin, self.steps)
 
     @property
     def log_size(self) -> Tensor | None:
@@ -329,17 +325,4 @@ class Tokens:
         """
         if self.restoring != "at_end" or self.soft:
             raise ValueError("tokens were not started to be restored, or were merged or pruned softly (training)")
-        rows, first = [self.x], self.count
-        place = owner = torch.arange(self.origin, device=self.x.device).expand(self.x.shape[0], -1)
-        for step in self.steps:
-            moved = step.index_map().gather(1, owner.clamp(min=0))
-            moved = torch.where(owner < 0, owner, moved)
-            if step.frozen is not None and step.gone is not None:
-                order = torch.arange(first, first + step.gone.shape[1], device=owner.device).expand_as(step.gone)
-                row_of = owner.new_zeros(owner.shape[0], step.count).scatter_(1, step.gone, order)
-                dropped = (owner >= 0) & (moved < 0)
-                place = torch.where(dropped, row_of.gather(1, owner.clamp(min=0)), place)
-                rows.append(step.frozen)
-                first += step.gone.shape[1]
-            owner = moved
-        return torch.cat(rows, dim=1) if len(rows) > 1 else self.x, torch.where(owner < 0, place, owner)
+        return rows_to_restore(self.x, self.origin, self.steps)
