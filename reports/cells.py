@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from suite.store.folder import CellFolder, RunFolder
+from suite.store.schema import TIMINGS
 from suite.store.sealed import DamagedError
 
 
@@ -24,8 +25,7 @@ class Cell:
     about: dict[str, Any]
     flops: dict[str, Any] | None
     scores: dict[str, Any] | None
-    speed: dict[str, Any] | None
-    whole_speed: dict[str, Any] | None
+    timings: dict[str, dict[str, dict[str, Any]]]  # a file of TIMINGS -> runtime -> what was measured
     failed: dict[str, Any] | None
     samples: pd.DataFrame
     damaged: list[str]
@@ -37,6 +37,10 @@ class Cell:
         if self.failed is not None or self.damaged:
             return "failed"
         return "done" if self.complete and self.scores is not None else "running"
+
+    def timed(self, file: str, runtime: str | None) -> dict[str, Any] | None:
+        """What was measured under a runtime; None: nothing."""
+        return self.timings[file].get(runtime or "")
 
     @property
     def complete(self) -> bool:
@@ -143,12 +147,13 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
             damaged.append(str(error))
             return None
 
-    found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "scores", "speed", "whole_speed")}
+    found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "scores")}
+    timings = {name: (read(partial(folder.read, name)) or {}).get("runtimes", {}) for name in TIMINGS}
     failed, about = read(partial(folder.read, "failed")), found.pop("cell")
     if read(folder.read_scores) is None and (found["scores"] or {}).get("per_sample"):
         damaged.append(str(DamagedError(folder.path / "scores.parquet", "it is not there")))
     if about is None:
-        if not damaged and not any(found.values()) and samples.empty:
+        if not damaged and not any([*found.values(), *timings.values()]) and samples.empty:
             return None
         damaged = damaged or [str(DamagedError(folder.path / "cell.json", "it is not there"))]
         about = _read_slot(folder.path.name, run)
@@ -157,6 +162,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
         key=folder.path.name,
         about=about,
         **found,
+        timings=timings,
         failed=failed,
         samples=samples,
         damaged=damaged,

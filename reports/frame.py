@@ -20,6 +20,16 @@ import pandas as pd
 
 from reports.cells import Cell, read_cells, read_manifest, read_samples
 from reports.order import method_order, rate_order
+from reports.speeds import (
+    FURTHER_NUMBERS,
+    INTERVAL,
+    SPEED_TEXTS,
+    interval_columns,
+    shown_runtime,
+    speed_note,
+    speed_row,
+    whole_speed_of,
+)
 from reports.text.wording import short_origins, training_of
 from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric, TaskReport
@@ -47,19 +57,23 @@ _COLUMNS_BY_DTYPE = (
     # tokens leaving the last block, prefix included (mean, percentiles: see gmacs); images per second; mebibytes
     ("tokens_left tokens_p5 tokens_p95", NUMBER),
     ("im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
+    # see `reports.speeds`, where what was timed under other runtimes is, too
+    (" ".join(FURTHER_NUMBERS), NUMBER),
+    (" ".join(SPEED_TEXTS), TEXT),
     # samples per second through the whole model where it is more than a backbone, such as captions per second
     ("whole_s whole_s_low whole_s_high whole_speedup whole_speedup_low whole_speedup_high", NUMBER),
     ("speed_note whole_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
 AGREEMENT = Metric("agreement", "Agreement (%)")
-INTERVAL, SCORE_PARTS = ("", "_low", "_high"), ("value", "low", "high")
+SCORE_PARTS = ("value", "low", "high")
 SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "batch_size")
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
 # [[rate, reduction], ...] around a FLOPs target that no rate meets.
-SPEED_CONTEXT = {name: name for name in ("device", "compile", "attention", "aa_low", "aa_high", "noisy")}
+# runtimes: runtime -> the row's speed columns under it.
+SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
 
 
@@ -108,14 +122,14 @@ def load_frame(out: str | Path) -> pd.DataFrame:
         RequestError: `out` is not the folder of a run, was written with another schema, or one of the files that all
             cells share is damaged. A cell with a damaged file has failed, and its reason says so.
     """
-    cells = read_cells(Path(out))
-    shown = TaskReport.from_dict(RunFolder(out).read_run()["shown"])
+    cells, run = read_cells(Path(out)), RunFolder(out).read_run()
+    shown, runtime = TaskReport.from_dict(run["shown"]), shown_runtime(run["spec"], cells)
     origins = short_origins(_source(cell.about) for cell in cells)
-    rows = sorted(((_row(cell, _baseline_of(cell, cells), origins), cell) for cell in cells), key=_order)
+    rows = sorted(((_row(cell, _baseline_of(cell, cells), origins, runtime), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
     frame.attrs["shown"] = shown.as_dict()
-    frame.attrs["context"] = {cell.key: _context(cell) for _, cell in rows}
+    frame.attrs["context"] = {cell.key: _context(cell, runtime) for _, cell in rows}
     frame.attrs["damaged"] = [line for _, cell in rows for line in cell.damaged]
     return frame
 
@@ -169,7 +183,7 @@ def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:
     return next(iter(same_batch + twins), None)
 
 
-def _row(cell: Cell, baseline: Cell | None, origins: Mapping[str, str]) -> dict[str, Any]:
+def _row(cell: Cell, baseline: Cell | None, origins: Mapping[str, str], runtime: str) -> dict[str, Any]:
     about, options, counts = cell.about, cell.about.get("options"), cell.about.get("planned_counts")
     return {
         **{name: about.get(name) for name in (*SHARED, "reducer", "rate", "resolved_rate")},
@@ -184,8 +198,8 @@ def _row(cell: Cell, baseline: Cell | None, origins: Mapping[str, str]) -> dict[
         **_scores(cell),
         **_agreement(cell, baseline),
         **_cost(cell.flops),
-        **_speed(cell.speed, about),
-        **_whole_speed(cell.whole_speed, about),
+        **speed_row(cell, runtime),
+        **_whole_speed(cell),
         "status": cell.status,
         "reason": cell.reason,
     }
@@ -236,36 +250,14 @@ def _cost(flops: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
-    """The row's speed, and a note on what keeps the number from being read at face value, "" if nothing."""
-    row = _speeds(speed, {"im_s": "im_s", "speedup": "speedup"})
-    memory = (speed or {}).get("peak_memory_bytes")
-    return row | {
-        "peak_memory_mib": None if memory is None else memory / 2**20,
-        "speed_note": _speed_note(speed, about),
-    }
+def _whole_speed(cell: Cell) -> dict[str, Any]:
+    """The row's speed of the whole model."""
+    speed = whole_speed_of(cell)
+    found = interval_columns(speed, {"whole_s": "im_s", "whole_speedup": "speedup"})
+    return found | {"whole_note": speed_note(speed, cell.about)}
 
 
-def _whole_speed(speed: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
-    """The same of the whole model."""
-    return _speeds(speed, {"whole_s": "im_s", "whole_speedup": "speedup"}) | {"whole_note": _speed_note(speed, about)}
-
-
-def _speeds(speed: dict[str, Any] | None, parts: dict[str, str]) -> dict[str, Any]:
-    return {f"{name}{end}": (speed or {}).get(f"{part}{end}") for name, part in parts.items() for end in INTERVAL}
-
-
-def _speed_note(speed: dict[str, Any] | None, about: dict[str, Any]) -> str:
-    if speed is None:
-        return ""
-    notes = [speed["note"]] if speed.get("note") else []
-    for name in ("batch_size", "precision"):  # a reader would take the cell's own for granted
-        if speed.get(name) not in (None, about.get(name)):
-            notes.append(f"timed at {name.replace('_', ' ')} {speed[name]}")
-    return "; ".join([*notes, *(["noisy"] if speed.get("noisy") and speed.get("im_s") is not None else [])])
-
-
-def _context(cell: Cell) -> dict[str, Any]:
+def _context(cell: Cell, runtime: str) -> dict[str, Any]:
     scores = cell.scores["scores"] if cell.scores else {}
     return {
         "image_size": cell.about.get("image_size"),
@@ -274,8 +266,9 @@ def _context(cell: Cell) -> dict[str, Any]:
         "notes": cell.scores["notes"] if cell.scores else [],
         "flops_images": (cell.flops or {}).get("images"),
         "untraced": (cell.flops or {}).get("untraced", ""),
-        **_timing(cell.speed, ""),
-        **_timing(cell.whole_speed, "whole_"),
+        "runtimes": {name: speed_row(cell, name) for name in cell.timings["speed"]},
+        **_timing(cell.timed("speed", runtime), ""),
+        **_timing(whole_speed_of(cell), "whole_"),
     }
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports.frame import AGREEMENT, INTERVAL, Group
+from reports.frame import AGREEMENT, Group
 from reports.page.markers import look
 from reports.pareto.points import bounds, is_noisy, plots_of, series_of, valid_points
 from reports.pareto.style import styles_for
+from reports.speeds import INTERVAL
 from reports.text.wording import is_untrained, known, reducer_label, row_label, training_mark
 from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError

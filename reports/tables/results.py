@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.frame import AGREEMENT, INTERVAL, Group, groups
+from reports.frame import AGREEMENT, Group, groups
+from reports.speeds import INTERVAL
 from reports.tables import console
 from reports.tables.console import Field, terminal_width
 from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title

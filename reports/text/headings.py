@@ -38,7 +38,8 @@ def circumstances(group: Group, whole: bool = False) -> str:
     batches = group.seen("timed_batch_size", whole) or [group.batch_size]
     parts = [" / ".join(map(str, group.seen("device", whole))) or f"device {NO_DATA}"]
     parts += [f"batch size {', '.join(map(str, batches))}", group.precision]
-    parts += [{False: "eager", True: "compiled"}.get(how, how) for how in group.seen("compile", whole)]
+    parts += group.seen("runtime", whole)
+    parts += [f"TF32 {of}" for of in group.seen("tf32", whole) if group.precision in ("fp32", "tf32")]
     lows, highs = group.seen("aa_low", whole), group.seen("aa_high", whole)
     spread = f"{min(lows):.3f}–{max(highs):.3f}" if lows and highs else NO_DATA
     return " · ".join([*parts, f"A/A {spread}"])

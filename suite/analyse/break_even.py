@@ -15,14 +15,13 @@ from suite.attachment.handle import Handle
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.measure.machine import device_name
-from suite.measure.runtimes import flag_of
 from suite.measure.speed import SpeedResult, measure_speed
 from suite.rates.rate import rate_text, stored_rate
 from suite.store.files import read_json, write_json
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.forecast import method_labels
 from suite.sweep.images import sample_images, timing_batch
-from suite.sweep.plan import Plan, make_plan, resolve_device
+from suite.sweep.plan import Plan, make_plan, resolve_device, source_of_runtime
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
 
@@ -41,6 +40,8 @@ def find_break_even(
     Raises:
         RequestError: what is asked cannot be done, no image can be read, or `out` holds timings of another device.
     """
+    if len(spec.runtime) > 1:
+        raise RequestError(f"--runtime {','.join(spec.runtime)}: batch sizes are compared under one; name one of them")
     plan = make_plan(spec)
     for line in plan.skipped:
         progress.note(f"left out: {line}")
@@ -58,7 +59,7 @@ def find_break_even(
             continue
         with progress.timing(f"batch size {batch}", len(todo) + 1) as advance:
             found = measure_speed(
-                plan.model, images[:batch].to(device), todo, precision=spec.precision, runtime=spec.runtime,
+                plan.model, images[:batch].to(device), todo, precision=spec.precision, runtime=spec.runtime[0],
                 rounds=spec.speed_rounds, min_block_s=min_block_s, warmup_s=min_block_s, progress=advance,
             )  # fmt: skip
         for key in todo:
@@ -78,16 +79,19 @@ def _stored(out: Path, device: str) -> dict[str, Any]:
 
 
 def _prepared(plan: Plan, stored: dict[str, Any]) -> tuple[dict[str, str], dict[str, Handle]]:
-    """Names and handles of the methods by the plan's keys, which change with whatever changes the numbers."""
-    names, handles, labels = {}, {}, method_labels(plan.methods)
-    for key, method in plan.methods.items():
+    """Names and handles of the methods by keys that change with whatever changes the numbers."""
+    names, handles = {}, {}
+    how = f"{plan.spec.runtime[0]}-{source_of_runtime(plan.spec.runtime[0])[:8]}"  # decides no key of a plan's
+    labels = {f"{planned}-{how}": label for planned, label in method_labels(plan.methods).items()}
+    for planned, method in plan.methods.items():
         if method.reducer == BASELINE:
             continue
+        key = f"{planned}-{how}"
         cell = stored["cells"].setdefault(
             key, {"reducer": method.reducer, "rate": rate_text(method.rate), "batches": {}}
         )
         if "resolved_rate" not in cell:
-            cell["resolved_rate"] = rate_text(plan.rate_of(key, lambda: sample_images(plan, SOLVED_ON)))
+            cell["resolved_rate"] = rate_text(plan.rate_of(planned, lambda: sample_images(plan, SOLVED_ON)))
         names[key] = f"{labels[key]} {cell['resolved_rate']}".strip()
         handles[key] = plan.handle(method, stored_rate(cell["resolved_rate"]))
     if not handles:
@@ -126,11 +130,11 @@ def _sheet(plan: Plan, stored: dict[str, Any], names: Mapping[str, str], batches
         for b in batches
     ]
     lines.append(["pays from", *(verdict.text for verdict in verdicts.values())])
-    how = f"{spec.precision} · {spec.runtime}"
+    how = f"{spec.precision} · {spec.runtime[0]}"
     title = f"{spec.model} · {how}\n{stored['device']}"
     reducers = {names[key]: stored["cells"][key]["reducer"] for key in names}
     about = {
-        "model": spec.model, "device": stored["device"], "precision": spec.precision, "compile": flag_of(spec.runtime),
+        "model": spec.model, "device": stored["device"], "precision": spec.precision, "runtime": spec.runtime[0],
         "rounds": spec.speed_rounds, "pays_from": {name: verdict.batch for name, verdict in verdicts.items()},
     }  # fmt: skip
     return Sheet(

@@ -28,12 +28,14 @@ FLAGS: dict[str, Any] = {
     "batch_size": Annotated[int | None, typer.Option(help="Images in a batch. [64]")],
     "image_size": Annotated[int | None, typer.Option(help="Side in pixels. [the model's own]")],
     "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto. [auto]")],
-    "precision": Annotated[str | None, typer.Option(help="fp32, fp16 or bf16. [fp32]")],
+    "precision": Annotated[str | None, typer.Option(help="fp32, fp16, bf16, or tf32 (CUDA). [fp32]")],
     "workers": Annotated[int | None, typer.Option(help="Processes that decode images.")],
     "allow_missing": Annotated[int | None, typer.Option(help="Unreadable images to tolerate. [0]")],
     "speed": Annotated[bool | None, typer.Option("--speed/--no-speed", help="Measure im/s and memory. [speed]")],
     "speed_rounds": Annotated[int | None, typer.Option(help="Rounds that interleave all cells. [5]")],
-    "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="Time torch.compile'd models. [eager]")],
+    "runtime": Annotated[str | None, typer.Option(help="How models are timed: eager,compiled,graphs. [eager]")],
+    "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="The same as --runtime compiled, eager.")],
+    "latency": Annotated[bool | None, typer.Option("--latency/--no-latency", help="Time single images, too. [no]")],
     "out": Annotated[str | None, typer.Option(help="Folder of the results. [results/TASK-MODEL]")],
 }
 

@@ -62,7 +62,10 @@ def break_even_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto. [auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16. [fp32]")] = None,
     speed_rounds: Annotated[int | None, typer.Option(help="Rounds that interleave all methods. [5]")] = None,
-    compile: Annotated[bool | None, typer.Option("--compile/--eager", help="Time torch.compile'd models.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="How models are timed: eager, compiled or graphs. [eager]")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--eager", help="Like --runtime compiled, eager.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. [results/break-even/TASK-MODEL]")] = None,
 ) -> None:
     """From which batch size on a method is faster than the unreduced model on this device; goes on where it stopped."""
@@ -75,7 +78,7 @@ def break_even_command(
         "model": model, "reducers": reducers or "tome,evit", "rates": rates, "flops": flops, "task": task,
         "data": data, "checkpoint": checkpoint, "image_size": image_size, "reducer_weights": reducer_weights,
         "reducer_option": reducer_option, "device": device, "precision": precision, "speed_rounds": speed_rounds,
-        "compile": compile,
+        "runtime": runtime, "compile": compile,
     }  # fmt: skip
     if rates is None and flops is None:
         flags["flops"] = "-35%"

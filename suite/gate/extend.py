@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.store.folder import RunFolder
+from suite.store.schema import TIMINGS
 from suite.sweep.plan import Plan
 
-MEASURED_ONCE = ("flops", "speed", "whole_speed")
+MEASURED_ONCE = ("flops", *TIMINGS)
 
 
 def take_over(plan: Plan, earlier: Path) -> None:

@@ -14,6 +14,7 @@ from suite.contract.metric import TaskReport
 from suite.errors import RequestError
 from suite.gate.side import Entry, Side
 from suite.gate.speed_ratio import TIMING
+from suite.measure.runtimes import EAGER
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.sealed import DamagedError
 from suite.sweep.changes import read_contents
@@ -40,7 +41,7 @@ def _entry(folder: RunFolder, row: Any, unscored: dict[str, str], shown: TaskRep
         key=row.Index, reducer=row.reducer, options=row.options, training=row.training, rate=_text(row.rate),
         resolved_rate=_text(row.resolved_rate), status=row.status, reason=_line(row.reason), gmacs=_number(row.gmacs),
         reduction=_number(row.reduction), memory_mib=_number(row.peak_memory_mib),
-        speed=_timing(_stored(cell, "speed")), whole_speed=_timing(_stored(cell, "whole_speed")),
+        speed=_timing(_stored(cell, "speed"), row.runtime), whole_speed=_timing(_stored(cell, "whole_speed"), EAGER),
         dispatched_gmacs=None if dispatched is None else dispatched / 1e9, disputed=flops.get("disputed"),
         unscored=unscored,
         read=partial(read_outcomes, folder.path, row.Index, shown),
@@ -62,7 +63,9 @@ def read_outcomes(out: Path, key: str, shown: TaskReport) -> pd.DataFrame:
     return samples[[name for name in kept if name in samples]]
 
 
-def _timing(speed: dict[str, Any] | None) -> dict[str, Any] | None:
+def _timing(stored: dict[str, Any] | None, runtime: str) -> dict[str, Any] | None:
+    """Of what was timed, that under one runtime."""
+    speed = (stored or {"runtimes": {}})["runtimes"].get(runtime)
     return None if speed is None else {name: speed.get(name) for name in TIMING}
 
 

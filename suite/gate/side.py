@@ -23,7 +23,7 @@ COMPARED = {
     "image-size": ("image_size",),
     "protocol": ("task_options", "protocol"),
 }
-REMARKED = ("torch", "timm", "device", "batch_size", "compile")
+REMARKED = ("torch", "timm", "device", "batch_size")
 
 
 @dataclass(frozen=True)

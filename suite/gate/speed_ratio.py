@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from suite.gate.side import Entry
 from suite.measure.timing import interval_of
 
-SAME = ("device", "batch_size", "precision", "compile", "threads")
+SAME = ("device", "batch_size", "precision", "runtime", "threads")
 """Circumstances of timing; speeds measured in others are not compared."""
 TIMING = ("rounds", *SAME, "noisy")
 """What is used of a `SpeedResult`."""

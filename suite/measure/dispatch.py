@@ -179,8 +179,9 @@ def _missing_formulas() -> dict[Any, Any]:
 def attention_kernels(model: nn.Module, image: Tensor) -> str | None:
     """Which attention ran in one forward of (B, 3, H, W), with the calls: 'flash x 12', 'explicit x 3 + flash x 9'.
 
-    Explicit is the softmax of a whole map (B, H, N, N), `scaled_dot_product_attention`'s own fallback included; a
-    class token's row alone is not.
+    flash, efficient, cudnn and math are the kernels of `scaled_dot_product_attention`, which chooses by shapes, types
+    and whether there is a bias, alike for all methods. Explicit is the softmax of a whole map (B, H, N, N) that
+    somebody reads; a class token's row alone is not.
     """
     kernels = _Kernels()
     with quiet_forward(model, image) as image, kernels:
@@ -197,6 +198,8 @@ class _Kernels(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name == "_softmax" and args[0].dim() == 4 and args[0].shape[-2] == args[0].shape[-1]:
             self.calls["explicit"] += 1
+        elif name == "_safe_softmax":  # of nothing but the fallback of scaled_dot_product_attention
+            self.calls["math"] += 1
         elif name.startswith("_scaled_dot_product_"):
             kind = name.removeprefix("_scaled_dot_product_").removesuffix("_for_cpu")
             self.calls[kind.replace("_attention", "")] += 1

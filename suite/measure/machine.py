@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from suite.measure.precision import tf32_setting
+
 DISTRIBUTION = "reducerbench"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +46,7 @@ def describe_machine() -> dict[str, Any]:
         "gpus": [describe_gpu(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "tf32": tf32_setting() if torch.cuda.is_available() else None,
         "packages": package_versions(),
         "git": git_state(ROOT),
     }
@@ -72,7 +75,7 @@ def gpu_state(index: int | None = None) -> dict[str, Any]:
     for reasons in ("clocks_event_reasons", "clocks_throttle_reasons"):  # the name before driver 535
         query = fields.replace("clocks_event_reasons", reasons)
         line = line or _output(
-            "nvidia-smi", f"--id={_smi_id(index)}", f"--query-gpu={query}", "--format=csv,noheader,nounits"
+            "nvidia-smi", f"--id={smi_id(index)}", f"--query-gpu={query}", "--format=csv,noheader,nounits"
         )
     return parse_gpu_state(line)
 
@@ -93,7 +96,7 @@ def slowdowns(state: dict[str, Any]) -> list[str]:
 
 def gpu_processes(index: int | None = None) -> int | None:
     """How many processes compute on the GPU, this one included; None where nvidia-smi does not tell."""
-    lines = _output("nvidia-smi", f"--id={_smi_id(index)}", "--query-compute-apps=pid", "--format=csv,noheader")
+    lines = _output("nvidia-smi", f"--id={smi_id(index)}", "--query-compute-apps=pid", "--format=csv,noheader")
     return None if lines is None else sum(line.strip().isdigit() for line in lines.splitlines())
 
 
@@ -133,7 +136,7 @@ def git_state(root: Path) -> dict[str, Any] | None:
     return {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
-def _smi_id(index: int | None) -> str:
+def smi_id(index: int | None) -> str:
     """nvidia-smi counts all cards, torch those it is allowed to see: the UUID means the same card to both."""
     uuid = getattr(torch.cuda.get_device_properties(index or 0), "uuid", None) if torch.cuda.is_available() else None
     return f"GPU-{uuid}" if uuid is not None else str(index or 0)

@@ -4,20 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from suite.errors import RequestError
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TF32 = "tf32"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, TF32: torch.float32}
+AMPERE = (8, 0)  # compute capability of the first cards that have TF32
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """RequestError for a precision that is not fp32, fp16 or bf16."""
+    """Of weights and images: tf32 is float32 whose products are rounded. RequestError for an unknown precision."""
     if precision not in DTYPES:
         raise RequestError(f"precision {precision!r} is not known; use one of {', '.join(DTYPES)}")
     return DTYPES[precision]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """RequestError for one that the device does not have."""
+    dtype_of(precision)
+    if precision == TF32 and (device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE):
+        raise RequestError(f"precision {TF32!r} needs a CUDA device, Ampere or newer; use fp32 or bf16")
+
+
+def tf32_setting() -> str:
+    """What of float32 may be rounded to TF32 on CUDA: 'off', 'convolutions' (torch's own setting), 'products', or both.
+
+    The user sets it by `torch.set_float32_matmul_precision`, `torch.backends` or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE.
+    """
+    return " and ".join(name for name, of in rounded().items() if of.fp32_precision == TF32) or "off"
+
+
+def rounded() -> dict[str, Any]:
+    """What torch may round, and where it is told."""
+    cudnn: Any = torch.backends.cudnn
+    return {"products": torch.backends.cuda.matmul, "convolutions": cudnn.conv}
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Context in which products of float32 are rounded to TF32 where `precision` is tf32; else as the user has set."""
+    if precision != TF32:
+        yield
+        return
+    before = {name: of.fp32_precision for name, of in rounded().items()}
+    try:
+        for of in rounded().values():
+            of.fp32_precision = TF32
+        yield
+    finally:
+        for name, of in rounded().items():
+            of.fp32_precision = before[name]
 
 
 @contextmanager

@@ -2,16 +2,18 @@
 
 A round times the unreduced model first and last and every cell in between, in random order. A cell's speed-up is
 its ratio to the same round's baseline; the two baseline blocks of a round give the A/A ratio, which is what
-nothing at all looks like on this machine.
+nothing at all looks like on this machine. Where there are several runtimes, all are in the same rounds, so that a
+cell also has its ratio to the unreduced model under the runtime in which that is fastest.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -23,57 +25,16 @@ from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.measure import machine
 from suite.measure.flops_target import attach
-from suite.measure.memory import peak_memory_bytes
-from suite.measure.precision import dtype_of, in_precision
-from suite.measure.runtimes import EAGER, flag_of, make_runtime
-from suite.measure.timing import Interval, interval_of, time_block
+from suite.measure.precision import check_precision, dtype_of, float32_products, in_precision, tf32_setting
+from suite.measure.runtimes import EAGER, make_runtimes
+from suite.measure.runtimes.base import Runtime
+from suite.measure.speed_result import SpeedResult, fastest_of, result_of
+from suite.measure.timing import time_block
 from suite.measure.variant import Variant, answers_of, attempt, make_ready
 
-HOST_BOUND = 0.95
 RETRIES = 2
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class SpeedResult:
-    """Speed of one cell. Without a measurement the numbers are None and `note` says why.
-
-    rounds: per round, images/s of the cell and of the unreduced model beside it. im_s, speedup: median over the
-    rounds; low, high: 95 % (`timing.interval_of`). aa: the unreduced model against itself. noisy: the A/A interval
-    reaches beyond ±1 % on a GPU, ±2 % on a CPU (or there is none). attention: kernels that ran, with their calls.
-    agreement: share of the timed batch that came to the same class or caption in an untimed eager forward. compile:
-    `runtimes.flag_of` how it was run. compile_s: seconds that preparing took. host_share: CPU launch time / time of a
-    forward on a GPU.
-    """
-
-    device: str
-    batch_size: int
-    precision: str
-    compile: bool | str
-    attention: str | None = None
-    rounds: list[dict[str, float]] = field(default_factory=list)
-    im_s: float | None = None
-    im_s_low: float | None = None
-    im_s_high: float | None = None
-    speedup: float | None = None
-    speedup_low: float | None = None
-    speedup_high: float | None = None
-    aa_low: float | None = None
-    aa_high: float | None = None
-    noisy: bool = True
-    peak_memory_bytes: int | None = None
-    agreement: float | None = None
-    iterations_per_block: int | None = None
-    compile_s: float | None = None
-    host_share: float | None = None
-    threads: int | None = None
-    load_average: float | None = None
-    gpu: dict[str, Any] | None = None
-    note: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_speed(
@@ -97,7 +58,8 @@ def measure_speed(
             blocks alone, and all is put back at the end.
         images: (B, 3, H, W) real images, preprocessed. Input-dependent reducers do other work on noise.
         handles: by name, handles made by `attach` on this model; or reducers at rates, such as ["tome r=13"].
-        precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast.
+        precision: 'fp32', or 'fp16' / 'bf16': weights and images converted, as `model.half()` does; no autocast;
+            'tf32': float32 with products rounded to TF32.
         runtime: how the unreduced model and the cells alike are run, such as 'compiled' (`measure.runtimes`).
         min_block_s: seconds a block lasts at least; default 3 on a GPU, 0.25 on a CPU.
         warmup_s: seconds of warm-up before the first block of each cell; default 3 on a GPU, 0.25 on a CPU.
@@ -106,43 +68,95 @@ def measure_speed(
         progress: called with (blocks done, blocks in all, what is running).
 
     Returns one result per name, and the unreduced model's own under 'none'.
-    Raises RequestError for a handle of another model, a name twice, or an unknown precision or runtime.
+    Raises RequestError for a handle of another model, a name twice, an unknown precision or runtime, and one that the
+    device does not have.
     """
-    dtype_of(precision)
-    how = make_runtime(EAGER if run else runtime)
+    how: dict[str, Any] = {
+        "precision": precision, "rounds": rounds, "min_block_s": min_block_s, "warmup_s": warmup_s, "seed": seed,
+        "run": run, "progress": progress,
+    }  # fmt: skip
+    found = measure_runtimes(model, images, handles, [runtime], **how)
+    return {name: result for name, results in found.items() for result in results.values()}
+
+
+def measure_runtimes(
+    model: nn.Module,
+    images: Tensor,
+    handles: Mapping[str, Handle] | Sequence[str],
+    runtimes: Sequence[str],
+    *,
+    precision: str = "fp32",
+    rounds: int = 5,
+    min_block_s: float | None = None,
+    least_forwards: int = 1,
+    warmup_s: float | None = None,
+    seed: int = 0,
+    run: Callable[[Tensor], Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, SpeedResult]]:
+    """The same under several runtimes, all in the same rounds: name -> runtime -> result.
+
+    least_forwards: of each, over all rounds. Other arguments and what is raised as for `measure_speed`.
+    """
     whole, model = model, backbone_of(model)
     if rounds < 1:
         raise RequestError(f"rounds={rounds}: at least one round is needed, and five for an interval worth printing")
     cells = _handles(model, handles)
     device = next(model.parameters(), images).device
+    check_precision(precision, device)
+    hows = make_runtimes([EAGER] if run else runtimes, device)
     on_gpu = device.type == "cuda"
     block_s = (3.0 if on_gpu else 0.25) if min_block_s is None else min_block_s
     settle_s = (3.0 if on_gpu else 0.25) if warmup_s is None else warmup_s
-    shared = {
-        "device": machine.device_name(device),
-        "batch_size": len(images),
-        "precision": precision,
-        "compile": flag_of(how.name),
-        "threads": None if on_gpu else torch.get_num_threads(),
-    }
     modules = [whole, *(handle.reducer for handle in cells.values())]
-    with _detached_in_eval(whole), in_precision(modules, precision), how.hold(len(cells) + 1):
+    with ExitStack() as stack:
+        for context in (_detached_in_eval(whole), in_precision(modules, precision), float32_products(precision)):
+            stack.enter_context(context)
+        for how in hows:
+            stack.enter_context(how.hold(len(cells) + 1))
         images = images.to(device=device, dtype=dtype_of(precision))
         todo = {BASELINE: None} | cells
-        variants = [Variant(name, model, handle, how, run) for name, handle in todo.items()]
+        variants = [Variant(name, model, handle, how, run) for name, handle in todo.items() for how in hows]
         report = progress or (lambda *_: None)
         for variant in variants:
-            report(0, rounds * (len(variants) + 1), f"warming up {variant.name}")
-            make_ready(variant, images, settle_s, block_s)
-        baseline, ready = variants[0], [v for v in variants[1:] if v.failed is None]
-        if baseline.failed is None:
-            _run_rounds(baseline, ready, images, rounds, random.Random(seed), report)
-        shared |= {"load_average": machine.load_average(), "gpu": machine.gpu_state(device.index) if on_gpu else None}
-        notes = _gpu_company(device)
-        # on a CPU: a compiled kernel keeps its buffers to itself, and would be reported as free; and to follow every
-        # operator of a whole model takes longer than all rounds
-        blind = device.type == "cpu" and (how.compiler is not None or run is not None)
-        return {v.name: _result(v, baseline, images, shared, notes, blind) for v in variants}
+            report(0, rounds * (len(variants) + len(hows)), f"warming up {_title(variant, hows)}")
+            make_ready(variant, images, settle_s, block_s, ceil(least_forwards / rounds))
+        unreduced, reduced = variants[: len(hows)], variants[len(hows) :]
+        beside = dict(zip(hows, unreduced, strict=True))
+        ready = [v for v in reduced if v.failed is None and beside[v.runtime].failed is None]
+        running = [v for v in unreduced if v.failed is None]
+        blocks = rounds * (len(ready) + 2 * len(running))
+        for done, variant in enumerate(_order(running, ready, rounds, random.Random(seed))):
+            report(done, blocks, _title(variant, hows))
+            if variant.failed is None:
+                attempt(variant, images, partial(_run_block, variant, images))
+        report(blocks, blocks, "")
+        shared = {
+            "device": machine.device_name(device),
+            "batch_size": len(images),
+            "precision": precision,
+            "tf32": tf32_setting() if on_gpu else None,
+            "threads": None if on_gpu else torch.get_num_threads(),
+            "load_average": machine.load_average(),
+            "gpu": machine.gpu_state(device.index) if on_gpu else None,
+        }
+        notes, fastest = _gpu_company(device), fastest_of(unreduced)
+        found: dict[str, dict[str, SpeedResult]] = {name: {} for name in todo}
+        for v in variants:
+            found[v.name][v.runtime.name] = result_of(v, beside[v.runtime], fastest, images, shared, notes)
+        return found
+
+
+def _title(variant: Variant, hows: Sequence[Runtime]) -> str:
+    return variant.name if len(hows) == 1 else f"{variant.runtime.name} {variant.name}"
+
+
+def _order(
+    unreduced: Sequence[Variant], cells: Sequence[Variant], rounds: int, draw: random.Random
+) -> Iterator[Variant]:
+    """Round by round: the unreduced model under every runtime, the cells shuffled, the first ones in reverse."""
+    for _ in range(rounds):
+        yield from (*unreduced, *draw.sample(cells, len(cells)), *reversed(unreduced))
 
 
 def _handles(model: nn.Module, handles: Mapping[str, Handle] | Sequence[str]) -> dict[str, Handle]:
@@ -182,86 +196,18 @@ def _detached_in_eval(model: nn.Module) -> Iterator[None]:
             attached.attach()
 
 
-def _run_rounds(
-    baseline: Variant, cells: list[Variant], images: Tensor, rounds: int, order: random.Random, progress: Progress
-) -> None:
-    done, blocks = 0, rounds * (len(cells) + 2)
-    for _ in range(rounds):
-        shuffled = order.sample(cells, len(cells))
-        for variant in (baseline, *shuffled, baseline):
-            progress(done, blocks, variant.name)
-            if variant.failed is None:
-                attempt(variant, images, partial(_run_block, variant, images))
-            done += 1
-    progress(done, blocks, "")
-
-
 def _run_block(variant: Variant, images: Tensor) -> None:
     """One block; on a GPU that slowed itself down in it, again."""
     for tries_left in reversed(range(RETRIES + 1)):
         with variant.running():
-            seconds, output = time_block(variant.forward, images, variant.iterations)
+            block = time_block(variant.forward, images, variant.iterations)
         slowed = machine.slowdowns(machine.gpu_state(images.device.index)) if images.is_cuda else []
         if not slowed or not tries_left:
             break
-    variant.seconds.append(seconds)
-    variant.output = answers_of(output)
+    variant.blocks.append(replace(block, output=None))
+    variant.output = answers_of(block.output)
     if slowed:
         variant.notes.append(f"the GPU slowed itself down: {', '.join(slowed)}")
-
-
-def _result(
-    variant: Variant, baseline: Variant, images: Tensor, shared: dict[str, Any], notes: list[str], blind: bool
-) -> SpeedResult:
-    failed = variant.failed
-    if failed is None and baseline.failed is not None:
-        failed = f"the unreduced model has no speed to compare with: {baseline.failed}"
-    compile_s = variant.prepared.seconds if variant.prepared else None
-    measured: dict[str, Any] = {
-        "attention": variant.attention,
-        "compile_s": compile_s,
-        "host_share": variant.host_share,
-    }
-    if failed is not None:
-        return SpeedResult(**shared, **measured, note=failed)
-    first, last = baseline.seconds[::2], baseline.seconds[1::2]
-    beside = [(a + b) / 2 for a, b in zip(first, last)]
-    own = beside if variant is baseline else variant.seconds
-    pace = interval_of([len(images) / s for s in own])
-    speedup = interval_of([b / s for b, s in zip(beside, own)])
-    aa = interval_of([a / b for a, b in zip(first, last)])
-    if variant.host_share is not None and variant.host_share > HOST_BOUND:
-        notes = [*notes, f"host-bound: launching takes {variant.host_share:.0%} of a forward"]
-    with variant.running():
-        peak = None if blind else peak_memory_bytes(variant.forward, images, variant.model)
-    return SpeedResult(
-        **shared,
-        **measured,
-        rounds=[{"im_s": len(images) / s, "baseline_im_s": len(images) / b} for s, b in zip(own, beside)],
-        im_s=pace.median,
-        im_s_low=pace.low,
-        im_s_high=pace.high,
-        speedup=speedup.median,
-        speedup_low=speedup.low,
-        speedup_high=speedup.high,
-        aa_low=aa.low,
-        aa_high=aa.high,
-        noisy=_noisy(aa, 0.01 if images.is_cuda else 0.02),
-        peak_memory_bytes=peak,
-        agreement=_agreement(variant.expected, variant.output),
-        iterations_per_block=variant.iterations,
-        note="; ".join(dict.fromkeys([*notes, *variant.notes])) or None,
-    )
-
-
-def _noisy(aa: Interval, tolerance: float) -> bool:
-    return aa.low is None or aa.high is None or aa.low < 1 - tolerance or aa.high > 1 + tolerance
-
-
-def _agreement(expected: list[Any] | None, timed: list[Any] | None) -> float | None:
-    if not expected or timed is None:
-        return None
-    return sum(a == b for a, b in zip(expected, timed, strict=True)) / len(expected)
 
 
 def _gpu_company(device: torch.device) -> list[str]:

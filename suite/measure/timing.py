@@ -7,11 +7,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from suite.measure.energy import joules_so_far
 
 Forward = Callable[[Tensor], Any]
 
@@ -46,35 +50,66 @@ def interval_of(values: Sequence[float]) -> Interval:
     return Interval(centre, min(math.exp(mean - half), centre), max(math.exp(mean + half), centre))
 
 
-def time_block(forward: Forward, images: Tensor, iterations: int) -> tuple[float, Any]:
-    """(seconds per iteration, output of the last one): CUDA events around all of them, or the CPU's counter."""
+@dataclass(frozen=True)
+class Block:
+    """A row of forwards. seconds: per forward. forwards: seconds of each, none on devices that do not tell.
+
+    joules: of all `launched` forwards, which on a GPU are one more than are timed. output: of the last one.
+    """
+
+    seconds: float
+    forwards: list[float]
+    output: Any
+    joules: float | None = None
+    launched: int = 0
+
+
+def time_block(forward: Forward, images: Tensor, iterations: int) -> Block:
+    """CUDA events around every forward, or the CPU's counter."""
     collecting = gc.isenabled()
     gc.disable()  # a collection inside a block is not the model's time
     try:
         with torch.inference_mode():
             if images.device.type == "cuda":
                 return _time_on_cuda(forward, images, iterations)
-            start = time.perf_counter()
+            marks = [time.perf_counter()]
             for _ in range(iterations):
                 out = forward(images)
+                marks.append(time.perf_counter())
             synchronize(images.device)
-            return (time.perf_counter() - start) / iterations, out
+            seconds = (time.perf_counter() - marks[0]) / iterations
+            forwards = [b - a for a, b in pairwise(marks)] if images.device.type == "cpu" else []
+            return Block(seconds, forwards, out)
     finally:
         if collecting:
             gc.enable()
 
 
-def _time_on_cuda(forward: Forward, images: Tensor, iterations: int) -> tuple[float, Any]:
+def _time_on_cuda(forward: Forward, images: Tensor, iterations: int) -> Block:
     with torch.cuda.device(images.device):
+        before = joules_so_far(images.device)
         # the clocks fall while the GPU waits for us between blocks
         forward(images)
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(iterations):
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(iterations + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
             out = forward(images)
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / iterations, out
+            mark.record()
+        marks[-1].synchronize()
+        after = joules_so_far(images.device)
+        forwards = [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
+        joules = None if before is None or after is None else after - before
+        return Block(marks[0].elapsed_time(marks[-1]) / 1e3 / iterations, forwards, out, joules, iterations + 1)
+
+
+def percentile_ms(forwards: Sequence[float], percent: int) -> float | None:
+    """A percentile of times in seconds, in milliseconds; None unless at least one forward may lie beyond it.
+
+    The 99th needs 100 forwards: of 30 it would be the slowest, whatever that was slow by.
+    """
+    if len(forwards) * (100 - percent) < 100:
+        return None
+    return 1e3 * float(np.percentile(forwards, percent))
 
 
 def warm_up(forward: Forward, images: Tensor, seconds: float) -> float:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from suite.attachment.handle import Handle
 from suite.measure.dispatch import attention_kernels
 from suite.measure.runtimes.base import Prepared, Runtime
-from suite.measure.timing import Forward, host_share, is_out_of_memory, warm_up
+from suite.measure.timing import Block, Forward, host_share, is_out_of_memory, warm_up
 
 
 class NotPreparedError(Exception):
@@ -24,7 +24,7 @@ class NotPreparedError(Exception):
 
 @dataclass
 class Variant:
-    """How to run it, what its blocks took, and why it could not be timed if so.
+    """How to run it, its timed blocks, and why it could not be timed if so.
 
     model: what is reduced. run: what is timed, as it is, of a whole that the model is a part of; None: the model, made
     ready by the runtime. expected, output: what every image came to in an untimed eager forward, and in the last timed
@@ -38,13 +38,18 @@ class Variant:
     run: Forward | None = None
     prepared: Prepared | None = None
     iterations: int = 1
-    seconds: list[float] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     expected: list[Any] | None = None
     output: list[Any] | None = None
     attention: str | None = None
     host_share: float | None = None
     failed: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Per forward, block by block."""
+        return [block.seconds for block in self.blocks]
 
     @property
     def forward(self) -> Forward:
@@ -64,14 +69,28 @@ class Variant:
         with nullcontext() if self.prepared and self.runtime.compiler else self.attached():
             yield
 
+    @property
+    def reads_map(self) -> bool:
+        """Whether the method asks for whole attention maps, which the kernels of fused attention do not make."""
+        reducer = self.handle.reducer if self.handle else None
+        return reducer is not None and (reducer.reads_map or reducer.reads_previous)
+
+    def peak_memory(self, images: Tensor) -> int | None:
+        """Bytes; None where nobody knows."""
+        if self.run is not None and images.device.type == "cpu":
+            return None  # to follow every operator of a whole model takes longer than all rounds
+        with self.running():
+            prepared = self.prepared or Prepared(self.forward)
+            return self.runtime.peak_memory(prepared, images, self.model)
+
     def prepare(self, images: Tensor) -> Prepared:
         """What is timed, ready for batches of this shape."""
         with self.attached():
             return Prepared(self.run) if self.run else self.runtime.prepare(self.model, images)
 
 
-def make_ready(variant: Variant, images: Tensor, settle_s: float, block_s: float) -> None:
-    """Untimed forward, preparation, warm-up and the number of iterations a block needs; or `variant.failed`."""
+def make_ready(variant: Variant, images: Tensor, settle_s: float, block_s: float, least: int = 1) -> None:
+    """Untimed forward, preparation, warm-up and the forwards of a block, `least` or more; or `variant.failed`."""
 
     def ready() -> None:
         with variant.attached(), torch.no_grad():
@@ -82,7 +101,7 @@ def make_ready(variant: Variant, images: Tensor, settle_s: float, block_s: float
         with variant.running():
             pace = warm_up(variant.forward, images, settle_s)
             variant.host_share = host_share(variant.forward, images)
-        variant.iterations = max(1, ceil(block_s / pace))
+        variant.iterations = max(least, ceil(block_s / pace))
 
     attempt(variant, images, ready)
 

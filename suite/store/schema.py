@@ -17,7 +17,8 @@ samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
 scores.json        what the outcomes add up to (ScoresFile)
 scores.parquet     scores of every sample, for tasks whose outcomes do not say them already
-speed.json         the backbone: rates, ratios and raw rounds, as `SpeedResult` names them
+speed.json         the backbone: rates, ratios and raw rounds, runtime by runtime (SpeedFile)
+single_speed.json  the same on single images, where their latency was asked for
 whole_speed.json   the same of the whole model, where it is more than a backbone
 failed.json        reason; present while the last attempt failed
 
@@ -33,7 +34,7 @@ from typing import Any, NotRequired
 import pyarrow as pa
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-SCHEMA = 4
+SCHEMA = 5
 OLDEST = 3
 """The first version that is read still (`suite.store.upgrade`); a file that does not say its own is of this one."""
 
@@ -132,7 +133,7 @@ class CellFile(TypedDict):
     solved_reduction: NotRequired[Number]  # change of FLOPs that solving promised; null if nothing was solved
     # [rate, reduction] on both sides of a FLOPs target that no rate meets within one point
     neighbours: NotRequired[list[list[Any]]]
-    precision: str  # fp32, fp16 or bf16
+    precision: str  # fp32, fp16, bf16 or tf32
     batch_size: int  # samples in a batch
     image_size: int | None  # side in pixels; null: the model's own
     depth: int  # blocks
@@ -184,9 +185,10 @@ class AccuracyFile(TypedDict):
     batch_size: int
 
 
-class SpeedFile(TypedDict):
-    """speed.json and whole_speed.json"""
+class SpeedFields(TypedDict):
+    """As `SpeedResult` names them."""
 
+    runtime: str
     im_s: Number
     im_s_low: Number
     im_s_high: Number
@@ -201,6 +203,27 @@ class SpeedFile(TypedDict):
     aa_high: NotRequired[Number]
     noisy: NotRequired[bool | None]
     note: NotRequired[str | None]
+    # since schema 5; the fastest runtime is the unreduced model's, of those in the same file
+    speedup_fastest: NotRequired[Number]
+    speedup_fastest_low: NotRequired[Number]
+    speedup_fastest_high: NotRequired[Number]
+    fastest_runtime: NotRequired[str | None]
+    latency_p50_ms: NotRequired[Number]
+    latency_p90_ms: NotRequired[Number]
+    latency_p99_ms: NotRequired[Number]
+    forwards: NotRequired[int]
+    energy_j: NotRequired[Number]
+    compile_s: NotRequired[Number]
+    attention: NotRequired[str | None]
+    reads_map: NotRequired[bool]
+    tf32: NotRequired[str | None]
+    source: NotRequired[str]  # digest of the runtime's code
+
+
+class SpeedFile(TypedDict):
+    """speed.json, single_speed.json and whole_speed.json; all of a file was timed in the same rounds."""
+
+    runtimes: dict[str, SpeedFields]  # by the runtime's name
 
 
 class FailedFile(TypedDict):
@@ -215,6 +238,9 @@ CELL_FILES = {
     "accuracy": AccuracyFile,
     "scores": ScoresFile,
     "speed": SpeedFile,
+    "single_speed": SpeedFile,
     "whole_speed": SpeedFile,
     "failed": FailedFile,
 }
+TIMINGS = ("speed", "single_speed", "whole_speed")
+"""Those of them that hold timings."""

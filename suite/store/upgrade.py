@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from suite.store.schema import OLDEST, SCHEMA
+from suite.store.schema import OLDEST, SCHEMA, TIMINGS
 from suite.store.sealed import DamagedError, Fields
 
 AGGREGATES_OF_3: dict[str, Fields] = {
@@ -36,7 +36,30 @@ def from_3_to_4(kind: str, fields: Fields) -> Fields:
     return fields
 
 
-STEPS: dict[int, Callable[[str, Fields], Fields]] = {3: from_3_to_4}
+def from_4_to_5(kind: str, fields: Fields) -> Fields:
+    """A cell may have been timed under several runtimes, and none of them decides its outcomes."""
+    if kind in TIMINGS:
+        fields = name_runtime(fields)
+        return {"runtimes": {fields["runtime"]: fields}}
+    if kind == "run":
+        fields["identity"].pop("compile", None)
+        if {"runtime", "compile"} & fields["spec"].keys():
+            fields["spec"] = name_runtime(fields["spec"])
+            fields["spec"]["runtime"] = [fields["spec"]["runtime"]]
+        for cell in fields["cells"]:
+            if isinstance(cell, dict):  # of a baseline, which holds what was timed itself
+                cell |= {name: cell[name] and name_runtime(cell[name]) for name in TIMINGS if name in cell}
+    return fields
+
+
+def name_runtime(fields: Fields) -> Fields:
+    """With a name in place of what was compile=True or False, or the name of a runtime that is neither."""
+    fields = dict(fields)
+    flag = fields.pop("compile", fields.get("runtime", False))
+    return {**fields, "runtime": {False: "eager", True: "compiled"}.get(flag, flag)}
+
+
+STEPS: dict[int, Callable[[str, Fields], Fields]] = {3: from_3_to_4, 4: from_4_to_5}
 """Version -> what brings a file of it to the next one, from `OLDEST` to the one before `SCHEMA`."""
 
 

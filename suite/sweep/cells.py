@@ -115,10 +115,11 @@ def combine(cells: Sequence[CellSpec], rates: Sequence[Rate]) -> tuple[list[Cell
 def check_one_run(cells: Sequence[CellSpec]) -> None:
     """RequestError for cells of several models, precisions or runtimes: a run's folder holds one of each."""
     for key in OF_A_RUN:
-        values = list(dict.fromkeys(getattr(cell, key) for cell in cells))
+        values = dict.fromkeys(getattr(cell, key) for cell in cells)
         if len(values) > 1:
+            said = ", ".join(value if isinstance(value, str) else "+".join(value) for value in values)
             raise RequestError(
-                f"cells are of several values of {key} ({', '.join(values)}); one run holds one {key}: ask for each in "
+                f"cells are of several values of {key} ({said}); one run holds one {key}: ask for each in "
                 "a run of its own"
             )
 

@@ -13,7 +13,7 @@ from suite.contract.task import Sample
 from suite.errors import RequestError
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.repair import set_aside_damaged
-from suite.store.schema import CONTENTS
+from suite.store.schema import CONTENTS, TIMINGS
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 
@@ -109,7 +109,7 @@ def forget(cell: CellFolder, ids: Collection[str]) -> None:
     cell.remove("flops")
     about = cell.read("cell")
     if about and about["planned_counts"] is None:
-        for name in ("cell", "speed", "whole_speed"):
+        for name in ("cell", *TIMINGS):
             cell.remove(name)
 
 

@@ -18,18 +18,20 @@ from suite.contract.baseline import BASELINE
 from suite.errors import CellError, describe_error
 from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
-from suite.measure.precision import dtype_of
-from suite.measure.speed import measure_speed
+from suite.measure.precision import dtype_of, float32_products
+from suite.measure.runtimes import EAGER, list_runtimes
+from suite.measure.speed import measure_runtimes
 from suite.models.weights_file import file_sha256
 from suite.rates.rate import rate_text, stored_rate
 from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
 from suite.sweep.evaluate import Cell, evaluate
 from suite.sweep.images import sample_images, timing_batch
-from suite.sweep.plan import Plan, resolve_device
+from suite.sweep.plan import Plan, resolve_device, source_of_runtime
 from suite.sweep.progress import Progress
 
 SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
+SINGLE_FORWARDS = 100  # so many have a 99th percentile
 WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there, and no less time an image
 
 
@@ -45,10 +47,13 @@ def execute(plan: Plan, progress: Progress) -> None:
     cells = prepare(plan, folder, list(plan.methods), progress)
     cells = count_cost(plan, cells, progress)
     model.to(dtype_of(plan.spec.precision))
-    evaluate(plan, folder, cells, device, known, progress)
+    with float32_products(plan.spec.precision):
+        evaluate(plan, folder, cells, device, known, progress)
     score(plan, drop_failed(cells), progress)
     if plan.spec.speed:
         time_cells(plan, drop_failed(cells), device, progress, "speed")
+        if plan.spec.latency:
+            time_cells(plan, drop_failed(cells), device, progress, "single_speed")
         if plan.task.shown.throughput:
             whole = partial(plan.task.predict, plan.model)
             time_cells(plan, drop_failed(cells), device, progress, "whole_speed", whole)
@@ -142,35 +147,48 @@ def time_cells(
     file: str,
     run: Callable[[torch.Tensor], Any] | None = None,
 ) -> None:
-    """`file` (JSON) of every cell that has none, in rounds that interleave them with the unreduced model.
+    """`file` (JSON) of every cell that lacks one of the runtimes asked for, in rounds that interleave them with the
+    unreduced model.
 
     run: what is timed, default the backbone. On a CPU, no more than `WHOLE_ON_CPU` images then.
     """
-    todo = [cell for cell in cells if cell.folder.read(file) is None]
-    if not todo:
-        return
-    spec = plan.spec
-    names = {cell.key: cell.name for cell in todo}
-    images = timing_batch(plan)
+    spec, asked = plan.spec, [EAGER] if run else list(plan.spec.runtime)
+    sources = {name: source_of_runtime(name) for name in list_runtimes()}
+    stored = {cell.key: (cell.folder.read(file) or {"runtimes": {}})["runtimes"] for cell in cells}
+    todo = [cell for cell in cells if any(is_outdated(stored[cell.key].get(name), sources[name]) for name in asked)]
+    images = timing_batch(plan) if todo else None
     if images is None:
         return
+    # what was timed before is timed again beside it: all speeds of a cell are of the same rounds
+    before = [name for cell in todo for name in stored[cell.key] if name in sources]
+    runtimes = list(dict.fromkeys([*asked, *before]))
     if run is not None and device.type == "cpu":
         images = images[:WHOLE_ON_CPU]
+    single = file == "single_speed"
+    names = {cell.key: cell.name for cell in todo}
     reducing = {cell.key: cell.handle for cell in todo if cell.about["reducer"] != BASELINE}
     what = plan.task.shown.throughput if run else "im/s of encoders" if plan.task.shown.throughput else "cells"
-    with progress.timing(what, len(todo)) as advance:
-        results = measure_speed(
+    with progress.timing("single images" if single else what, len(todo) * len(runtimes)) as advance:
+        results = measure_runtimes(
             plan.model,
-            images.to(device),
+            (images[:1] if single else images).to(device),
             reducing,
+            runtimes,
             precision=spec.precision,
-            runtime=spec.runtime,
             rounds=spec.speed_rounds,
+            least_forwards=SINGLE_FORWARDS if single else 1,
             run=run,
             progress=lambda done, blocks, what: advance(done, blocks, name_cells(what, names)),
         )
     for cell in todo:
-        cell.folder.write(file, results[cell.key if cell.key in reducing else BASELINE].as_dict())
+        found = results[cell.key if cell.key in reducing else BASELINE]
+        of = {name: result.as_dict() | {"source": sources[name]} for name, result in found.items()}
+        cell.folder.write(file, {"runtimes": of})
+
+
+def is_outdated(timed: dict[str, Any] | None, source: str) -> bool:
+    """Whether a cell was not timed under a runtime, or the runtime's code has changed since."""
+    return timed is None or timed.get("source", source) != source
 
 
 def name_cells(what: str, names: dict[str, str]) -> str:

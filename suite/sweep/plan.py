@@ -20,7 +20,8 @@ from suite.backbones import backbone_of, family_of
 from suite.contract.task import Task, spread
 from suite.errors import RequestError, describe_error, unknown
 from suite.measure.flops_target import Search, Solved
-from suite.measure.runtimes import flag_of, make_runtime
+from suite.measure.precision import check_precision, tf32_setting
+from suite.measure.runtimes import make_runtime, make_runtimes
 from suite.models.load import load_model, sources_of
 from suite.models.shipped import weights_path
 from suite.models.weights_file import WeightsInfo
@@ -147,9 +148,9 @@ class Plan:
 def make_plan(spec: RunSpec) -> Plan:
     """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
     methods, skipped = expand(spec)
-    device, runtime = resolve_device(spec.device), make_runtime(spec.runtime)
-    if not runtime.runs_on(device):
-        raise RequestError(f"runtime {spec.runtime!r} does not run on {device}; give another --device, or eager")
+    device = resolve_device(spec.device)
+    make_runtimes(spec.runtime, device)
+    check_precision(spec.precision, device)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
@@ -168,10 +169,11 @@ def make_plan(spec: RunSpec) -> Plan:
         "precision": spec.precision,
         "batch_size": spec.batch_size,
         "device": device.type,
-        "compile": flag_of(spec.runtime),
+        # torch's own setting goes without saying: earlier runs say nothing
+        "tf32": tf32_setting() if device.type == "cuda" and tf32_setting() != "convolutions" else None,
         **{name: version(name) for name in VERSIONS},
     }
-    parts = [type(task).__module__, type(runtime).__module__, *sources_of(spec.model, model)]
+    parts = [type(task).__module__, *sources_of(spec.model, model)]
     shared = digest_sources([RUNNING, *parts])
     plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
     for method in methods:
@@ -250,6 +252,11 @@ def source_of(reducer: str) -> str:
     A method that has changed since is another cell.
     """
     return digest_sources({cls.__module__ for cls in reducer_class(reducer).__mro__ if issubclass(cls, Reducer)})
+
+
+def source_of_runtime(name: str) -> str:
+    """Hash of the code that decides how models are run under a runtime."""
+    return digest_sources([type(make_runtime(name)).__module__])
 
 
 def digest(value: Any) -> str:

@@ -53,9 +53,20 @@ def _asked(read: Callable[[str], Rate]) -> PlainValidator:
 AskedRate = Annotated[Rate, _asked(parse_rate), PlainSerializer(str)]
 AskedTarget = Annotated[FlopsTarget, _asked(parse_target), PlainSerializer(lambda target: target.amount)]
 RuntimeName = Annotated[str, AfterValidator(lambda name: make_runtime(name).name)]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "tf32"]
 OF_A_RUN = ("model", "precision", "runtime")
 """Keys of a cell that are one for all cells of a run."""
+
+
+def listed(value: Any) -> Any:
+    """A list's items, of a text 'a,b' or of what a YAML file holds."""
+    if isinstance(value, str):
+        value = split_list(value)
+        if not value:
+            raise ValueError("names nothing; leave it out for the default")
+    if isinstance(value, list | tuple):
+        return tuple(str(item) if isinstance(item, int | float) else item for item in value)
+    return str(value) if isinstance(value, int | float) else value
 
 
 class CellSpec(BaseModel):
@@ -76,9 +87,11 @@ class CellSpec(BaseModel):
     rate: AskedRate | None = None
     """None of the unreduced model, and of a reducer that has a schedule of its own."""
     precision: Precision | None = None
-    runtime: RuntimeName = ""
+    runtime: tuple[RuntimeName, ...] = ()
     optional: bool = False
     """Left out where the reducer or the model cannot do it, as what a wildcard names is; else that is refused."""
+
+    _listed = field_validator("runtime", mode="before")(listed)
 
 
 class RunSpec(BaseModel):
@@ -120,20 +133,14 @@ class RunSpec(BaseModel):
     """Unreadable images that are tolerated; every table then says 'n of N'."""
     speed: bool = True
     speed_rounds: int = Field(default=5, ge=2)
-    runtime: RuntimeName = EAGER
-    """How models are run where they are timed: 'eager' or 'compiled'. Outcomes are those of eager ones."""
+    runtime: tuple[RuntimeName, ...] = Field(default=(EAGER,), min_length=1)
+    """How models are run where they are timed: 'eager', 'compiled', 'graphs'; of several, tables show the first.
+    Outcomes are those of eager ones."""
+    latency: bool = False
+    """Time single images as well, in at least 100 forwards of each cell."""
     out: str = ""
 
-    @field_validator("reducers", "rates", "flops", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = split_list(value)
-            if not value:
-                raise ValueError("names nothing; leave it out for the default")
-        if isinstance(value, list | tuple):
-            return tuple(str(item) if isinstance(item, int | float) else item for item in value)
-        return str(value) if isinstance(value, int | float) else value
+    _listed = field_validator("reducers", "rates", "flops", "runtime", mode="before")(listed)
 
     def completed(self) -> RunSpec:
         """With every default spelled out, so that what is stored says what was run."""

@@ -30,6 +30,7 @@ LABELS = (
     "resolved_rate",
     "precision",
     "batch_size",
+    "runtime",
 )
 
 

@@ -31,7 +31,8 @@ from suite.cli.app import main
 from tests.photos import write_photos
 
 DEFECT, BAD_REQUEST = 70, 2
-TIMED = ("speed", "im_s", "whole_s", "memory")  # how the names of columns that no two timings agree in begin
+# how the names of columns that no two timings agree in begin
+TIMED = ("speed", "im_s", "whole_s", "memory", "latency", "single", "energy", "fastest", "compile")
 WRONG = (
     "[]", "[1, 2]", "5", "null", '"text"', "{}", '{"schema": 3}', '{"total": "many", "scores": 5, "batch_size": null}',
 )  # fmt: skip

@@ -11,7 +11,7 @@ from tests.unit.gate_runs import entry
 
 def timed(pairs: list[tuple[float, float]], **changes) -> dict:
     rounds = [{"im_s": own, "baseline_im_s": beside} for own, beside in pairs]
-    return {"rounds": rounds, "device": "CPU", "batch_size": 64, "precision": "fp32", "compile": False} | changes
+    return {"rounds": rounds, "device": "CPU", "batch_size": 64, "precision": "fp32", "runtime": "eager"} | changes
 
 
 def test_cells_of_the_same_rounds_are_compared_round_by_round():

@@ -67,6 +67,14 @@ def test_weights_that_are_not_there_are_refused_in_one_line(entry, said):
     assert "\n" not in str(caught.value)
 
 
+def test_runtimes_are_a_list_and_compile_is_another_word_for_compiled():
+    assert make_spec({}).runtime == ("eager",)
+    for value in ("eager,compile,graphs", ["eager", "compiled", "graphs"]):
+        assert make_spec({"runtime": value}).runtime == ("eager", "compiled", "graphs")
+    with pytest.raises(RequestError, match="names nothing"):
+        make_spec({"runtime": " "})
+
+
 @pytest.mark.parametrize(("compile", "runtime"), [(True, "compiled"), (False, "eager")])
 def test_a_request_of_before_says_compile_for_what_is_now_a_runtime(compile, runtime, tmp_path):
     assert make_spec({"compile": compile}) == make_spec({"runtime": runtime})
@@ -80,7 +88,7 @@ def test_the_flag_overrides_what_the_file_says_of_the_runtime(tmp_path):
 
 
 @pytest.mark.parametrize(("values", "said"), [
-    ({"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager"),
+    ({"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager, graphs"),
     ({"compile": True, "runtime": "eager"}, "compile=True stands beside runtime='eager'; leave compile out"),
     ({"compile": "soon"}, "compile='soon' is not valid: write true or false, or name a runtime"),
 ])  # fmt: skip

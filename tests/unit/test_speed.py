@@ -1,6 +1,7 @@
 """Speed: interleaved with the unreduced model, honest about its noise, and the model comes out as it went in."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -8,19 +9,21 @@ from timm.layers import set_fused_attn
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite import attach
 from suite.attachment.handle import handle_of
 from suite.errors import RequestError
-from suite.measure import speed
 from suite.measure.dispatch import attention_kernels, count_macs_fast
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.memory import peak_memory_bytes
-from suite.measure.precision import in_precision
+from suite.measure.precision import float32_products, in_precision, tf32_setting
 from suite.measure.runtimes import make_runtime
-from suite.measure.runtimes.compiled import compiled_copy
-from suite.measure.speed import measure_speed
-from suite.measure.timing import Interval, interval_of, time_block, warm_up
+from suite.measure.runtimes.base import REGISTERED, Prepared, Runtime, frozen_copy, register
+from suite.measure.speed import measure_runtimes, measure_speed
+from suite.measure.speed_result import energy_per_image, is_noisy
+from suite.measure.timing import Block, Interval, interval_of, percentile_ms, time_block, warm_up
+from suite.measure.variant import Variant
 from suite.reducers.base import Reducer
 
 QUICK = {"min_block_s": 0.0, "warmup_s": 0.0, "rounds": 2}
@@ -122,13 +125,118 @@ def test_precision_keeps_modules_shared_weights_and_integer_buffers():
         (["tomme r=3"], {}, "tomme"),
         (["tome r=3"], {"precision": "fp8"}, "fp32, fp16, bf16"),
         (["tome r=3"], {"rounds": 0}, "at least one round"),
-        (["tome r=3"], {"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager"),
+        (["tome r=3"], {"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager, graphs"),
         (["none"], {}, "always timed"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(model, images, cells, options, message):
     with pytest.raises(RequestError, match=message):
         measure_speed(model, images, cells, **options)
+
+
+def test_tf32_is_as_the_user_has_set_it_but_for_a_precision_that_asks_for_it():
+    assert tf32_setting() == "convolutions"  # torch's own
+    with float32_products("tf32"):
+        assert tf32_setting() == "products and convolutions"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    try:
+        with float32_products("fp32"):
+            assert tf32_setting() == "off"
+        with float32_products("tf32"):
+            assert tf32_setting() == "products and convolutions"
+        assert tf32_setting() == "off"
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert tf32_setting() == "products and convolutions"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_precisions_and_runtimes_that_need_a_gpu_are_refused_in_one_line_without_one(model, images):
+    with pytest.raises(RequestError, match="runtime 'graphs' does not run on cpu; give another --device, or eager"):
+        measure_runtimes(model, images, ["tome r=3"], ["eager", "graphs"], **QUICK)
+    with pytest.raises(RequestError, match="precision 'tf32' needs a CUDA device"):
+        measure_speed(model, images, ["tome r=3"], precision="tf32", **QUICK)
+
+
+@pytest.fixture
+def slower():
+    """A runtime that waits before every forward, known by its name as long as the test lasts."""
+
+    @register("slower")
+    class Slower(Runtime):
+        compiler = "patience"
+
+        def prepare(self, model, example):
+            copied = frozen_copy(model)
+            return Prepared(lambda images: time.sleep(0.1) or copied(images), 1.5)
+
+    yield "slower"
+    del REGISTERED["slower"]
+
+
+def test_a_cell_has_its_ratio_to_the_unreduced_model_under_the_same_and_under_its_fastest_runtime(
+    model, images, slower
+):
+    found = measure_runtimes(model, images, ["tome r=3"], ["slower", "eager"], **QUICK | {"rounds": 3})
+    assert {name: list(results) for name, results in found.items()} == {
+        "none": ["slower", "eager"], "tome r=3": ["slower", "eager"]
+    }  # fmt: skip
+    for results in found.values():
+        for result in results.values():
+            assert result.fastest_runtime == "eager"
+            ratios = sorted(r["im_s"] / r["fastest_im_s"] for r in result.rounds)
+            assert result.speedup_fastest == pytest.approx(ratios[1])
+            assert result.speedup_fastest_low <= result.speedup_fastest <= result.speedup_fastest_high
+    beside = [[r["baseline_im_s"] for r in found["none"][runtime].rounds] for runtime in ("slower", "eager")]
+    for runtime, paces in zip(("slower", "eager"), beside):
+        assert [r["baseline_im_s"] for r in found["tome r=3"][runtime].rounds] == paces
+        assert [r["fastest_im_s"] for r in found["tome r=3"][runtime].rounds] == beside[1]
+    assert found["none"]["slower"].speedup == found["none"]["eager"].speedup_fastest == 1
+    assert found["none"]["slower"].speedup_fastest < 1  # as fast as itself, and slower than what one would use
+    assert (found["none"]["slower"].compile_s, found["none"]["eager"].compile_s) == (1.5, None)
+
+
+def test_all_runtimes_are_in_the_same_rounds(model, images, slower):
+    seen = []
+    measure_runtimes(
+        model, images, ["tome r=3", "tome r=2"], ["eager", slower],
+        progress=lambda done, blocks, name: seen.append((done, blocks, name)), **QUICK
+    )  # fmt: skip
+    assert {blocks for _, blocks, _ in seen[6:]} == {16}
+    order = [name for *_, name in seen[6:-1]]
+    for first in (order[:8], order[8:]):
+        assert first[:2] == ["eager none", "slower none"] == first[:-3:-1]
+        assert sorted(first[2:6]) == ["eager tome r=2", "eager tome r=3", "slower tome r=2", "slower tome r=3"]
+
+
+def test_a_percentile_needs_a_forward_beyond_it():
+    times = [i / 1000 for i in range(1, 101)]
+    assert [percentile_ms(times, p) for p in (50, 90, 99)] == pytest.approx([50.5, 90.1, 99.01])
+    assert percentile_ms(times[:99], 99) is None
+    assert percentile_ms(times[:10], 90) == pytest.approx(9.1)
+    assert percentile_ms(times[:9], 90) is percentile_ms(times[:1], 50) is None
+
+
+def test_as_many_forwards_as_asked_for_give_latencies(model, images):
+    few, many = (
+        measure_runtimes(model, images[:1], ["tome r=3"], ["eager"], least_forwards=least, **QUICK)["tome r=3"]["eager"]
+        for least in (1, 100)
+    )
+    assert (few.forwards, few.latency_p99_ms, many.forwards) == (2, None, 100)
+    assert few.latency_p50_ms > 0
+    assert 0 < many.latency_p50_ms <= many.latency_p90_ms <= many.latency_p99_ms
+    assert many.energy_j is None
+
+
+def test_what_a_gpu_used_is_shared_among_all_forwards_of_its_blocks():
+    blocks = [Block(0.1, [], None, joules, 4) for joules in (40.0, 44.0)]
+    variant = Variant("none", None, None, None, blocks=blocks)
+    assert energy_per_image(variant, 2) == pytest.approx(84 / 8 / 2)
+    variant.blocks.append(Block(0.1, [], None, None, 4))
+    assert energy_per_image(variant, 2) is None
 
 
 def test_a_handle_of_another_model_is_refused(model, images):
@@ -202,7 +310,7 @@ def test_a_copy_to_compile_reduces_by_itself_and_shares_the_weights(model, image
     handle = attach(model, "tome", "r=3")
     with torch.no_grad():
         expected = model(images)
-        copied = compiled_copy(model)._orig_mod
+        copied = frozen_copy(model)
         handle.detach()
         assert torch.equal(copied(images), expected)
     assert handle_of(copied) is not handle
@@ -224,6 +332,8 @@ def test_the_attention_kernel_is_named(model, images):
     finally:
         set_fused_attn(True)
     assert attention_kernels(explicit, images) == "explicit x 3"
+    with sdpa_kernel(SDPBackend.MATH):
+        assert attention_kernels(model, images) == "math x 4"
     with attach(model, "evit", "r=2"):  # one class row a block is not an attention map
         assert "explicit" not in attention_kernels(model, images)
 
@@ -239,9 +349,9 @@ def test_an_interval_holds_its_median_and_widens_with_the_spread():
 
 
 def test_a_result_is_noisy_when_nothing_at_all_looks_like_a_difference():
-    assert not speed._noisy(Interval(1.0, 0.995, 1.004), 0.01)
-    assert speed._noisy(Interval(1.0, 0.98, 1.004), 0.01)
-    assert speed._noisy(Interval(1.0, None, None), 0.01)
+    assert not is_noisy(Interval(1.0, 0.995, 1.004), 0.01)
+    assert is_noisy(Interval(1.0, 0.98, 1.004), 0.01)
+    assert is_noisy(Interval(1.0, None, None), 0.01)
 
 
 def test_a_single_round_has_no_interval(model, images):
@@ -253,9 +363,11 @@ def test_a_single_round_has_no_interval(model, images):
 
 def test_a_block_runs_as_often_as_asked_and_keeps_the_last_output(images):
     calls = []
-    seconds, output = time_block(lambda x: calls.append(len(x)) or len(calls), images, 7)
-    assert len(calls) == output == 7
-    assert seconds > 0
+    block = time_block(lambda x: calls.append(len(x)) or len(calls), images, 7)
+    assert len(calls) == block.output == len(block.forwards) == 7
+    assert min(block.forwards) > 0
+    assert sum(block.forwards) == pytest.approx(7 * block.seconds, rel=0.5)
+    assert block.joules is None
 
 
 def test_warm_up_runs_at_least_twice(images):

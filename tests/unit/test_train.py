@@ -18,7 +18,7 @@ from suite import RequestError, attach
 from suite.api import run
 from suite.attachment.reducer_weights import about
 from suite.attachment.weight_swap import WeightSwap
-from suite.measure.runtimes.compiled import compiled_copy
+from suite.measure.runtimes.base import frozen_copy
 from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from suite.train.loop import CHECKPOINT, Diverged
@@ -257,7 +257,7 @@ def test_a_compiled_copy_keeps_what_the_method_brought_once_it_is_detached(tmp_p
     images = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), attach(model, "mctf", "r=16", weights=made.weights):
         wanted = model(images)
-        copied = compiled_copy(model)._orig_mod
+        copied = frozen_copy(model)
     with torch.no_grad():
         assert torch.equal(copied(images), wanted)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 
-from suite.errors import unknown
+import torch
+
+from suite.errors import RequestError, unknown
 from suite.measure.runtimes.base import REGISTERED, Runtime
 
 EAGER, COMPILED = "eager", "compiled"
+ALIASES = {"compile": COMPILED}
+"""Other words for a runtime, in requests."""
 
 
 @cache
@@ -26,11 +31,16 @@ def list_runtimes() -> list[str]:
 
 def make_runtime(name: str) -> Runtime:
     """The runtime of that name. RequestError for an unknown one."""
+    name = ALIASES.get(name, name)
     if name not in list_runtimes():
         raise unknown("runtime", name, REGISTERED)
     return REGISTERED[name]()
 
 
-def flag_of(name: str) -> bool | str:
-    """What stands under 'compile' in stored files: False, True, or the name of a runtime that is neither of these."""
-    return {EAGER: False, COMPILED: True}.get(name, name)
+def make_runtimes(names: Sequence[str], device: torch.device) -> list[Runtime]:
+    """The runtimes of these names, each once. RequestError for an unknown one, and one that does not run there."""
+    made = {runtime.name: runtime for runtime in map(make_runtime, names)}
+    for name, runtime in made.items():
+        if not runtime.runs_on(device):
+            raise RequestError(f"runtime {name!r} does not run on {device.type}; give another --device, or {EAGER}")
+    return list(made.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from suite.attachment.handle import handle_of
+from suite.measure.memory import peak_memory_bytes
 from suite.measure.timing import Forward
 
 REGISTERED: dict[str, type[Runtime]] = {}
@@ -32,12 +35,14 @@ class Prepared:
     """A model that is ready to be called, on batches of the shape and type that it was prepared with.
 
     forward: (B, 3, H, W) -> what the model returns. seconds: what preparing took; None: there was nothing to prepare.
-    notes: what must be known of what was compiled, such as what was left out.
+    notes: what must be known of what was compiled, such as what was left out. peak: bytes in tensors while it was
+    prepared, where a forward no longer shows them.
     """
 
     forward: Forward
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    peak: int | None = None
 
 
 class Runtime(ABC):
@@ -63,6 +68,22 @@ class Runtime(ABC):
         """Whether models on this device can be prepared."""
         return True
 
+    def peak_memory(self, prepared: Prepared, images: Tensor, model: nn.Module) -> int | None:
+        """Largest number of bytes in tensors at any moment of a forward (`peak_memory_bytes`); None: nobody knows."""
+        return peak_memory_bytes(prepared.forward, images, model)
+
     def hold(self, models: int) -> AbstractContextManager[None]:
         """Context in which as many variants of a model as that are prepared and called."""
         return nullcontext()
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy of the model as it is now, with what is attached to it, sharing the original's weights.
+
+    But for those that the method brought: they leave the original when it is detached.
+    """
+    handle = handle_of(model)
+    own = {id(tensor) for tensor in handle.swapped} if handle else set()
+    tensors = [*model.parameters(), *model.buffers()]
+    weights: dict[int, object] = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
+    return copy.deepcopy(model, weights)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suite.attachment.handle import handle_of
-from suite.measure.runtimes.base import Prepared, Runtime, register
+from suite.measure.runtimes.base import Prepared, Runtime, frozen_copy, register
 
 
 @register("compiled")
@@ -22,12 +19,16 @@ class Compiled(Runtime):
     compiler = "torch.compile"
 
     def prepare(self, model: nn.Module, example: Tensor) -> Prepared:
-        forward = compiled_copy(model)
+        forward = torch.compile(frozen_copy(model), dynamic=False)
         breaks, start = graph_breaks(), time.perf_counter()
         with torch.inference_mode():
             forward(example)
         seconds, breaks = time.perf_counter() - start, graph_breaks() - breaks
         return Prepared(forward, seconds, (f"{self.compiler}: {breaks} graph break(s)",) if breaks else ())
+
+    def peak_memory(self, prepared: Prepared, images: Tensor, model: nn.Module) -> int | None:
+        """On a CPU a compiled kernel keeps its buffers to itself, and would be reported as free."""
+        return None if images.device.type == "cpu" else super().peak_memory(prepared, images, model)
 
     @contextmanager
     def hold(self, models: int) -> Iterator[None]:
@@ -38,18 +39,6 @@ class Compiled(Runtime):
         name = next(name for name in names if hasattr(torch._dynamo.config, name))
         with torch._dynamo.config.patch({name: max(8, 2 * models)}):
             yield
-
-
-def compiled_copy(model: nn.Module) -> Callable[..., Any]:
-    """A compiled copy of the model as it is now, with what is attached to it, sharing the original's weights.
-
-    But for those that the method brought: they leave the original when it is detached.
-    """
-    handle = handle_of(model)
-    own = {id(tensor) for tensor in handle.swapped} if handle else set()
-    tensors = [*model.parameters(), *model.buffers()]
-    weights = {id(tensor): tensor for tensor in tensors if id(tensor) not in own}
-    return torch.compile(copy.deepcopy(model, weights), dynamic=False)
 
 
 def graph_breaks() -> int:
