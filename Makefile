@@ -4,6 +4,7 @@
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
 # make test-lowest   all tests with the lowest releases that pyproject.toml takes; TESTS="FILE ..." for a part of them
 # make weights every embedded weights file from nothing: hours on two cores
+# make fit     what `predict` knows of GPUs, fitted on published speeds anew: minutes
 # make check   lint, format, import directions, dead code, types
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --d
 # Kept even where the environment says not to: without bytecode every start of Python compiles torch and timm anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench test test-all test-numerics test-lowest check format weights clean
+.PHONY: bench test test-all test-numerics test-lowest check format fit weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
@@ -59,6 +60,10 @@ $(LOWEST)/.ready: $(READY)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@touch $@
+
+fit: $(READY)
+	$(BIN)/python run_bench.py predict --fit --out results/predict
+	cp results/predict/fitted.json suite/measure/prediction/
 
 weights: $(READY)
 	$(BIN)/python -m suite.train.embedded.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)

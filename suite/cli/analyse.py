@@ -179,16 +179,17 @@ def folder_of(out: str, name: str, task: str, model: str) -> Path:
     return Path(out) if out else Path("results") / "analyse" / f"{name}-{task}-{model}"
 
 
-def show(sheet: "Sheet", folder: Path) -> None:
-    """Write an analysis, print its table, and say where its files are."""
+def show(sheet: "Sheet", folder: Path | None) -> None:
+    """Print an analysis, write it where a folder is given, and say where its files are."""
     from suite.analyse.sheet import write_sheet
 
-    files = write_sheet(sheet, folder)
+    files = write_sheet(sheet, folder) if folder else []
     fields = fields_of(sheet.headers, sheet.lines, sheet.names, words=sheet.names)
     begins = [line[0] for line in sheet.lines]
     sections = {i: "" for i in range(1, len(begins)) if sheet.grouped and begins[i] != begins[i - 1]}
     print_table(fields, title=sheet.title, notes=sheet.notes, sections=sections)
-    say(f"written: {', '.join(str(file) for file in files)}")
+    if files:
+        say(f"written: {', '.join(str(file) for file in files)}")
     for reason in sheet.failed:
         warn(f"failed: {reason}", style="red")
     if sheet.failed:

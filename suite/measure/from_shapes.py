@@ -24,6 +24,7 @@ from suite.measure.flops_target import attach
 from suite.measure.formula import base_macs
 from suite.models.registry import CLASSIFIER, find_entry
 from suite.rates.rate import Rate
+from suite.reducers.base import Reducer
 from suite.tokens.layout import Layout
 
 
@@ -53,7 +54,7 @@ class ShapeModel:
             self.model.to_empty(device="cpu")
             self.image = torch.empty(1, 3, *family_of(self.model).image_size(self.model))
 
-    def count(self, reducer: str, rate: str | Rate | None, options: Mapping[str, Any]) -> ShapeCount:
+    def count(self, reducer: str | Reducer, rate: str | Rate | None, options: Mapping[str, Any]) -> ShapeCount:
         """Cost of the model with a reducer at a rate.
 
         CellError for a method whose cost depends on the image. RequestError for a rate or an

@@ -38,6 +38,10 @@ _DORA: Rates = {
     ("DINOv2-B/14", "ToMe", "36.2"): "r=9",
     ("DINOv2-B/14", "MCTF", "33.8"): "r=13",
 }
+_TOAST: Rates = {
+    (model, "ToMe", cost): rate
+    for model, cost, rate in (("DeiT-T", "0.7", "r=13"), ("DeiT-S", "2.7", "r=13"), ("DeiT-B", "11.5", "r=11"))
+}
 _LEADERBOARDS = tuple(f"Efficient ViTs on ImageNet-1K (with {model})" for model in ("LV-ViT-S", "DeiT-T"))
 
 TABLES = (
@@ -57,6 +61,10 @@ TABLES = (
     PaperTable(
         "dora-1", "DORA, Table 1, ImageNet half", "secondary_dora", ("Table 1 (ImageNet-1K half)",), rates=_DORA,
         convention=TWO_PER_MAC,
+    ),
+    PaperTable("toast", "ToaST (arXiv 2602.15720), README", "secondary_toast", ("Results",), rates=_TOAST),
+    PaperTable(
+        "nap-mat", "NAP, HyNAP and MAT (arXiv 2512.22760), README", "nap_mat", ("NAP table", "HyNAP table", "MAT table")
     ),
     PaperTable("leaderboards", "Leaderboards: DeiT-T, LV-ViT-S", "secondary_pwc", _LEADERBOARDS, rates=TPS_RATES),
     PaperTable("opentome", "OpenToMe: unreduced timm models", "opentome", ("official_results_in1k",)),

@@ -41,7 +41,7 @@ def test_numbers_are_numbers_and_keep_their_printed_digits():
     printed = PUBLISHED[PUBLISHED.gflops.notna()]
     assert (printed.printed_gflops.astype(float) == printed.gflops).all()
     assert (PUBLISHED[PUBLISHED.gflops.isna()].printed_gflops == "").all()
-    assert PUBLISHED.top1.dropna().between(50, 90).all()
+    assert PUBLISHED.top1.dropna().between(50, 91).all()  # 90.03 is one of ToaST's, see the notes
 
 
 def test_a_caller_may_change_its_copy():

@@ -18,7 +18,10 @@ from suite.reducers import list_reducers, reducer_class
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "timm", "transformers", "scipy", "matplotlib", "pandas")
-VERBS = ("run", "plan", "report", "doctor", "train", "tables", "pareto", "break-even", "compare", "check", "analyse")
+VERBS = (
+    *("run", "plan", "report", "doctor", "train", "tables"),
+    *("pareto", "break-even", "predict", "compare", "check", "analyse"),
+)
 LIGHT = (["--help"], ["list"], ["list", "tasks"], ["list", "reducers"], *([verb, "--help"] for verb in VERBS))
 VERB_BY_VERB = f"""
 import sys
