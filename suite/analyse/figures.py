@@ -25,6 +25,7 @@ APART = (
 )  # of Okabe and Ito's colours, which colour-blind readers can tell apart
 MARKERS, HOLLOW = ("o", "s", "^", "D", "v", "P", "X"), "white"
 BAR: dict[str, Any] = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7, "linewidth": 1.0, "markersize": 3.6}
+DOT = {name: value for name, value in BAR.items() if name != "linewidth"}
 KEY = {"frameon": False, "handlelength": 1.8, "columnspacing": 1.1, "handletextpad": 0.5}
 Series = Sequence[tuple[float, Estimate | None]]
 
@@ -74,6 +75,24 @@ def draw_growth(parts: Mapping[str, Mapping[str, Series]], title: str, label: st
     all_axes[-1].set_xlabel("Training samples")
     figure.supylabel(label, fontsize=7.5)
     key_below(figure, all_axes[0])
+    return figure
+
+
+def draw_changes(rows: Sequence[str], changes: Mapping[str, Mapping[str, Estimate]], title: str, label: str) -> Figure:
+    """Shares (%) of the rows, one below the other, a marker for every name in `changes`: name -> row -> share."""
+    figure, (axes,) = panels(1, 0.35 + 0.24 * len(rows), title)
+    places = {row: place for place, row in enumerate(rows)}
+    for i, (name, found) in enumerate(changes.items()):
+        shift = 0.16 * (i - (len(changes) - 1) / 2)
+        x, low, high = ([100 * getattr(one, part) for one in found.values()] for part in ("value", "low", "high"))
+        bars = [[a - b for a, b in zip(x, low)], [b - a for a, b in zip(x, high)]]
+        y = [places[row] + shift for row in found]
+        axes.errorbar(x, y, xerr=bars, label=name, color=APART[i], marker=MARKERS[i], linestyle="", zorder=3, **DOT)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(label)
+    key_below(figure, axes)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The verb `analyse`: what the DTEM paper finds out about its method, found out again."""
+"""The verb `analyse`: what the DTEM paper finds out about its method, found out again; what lower precisions do."""
 
 import inspect
 from collections.abc import Callable
@@ -11,14 +11,16 @@ import typer
 from reports.tables.console import fields_of
 from suite.cli.console import ExitCode, err_console, print_table, say, warn
 from suite.cli.train import EXTRA
-from suite.cli.values import parse_numbers, parse_options, parse_settings
+from suite.cli.values import parse_names, parse_numbers, parse_options, parse_settings
 from suite.errors import RequestError
 
 if TYPE_CHECKING:
     from suite.analyse.bench import Bench
     from suite.analyse.sheet import Sheet
 
-analysing = typer.Typer(help="Analyses of what DTEM learns, and what of it helps.", no_args_is_help=True)
+analysing = typer.Typer(
+    help="Analyses: what DTEM learns, what of it helps, what lower precisions do.", no_args_is_help=True
+)
 
 TaskName = Annotated[str, typer.Option(help="Task: see `list tasks`.")]
 Data = Annotated[str | None, typer.Option(help="Folder, zip or tar of the data to measure on.")]
@@ -66,6 +68,43 @@ def correlation_command(
     folder = folder_of(out, "correlation", task, spec.model)
     found = correlate(spec, tuple(weights or ("embedded",)), parse_rate(rate), draws, folder, Progress(err_console))
     show(found, folder)
+
+
+@analysing.command("drift")
+def drift_command(
+    task: TaskName = "scenes",
+    data: Data = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    reducers: Annotated[str, typer.Option(help="As for `run`.")] = "tome,tofu,pitome,dtem,mctf,evit",
+    rates: Annotated[str | None, typer.Option(help="As for `run`. [flops=-35%]")] = None,
+    flops: Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")] = None,
+    reducer_weights: Annotated[
+        list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")
+    ] = None,
+    reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,
+    task_option: TaskOption = None,
+    precisions: Annotated[str, typer.Option(help="What is compared with fp32.")] = "bf16,fp16,tf32",
+    limit: Limit = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/drift-TASK-MODEL]")] = "",
+) -> None:
+    """Scores and answers in bf16, fp16 and TF32 beside those in float32, paired, for each method and the bare model."""
+    from suite.analyse.drift import measure_drift
+    from suite.cli.flags import asked
+    from suite.sweep.progress import Progress
+    from suite.sweep.spec import make_spec
+
+    values = asked(None, {
+        "task": task, "data": data, "model": model, "checkpoint": checkpoint, "reducers": reducers, "rates": rates,
+        "flops": flops or (None if rates else "-35%"), "reducer_weights": reducer_weights,
+        "reducer_option": reducer_option, "task_option": task_option, "limit": limit, "batch_size": batch_size,
+        "device": device, "workers": workers,
+    })  # fmt: skip
+    folder = folder_of(out, "drift", task, make_spec(values).model)
+    show(measure_drift(values, parse_names(precisions), folder, Progress(err_console)), folder)
 
 
 def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:

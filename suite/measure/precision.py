@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -44,16 +44,22 @@ def rounded() -> dict[str, Any]:
     return {"products": torch.backends.cuda.matmul, "convolutions": cudnn.conv}
 
 
-@contextmanager
-def float32_products(precision: str) -> Iterator[None]:
+def float32_products(precision: str) -> AbstractContextManager[None]:
     """Context in which products of float32 are rounded to TF32 where `precision` is tf32; else as the user has set."""
-    if precision != TF32:
-        yield
-        return
+    return _rounding_to(TF32) if precision == TF32 else nullcontext()
+
+
+def exact_float32() -> AbstractContextManager[None]:
+    """Context in which nothing is rounded to TF32 but by `float32_products`."""
+    return _rounding_to("ieee")
+
+
+@contextmanager
+def _rounding_to(setting: str) -> Iterator[None]:
     before = {name: of.fp32_precision for name, of in rounded().items()}
     try:
         for of in rounded().values():
-            of.fp32_precision = TF32
+            of.fp32_precision = setting
         yield
     finally:
         for name, of in rounded().items():

@@ -1,4 +1,4 @@
-"""Every method in every precision, in training, compiled, and at another image size."""
+"""Every method in every precision, in training, and at another image size."""
 
 from itertools import product
 
@@ -10,7 +10,6 @@ from suite import RequestError, attach
 from suite.backbones.block import reducible_block
 from suite.backbones.timm_vit import TimmViT
 from suite.rates.schedule import resolve
-from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 from suite.reducers.signals import BlockCall
 from suite.tokens.state import Tokens
@@ -160,49 +159,6 @@ def test_a_rate_that_a_smaller_image_cannot_give_is_one_line_with_the_numbers():
     model = make_model("dynamic image size")
     with attach(model, "tome", "r=20"), pytest.raises(RequestError, match="at most 18 of 37; use r<=18"):
         model(torch.randn(2, 3, 24, 24))
-
-
-FIXED = [name for name in REDUCERS if not reducer_class(name).input_dependent]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FIXED, ids=reducer_id)
-@torch.no_grad()
-def test_the_compiled_model_is_one_graph_and_gives_the_same_result(name):
-    torch._dynamo.reset()
-    model = make_model(depth=2)
-    images = make_images(model)
-    with attach(model, name, rates(name)[0]) as handle:
-        eager = model(images)
-        handle._last = None
-        # the backend leaves every kernel as it is: what is proved is that nothing breaks the graph
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(images), eager)
-        assert handle.token_counts == handle.planned_counts
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="capturing a CUDA graph needs a GPU")
-@pytest.mark.parametrize("name", FIXED, ids=reducer_id)
-@torch.no_grad()
-def test_a_cuda_graph_replays_the_model_on_new_images(name):
-    model = make_model().cuda()
-    images = make_images(model, batch=4).cuda()
-    with attach(model, name, rates(name)[0]):
-        other = images.flip(0) * 0.5
-        expected = model(other)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                model(images)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = model(images)
-        images.copy_(other)
-        graph.replay()
-    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["class token", "explicit attention", "q/k norm", "post-norm"])
