@@ -191,21 +191,6 @@ def mean_groups(x: Pair, matching: Matching, weights: Pair | None) -> Pair:
     return kept, total
 
 
-def wide_mean(x: Pair, matching: Matching, weights: Pair | None) -> Pair:
-    """Means (B, M - first target, C), in float32 at least, of the tokens that may take others in; sums of weights."""
-    kept, source = x[0][:, matching.first_target :], x[1]
-    if weights is None:
-        summed, others = kept.to(torch.promote_types(kept.dtype, torch.float32), copy=True), full_precision(source)
-        weights = ones_of_groups(matching, kept)
-    else:
-        summed, others = kept * weights[0][:, matching.first_target :, None], source * weights[1][..., None]
-        if summed.requires_grad:  # the weights are needed once more, as they are
-            weights = weights[0].clone(), weights[1]
-    summed.flatten(0, 1).index_add_(0, flat_index(matching.into, summed.shape[1]), others.flatten(0, 1))
-    total = sum_groups(weights, matching)
-    return summed / total[:, matching.first_target :, None], total
-
-
 def group_max(x: Tensor, matching: Matching) -> Tensor:
     """(B, N, C) rows -> (B, M, C) the largest value per channel in each group."""
     kept, source = take_groups(x, matching)
@@ -219,17 +204,20 @@ def mlerp(x: Tensor, matching: Matching, weight: Tensor | None = None) -> Tensor
     ToFu (Kim et al., WACV 2024): an average alone shrinks what it averages. A lone row is copied bit for bit;
     rows that cancel out (norm of the mean below 1e-6) give a finite result. weight: (B, N) of the mean; None: plain.
     """
-    kept, source = take_groups(x, matching)
-    taking_in, dtype = kept[:, matching.first_target :], torch.promote_types(x.dtype, torch.float32)
-    longest = torch.linalg.vector_norm(taking_in, dim=2, dtype=dtype)
-    longest = longest.scatter_reduce(1, matching.into, torch.linalg.vector_norm(source, dim=2, dtype=dtype), "amax")
+    (kept, source), first = take_groups(x, matching), matching.first_target
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
+    def norms(rows: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(rows, dim=2, dtype=dtype)
+
+    before = kept.clone() if kept.requires_grad else kept  # it is written over
+    longest = norms(before[:, first:]).scatter_reduce(1, matching.into, norms(source), "amax")
     weights = None if weight is None else take_groups(weight, matching)
-    own = 1 if weights is None else weights[0][:, matching.first_target :].clone()
-    mean, total = wide_mean((kept, source), matching, weights)
-    scale = longest / torch.linalg.vector_norm(mean, dim=2).clamp(min=1e-6)
-    alone = total[:, matching.first_target :] == own
-    merged = torch.where(alone[..., None], taking_in, mean * scale[..., None])
-    if merged.requires_grad:  # what was taken is needed once more, as it is
-        return torch.cat([kept[:, : matching.first_target], merged.to(x.dtype)], dim=1)
-    taking_in.copy_(merged)
-    return kept
+    own = 1 if weights is None else weights[0][:, first:].clone()
+    mean, total = mean_groups((kept, source), matching, weights)
+    scale = longest / norms(mean[:, first:]).clamp(min=1e-6)
+    scale = scale.masked_fill(total[:, first:] == own, 1)[..., None]
+    if scale.requires_grad:
+        return torch.cat([mean[:, :first], (mean[:, first:] * scale).to(x.dtype)], dim=1)
+    mean[:, first:].mul_(scale)
+    return mean
