@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import Matching, full_precision, take
+from suite.tokens.constants import first_rows, rows
+from suite.tokens.grouping import Matching, best_first, take
+from suite.tokens.matching import normalize
 
 ORDERS = ("deit", "mae")
 
@@ -55,17 +57,22 @@ def energy_matching(keys, r, margin, protect, num_prefix):
     protect: only the 2r highest in energy take part, every second one of them going to the best of the others;
     otherwise all do, and the r best edges become merges.
     """
+    batch, patches = keys.shape[:2]
+    count = num_prefix + patches
     with torch.no_grad(), torch.autocast(keys.device.type, enabled=False):
-        keys = F.normalize(full_precision(keys), dim=-1, eps=1e-12)
+        keys = normalize(keys)
         cosine = keys @ keys.transpose(1, 2)
-        order = F.elu(cosine - margin).mean(-1).argsort(dim=1, descending=True, stable=True)
-        taking_part, apart = (order[:, : 2 * r], order[:, 2 * r :]) if protect else (order, order[:, :0])
-        a, b = taking_part[:, ::2], taking_part[:, 1::2]
-        best, to = take(cosine, a).take_along_dim(b[:, None], dim=2).max(dim=2)
+        single = torch.promote_types(keys.dtype, torch.float32)
+        order = best_first(F.elu(cosine - margin).mean(-1, dtype=single))
+        # rows of the flattened batch, the highest energy first
+        ordered = order + first_rows(batch, count, num_prefix, keys.device)
+        last = 2 * r if protect else patches
+        a, b, apart = ordered[:, :last:2], ordered[:, 1:last:2], ordered[:, last:]
+        of_a, of_b = order[:, :last:2], order[:, None, 1:last:2]
+        best, to = take(cosine, of_a).gather(2, of_b.expand(-1, of_a.shape[1], -1)).max(dim=2)
         if not protect:
-            edges = best.argsort(dim=1, descending=True, stable=True)
-            a, to = a.gather(1, edges), to.gather(1, edges)
-            a, apart, to = a[:, :r], a[:, r:], to[:, :r]
-    prefix = torch.arange(num_prefix, device=keys.device).expand(keys.shape[0], -1)
-    kept = torch.cat([prefix, num_prefix + apart, num_prefix + b], dim=1)
-    return Matching(kept, num_prefix + a, num_prefix + apart.shape[1] + to)
+            edges = best_first(best)
+            a = a.gather(1, edges)
+            a, apart, to = a[:, :r], a[:, r:], to.gather(1, edges[:, :r])
+    kept = torch.cat([rows(batch, count, 0, num_prefix, 1, keys.device), apart, b], dim=1)
+    return Matching.of_rows(kept, a, to, count, num_prefix + apart.shape[1])
