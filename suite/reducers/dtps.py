@@ -2,7 +2,7 @@
 
 from suite.reducers.base import register
 from suite.reducers.score_predictor import PredictedPruning
-from suite.reducers.squeeze import squeeze, squeeze_softly
+from suite.reducers.squeeze import squeeze_rows, squeeze_softly
 
 
 @register("dtps")
@@ -15,7 +15,7 @@ class DTPS(PredictedPruning):
     """
 
     def take_out(self, tokens, staying, leaving):
-        return squeeze(tokens, staying, leaving)
+        return squeeze_rows(tokens, staying, leaving)
 
     def take_out_softly(self, patches, staying, leaving):
         return squeeze_softly(patches, staying, leaving)

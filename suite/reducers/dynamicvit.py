@@ -14,7 +14,7 @@ class DynamicViT(PredictedPruning):
     """
 
     def take_out(self, tokens, staying, leaving):
-        return tokens.keep(staying)
+        return tokens.keep_rows(staying)
 
     def take_out_softly(self, patches, staying, leaving):
         return patches

@@ -1,8 +1,8 @@
 """Joint token pruning and squeezing, tokens chosen by class attention."""
 
 from suite.reducers.base import Reducer, register
-from suite.reducers.squeeze import squeeze
-from suite.tokens.grouping import rank
+from suite.reducers.squeeze import squeeze_rows
+from suite.tokens.grouping import ranked_rows
 
 
 @register("etps")
@@ -15,8 +15,9 @@ class ETPS(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    reads_sizes = False
     needs_class_token = True
 
     def after_attention(self, tokens, signals, amount):
-        order = rank(signals.class_attention, tokens.num_prefix)
-        return squeeze(tokens, order[:, :-amount], order[:, -amount:])
+        order = ranked_rows(signals.class_attention, tokens.num_prefix)
+        return squeeze_rows(tokens, order[:, :-amount], order[:, -amount:])

@@ -3,7 +3,7 @@
 import math
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import full_precision, rank, take
+from suite.tokens.grouping import ranked_rows, take_rows
 
 
 @register("evit")
@@ -18,6 +18,7 @@ class EViT(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    reads_sizes = False
     needs_class_token = True
 
     def __init__(self, fuse: bool = True) -> None:
@@ -38,10 +39,9 @@ class EViT(Reducer):
 
     def after_attention(self, tokens, signals, amount):
         attention = signals.class_attention
-        order = rank(attention, tokens.num_prefix)
+        order = ranked_rows(attention, tokens.num_prefix)
         staying, leaving = order[:, :-amount], order[:, -amount:]
         if not self.fuse:
-            return tokens.keep(staying)
-        weights = attention.gather(1, leaving)[..., None]
-        fused = (full_precision(take(tokens.x, leaving)) * weights).sum(1, keepdim=True)
-        return tokens.keep(staying, fused=fused)
+            return tokens.keep_rows(staying)
+        weights = take_rows(attention, leaving)[..., None]
+        return tokens.keep_rows(staying, fused=(take_rows(tokens.x, leaving) * weights).sum(1, keepdim=True))

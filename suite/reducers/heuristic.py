@@ -3,6 +3,7 @@
 import torch
 
 from suite.reducers.base import Reducer, register
+from suite.tokens.constants import remembered
 
 
 def distance_l1(down, right):
@@ -32,6 +33,7 @@ class Heuristic(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    reads_sizes = False
 
     def __init__(self, metric: str = "l2") -> None:
         super().__init__()
@@ -43,11 +45,16 @@ class Heuristic(Reducer):
         (rows, columns), patches = signals.grid, int(tokens.origin) - tokens.num_prefix  # a tracer hands out tensors
         if rows * columns != patches:
             raise ValueError(f"'heuristic' needs all {rows * columns} patches of the image, not {patches} of them")
-        count = tokens.count - tokens.num_prefix
-        place = torch.arange(rows * columns, device=tokens.x.device)
-        down, right = 2 * (place // columns) - (rows - 1), 2 * (place % columns) - (columns - 1)
-        order = METRICS[self.metric](down, right).argsort(stable=True)
-        # what is left of earlier blocks are the first `count` of this order too, in raster order
-        present = order[:count].sort().values
-        staying = order.argsort()[present].argsort(stable=True)[: count - amount].sort().values
+        staying = central(rows, columns, self.metric, tokens.num_patches, amount, tokens.x.device)
         return tokens.keep(tokens.num_prefix + staying.expand(tokens.x.shape[0], -1))
+
+
+@remembered
+def central(rows, columns, metric, count, amount, device):
+    """(K,) int64 positions among the `count` most central patches of those that stay when `amount` go; order kept."""
+    place = torch.arange(rows * columns, device=device)
+    down, right = 2 * (place // columns) - (rows - 1), 2 * (place % columns) - (columns - 1)
+    order = METRICS[metric](down, right).argsort(stable=True)
+    # what is left of earlier blocks are the first `count` of this order too, in raster order
+    present = order[:count].sort().values
+    return order.argsort()[present].argsort(stable=True)[: count - amount].sort().values

@@ -1,25 +1,28 @@
 """Random patches: the floor that every method has to beat."""
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.sample_rng import random_order
+from suite.tokens.constants import first_rows
+from suite.tokens.matching import ascending
+from suite.tokens.sample_rng import draw
 
 
 @register("random")
 class Random(Reducer):
     """Drop patches chosen uniformly at random, order kept. A sanity floor.
 
-    The draw is seeded by `seed`, the block and a coarse fingerprint of the sample (`random_order`).
+    The draw is seeded by `seed`, the block and a coarse fingerprint of the sample (`sample_rng`).
     """
 
     rates = ("r", "keep")
     staged = True
+    reads_sizes = False
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
 
     def after_attention(self, tokens, signals, amount):
-        prefix = tokens.num_prefix
-        order = random_order(signals.normed[:, prefix:], self.seed, signals.block)
-        kept = order[:, : tokens.num_patches - amount].sort(dim=1).values
-        return tokens.keep(prefix + kept)
+        tokens = tokens.with_key(signals.normed)
+        numbers = draw(tokens.key, tokens.num_patches, self.seed, signals.block)
+        kept = ascending(numbers.topk(tokens.num_patches - amount, dim=1).indices)
+        return tokens.keep_rows(kept + first_rows(len(kept), tokens.count, tokens.num_prefix, kept.device))

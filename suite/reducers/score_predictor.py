@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from suite.reducers.base import Reducer
 from suite.reducers.signals import Signals
+from suite.tokens.constants import first_rows
 from suite.tokens.grouping import full_precision
 from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
@@ -44,13 +45,13 @@ class ScorePredictor(nn.Module):
         """
         x = self.in_conv(x)
         half = x.shape[2] // 2
-        local, everywhere = x[..., :half], full_precision(x[..., half:])
-        if policy is None:
-            everywhere = everywhere.mean(1, keepdim=True)
+        if policy is None:  # what a token holds itself is passed on in place
+            single = torch.promote_types(x.dtype, torch.float32)
+            x[..., half:] = x[..., half:].mean(1, keepdim=True, dtype=single)
         else:  # of a sample that has lost everything, the mean is 0
-            everywhere = (everywhere * policy[..., None]).sum(1, keepdim=True)
+            everywhere = (full_precision(x[..., half:]) * policy[..., None]).sum(1, keepdim=True)
             everywhere = everywhere / policy.sum(1).clamp(min=1)[:, None, None]
-        x = torch.cat([local, everywhere.to(x.dtype).expand(-1, x.shape[1], -1)], dim=2)
+            x = torch.cat([x[..., :half], everywhere.to(x.dtype).expand(-1, x.shape[1], -1)], dim=2)
         return full_precision(self.out_conv(x)).log_softmax(dim=-1)
 
 
@@ -69,6 +70,7 @@ class PredictedPruning(Reducer):
 
     rates: ClassVar[tuple[str, ...]] = ("keep", "r")
     staged = True
+    reads_sizes = False
     learned: str | None = "predictor"
     checkpoint_keys: ClassVar[dict[str, str]] = {r"(score_predictor\..*)": r"\1"}
 
@@ -95,8 +97,8 @@ class PredictedPruning(Reducer):
             if signals.planned is None:
                 raise ValueError("a rate that does not say how many tokens stay cannot be trained at")
             return self.prune_softly(tokens, predictor, signals.planned - prefix)
-        score = predictor(tokens.x[:, prefix:])
-        order = prefix + score.argsort(dim=1, descending=True, stable=True)
+        order = predictor(tokens.x[:, prefix:]).argsort(dim=1, descending=True, stable=True)
+        order = order + first_rows(len(order), tokens.count, prefix, order.device)
         return self.take_out(tokens, order[:, :-amount], order[:, -amount:])
 
     def prune_softly(self, tokens: Tokens, predictor: ScorePredictor, planned: int) -> Tokens:
@@ -113,7 +115,7 @@ class PredictedPruning(Reducer):
         return tokens.mask(torch.cat([policy[:, :prefix], staying], dim=1), x)
 
     def take_out(self, tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
-        """The tokens after a stage. staying (B, K), leaving (B, S): positions of all patches, best scores first."""
+        """The tokens after a stage. staying (B, K), leaving (B, S): all patches, best scores first, as rows of the batch."""
         raise NotImplementedError
 
     def take_out_softly(self, patches: Tensor, staying: Tensor, leaving: Tensor) -> Tensor:

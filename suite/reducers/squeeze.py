@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from suite.tokens.grouping import full_precision, take
-from suite.tokens.state import Matching, Tokens
+from suite.tokens.constants import positions, rows
+from suite.tokens.grouping import Matching, computed_in, full_precision, in_batch, is_half, take_rows
+from suite.tokens.state import Tokens
 
 NO_HOST = -100.0  # a cosine that no pair has, and whose exponential vanishes
 
@@ -17,21 +18,34 @@ def squeeze(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
     """Fold every pruned token into the kept token that is most like it.
 
     staying (B, K), leaving (B, S): positions of all patch tokens; those that stay keep the order given. A host x with
-    guests y of cosine c becomes (e x + sum e^c y) / (e + sum e^c), computed in float32 at least; a host without guests
-    is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first.
-    Source: TPS (Wei et al., CVPR 2023, arXiv 2304.10716).
+    guests y of cosine c becomes (e x + sum e^c y) / (e + sum e^c), summed in float32 at least; a host without guests
+    is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first; in
+    half precision, which tells too few cosines apart, to the first alone. Source: TPS (Wei et al., CVPR 2023, arXiv
+    2304.10716).
     """
-    hosts, guests = take(tokens.x, staying), full_precision(take(tokens.x, leaving))
-    with torch.autocast(tokens.x.device.type, enabled=False):
-        wide = full_precision(hosts)
-        likeness = unit(guests) @ unit(wide).transpose(1, 2)
-        share = likeness.exp() * (likeness == likeness.amax(dim=2, keepdim=True))
-        total = share.sum(1)[..., None]
-        mixed = (math.e * wide + share.transpose(1, 2) @ guests) / (math.e + total)
-    x = torch.where(total > 0, mixed.to(hosts.dtype), hosts)
-    prefix = torch.arange(tokens.num_prefix, device=staying.device).expand(staying.shape[0], -1)
-    matching = Matching(torch.cat([prefix, staying], 1), leaving, tokens.num_prefix + likeness.argmax(dim=2))
-    return tokens.merge(matching, x=torch.cat([tokens.x[:, : tokens.num_prefix], x], dim=1))
+    return squeeze_rows(tokens, in_batch(staying, tokens.count), in_batch(leaving, tokens.count))
+
+
+def squeeze_rows(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
+    """`squeeze` of rows (B, K) and (B, S) of the flattened batch."""
+    batch, prefix, device = staying.shape[0], tokens.num_prefix, staying.device
+    kept = torch.cat([rows(batch, tokens.count, 0, prefix, 1, device), staying], dim=1)
+    x, guests = take_rows(tokens.x, kept), take_rows(tokens.x, leaving)
+    hosts = x[:, prefix:]
+    with torch.autocast(device.type, enabled=False):
+        norms = (hosts.norm(dim=2) + 1e-6)[:, None]
+        likeness = unit(guests) @ hosts.transpose(1, 2) / norms
+        best, host = likeness.max(dim=2, keepdim=True)
+        chosen = host == positions(0, likeness.shape[2], 1, device) if is_half(x) else likeness == best
+        share = likeness.exp() * chosen
+        weight = share.sum(1, dtype=torch.promote_types(x.dtype, torch.float32)) + math.e
+        share = computed_in(x.dtype, torch.div, share, weight[:, None]).transpose(1, 2)
+        own = (math.e / weight)[..., None]  # 1 to the last bit where nobody comes
+        if share.requires_grad:
+            x = torch.cat([x[:, :prefix], torch.baddbmm((hosts * own).to(x.dtype), share, guests)], dim=1)
+        else:
+            hosts.mul_(own).baddbmm_(share, guests)
+    return tokens.merge(Matching.of_rows(kept, leaving, host[..., 0], tokens.count, prefix), x=x)
 
 
 def squeeze_softly(patches: Tensor, staying: Tensor, leaving: Tensor) -> Tensor:

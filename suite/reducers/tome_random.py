@@ -2,7 +2,7 @@
 
 from suite.reducers.base import Reducer, register, yes_no_or_default
 from suite.tokens.matching import ascending, nearest_matching
-from suite.tokens.sample_rng import random_order
+from suite.tokens.sample_rng import draw
 
 
 @register("tome_random")
@@ -12,7 +12,7 @@ class ToMeRandom(Reducer):
     Source: the random bipartite matching beside ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461). Keys, sizes and
     proportional attention as in ToMe; prefix tokens take no part.
 
-    seed: of the draw, which differs by sample and block (`random_order`).
+    seed: of the draw, which differs by sample and block (`sample_rng`).
     """
 
     weighted_pooling = True
@@ -23,7 +23,8 @@ class ToMeRandom(Reducer):
         self.proportional_attention = yes_no_or_default(proportional_attention)
 
     def after_attention(self, tokens, signals, amount):
-        prefix = tokens.num_prefix
-        order = prefix + random_order(signals.normed[:, prefix:], self.seed, signals.block)
+        prefix, tokens = tokens.num_prefix, tokens.with_key(signals.normed)
+        numbers = draw(tokens.key, tokens.num_patches, self.seed, signals.block)
+        order = prefix + numbers.topk(tokens.num_patches, dim=1).indices
         sources, targets = order[:, :amount], ascending(order[:, amount:])
         return tokens.merge(nearest_matching(signals.keys, amount, prefix, sources, targets))

@@ -1,7 +1,7 @@
 """Top-K pruning by class attention."""
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import rank
+from suite.tokens.grouping import ranked_rows
 
 
 @register("topk")
@@ -14,8 +14,9 @@ class TopK(Reducer):
 
     rates = ("keep", "r")
     staged = True
+    reads_sizes = False
     needs_class_token = True
 
     def after_attention(self, tokens, signals, amount):
-        order = rank(signals.class_attention, tokens.num_prefix)
-        return tokens.keep(order[:, : tokens.num_patches - amount])
+        order = ranked_rows(signals.class_attention, tokens.num_prefix)
+        return tokens.keep_rows(order[:, : tokens.num_patches - amount])

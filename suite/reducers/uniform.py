@@ -3,6 +3,7 @@
 import torch
 
 from suite.reducers.base import Reducer, register
+from suite.tokens.constants import first_rows, remembered
 
 
 @register("uniform")
@@ -11,9 +12,15 @@ class Uniform(Reducer):
 
     rates = ("r", "keep")
     staged = True
+    reads_sizes = False
 
     def after_attention(self, tokens, signals, amount):
-        patches = tokens.num_patches
-        kept = patches - amount
-        index = (2 * torch.arange(kept, device=tokens.x.device) + 1) * patches // (2 * kept)
-        return tokens.keep(tokens.num_prefix + index.expand(tokens.x.shape[0], -1))
+        kept, device = tokens.num_patches - amount, tokens.x.device
+        return tokens.keep_rows(spaced_rows(tokens.x.shape[0], tokens.count, tokens.num_prefix, kept, device))
+
+
+@remembered
+def spaced_rows(batch, count, num_prefix, kept, device):
+    """(B, kept) int64 rows of the flattened batch: evenly spaced patches of sequences of `count` tokens."""
+    place = (2 * torch.arange(kept, device=device) + 1) * (count - num_prefix) // (2 * kept)
+    return first_rows(batch, count, num_prefix, device) + place

@@ -74,6 +74,12 @@ def rank(score: Tensor, num_prefix: int) -> Tensor:
     return num_prefix + score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
 
 
+def ranked_rows(score: Tensor, num_prefix: int) -> Tensor:
+    """`rank` in rows of the flattened batch."""
+    order = score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
+    return order + first_rows(*score.shape, num_prefix, score.device)
+
+
 class Matching:
     """Which tokens survive a merge and where the others go. int64 positions, the same counts for every sample.
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from suite.tokens.attention_bias import SMALLEST_SIZE, floored_log
 from suite.tokens.grouping import full_precision, take
-from suite.tokens.state import SMALLEST_SIZE, Tokens, floored_log
+from suite.tokens.state import Tokens
 
 CERTAIN = torch.finfo(torch.float32).eps  # 1 - a is kept above this, so that a row chosen for certain has a finite mask
 

@@ -9,31 +9,27 @@ import torch
 from torch import Tensor
 
 from suite.errors import RequestError
+from suite.tokens.attention_bias import SMALLEST_SIZE, bias_of_policy, bias_of_sizes
 from suite.tokens.constants import positions
+from suite.tokens.constants import rows as every
 from suite.tokens.grouping import (
     Matching,
-    computed_in,
     flat_index,
     full_precision,
     group_mean,
+    in_batch,
     mean_groups,
     ones_of_groups,
     rank,
     sum_groups,
     take,
     take_groups,
+    take_rows,
 )
 from suite.tokens.history import Step, compose_owner, rows_to_restore
+from suite.tokens.sample_rng import fingerprint
 
-__all__ = ["Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
-
-SMALLEST_SIZE = 1e-20  # soft merging lets sizes fall to exactly 0, whose logarithm has no gradient
-
-
-def floored_log(values: Tensor) -> Tensor:
-    """Logarithm of values >= 0, those below `SMALLEST_SIZE` taken as that; the gradient passes as if they had not been
-    raised (its value is the floor's), so that what has come down to 0 still learns."""
-    return (values + (values.clamp(min=SMALLEST_SIZE) - values).detach()).log()
+__all__ = ["SMALLEST_SIZE", "Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,7 @@ class Tokens:
     residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
     counted: sizes are kept up in `size`, for attention, pooling or a method goes by them; False: nobody does, and
         `sizes` counts owners when it is asked.
+    key: (B, 1) int64 what each sample's random draws are seeded by; None until somebody draws.
     """
 
     x: Tensor
@@ -67,6 +64,7 @@ class Tokens:
     restoring: str | None = None
     residual: Tensor | None = None
     counted: bool = True
+    key: Tensor | None = None
 
     @classmethod
     def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None, counted: bool = True) -> Tokens:
@@ -79,7 +77,7 @@ class Tokens:
 
     @property
     def num_patches(self) -> int:
-        return self.x.shape[1] - self.num_prefix
+        return self.count - self.num_prefix
 
     @property
     def sizes(self) -> Tensor:
@@ -96,6 +94,10 @@ class Tokens:
     def with_sizes(self) -> Tokens:
         """The same with `size` where it was not kept up."""
         return self if self.counted or not self.steps else replace(self, size=self.sizes, counted=True)
+
+    def with_key(self, normed: Tensor) -> Tokens:
+        """The same with a `key`: what they had, or the fingerprint of their normed features (B, N, C)."""
+        return self if self.key is not None else replace(self, key=fingerprint(normed[:, self.num_prefix :]))
 
     @property
     def counts(self) -> Tensor:
@@ -123,34 +125,13 @@ class Tokens:
 
     @property
     def log_size(self) -> Tensor | None:
-        """(B, 1, 1, N) additive bias of proportional attention (ToMe, eq. 1) in x's dtype; None while sizes are 1.
-
-        Sizes below `SMALLEST_SIZE` count as that; after soft merging tokens that were merged away completely still
-        learn (`floored_log`).
-        """
-        if self.size is None:
-            return None
-        if self.soft:
-            log = floored_log(self.size).to(self.x.dtype)
-        else:  # padding alone has no size
-            size = self.size if self.valid is None else self.size.clamp(min=SMALLEST_SIZE)
-            log = computed_in(self.x.dtype, torch.log, size)
-        return log[:, None, None]
+        """(B, 1, 1, N) bias of proportional attention (`bias_of_sizes`) in x's dtype; None while sizes are 1."""
+        return None if self.size is None else bias_of_sizes(self.size, self.x.dtype, self.soft, self.valid is not None)
 
     @property
     def log_policy(self) -> Tensor | None:
-        """(B, 1, N, N) additive bias in x's dtype that keeps attention off pruned tokens, save a token's own.
-
-        softmax(a + log p) is exp(a) p / sum(exp(a) p), DynamicViT's attention under a policy (Rao et al., 2021) in
-        value and gradient. The authors add 1e-6 to the sum and as much, spread over all tokens, above the fraction
-        line, so that it is never 0/0. No bias can do that, and a token that always sees itself needs no such guard: it
-        is left out. What it changes in a share is at most 1e-6 / sum(exp(a - max a) p).
-        """
-        if self.policy is None:
-            return None
-        itself = torch.eye(self.count, dtype=torch.bool, device=self.x.device)
-        log = floored_log(self.policy).to(self.x.dtype)[:, None, None]
-        return log.expand(-1, -1, self.count, -1).masked_fill(itself, 0)
+        """(B, 1, N, N) additive bias in x's dtype that keeps attention off pruned tokens (`bias_of_policy`)."""
+        return None if self.policy is None else bias_of_policy(self.policy, self.x.dtype)
 
     def attention_bias(self, proportional: bool) -> Tensor | None:
         """What is added to attention logits: log size if `proportional`, -inf on padding; None where there is nothing.
@@ -210,24 +191,34 @@ class Tokens:
         `fused` (B, 1, C) is appended as a last token that stands for all that is dropped and owns it. `valid` (B, K)
         bool marks with False what only pads a sample to K tokens; its position may be any.
         """
+        if valid is None:
+            return self.keep_rows(in_batch(index, self.count), fused)
         prefix = positions(0, self.num_prefix, 1, index.device).expand(index.shape[0], -1)
         kept = torch.cat([prefix, index], dim=1)
-        x = take(self.x, kept)
-        size = None if self.size is None else take(self.size, kept)
-        rest = -1
+        valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
+        size = take(self.sizes, kept) * valid if self.counted else None
+        step = Step(self.count, kept.masked_fill(~valid, self.count))
+        return self._after(step, take(self.x, kept), size, valid, lost=None)
+
+    def keep_rows(self, rows: Tensor, fused: Tensor | None = None) -> Tokens:
+        """`keep` of `rows` (B, K) of the flattened batch."""
+        batch = rows.shape[0]
+        parts = [every(batch, self.count, 0, self.num_prefix, 1, rows.device), rows]
+        if fused is not None:  # room for it
+            parts.append(every(batch, self.count, 0, 1, 1, rows.device))
+        places = torch.cat(parts, dim=1)
+        x = take_rows(self.x, places)
+        size = None if self.size is None else take_rows(self.size, places)
+        kept = places if fused is None else places[:, :-1]
         if fused is not None:
-            rest = kept.shape[1]
-            x = torch.cat([x, fused.to(x.dtype)], dim=1)
+            x[:, -1:].copy_(fused)
             if self.counted:
-                survived = take(self.sizes, kept)
+                survived = take_rows(self.sizes, kept)
                 gone = self.sizes.sum(1, keepdim=True) - survived.sum(1, keepdim=True)
                 size = torch.cat([survived, gone], dim=1)
-        if valid is not None:
-            valid = torch.cat([torch.ones_like(prefix, dtype=torch.bool), valid], dim=1)
-            size = take(self.sizes, kept) * valid if self.counted else None
-            kept = kept.masked_fill(~valid, self.count)
-        lost = 0 if fused is not None else self.count - kept.shape[1] if valid is None else None
-        return self._after(Step(self.count, kept, rest=rest), x, size, valid, lost)
+        lost, rest = (self.count - kept.shape[1], -1) if fused is None else (0, kept.shape[1])
+        step = Step(self.count, matching=Matching.of_rows(kept, rows[:, :0], rows[:, :0], self.count), rest=rest)
+        return self._after(step, x, size, self.valid if fused is None else None, lost)
 
     def merge(
         self,
