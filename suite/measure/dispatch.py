@@ -172,7 +172,7 @@ def _missing_formulas() -> dict[Any, Any]:
     formulas = {f"_scaled_dot_product_{kind}": _attention_flop for kind in attention}
     formulas["_scaled_dot_product_fused_attention_overrideable"] = _attention_flop
     formulas |= dict.fromkeys(("mv", "dot", "vdot", "_cdist_forward", "_euclidean_dist"), _rows_flop(0))
-    formulas["addmv"] = _rows_flop(1)
+    formulas |= dict.fromkeys(("addmv", "baddbmm_"), _rows_flop(1))
     return {getattr(torch.ops.aten, op): flop for op, flop in formulas.items() if hasattr(torch.ops.aten, op)}
 
 

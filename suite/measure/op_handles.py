@@ -108,7 +108,7 @@ def _pairs(_: Sequence[Any], shapes: Sequence[Any], __: Shape) -> int:
 COSTS: dict[str, Cost] = {
     **{f"aten::{op}": _rows(0) for op in ("linear", "matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "cdist")},
     **{f"aten::{op}": _rows(0) for op in ("_cdist_forward", "_euclidean_dist", "linalg_matmul", "linalg_vecdot")},
-    **{f"aten::{op}": _rows(1) for op in ("addmm", "addmv", "baddbmm")},
+    **{f"aten::{op}": _rows(1) for op in ("addmm", "addmv", "baddbmm", "baddbmm_")},
     "aten::addbmm": lambda _, shapes, out: prod(out) * shapes[1][0] * shapes[1][2],
     # both operands are prod(kept)·K elements, the result has the kept ones alone
     "aten::tensordot": lambda _, shapes, out: isqrt(prod(shapes[0]) * prod(shapes[1]) * prod(out)),

@@ -44,7 +44,7 @@ ROWS_WRITTEN = {"scatter_", "scatter_add_", "scatter_reduce_", "index_add_", "in
 """Of what they change they touch as much as they are given."""
 
 PRODUCTS = {"mm", "addmm", "mv", "addmv", "convolution", "_convolution"}
-BATCHES = {"bmm", "baddbmm"}
+BATCHES = {"bmm", "baddbmm", "baddbmm_"}
 
 
 def kernel_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Kernel | None:

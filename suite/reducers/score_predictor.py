@@ -115,7 +115,7 @@ class PredictedPruning(Reducer):
         return tokens.mask(torch.cat([policy[:, :prefix], staying], dim=1), x)
 
     def take_out(self, tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
-        """The tokens after a stage. staying (B, K), leaving (B, S): all patches, best scores first, as rows of the batch."""
+        """The tokens after a stage. staying (B, K), leaving (B, S): rows of the batch, best scores first."""
         raise NotImplementedError
 
     def take_out_softly(self, patches: Tensor, staying: Tensor, leaving: Tensor) -> Tensor:

@@ -218,7 +218,7 @@ class Tokens:
                 size = torch.cat([survived, gone], dim=1)
         lost, rest = (self.count - kept.shape[1], -1) if fused is None else (0, kept.shape[1])
         step = Step(self.count, matching=Matching.of_rows(kept, rows[:, :0], rows[:, :0], self.count), rest=rest)
-        return self._after(step, x, size, self.valid if fused is None else None, lost)
+        return self._after(step, x, size, None, lost)
 
     def merge(
         self,

@@ -277,19 +277,24 @@ def scrambled(value):
 
 
 def tome_random(r_per_block, prefix, watched, seed=0):
-    """r_per_block[l] tokens of block l, drawn by hashing, into the most similar of the others."""
+    """r_per_block[l] tokens of block l, drawn by hashing, into the most similar of the others.
+
+    What a sample is hashed by is what it was in the first block that draws.
+    """
+    keys_of_sample = []
 
     def reduce(block, x, sizes, keys, class_attention):
         r = r_per_block[block]
         if r == 0:
             return x, sizes, [[i] for i in range(len(x))]
-        key = (seed * 0x9E3779B1 + block) % 2**32
-        for channel in range(8):
-            value = math.floor(8 * np.mean(watched.normed[prefix:, channel]))
-            key = scrambled((key ^ value) % 2**32)
+        if all(earlier == 0 for earlier in r_per_block[:block]):
+            steps = [math.floor(8 * np.mean(watched.normed[prefix:, channel])) for channel in range(8)]
+            keys_of_sample.append(sum(step * (scrambled(c + 1) // 2) for c, step in enumerate(steps)) % 2**30)
+        odd = 2 * keys_of_sample[-1] + 1
+        start = scrambled((seed * 0x9E3779B1 + block) % 2**32)
         patches = range(len(x) - prefix)
-        draw = [scrambled((key + 0x9E3779B1 * (i + 1)) % 2**32) for i in patches]
-        gone = [prefix + i for i in sorted(patches, key=lambda i: draw[i])[:r]]
+        draw = [scrambled((start + 0x9E3779B1 * (i + 1)) % 2**32) * odd % 2**32 for i in patches]
+        gone = [prefix + i for i in sorted(patches, key=lambda i: -draw[i])[:r]]
         hosts = [i for i in range(prefix, len(x)) if i not in gone]
         to = {g: max(hosts, key=lambda h: cosine(keys[g], keys[h])) for g in gone}
         return merged(x, sizes, [[i] for i in range(prefix)] + [[h, *(g for g in gone if to[g] == h)] for h in hosts])
