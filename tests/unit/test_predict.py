@@ -311,6 +311,16 @@ def test_predictions_are_a_table_and_records_and_no_measured_figure_stands_among
     assert (tmp_path / "predict.png").is_file()
 
 
+def test_what_does_not_fit_into_a_gpu_has_no_speed(tmp_path, capsys):
+    asked = ("--gpu", "rtx3080,h100", "--reducers", "topk", "--rates", "keep=0.7", "--batch", "16384")
+    assert exit_code(*asked, "--out", tmp_path) == 0
+    assert "GB of 10" in capsys.readouterr().out
+    with (tmp_path / "predict.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["predicted_im_s"] == "n/a" for row in rows if row["gpu"] == "rtx3080"} == {True}
+    assert {row["predicted_im_s"] == "n/a" for row in rows if row["gpu"] == "h100"} == {False}
+
+
 def test_what_a_gpu_or_a_method_cannot_do_is_named_and_the_others_are_predicted(capsys):
     asked = ("--gpu", "v100,a100", "--reducers", "ats,topk", "--rates", "keep=0.7", "--batch", "256")
     assert exit_code(*asked) == 1

@@ -13,11 +13,11 @@ from scipy.optimize import least_squares
 from suite.analyse.prediction.published import Speed, is_held_out
 from suite.backbones import family_of
 from suite.contract.baseline import BASELINE
+from suite.measure.kernels import Trace
 from suite.measure.prediction.cost import Reach, predict_forward
 from suite.measure.prediction.fitted import FITTED, HELD_OUT, MERGER
 from suite.measure.prediction.gpus import find_gpu
 from suite.measure.prediction.shapes import TracedModel
-from suite.measure.trace import Trace
 from suite.rates.rate import rate_text
 from suite.reducers import make_reducer
 

@@ -12,11 +12,11 @@ from suite.analyse.prediction.figure import draw_fit
 from suite.analyse.sheet import Sheet
 from suite.contract.baseline import BASELINE
 from suite.errors import UNREACHED, CellError, RequestError
+from suite.measure.kernels import Trace
 from suite.measure.prediction.cost import BOUNDS, HOST, predict_forward
 from suite.measure.prediction.fitted import COVERED, Band, load_fit
-from suite.measure.prediction.gpus import GPUS, find_gpu
+from suite.measure.prediction.gpus import GIGA, GPUS, find_gpu
 from suite.measure.prediction.shapes import Implementation, TracedModel
-from suite.measure.trace import Trace
 from suite.models.load import check_model_name
 from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers.base import Reducer
@@ -107,7 +107,8 @@ def resolved(model: TracedModel, reducer: Reducer | None, method: MethodAtRate) 
 
 
 def record_of(work: Work, gpu: str, units: str | None, precision: str, tf32: bool) -> dict[str, Any]:
-    """units: see `Gpu.units`; None of a GPU that has not the precision: no data.
+    """units: see `Gpu.units`; None of a GPU that has not the precision. There is no data of it then, nor where tensors
+    and weights are larger than the GPU's memory.
 
     Speeds that the CPU decides have no band: no published speed that names its GPU is of that kind.
     """
@@ -115,11 +116,12 @@ def record_of(work: Work, gpu: str, units: str | None, precision: str, tf32: boo
         "gpu": gpu, "batch_size": work.batch, "model": work.model, "method": work.method, "reducer": work.reducer,
         "rate": work.asked, "resolved_rate": work.rate, "launches": work.trace.launches, "bytes": work.trace.moved,
         "macs": work.trace.macs, "flops_ratio": work.trace.macs / work.unreduced.macs,
+        "peak_gb": work.trace.peak / GIGA,
         **dict.fromkeys(f"predicted_{name}" for name in ("ms", "gpu_ms", "host_ms", "im_s", "speedup", "efficiency")),
         **dict.fromkeys(f"{name}_{end}" for name in ("im_s", "speedup", "efficiency") for end in ("low", "high")),
         "binds": None, **dict.fromkeys(f"share_{bound}" for bound in BOUNDS), "checked": None,
     }  # fmt: skip
-    if units is None:
+    if units is None or not fits(record):
         return record
     fit = load_fit()
     roofline = fit.reach.roofline(GPUS[gpu], precision, tf32)
@@ -141,6 +143,10 @@ def record_of(work: Work, gpu: str, units: str | None, precision: str, tf32: boo
     return record
 
 
+def fits(record: dict[str, Any]) -> bool:
+    return record["peak_gb"] <= GPUS[record["gpu"]].memory
+
+
 def line_of(record: dict[str, Any]) -> list[str]:
     low, high = (significant(record[f"im_s_{end}"], 2) for end in ("low", "high"))
     ratios = [
@@ -156,6 +162,8 @@ def line_of(record: dict[str, Any]) -> list[str]:
 
 def binding(record: dict[str, Any]) -> str:
     """What binds and how much of the GPU's time each bound has: 'arithmetic 62 %, bandwidth 37 %, launches 1 %'."""
+    if not fits(record):
+        return f"does not fit: {record['peak_gb']:.0f} GB of {GPUS[record['gpu']].memory}"
     if record["binds"] is None:
         return NO_DATA
     shares = sorted(((record[f"share_{bound}"], bound) for bound in BOUNDS), reverse=True)

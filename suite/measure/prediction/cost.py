@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from suite.measure.kernels import PRODUCT
+from suite.measure.kernels import PRODUCT, Trace
 from suite.measure.prediction.gpus import MEGA, TERA, Gpu
 from suite.measure.roofline import H100, Roofline
-from suite.measure.trace import Trace
 
 RELATIVE = {kind: rate / H100.rates[PRODUCT] for kind, rate in H100.rates.items()}
 """Rates of products of many small matrices and of attention, to that of large ones: as on the H100 of the roofline."""
