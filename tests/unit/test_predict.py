@@ -136,8 +136,8 @@ def test_autocast_moves_more_than_half_precision_and_less_than_float32_and_ends(
 def test_a_target_is_solved_from_shapes_as_it_is_with_weights(deit):
     import suite
 
-    solved = suite.solve_rate(deit_with_weights(), "tome", flops=-0.35)
-    assert deit.solve(make_reducer("tome"), parse_target("-35%")) == solved.rate
+    solved = suite.solve_rate(deit_with_weights(), "evit", flops=-0.35)
+    assert deit.solve(make_reducer("evit"), parse_target("-35%")) == solved.rate
 
 
 def deit_with_weights():
