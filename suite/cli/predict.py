@@ -12,8 +12,9 @@ from suite.cli.console import err_console
 from suite.cli.flags import asked
 from suite.cli.values import parse_names, parse_numbers
 from suite.errors import RequestError
+from suite.measure.prediction.gpus import GPUS
 
-Gpu = Annotated[str, typer.Option(help="h100, h200, a100, v100, l40s, rtx4090, rtx3090, rtx3080, jetson-orin; a,b.")]
+Gpu = Annotated[str, typer.Option(help=f"Of {', '.join(GPUS)}: a,b.")]
 
 
 def predict_command(

@@ -23,7 +23,8 @@ from suite.reducers import make_reducer
 
 EXPECTED = Reach(launch_us=2.2, host_us=15, bandwidth=0.8, tensor=0.45, fp32=0.7)
 """Where the fit begins, and stays where no speed says otherwise: the H100 of `suite.measure.roofline`, a usual share of
-ordinary cores, and the CPU's time a launch that eager forwards of a model too small to compute took (9 to 19 us)."""
+ordinary cores, and what an eager forward takes a launch that computes nothing worth the name: 14 to 18 us on a server's
+CPU, 10 to 50 with one (`python -m tests.perf.host_time`); 35 in what G2TM published at batch 1, of a GPU unnamed."""
 LEAST = Reach(launch_us=0.5, host_us=3, bandwidth=0.2, tensor=0.1, fp32=0.1)
 MOST = Reach(launch_us=10, host_us=50, bandwidth=0.95, tensor=0.95, fp32=0.95)
 EASE = 0.1  # a parameter that is off by a factor counts as one speed that is off by a tenth of that

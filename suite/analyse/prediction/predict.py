@@ -56,9 +56,10 @@ def predict(
         check_model_name(spec.model)
     planned = [(spec, *expand(spec)) for spec in specs]
     failed: list[str] = []
+    skipped = [line for _, _, left in planned for line in left]
     work: list[Work] = []
     for spec, methods, _ in planned:
-        work += list(traced(spec, methods, batches, failed, progress))
+        work += list(traced(spec, methods, batches, failed, skipped, progress))
     precision, records, lines = specs[0].precision, [], []
     for gpu in gpus:
         try:
@@ -70,18 +71,24 @@ def predict(
             record = record_of(one, gpu, units, precision, tf32)
             records.append(record)
             lines.append(line_of(record))
-    skipped = [f"Left out: {line}." for _, _, left in planned for line in left]
     about = {"precision": precision, "tf32": tf32, "fitted": load_fit().date, "covered": COVERED}
+    notes = (*notes_of(records, gpus, precision, tf32), *(f"Left out: {line}" for line in skipped))
     return Sheet(
-        "predict", f"Predicted, nothing is measured: {precision} · eager", about, records, HEADERS, lines,
-        (*notes_of(records, gpus, precision, tf32), *skipped), partial(draw_fit, load_fit().rows), failed, names=5,
+        "predict", f"Predicted, nothing is measured: {precision} · eager", about, records, HEADERS, lines, notes,
+        partial(draw_fit, load_fit().rows), failed, names=5,
     )  # fmt: skip
 
 
 def traced(
-    spec: RunSpec, methods: Sequence[MethodAtRate], batches: Sequence[int], failed: list[str], progress: Progress
+    spec: RunSpec,
+    methods: Sequence[MethodAtRate],
+    batches: Sequence[int],
+    failed: list[str],
+    skipped: list[str],
+    progress: Progress,
 ) -> Iterator[Work]:
-    """The work of one model, its unreduced forward first; a line in `failed` for what cannot be traced."""
+    """The work of one model, its unreduced forward first; a line in `failed` for what cannot be traced, or in `skipped`
+    where nobody named it."""
     model, how = TracedModel(spec.model, spec.image_size), Implementation(spec.precision)
     labels = method_labels({method.slot: method for method in methods})
     for method in progress.steps(f"tracing {spec.model}", methods, name=lambda method: method.reducer):
@@ -97,7 +104,7 @@ def traced(
             # a target that is out of reach is a result, as it is to `run`; anything else that was named is refused
             if isinstance(error, RequestError) and method.named and UNREACHED not in str(error):
                 raise
-            failed.append(f"{spec.model}, {name} {rate_text(method.rate)}: {error}")
+            (failed if method.named else skipped).append(f"{spec.model}, {name} {rate_text(method.rate)}: {error}")
 
 
 def resolved(model: TracedModel, reducer: Reducer | None, method: MethodAtRate) -> Rate | None:
@@ -187,8 +194,8 @@ def notes_of(records: Sequence[dict[str, Any]], gpus: Sequence[str], precision: 
         notes.append(f"{gpu}: {GPUS[gpu].title}, {said_of(fit.speed_band(gpu, units), fit.speedup_band(gpu, units))}.")
     if any(record["binds"] == HOST for record in records):
         notes.append(
-            f"host: the GPU waits for the CPU, which is taken to need {fit.reach.host_us:g} us a launch; 9 to 35 have "
-            "been seen, and no published speed checks it, so there is no band. CUDA graphs and compiling avoid it."
+            f"host: the GPU waits for the CPU, which is taken to need {fit.reach.host_us:g} us a launch; 10 to 50 have "
+            "been seen, and no published speed that names its GPU checks it, so there is no band. CUDA graphs avoid it."
         )
     return notes
 
