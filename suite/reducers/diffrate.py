@@ -1,7 +1,6 @@
 """DiffRate: so many tokens pruned and so many merged in every block, as a plan says."""
 
 import warnings
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -9,8 +8,20 @@ import torch
 from suite.reducers.base import Reducer, register
 from suite.reducers.learned_counts import LearnedCounts, merge_softly
 from suite.reducers.score_predictor import straight_through
-from suite.tokens.grouping import Matching, full_precision, rank, take
+from suite.tokens.constants import rows
+from suite.tokens.grouping import (
+    Matching,
+    ones_of_groups,
+    plain_mean,
+    rank,
+    ranked_rows,
+    sum_groups,
+    take,
+    take_groups,
+    take_rows,
+)
 from suite.tokens.layout import Layout
+from suite.tokens.matching import normalize
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
 LEARNED = ("targets", "prune_kept", "merge_kept")
@@ -141,18 +152,19 @@ class DiffRate(Reducer):
             return self.take_out_softly(tokens, signals)
         prefix = tokens.num_prefix
         after_pruning, after_merging = self.kept(signals, tokens.count, amount)
-        order = rank(signals.class_attention, prefix)[:, : after_pruning - prefix]
+        order = ranked_rows(signals.class_attention, prefix)[:, : after_pruning - prefix]
         if after_merging == after_pruning:
-            return tokens.keep(order)
+            return tokens.keep_rows(order)
         hosts, sources = order[:, : after_merging - prefix], order[:, after_merging - prefix :]
-        cosine, to = most_similar(tokens.x, sources, hosts)
-        fixed = torch.arange(prefix, device=order.device).expand(order.shape[0], -1)
-        matching = Matching(torch.cat([fixed, hosts], dim=1), sources, prefix + to)
-        sizes = tokens.sizes
-        mass = sizes.scatter(1, sources, take(sizes, sources) * cosine.to(sizes.dtype))
-        merged = tokens.merge(matching, mass=mass, plain=True)
-        warn_if_lost(merged.size)
-        return replace(merged, size=merged.size.clamp(min=SMALLEST_SIZE))
+        fixed = rows(len(order), tokens.count, 0, prefix, 1, order.device)
+        kept = torch.cat([fixed, hosts], dim=1)
+        x = take_rows(tokens.x, kept), take_rows(tokens.x, sources)
+        cosine, to = most_alike(x[1], x[0], prefix)
+        matching = Matching.of_rows(kept, sources, to, tokens.count, prefix)
+        sizes = ones_of_groups(matching, x[0]) if tokens.size is None else take_groups(tokens.size, matching)
+        size = sum_groups((sizes[0], sizes[1] * cosine), matching)
+        warn_if_lost(size)
+        return tokens.merge(matching, x=plain_mean(x, matching), size=size.clamp_(min=SMALLEST_SIZE))
 
     def take_out_softly(self, tokens, signals):
         """All tokens, with masks of what is pruned and merged; each patch learns at its place by class attention."""
@@ -272,13 +284,16 @@ def check_plans(targets, prune_kept, merge_kept):
 
 def most_similar(x, sources, hosts):
     """Of the tokens at `hosts`, which is most like each at `sources`: its cosine and its place in `hosts`."""
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        x = full_precision(x)
-        norm = x.norm(dim=2).clamp(min=1e-12)
-        unit = take(x, sources) / take(norm, sources)[..., None]
-        # a few products more, with tokens that are no hosts, cost less than copying the rows of the hosts
-        cosine = unit @ x.transpose(1, 2) / norm[:, None]
-        return cosine.take_along_dim(hosts[:, None], dim=2).max(dim=2)
+    return most_alike(take(x, sources), take(x, hosts), 0)
+
+
+def most_alike(sources, kept, first):
+    """Of the rows `kept` (B, M, C) from `first` on, which is most like each of `sources` (B, S, C): cosine and place."""
+    with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
+        # cosines are divided by norms, not rows of the hosts, which are many
+        norms = kept.norm(dim=2).clamp(min=1e-12)[:, None]
+        cosine = normalize(sources) @ kept.transpose(1, 2) / norms
+        return cosine[:, :, first:].max(dim=2)
 
 
 def warn_if_lost(size):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from suite.tokens.grouping import computed_in
 from suite.tokens.state import Tokens
 
 
@@ -174,9 +175,10 @@ class Signals:
             )
         few = queries[:, :, :rows] * self._parts.scale
         logits = (keys @ few.transpose(-2, -1)).transpose(-2, -1)  # this way round no copy of the keys is made
+        single = torch.promote_types(logits.dtype, torch.float32)
         if self._bias is not None:
-            logits = logits + self._bias[:, :, :rows]
-        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            logits = computed_in(single, torch.add, logits, self._bias[:, :, :rows])
+        return logits.softmax(dim=-1, dtype=single)
 
     @lazy
     def attention_map(self) -> Tensor:

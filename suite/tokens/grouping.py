@@ -75,9 +75,19 @@ def rank(score: Tensor, num_prefix: int) -> Tensor:
 
 
 def ranked_rows(score: Tensor, num_prefix: int) -> Tensor:
-    """`rank` in rows of the flattened batch."""
-    order = score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
-    return order + first_rows(*score.shape, num_prefix, score.device)
+    """`rank` of scores that are not negative, in rows of the flattened batch."""
+    patches, begin = score[:, num_prefix:], first_rows(*score.shape, num_prefix, score.device)
+    if score.dtype != torch.float32 or torch.jit.is_tracing():
+        return patches.argsort(dim=1, descending=True, stable=True) + begin
+    # the bits of such a float rise with it and leave room for the place: a selection takes half the kernels of a sort
+    places = later_places(patches.shape[1], score.device)
+    return torch.add(places, patches.view(torch.int32), alpha=1 << 20).topk(patches.shape[1], dim=1).indices + begin
+
+
+@remembered
+def later_places(count: int, device: torch.device) -> Tensor:
+    """(K,) int64: 0, -1, -2, ..."""
+    return -torch.arange(count, device=device)
 
 
 class Matching:
@@ -174,8 +184,25 @@ def group_mean(x: Tensor, matching: Matching, weight: Tensor | None) -> Tensor:
 
     A lone row is copied bit for bit. weight: None: all are equal.
     """
-    weights = None if weight is None else take_groups(weight, matching)
-    return mean_groups(take_groups(x, matching), matching, weights)[0]
+    parts = take_groups(x, matching)
+    if weight is None:
+        return plain_mean(parts, matching)
+    return mean_groups(parts, matching, take_groups(weight, matching))[0]
+
+
+def plain_mean(x: Pair, matching: Matching) -> Tensor:
+    """`group_mean` with equal weights of what was taken from its places already and is written over."""
+    kept, source = x
+    if not is_half(kept) or kept.requires_grad:
+        return mean_groups(x, matching, None)[0]
+    # a target is made once for every source of it, to the same bits; no other row is touched
+    rows = matching.into + first_rows(*matching.shape, matching.first_target, kept.device)
+    together = matching.into[:, :, None] == matching.into[:, None]
+    share = computed_in(kept.dtype, torch.div, together, together.sum(2, keepdim=True) + 1)
+    target = take_rows(kept, rows)
+    means = torch.baddbmm(target, share, source - target)
+    kept.flatten(0, 1).index_copy_(0, rows.flatten(), means.flatten(0, 1))
+    return kept
 
 
 def mean_groups(x: Pair, matching: Matching, weights: Pair | None) -> Pair:

@@ -224,37 +224,30 @@ class Tokens:
         self,
         matching: Matching,
         weight: Tensor | None = None,
-        mass: Tensor | None = None,
         x: Tensor | None = None,
+        size: Tensor | None = None,
         plain: bool = False,
     ) -> Tokens:
         """Make one token of every group, by default ToMe's average: x' = sum(s x) / sum(s), s' = sum(s) (section 3).
 
-        weight: (B, N) what features are averaged by; default the sizes. plain: all alike. mass: (B, N) what adds up to
-        the new sizes; default the sizes. x: (B, M, C) features of the groups where they are no weighted average. A
-        token alone in its group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
+        weight: (B, N) what features are averaged by; default the sizes. plain: all alike. x: (B, M, C) features of the
+        groups where they are no weighted average. size: (B, M) of the groups where theirs are no sums. A token alone in
+        its group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
         """
         if matching.merged == 0:
             return self
-        total = None
         if x is None and weight is None and not plain:
-            sizes = self.size if self.counted else self.sizes  # None: all are 1
-            weights = None if sizes is None else take_groups(sizes, matching)
-            x, total = mean_groups(take_groups(self.x, matching), matching, weights)
+            known = self.size if self.counted else self.sizes  # None: all are 1
+            weights = None if known is None else take_groups(known, matching)
+            x, size = mean_groups(take_groups(self.x, matching), matching, weights)
         elif x is None:
             x = group_mean(self.x, matching, None if plain else weight)
-        size = self._size_after(matching, total if mass is None else None, mass)
+        if self.counted and size is None:
+            parts = ones_of_groups(matching, self.x) if self.size is None else take_groups(self.size, matching)
+            size = sum_groups(parts, matching)
         lost = self.count - matching.shape[1] - matching.merged
-        return self._after(Step(self.count, matching=matching), x, size, self.valid, lost)
-
-    def _size_after(self, matching: Matching, total: Tensor | None, mass: Tensor | None) -> Tensor | None:
-        """Sizes of the groups, which weights came to if these were the sizes; None where nobody goes by them."""
-        if not self.counted or total is not None:
-            return total if self.counted else None
-        values = self.size if mass is None else mass
-        return sum_groups(
-            ones_of_groups(matching, self.x) if values is None else take_groups(values, matching), matching
-        )
+        step = Step(self.count, matching=matching)
+        return self._after(step, x, size if self.counted else None, self.valid, lost)
 
     def assign(self, x: Tensor, target: Tensor) -> Tokens:
         """Replace all patch tokens by new ones.
