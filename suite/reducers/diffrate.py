@@ -288,7 +288,7 @@ def most_similar(x, sources, hosts):
 
 
 def most_alike(sources, kept, first):
-    """Of the rows `kept` (B, M, C) from `first` on, which is most like each of `sources` (B, S, C): cosine and place."""
+    """Of rows `kept` (B, M, C) from `first` on, the most like each of `sources` (B, S, C): its cosine and place."""
     with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
         # cosines are divided by norms, not rows of the hosts, which are many
         norms = kept.norm(dim=2).clamp(min=1e-12)[:, None]

@@ -41,12 +41,12 @@ class Step:
     @property
     def source(self) -> Tensor | None:
         """(B, S) positions before of those merged away; None where nothing was merged."""
-        return None if self.matching is None else self.matching.source
+        return self.matching.source if self.matching is not None and self.matching.merged else None
 
     @property
     def target(self) -> Tensor | None:
         """(B, S) position afterwards that each source was merged into."""
-        return None if self.matching is None else self.matching.target
+        return self.matching.target if self.matching is not None and self.matching.merged else None
 
     def index_map(self) -> Tensor:
         """(B, count) int64: position before -> position after, -1 = dropped."""
