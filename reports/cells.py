@@ -24,6 +24,7 @@ class Cell:
     key: str
     about: dict[str, Any]
     flops: dict[str, Any] | None
+    kernels: dict[str, Any] | None
     scores: dict[str, Any] | None
     timings: dict[str, dict[str, dict[str, Any]]]  # a file of TIMINGS -> runtime -> what was measured
     failed: dict[str, Any] | None
@@ -147,7 +148,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
             damaged.append(str(error))
             return None
 
-    found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "scores")}
+    found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "kernels", "scores")}
     timings = {name: (read(partial(folder.read, name)) or {}).get("runtimes", {}) for name in TIMINGS}
     failed, about = read(partial(folder.read, "failed")), found.pop("cell")
     if read(folder.read_scores) is None and (found["scores"] or {}).get("per_sample"):

@@ -31,6 +31,7 @@ from reports.speeds import (
     whole_speed_of,
 )
 from reports.text.wording import short_origins, training_of
+from reports.traces import circumstances_of_trace, columns_of_trace
 from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric, TaskReport
 from suite.errors import RequestError
@@ -56,6 +57,9 @@ _COLUMNS_BY_DTYPE = (
     ("uncounted formulation", TEXT),
     # tokens leaving the last block, prefix included (mean, percentiles: see gmacs); images per second; mebibytes
     ("tokens_left tokens_p5 tokens_p95", NUMBER),
+    # traced, not measured (reports/traces.py; attrs["context"] says at what): of a batch's forward launches, those of a
+    # reducing block beyond the unreduced one's, 10^6 bytes moved per image, host reads, mebibytes at once
+    ("launches extra_launches moved_mb host_reads traced_peak_mib", NUMBER),
     ("im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib", NUMBER),
     # see `reports.speeds`, where what was timed under other runtimes is, too
     (" ".join(FURTHER_NUMBERS), NUMBER),
@@ -71,7 +75,7 @@ SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "b
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
-# [[rate, reduction], ...] around a FLOPs target that no rate meets.
+# [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on.
 # runtimes: runtime -> the row's speed columns under it.
 SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
@@ -198,6 +202,7 @@ def _row(cell: Cell, baseline: Cell | None, origins: Mapping[str, str], runtime:
         **_scores(cell),
         **_agreement(cell, baseline),
         **_cost(cell.flops),
+        **columns_of_trace(cell.kernels),
         **speed_row(cell, runtime),
         **_whole_speed(cell),
         "status": cell.status,
@@ -266,6 +271,7 @@ def _context(cell: Cell, runtime: str) -> dict[str, Any]:
         "notes": cell.scores["notes"] if cell.scores else [],
         "flops_images": (cell.flops or {}).get("images"),
         "untraced": (cell.flops or {}).get("untraced", ""),
+        "trace": circumstances_of_trace(cell.kernels),
         "runtimes": {name: speed_row(cell, name) for name in cell.timings["speed"]},
         **_timing(cell.timed("speed", runtime), ""),
         **_timing(whole_speed_of(cell), "whole_"),

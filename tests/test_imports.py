@@ -62,10 +62,11 @@ FENCES = {
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.contract", "suite.errors", "suite.stats")),
     "a report": (
         lambda name: within(name, "reports"),
-        # a stored rate is read by what reads every rate, so that rows stand in the order of what they take out
+        # a stored rate is read by what reads every rate, so that rows stand in the order of what they take out, and a
+        # stored trace by what reads every trace; neither needs torch
         (
             *("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.contract.baseline"),
-            *("suite.stats", "suite.errors"),
+            *("suite.measure.kernels", "suite.measure.roofline", "suite.stats", "suite.errors"),
         ),
     ),
     "a measurement": (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reports.frame import Group, groups
-from reports.page import card, curves
+from reports.page import card, curves, launches
 from reports.page.exhibits import Exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
 from reports.page.packing import pack_json, pack_text
@@ -53,7 +53,8 @@ def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     frame = without_context(frame)
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
     series = curves.curves_of(frame)
-    data = page_data(out, parts, series)
+    sentences = [launches.sentences_of(out, part) for part in parts]
+    data = page_data(out, parts, series, sentences)
     blobs, lacking = {"plotly": _packed_plotly() if library else ""}, list(exhibits.missing.values())
     outcomes = load_outcomes(out, frame)
     if outcomes is not None:
@@ -69,7 +70,8 @@ def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     blobs["data"] = pack_json(data)
     if library is None:
         lacking.append(NO_PLOTLY)
-    return _fill(out, frame, parts, series, data, blobs, exhibits, lacking), lacking
+    tables = tables_of(parts, sentences)
+    return _fill(out, frame, parts, tables, series, data, blobs, exhibits, lacking), lacking
 
 
 def exhibits_of(out: Path) -> Exhibits:
@@ -91,8 +93,10 @@ def without_context(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def page_data(out: Path, parts: list[Group], series: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that plots and filters need: cells, curves, and per group the axes."""
+def page_data(
+    out: Path, parts: list[Group], series: list[dict[str, Any]], sentences: list[dict[str, str]]
+) -> dict[str, Any]:
+    """All that plots and filters need: cells, curves, and per group the axes. sentences: of `launches`, by part."""
     curve = {tuple(one["key"]): place for place, one in enumerate(series)}
     cells: list[dict[str, Any]] = []
     about: list[dict[str, Any]] = []
@@ -110,6 +114,7 @@ def page_data(out: Path, parts: list[Group], series: list[dict[str, Any]]) -> di
                     "fair": not is_untrained(row.training),
                     "status": row.status,
                     "blocks": curves.blocks_of(out, row.Index),
+                    "binds": sentences[number][row.Index],
                     **curves.point_of(row, scores, axes),
                 }
             )
@@ -133,17 +138,18 @@ def first_pair(frame: pd.DataFrame, headline: str, keys: list[str], places: dict
     return [places[key] for key in chosen] if len(chosen) == 2 else None
 
 
-def tables_of(parts: list[Group]) -> list[dict[str, Any]]:
-    """The tables as reports.tables.results has them: texts, and what each is sorted by."""
+def tables_of(parts: list[Group], sentences: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The tables as reports.tables.results has them: texts, what each is sorted by, and what binds each method."""
     tables, place = [], 0
-    for part in parts:
+    for part, binding in zip(parts, sentences, strict=True):
         columns = columns_for(part.frame)
         rows = []
         for row in part.frame.itertuples():
             texts = [column.show(row) for column in columns]
             rows.append({"place": place, "status": row.status, "cells": list(zip(columns, texts, strict=True))})
             place += 1
-        tables.append({"title": title(part), "columns": columns, "rows": rows, "notes": notes(part)})
+        about = {"title": title(part), "notes": notes(part), "binds": launches.strongest(part, binding)}
+        tables.append({"columns": columns, "rows": rows, **about})
     return tables
 
 
@@ -162,10 +168,9 @@ def plotly_source() -> str | None:
 
 
 def _fill(
-    out: Path, frame: pd.DataFrame, parts: list[Group], series: list[dict[str, Any]], data: dict[str, Any],
-    blobs: dict[str, str], exhibits: Exhibits, lacking: list[str],
+    out: Path, frame: pd.DataFrame, parts: list[Group], tables: list[dict[str, Any]], series: list[dict[str, Any]],
+    data: dict[str, Any], blobs: dict[str, str], exhibits: Exhibits, lacking: list[str],
 ) -> str:  # fmt: skip
-    tables = tables_of(parts)
     theme, script = _asset("theme.js"), "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();"
     return _template().render(
         heading=" · ".join(dict.fromkeys(f"{part.task} · {part.model}" for part in parts)) or out.name,

@@ -29,6 +29,7 @@ from reports.text.wording import (
     score,
     short_names,
     shorten,
+    significant,
     speed,
     spread,
     training_mark,
@@ -116,10 +117,18 @@ LEFT = (
     Column("Tokens left", lambda row: spread(whole(row.tokens_left), whole(row.tokens_p5), whole(row.tokens_p95))),
     Column("Memory (MiB)", lambda row: whole(row.peak_memory_mib)),
 )
+TRACED = (
+    Column("Launches", lambda row: whole(row.launches)),
+    Column("MB/image", lambda row: significant(row.moved_mb, 3)),
+    Column("Host reads", lambda row: whole(row.host_reads)),
+)
 
 
-def columns_for(frame: pd.DataFrame) -> list[Column]:
-    """The columns that people see; 'Images' is one of them only where some are missing."""
+def columns_for(frame: pd.DataFrame, traced: bool = True) -> list[Column]:
+    """The columns that people see: 'Images' only where some are missing, those of traces only where there is one.
+
+    traced: False leaves the latter out, for want of room.
+    """
     shown, random = TaskReport.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
     first, *others = (metric for metric in shown.metrics if not metric.hidden)
     headers = {(False,): first.label, (True,): AGREEMENT.label}
@@ -132,7 +141,8 @@ def columns_for(frame: pd.DataFrame) -> list[Column]:
     headline = Column(header, lambda row: _headline(row, first))
     cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
     speeds = [pace, *whole, _speedup_column(bool(whole))]
-    return [_reducer_column(frame), RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs]
+    traces = TRACED if traced and frame.launches.notna().any() else ()
+    return [_reducer_column(frame), RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs, *traces]
 
 
 def _of_encoder(column: Column) -> Column:
@@ -169,7 +179,14 @@ def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
     shown = TaskReport.from_dict(frame.attrs["shown"])
     rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
-    own = ["Memory (MiB)", *(cost.label for cost in shown.costs[::-1]), "Tokens left", "Overhead (%)", *rest[::-1]]
+    own = [
+        *(column.header for column in TRACED[::-1]),
+        "Memory (MiB)",
+        *(cost.label for cost in shown.costs[::-1]),
+        "Tokens left",
+        "Overhead (%)",
+        *rest[::-1],
+    ]
     if shown.throughput:
         own.append(_of_encoder(IM_S).header)
     cost = (_of_encoder(GFLOPS) if shown.throughput else GFLOPS).header
@@ -258,7 +275,7 @@ def _markdown(group: Group) -> str:
 
 
 def _tex(group: Group, number: int) -> str:
-    columns = columns_for(group.frame)
+    columns = columns_for(group.frame, traced=False)  # a page is no wider
     blocks = [
         "".join(" & ".join(tex_escaped(column.show(row)) for column in columns) + " \\\\\n" for row in block)
         for block in _blocks(group)

@@ -7,6 +7,7 @@ from typing import Any
 
 from reports.frame import Group
 from reports.text.wording import NO_DATA, is_untrained, known, percent, reducer_label, row_label
+from reports.traces import trace_notes
 
 RANDOM_WEIGHTS = "random weights: scores are meaningless"
 DISPUTED, UNCOUNTED, REMARK = "†", "‡", "§"
@@ -68,6 +69,7 @@ def notes(group: Group) -> list[str]:
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
     said += _untraced(rows, group.context)
+    said += trace_notes([row_label(row) for row in rows], [about.get("trace") for about in group.context])
     said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
     timed = {"speed": ("im_s", "speed_note")}
     timed |= {group.shown.throughput: ("whole_s", "whole_note")} if group.shown.throughput else {}

@@ -8,7 +8,7 @@ from suite.store.folder import RunFolder
 from suite.store.schema import TIMINGS
 from suite.sweep.plan import Plan
 
-MEASURED_ONCE = ("flops", *TIMINGS)
+MEASURED_ONCE = ("flops", "kernels", *TIMINGS)
 
 
 def take_over(plan: Plan, earlier: Path) -> None:

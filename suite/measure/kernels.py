@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 PRODUCT, BATCHED, ATTENTION, BIASED = "product", "batched product", "attention", "biased attention"
 
@@ -46,3 +49,15 @@ class Trace:
     @property
     def host_reads(self) -> int:
         return sum(kernel.host_read for kernel in self.kernels)
+
+    def rows(self) -> list[list[Any]]:
+        """Every different kernel once, its fields in their order, and how often it ran: for storing."""
+        return [[*fields, times] for fields, times in Counter(map(astuple, self.kernels)).items()]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[Any]], peak: int, share: float = 1.0) -> Trace:
+        """From `rows`, in whatever order. share: of bytes and products, as of a smaller batch (weights are so, too)."""
+        kernels: list[Kernel] = []
+        for name, launches, moved, macs, kind, host_read, times in rows:
+            kernels += [Kernel(name, launches, round(moved * share), round(macs * share), kind, host_read)] * times
+        return cls(tuple(kernels), peak)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from suite.attachment.handle import handle_of
 from suite.backbones import backbone_of, family_of
@@ -32,38 +34,58 @@ def trace_forward(
     """Kernels of a forward on (batch_size, 3, H, W) of a backbone with or without a reducer attached.
 
     The second forward of that shape: what is made once and kept is not counted. The model stays what it is.
+    DataDependentOutputException where a method reads a number, which is not there: see `trace_images`.
     """
     model = backbone_of(model)
     dtype, handle = dtype_of(precision), handle_of(model)
     family = handle.family if handle else family_of(model)
     size = image_size or family.image_size(model)
-    modules = [model] if handle is None else [model, handle.reducer]
-    with FakeTensorMode(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of tensors without numbers, that they have none
-        shapes = fake_copy(model, modules, dtype)
-        images = torch.empty(batch_size, 3, *size, device="cuda", dtype=dtype)
-        with torch.inference_mode():
-            for _ in range(2):  # what the first has taken apart is known to the second: half the time
-                with Followed() as followed:
-                    followed.watch([images, *shapes.parameters(), *shapes.buffers()])
-                    shapes(images)
+        with FakeTensorMode() as mode:
+            tensors = converted(model, dtype, lambda like: torch.empty(like.shape, device="cuda", dtype=like.dtype))
+            images = torch.empty(batch_size, 3, *size, device="cuda", dtype=dtype)
+        shapes = copy_of(model, tensors)
+        with mode:
+            return follow(shapes, images)
+
+
+def trace_images(model: nn.Module, images: Tensor, precision: str = "bf16") -> Trace:
+    """The same of a forward on images (B, 3, H, W) with its arithmetic, where the model is: for what reads numbers."""
+    model = backbone_of(model)
+    dtype, weight = dtype_of(precision), next(model.parameters())
+    return follow(copy_of(model, converted(model, dtype, Tensor.detach)), images.to(weight.device, dtype))
+
+
+def follow(model: nn.Module, images: Tensor) -> Trace:
+    """The kernels of the second of two forwards."""
+    with torch.inference_mode():
+        for _ in range(2):  # what the first has taken apart is known to the second: half the time
+            with Followed() as followed, ReadWhole(followed.kernels):
+                followed.watch([images, *model.parameters(), *model.buffers()])
+                model(images)
     return Trace(tuple(followed.kernels), followed.peak)
 
 
-def fake_copy(model: nn.Module, modules: list[nn.Module], dtype: torch.dtype) -> nn.Module:
-    """The model with what is attached to it, in evaluation, of tensors on a GPU that have no numbers."""
-    memo: dict[int, Any] = {}
-    for module in modules:
+def converted(model: nn.Module, dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> dict[int, Any]:
+    """What stands for each tensor of a model and of the reducer on it, by the tensor's id: made by `make`."""
+    handle, found = handle_of(model), {}
+    for module in [model] if handle is None else [model, handle.reducer]:
         for tensor in [*module.parameters(), *module.buffers()]:
-            kind = dtype if tensor.is_floating_point() else tensor.dtype
-            empty = torch.empty(tensor.shape, device="cuda", dtype=kind)
-            memo[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-    shapes = copy.deepcopy(model, memo)
-    shapes.eval()
-    handle = handle_of(shapes)
+            made = make(tensor)
+            made = made.to(dtype) if tensor.is_floating_point() else made
+            found[id(tensor)] = nn.Parameter(made, False) if isinstance(tensor, nn.Parameter) else made
+    return found
+
+
+def copy_of(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
+    """The model with what is attached to it, in evaluation, made of other tensors."""
+    copied = copy.deepcopy(model, tensors)
+    copied.eval()
+    handle = handle_of(copied)
     if handle is not None:
         handle.reducer.eval()
-    return shapes
+    return copied
 
 
 class Followed(LiveTensors):
@@ -82,12 +104,26 @@ class Followed(LiveTensors):
             if parts is not NotImplemented:
                 return parts
             self._whole.add(func)
-        out = attended(*args) if func is ATTENTION else func(*args, **kwargs)
+        fused = func is ATTENTION and isinstance(args[0], FakeTensor)
+        out = attended(*args) if fused else func(*args, **kwargs)
         kernel = kernel_of(func, args, kwargs, out)
         if kernel is not None:
             self.kernels.append(kernel)
         self.watch(out)
         return out
+
+
+class ReadWhole(TorchFunctionMode):
+    """Keeps what hands a whole tensor to the CPU, which no dispatcher sees where the tensor is there already."""
+
+    def __init__(self, kernels: list[Kernel]) -> None:
+        super().__init__()
+        self.kernels = kernels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.cpu):
+            self.kernels.append(Kernel(func.__name__, 1, 0, host_read=True))
+        return func(*args, **(kwargs or {}))
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:

@@ -59,7 +59,6 @@ def sample(significance, points, present=None):
 def padded(picked):
     """(B, T) bool -> positions (B, M) of what is picked, ascending, and (B, M) bool False on padding, or None."""
     counts = picked.sum(dim=1, keepdim=True)
-    longest = int(counts.max())
+    shortest, longest = torch.stack(torch.aminmax(counts)).tolist()  # one read of the device; M has to be known
     index = picked.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
-    valid = torch.arange(longest, device=index.device) < counts
-    return index, None if bool(valid.all()) else valid
+    return index, None if shortest == longest else torch.arange(longest, device=index.device) < counts

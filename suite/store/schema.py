@@ -12,6 +12,7 @@ report/            page, tables and plots, made from the rest and safe to delete
 A cell's folder:
 cell.json          what the cell is; written before it runs (CellFile)
 flops.json         multiply-accumulates per image, as `FlopReport` names them (FlopsFile)
+kernels.json       what a GPU would be given to do by the backbone's forward (KernelsFile); older runs have none
 samples/batch-*.parquet   outcomes of one batch (the task's `outcomes`), written atomically as soon as it is predicted
 samples.parquet    the same, all batches, once the cell is complete
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
@@ -161,6 +162,30 @@ class FlopsFile(TypedDict):
     tokens_p95: NotRequired[Number]
 
 
+class KernelSums(TypedDict):
+    """Of one forward of a whole batch."""
+
+    launches: int
+    moved: int  # bytes read and written
+    macs: int
+    host_reads: int  # times that the CPU waits for a value
+    peak: int  # bytes in tensors at once, weights included
+
+
+class KernelsFile(TypedDict):
+    """kernels.json: a forward as a GPU would run it, traced and not measured"""
+
+    batch_size: int
+    precision: str
+    on: str  # 'shapes', or 'images' where what is launched depends on their content
+    reason: str  # why there is no trace, "" where there is one
+    blocks: int  # how many reduce
+    traced: KernelSums | None
+    unreduced: KernelSums  # the unreduced model's at the same batch size and precision
+    # [name, launches, bytes, multiply-accumulates, their units or '', host read, times] of every different kernel
+    kernels: list[list[Any]]
+
+
 class ScoreFields(TypedDict):
     """A score of a cell with its 95 % interval; where there is no value, why."""
 
@@ -235,6 +260,7 @@ class FailedFile(TypedDict):
 CELL_FILES = {
     "cell": CellFile,
     "flops": FlopsFile,
+    "kernels": KernelsFile,
     "accuracy": AccuracyFile,
     "scores": ScoresFile,
     "speed": SpeedFile,

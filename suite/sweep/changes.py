@@ -109,7 +109,7 @@ def forget(cell: CellFolder, ids: Collection[str]) -> None:
     cell.remove("flops")
     about = cell.read("cell")
     if about and about["planned_counts"] is None:
-        for name in ("cell", *TIMINGS):
+        for name in ("cell", "kernels", *TIMINGS):
             cell.remove(name)
 
 

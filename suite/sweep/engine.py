@@ -29,6 +29,7 @@ from suite.sweep.evaluate import Cell, evaluate
 from suite.sweep.images import sample_images, timing_batch
 from suite.sweep.plan import Plan, resolve_device, source_of_runtime
 from suite.sweep.progress import Progress
+from suite.sweep.tracing import trace_cells
 
 SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
 SINGLE_FORWARDS = 100  # so many have a 99th percentile
@@ -46,6 +47,7 @@ def execute(plan: Plan, progress: Progress) -> None:
     known = forget_changed(plan, folder, progress)
     cells = prepare(plan, folder, list(plan.methods), progress)
     cells = count_cost(plan, cells, progress)
+    trace_cells(plan, cells, device, progress)
     model.to(dtype_of(plan.spec.precision))
     with float32_products(plan.spec.precision):
         evaluate(plan, folder, cells, device, known, progress)

@@ -54,8 +54,9 @@ def test_the_frame_has_one_row_per_cell_and_the_agreed_columns(run):
         "samples expected missing top1 top1_low top1_high top5 top5_low top5_high ece ece_low ece_high "
         "agreement agreement_low agreement_high "
         "gmacs reduction overhead_gmacs gmacs_p5 gmacs_p95 disputed uncounted formulation "
-        "tokens_left tokens_p5 tokens_p95 im_s im_s_low im_s_high "
-        "speedup speedup_low speedup_high peak_memory_mib speedup_fastest speedup_fastest_low speedup_fastest_high "
+        "tokens_left tokens_p5 tokens_p95 launches extra_launches moved_mb host_reads traced_peak_mib "
+        "im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib "
+        "speedup_fastest speedup_fastest_low speedup_fastest_high "
         "latency_p50_ms latency_p90_ms latency_p99_ms single_p50_ms single_p90_ms single_p99_ms energy_j compile_s "
         "runtime fastest_runtime attention speed_note status reason"
     )

@@ -1,12 +1,17 @@
 """What a forward would launch on a GPU, counted on tensors that have shapes alone."""
 
+import copy
+import json
+
 import pytest
 import timm
 import torch
 
 import suite
+from suite.measure.kernels import Trace
 from suite.measure.roofline import H100, efficiency
-from suite.measure.trace import Followed, trace_forward
+from suite.measure.trace import Followed, trace_forward, trace_images
+from suite.models.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,40 @@ def test_peak_memory_holds_the_weights_and_grows_with_the_batch(deit):
     weights = 2 * sum(p.numel() for p in deit.parameters())
     small, large = trace_forward(deit, 1).peak, trace_forward(deit, 64).peak
     assert weights < small < large
+
+
+def test_a_forward_on_images_launches_what_one_on_shapes_does(deit):
+    images = torch.rand(2, 3, 224, 224)
+    with suite.attach(deit, "tome", "r=13"):
+        on_images, on_shapes = trace_images(deit, images, "fp32"), trace_forward(deit, 2, "fp32")
+    assert on_images == on_shapes
+
+
+def test_what_hands_a_tensor_to_the_cpu_is_a_host_read_even_there(deit):
+    class Counting(type(deit)):
+        def forward(self, x):
+            return super().forward(x[: len(x.sum(dim=(1, 2, 3)).tolist())])
+
+    plain, images = trace_images(deit, torch.rand(2, 3, 224, 224)), torch.rand(2, 3, 224, 224)
+    counting = copy.deepcopy(deit)
+    counting.__class__ = Counting
+    assert (plain.host_reads, trace_images(counting, images).host_reads) == (0, 1)
+
+
+def test_a_method_that_brings_weights_of_the_backbone_is_traced_with_them():
+    model, _ = load_model("scenes_vit", "embedded")
+    with suite.attach(model, "mctf", "r=13"):
+        bare = trace_forward(model, 8)
+    with suite.attach(model, "mctf", "r=13", weights="embedded:scenes_vit/mctf"):
+        assert trace_forward(model, 8) == bare
+
+
+def test_a_trace_is_stored_as_its_different_kernels_and_comes_back(deit):
+    trace = trace_forward(deit, 8)
+    rows = json.loads(json.dumps(trace.rows()))
+    assert len(rows) < len(trace.kernels) / 3
+    back = Trace.of_rows(rows, trace.peak)
+    assert sorted(back.kernels, key=str) == sorted(trace.kernels, key=str)
+    assert H100.seconds(back) == pytest.approx(H100.seconds(trace))
+    half = Trace.of_rows(rows, trace.peak, 0.5)
+    assert (half.launches, half.macs) == (trace.launches, trace.macs // 2)

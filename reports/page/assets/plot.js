@@ -163,6 +163,7 @@ function startTip(plot, data) {
     tip.replaceChildren(
       element("b", { textContent: `${reducer}  ${rate === "–" ? "" : rate}` }),
       element("dl", {}, ...numbers.flatMap(([head, text]) => [element("dt", { textContent: head }), element("dd", { textContent: text })])),
+      data.cells[place].binds ? element("p", { textContent: data.cells[place].binds }) : "",
     );
     tip.hidden = false;
     const { pageX, pageY } = event.event, room = document.documentElement.clientWidth;
