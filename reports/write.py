@@ -10,6 +10,7 @@ from reports.frame import load_frame
 from reports.page.write import write_page
 from reports.pareto.plots import write_pareto
 from reports.tables.results import write_tables
+from reports.tables.speeds import write_speeds
 from suite.store.folder import RunFolder
 
 
@@ -20,7 +21,7 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
     """
     RunFolder(out).read_environment()
     frame, folder = load_frame(out), out / "report"
-    files = write_tables(frame, folder)
+    files = [*write_tables(frame, folder), *write_speeds(frame, folder)]
     notes: list[str] = []
     for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):
         try:

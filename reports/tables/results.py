@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REASON_WIDTH = 60
+AGAINST_FASTEST = "Against the fastest"
 STYLES = {"failed": "red", "running": "yellow"}
 
 
@@ -87,7 +88,7 @@ def _starred(name: str, row: Any) -> str:
     return method_label(name, row.options) + "*" if is_untrained(row.training) else _marked(name, row)
 
 
-def _reducer_column(frame: pd.DataFrame, label: Callable[[str, Any], str] = _marked) -> Column:
+def reducer_column(frame: pd.DataFrame, label: Callable[[str, Any], str] = _marked) -> Column:
     """The method with its options and training; of a file, with no more folders than tell it from the others."""
     short = short_names(frame.reducer)
     return Column("Reducer", lambda row: label(short[row.reducer], row), numeric=False, names=True)
@@ -140,9 +141,9 @@ def columns_for(frame: pd.DataFrame, traced: bool = True) -> list[Column]:
     costs = [_cost_column(cost) for cost in shown.costs]
     headline = Column(header, lambda row: _headline(row, first))
     cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
-    speeds = [pace, *whole, _speedup_column(bool(whole))]
+    speeds = [pace, *whole, _speedup_column(bool(whole)), *_against_fastest(frame)]
     traces = TRACED if traced and frame.launches.notna().any() else ()
-    return [_reducer_column(frame), RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs, *traces]
+    return [reducer_column(frame), RATE, headline, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs, *traces]
 
 
 def _of_encoder(column: Column) -> Column:
@@ -175,6 +176,14 @@ def _speedup_column(whole: bool, interval: bool = True) -> Column:
     return Column("Speed-up", show)
 
 
+def _against_fastest(frame: pd.DataFrame) -> list[Column]:
+    """The speed-up over the unreduced model as it runs fastest, where that is not under the runtime of the table."""
+    if not ((frame.fastest_runtime != frame.runtime) & frame.speedup_fastest.notna()).any():
+        return []
+    ends = [f"speedup_fastest{end}" for end in INTERVAL]
+    return [Column(AGAINST_FASTEST, lambda row: ratio(*(getattr(row, end) for end in ends)))]
+
+
 def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
     shown = TaskReport.from_dict(frame.attrs["shown"])
@@ -194,9 +203,9 @@ def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
         *((name, name, None) for name in own),
         ("Speed-up interval", "Speed-up", _speedup_column(bool(shown.throughput), interval=False)),
         ("GFLOPs interval", cost, replace(GFLOPS, header=cost, show=_gflops)),
-        ("what untrained ones lack", "Reducer", _reducer_column(frame, _shortly_marked)),
+        ("what untrained ones lack", "Reducer", reducer_column(frame, _shortly_marked)),
         ("rate as asked", "Rate", replace(RATE, show=_rate)),
-        ("the word untrained (*)", "Reducer", _reducer_column(frame, _starred)),
+        ("the word untrained (*)", "Reducer", reducer_column(frame, _starred)),
         (cost, cost, None),
         *((name, name, None) for name in (shown.throughput or IM_S.header, "Speed-up")),
     ]

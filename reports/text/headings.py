@@ -65,6 +65,7 @@ def notes(group: Group) -> list[str]:
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
     said += _method_notes(rows, group.context)
+    said += _runtime_notes(rows)
     disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
@@ -118,6 +119,24 @@ def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:
         gives = [f"{rate} gives {percent(reduction)} %" for rate, reduction in about.get("neighbours", ())]
         said += [f"{row_label(row)} cannot be met: {', '.join(gives)}."] if gives else []
     return said
+
+
+def _runtime_notes(rows: list[Any]) -> list[str]:
+    """How the unreduced model runs fastest, where that is not how the rows ran; kernels of attention that differ."""
+    said = [
+        f"Speed-up is over the unreduced model {row.runtime} as well; it is faster {row.fastest_runtime}, and against "
+        "the fastest is over that."
+        for row in rows
+        if row.fastest_runtime not in ("", row.runtime)
+    ]
+    kernels: dict[str, list[str]] = {}
+    for row in rows:
+        if row.attention:
+            kernels.setdefault(row.attention, []).append(_name(row))
+    if len(kernels) > 1:
+        listed = "; ".join(f"{attention}: {', '.join(dict.fromkeys(on))}" for attention, on in kernels.items())
+        said.append(f"Attention, its kernels chosen by PyTorch for all alike: {listed}.")
+    return list(dict.fromkeys(said))
 
 
 def _name(row: Any) -> str:

@@ -66,9 +66,12 @@ def show(out: Path) -> list[str]:
     """Print the table of a run and say where its files are; returns what of the run is damaged."""
     from reports.frame import load_frame
     from reports.tables.results import console_table
+    from reports.tables.speeds import speeds_table
 
     frame = load_frame(out)
     print_fitted(console_table(frame))
+    if (speeds := speeds_table(frame)) is not None:
+        print_fitted(speeds)
     page = out / "report" / "index.html"
     written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
     say(written)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import load_frame, load_samples
+from reports.tables.speeds import speeds_of
 from suite.sweep.engine import execute
 from suite.sweep.plan import Plan, make_plan
 from suite.sweep.progress import Progress
@@ -33,6 +34,10 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """One row per cell, tidy; `reports.frame` says what every column is. What is not known is NaN."""
         return load_frame(self.out)
+
+    def speeds(self) -> pd.DataFrame:
+        """One row per cell and runtime that it was timed under, indexed by both, with the frame's columns of speed."""
+        return speeds_of(self.frame())
 
     def samples(self, key: str) -> pd.DataFrame:
         """Outcomes and scores of one cell's samples, a row each, in the same order for every cell.

@@ -109,7 +109,7 @@ def test_plan_tells_predicted_cells_that_have_no_scores_from_those_that_are_done
         (["--model", "resnet18"], "is not supported"),
         (["--data", "nowhere"], "nowhere"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth"),
-        (["--precision", "fp8"], "'fp32', 'fp16' or 'bf16'"),
+        (["--precision", "fp8"], "'fp32', 'fp16', 'bf16' or 'tf32'"),
         (["--batch-size", "0"], "batch_size=0"),
         (["--device", "tpu9"], "device 'tpu9'"),
         (["--reducer-option", "tome.speed=9"], "unknown option of reducer 'tome'"),

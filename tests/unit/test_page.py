@@ -195,7 +195,7 @@ def test_a_defect_of_page_or_plots_costs_neither_the_tables_nor_leaves_an_older_
     monkeypatch.setattr("reports.write.write_page", lambda *_: 1 / 0)
     monkeypatch.setattr("reports.write.write_pareto", lambda *_: 1 / 0)
     files, notes = write_report(out)
-    assert [file.suffix for file in files] == [".csv", ".md", ".tex"]
+    assert [file.name for file in files] == ["table.csv", "table.md", "table.tex", "speed.csv", "speed.md"]
     assert (out / "report" / "table.md").is_file()
     assert not (out / "report" / "index.html").exists()
     assert not (out / "report" / "pareto_flops.png").exists()

@@ -1,0 +1,112 @@
+"""What was timed under every runtime: a row a cell and runtime, CSV for programs, Markdown and terminal for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from reports.frame import COLUMNS
+from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
+from reports.tables.console import Field, console_table, spare, terminal_width
+from reports.tables.results import AGAINST_FASTEST, IM_S, RATE, Column, reducer_column
+from reports.text.markup import markdown_row, markdown_rule
+from reports.text.wording import NO_DATA, ratio, significant
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+OF_A_CELL = ("task", "model", "reducer", "training", "options", "rate", "resolved_rate", "precision", "batch_size")
+MEASURED = (
+    *(f"{name}{end}" for name in ("im_s", "speedup") for end in INTERVAL), *FURTHER_NUMBERS, "peak_memory_mib",
+    *SPEED_TEXTS, "speed_note",
+)  # fmt: skip
+NAME, TITLE = "speed", "Runtimes"
+OWN, BEST = "Speed-up", AGAINST_FASTEST
+FIRST = ("Reducer", "Rate", "Runtime", OWN, BEST)
+"""Headers of what no terminal goes without."""
+
+
+def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and runtime of a run's frame, indexed by both; the columns are the frame's."""
+    context = frame.attrs.get("context", {})
+    rows = [
+        {"key": key, **{name: frame.at[key, name] for name in OF_A_CELL}, **of}
+        for key in frame.index
+        for of in context.get(key, {}).get("runtimes", {}).values()
+    ]
+    columns = [*OF_A_CELL, *MEASURED]
+    table = pd.DataFrame(rows, columns=["key", *columns]).astype({name: COLUMNS[name] for name in columns})
+    return table.set_index(["key", "runtime"])
+
+
+def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """speed.csv and speed.md in `folder`; none where nothing was timed."""
+    speeds, files = speeds_of(frame), [folder / f"{NAME}.{kind}" for kind in ("csv", "md")]
+    if speeds.empty:
+        for file in files:  # of an earlier report
+            file.unlink(missing_ok=True)
+        return []
+    for file, text in zip(files, (speeds.to_csv(na_rep=NO_DATA, lineterminator="\n"), _markdown(speeds)), strict=True):
+        file.write_text(text, encoding="utf-8", newline="\n")
+    return files
+
+
+def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
+    """For a terminal, where it says more than the run's own table: of several runtimes, or times of single images."""
+    speeds = speeds_of(frame)
+    if speeds.index.get_level_values("runtime").nunique() < 2 and speeds.single_p50_ms.isna().all():
+        return None
+    columns, rows = speed_columns(speeds), list(speeds.reset_index().itertuples())
+    fields = [
+        Field(column.header, [column.show(row) for row in rows], column.numeric, column.names, whole=column.numeric)
+        for column in columns
+    ]
+    lesser = [column.header for column in columns[::-1] if column.header not in FIRST]
+    return console_table(
+        fields, width or terminal_width(), spare(lesser), title=TITLE, notes=[explain(speeds)],
+        elsewhere=f"; see {NAME}.md", sections={i: "" for i in range(1, len(rows)) if rows[i].key != rows[i - 1].key},
+    )  # fmt: skip
+
+
+def speed_columns(speeds: pd.DataFrame) -> list[Column]:
+    """What people see; of latencies, energy and compile times only where there are some."""
+    further = [
+        *((f"latency_{part}_ms", f"{part} (ms)") for part in LATENCIES),
+        *((f"single_{part}_ms", f"{part}, 1 image (ms)") for part in LATENCIES),
+        ("energy_j", "J/image"),
+        ("compile_s", "Prepared in (s)"),
+    ]
+    noted = [Column("Note", lambda row: row.speed_note, numeric=False)] if speeds.speed_note.any() else []
+    return [
+        reducer_column(speeds),
+        RATE,
+        Column("Runtime", lambda row: row.runtime, numeric=False, names=True),
+        IM_S,
+        Column(OWN, lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
+        Column(BEST, lambda row: ratio(row.speedup_fastest, row.speedup_fastest_low, row.speedup_fastest_high)),
+        *(_number(name, header) for name, header in further if speeds[name].notna().any()),
+        *noted,
+    ]
+
+
+def _number(name: str, header: str) -> Column:
+    return Column(header, lambda row: significant(getattr(row, name), 3))
+
+
+def explain(speeds: pd.DataFrame) -> str:
+    """How to read the rows."""
+    fastest = ", ".join(sorted({name for name in speeds.fastest_runtime if name})) or NO_DATA
+    return (
+        f"{OWN}: over the unreduced model under the same runtime. {BEST}: over the unreduced model as it runs fastest "
+        f"of all that was timed in the same rounds ({fastest}); below 1, not to reduce is faster. (ms): percentiles of "
+        f"single forwards, on a whole batch and on one image, {NO_DATA} where there were too few (p99 needs 100)."
+    )
+
+
+def _markdown(speeds: pd.DataFrame) -> str:
+    columns = speed_columns(speeds)
+    head = [markdown_row([one.header for one in columns]), markdown_rule([one.numeric for one in columns])]
+    rows = [markdown_row([one.show(row) for one in columns]) for row in speeds.reset_index().itertuples()]
+    return "\n".join([f"### {TITLE}", "", *head, *rows, "", f"- {explain(speeds)}", ""])
