@@ -68,7 +68,7 @@ def fit_sheet(found: Fit, unplaced: list[dict[str, Any]], left: dict[str, int]) 
         "hash of GPU and shape decides which. Unseen: predicted without any speed of that GPU.",
         MERGERS,
         f"Parameters, fitted {found.date}: {parameters}.",
-        *(f"{name}: {how.taken}." for name, how in CIRCUMSTANCES.items() if how.taken),
+        *(f"{', '.join(names)}: {taken}." for taken, names in taken_of_tables().items()),
         *([_unplaced_note(unplaced)] if unplaced else []),
         *(f"Not predicted: {number} speeds: {why}." for why, number in left.items()),
     ]
@@ -77,6 +77,15 @@ def fit_sheet(found: Fit, unplaced: list[dict[str, Any]], left: dict[str, int]) 
         "fit", "Predicted beside published speeds: median |log ratio|", about, [*found.rows, *unplaced],
         ("GPU", *headers, "unseen: im/s"), lines, tuple(notes), partial(draw_fit, found.rows, unplaced),
     )  # fmt: skip
+
+
+def taken_of_tables() -> dict[str, list[str]]:
+    """What tables do not print and is taken to be so -> their names."""
+    found: dict[str, list[str]] = {}
+    for name, how in CIRCUMSTANCES.items():
+        if how.taken:
+            found.setdefault(how.taken, []).append(name)
+    return found
 
 
 def _errors(rows: list[dict[str, Any]], part: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""What a forward takes on a GPU: a roofline from its data sheet and from how much of that programs reach."""
+"""What a forward takes on a GPU: a roofline from its data sheet and from how much of that programs reach.
+
+`suite.measure.roofline.H100` has fixed parameters, by which methods are held to their bounds; here they follow the fit.
+"""
 
 from __future__ import annotations
 
