@@ -188,7 +188,8 @@ from suite.tokens.grouping import Matching
 
 class DropLast(Reducer):
     def after_attention(self, tokens, signals, amount):
-        index = torch.arange(tokens.num_prefix, tokens.count - amount).expand(len(tokens.x), -1)
+        places = torch.arange(tokens.num_prefix, tokens.count - amount, device=tokens.x.device)
+        index = places.expand(len(tokens.x), -1)
         return tokens.keep(index)
 
 
@@ -196,7 +197,7 @@ class MergeLast(Reducer):
     proportional_attention = weighted_pooling = True
 
     def before_block(self, tokens, signals, amount):
-        position = torch.arange(tokens.count).expand(len(tokens.x), -1)
+        position = torch.arange(tokens.count, device=tokens.x.device).expand(len(tokens.x), -1)
         kept, source = position[:, :-amount], position[:, -amount:]
         return tokens.merge(Matching(kept, source, torch.full_like(source, kept.shape[1] - 1)))
 """
