@@ -10,9 +10,9 @@ import pandas as pd
 from reports.frame import COLUMNS
 from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
 from reports.tables.console import Field, console_table, spare, terminal_width
-from reports.tables.results import AGAINST_FASTEST, IM_S, RATE, Column, reducer_column
+from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.text.markup import markdown_row, markdown_rule
-from reports.text.wording import NO_DATA, ratio, significant
+from reports.text.wording import NO_DATA, ratio, significant, speed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,7 +83,7 @@ def speed_columns(speeds: pd.DataFrame) -> list[Column]:
         reducer_column(speeds),
         RATE,
         Column("Runtime", lambda row: row.runtime, numeric=False, names=True),
-        IM_S,
+        Column("im/s", lambda row: speed(row.im_s, row.im_s_low, row.im_s_high)),
         Column(OWN, lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),
         Column(BEST, lambda row: ratio(row.speedup_fastest, row.speedup_fastest_low, row.speedup_fastest_high)),
         *(_number(name, header) for name, header in further if speeds[name].notna().any()),

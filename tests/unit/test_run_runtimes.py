@@ -44,8 +44,9 @@ def test_a_run_that_is_asked_for_another_runtime_keeps_its_outcomes_and_times_al
     frame = second.frame()
     assert set(frame.runtime) == {"compiled"}
     assert frame.compile_s.notna().all()
-    both = frame.attrs["context"][second.cells[1]]["runtimes"]
-    assert {name: row["runtime"] for name, row in both.items()} == {"compiled": "compiled", "eager": "eager"}
+    speeds = second.speeds()
+    assert set(speeds.index) == {(key, runtime) for key in second.cells for runtime in ("compiled", "eager")}
+    assert (speeds.xs("compiled", level="runtime").im_s.sort_index() == frame.im_s.sort_index()).all()
     times = stored(second)
     run(**spec, runtime="compiled,eager", progress=QUIET)
     assert stored(second) == times  # nothing is timed twice
