@@ -26,6 +26,7 @@ from suite.sweep.methods import MethodAtRate
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
 
+LEAST_SHARE = 0.005  # of the GPU's time that is worth a word
 HEADERS = ("GPU", "Batch", "Model", "Method", "Rate", "ms", "im/s", "Speed-up", "Efficiency", "Binds")
 
 
@@ -174,7 +175,7 @@ def binding(record: dict[str, Any]) -> str:
     if record["binds"] is None:
         return NO_DATA
     shares = sorted(((record[f"share_{bound}"], bound) for bound in BOUNDS), reverse=True)
-    said = ", ".join(f"{bound} {percent(share, 0)} %" for share, bound in shares)
+    said = ", ".join(f"{bound} {percent(share, 0)} %" for share, bound in shares if share >= LEAST_SHARE)
     waits = record["predicted_host_ms"] / record["predicted_gpu_ms"]
     return f"{HOST} {waits:.1f} × the GPU: {said}" if record["binds"] == HOST else said
 
