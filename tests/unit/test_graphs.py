@@ -40,13 +40,13 @@ def test_a_batch_of_another_shape_is_refused():
 
 
 def test_a_replay_that_is_not_the_eager_output_is_said_beside_what_two_eager_ones_differ_by():
-    eager = {"logits": torch.tensor([1.0, float("nan")])}
+    eager = {"logits": torch.tensor([1.0, float("nan"), float("inf")])}
     assert differences(eager, {"logits": eager["logits"].clone()}, eager) == ()
-    (note,) = differences({"logits": torch.tensor([1.5, float("nan")])}, eager, eager)
+    (note,) = differences({"logits": torch.tensor([1.5, float("nan"), float("inf")])}, eager, eager)
     assert (
         note == "the first replay differs from the eager forward by up to 5.0e-01, two eager forwards by up to 0.0e+00"
     )
-    (note,) = differences({"logits": torch.tensor([1.0, 2.0])}, eager, eager)
+    (note,) = differences({"logits": torch.tensor([1.0, 2.0, float("inf")])}, eager, eager)
     assert "by up to inf" in note
 
 

@@ -109,6 +109,6 @@ def largest_difference(first: Any, second: Any) -> float:
     for one, other in zip(tree_leaves(first), tree_leaves(second), strict=True):
         if isinstance(one, Tensor) and not torch.equal(one, other):
             apart = (one.double() - other.double()).abs()
-            both = one.isnan() & other.isnan()
-            largest = max(largest, float(apart.masked_fill(both, 0).nan_to_num(nan=float("inf")).max()))
+            same = (one == other) | (one.isnan() & other.isnan())
+            largest = max(largest, float(apart.masked_fill(same, 0).nan_to_num(nan=float("inf")).max()))
     return largest
