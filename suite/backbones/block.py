@@ -10,7 +10,7 @@ from torch import Tensor
 from suite.reducers.base import Reducer, SelectedQueries
 from suite.reducers.signals import BlockCall, BlockParts, Signals
 from suite.tokens.constants import remembered
-from suite.tokens.grouping import Matching, mean_groups, take, take_groups
+from suite.tokens.grouping import Matching, average, shares, take
 from suite.tokens.state import Tokens
 
 
@@ -91,17 +91,18 @@ def _attention_with(
         trace = BlockTrace.plain(count)._replace(queries=after.count, projected=after.count)
     else:
         normed = parts.norm1(after.x)
-        values = spread_rows(parts.values(normed), after.steps[-1].index_map())
+        values = spread_rows(parts.values(normed), change.matching)
         attended = merge_rows(signals.attend(values=values), change.matching, change.weight)
         trace = BlockTrace.plain(count)._replace(values=after.count, projected=after.count)
     return after.add(parts.attention_branch(attended, normed)), trace
 
 
-def spread_rows(values: Tensor, owner: Tensor) -> Tensor:
-    """(B, H, M, d) values and (B, N) owners -> (B, H, N, d), every place with its owner's value, in one copy."""
+def spread_rows(values: Tensor, matching: Matching) -> Tensor:
+    """(B, H, M, d) values of groups -> (B, H, N, d), every place with its group's value, in one copy."""
     batch, heads, count, _ = values.shape
     rows = values.transpose(1, 2).flatten(0, 2)  # (B·M·H, d), a view of a linear layer's output
-    index = torch.add(first_of_heads(batch, heads, count * heads, 1, owner.device), owner[:, None], alpha=heads)
+    first = first_of_heads(batch, heads, count * heads, 1, matching.first_target * heads, values.device)
+    index = torch.add(first, matching.owner(count + matching.merged)[:, None], alpha=heads)
     return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
@@ -110,17 +111,15 @@ def merge_rows(attended: Tensor, matching: Matching, weight: Tensor) -> Tensor:
     batch, heads, count, width = attended.shape
     flat = attended.flatten(0, 2)
     # from a row of the flattened batch to those of its heads
-    heads_of_row = first_of_heads(batch, heads, (heads - 1) * count, count, flat.device).transpose(1, 2)
-    kept, source = (
-        flat.index_select(0, (rows[..., None] + heads_of_row).flatten()).view(batch, rows.shape[1], heads * width)
-        for rows in matching.rows(count)
-    )
-    merged, _ = mean_groups((kept, source), matching, take_groups(weight, matching))
+    heads_of_row = first_of_heads(batch, heads, (heads - 1) * count, count, 0, flat.device).transpose(1, 2)
+    rows = matching.order(count)[..., None] + heads_of_row
+    kept, source = (flat[part].flatten(2) for part in rows.split([matching.shape[1], matching.merged], dim=1))
+    merged = average((kept, source), matching, shares(matching, weight, kept.dtype))
     return merged.unflatten(2, (heads, width)).transpose(1, 2)
 
 
 @remembered
-def first_of_heads(batch: int, heads: int, per_sample: int, per_head: int, device: torch.device) -> Tensor:
+def first_of_heads(batch: int, heads: int, per_sample: int, per_head: int, begin: int, device: torch.device) -> Tensor:
     """(B, H, 1) int64: where each head of each sample begins, at these distances."""
     sample, head = torch.arange(batch, device=device), torch.arange(heads, device=device)
-    return (per_sample * sample[:, None] + per_head * head)[..., None]
+    return (per_sample * sample[:, None] + per_head * head + begin)[..., None]

@@ -14,7 +14,6 @@ from suite.tokens.grouping import (
     ones_of_groups,
     plain_mean,
     rank,
-    ranked_rows,
     sum_groups,
     take,
     take_groups,
@@ -22,6 +21,7 @@ from suite.tokens.grouping import (
 )
 from suite.tokens.layout import Layout
 from suite.tokens.matching import normalize
+from suite.tokens.ranking import ranked_rows
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
 LEARNED = ("targets", "prune_kept", "merge_kept")

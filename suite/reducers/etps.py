@@ -2,7 +2,7 @@
 
 from suite.reducers.base import Reducer, register
 from suite.reducers.squeeze import squeeze_rows
-from suite.tokens.grouping import ranked_rows
+from suite.tokens.ranking import ranked_rows
 
 
 @register("etps")

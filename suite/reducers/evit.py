@@ -3,7 +3,8 @@
 import math
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import ranked_rows, take_rows
+from suite.tokens.grouping import take_rows
+from suite.tokens.ranking import ranked_rows
 
 
 @register("evit")

@@ -1,14 +1,18 @@
 """MCTF: multi-criteria token fusion with one-step-ahead attention."""
 
 import torch
-import torch.nn.functional as F
 
 from suite.reducers.base import GroupedAttention, Reducer, register
-from suite.tokens.grouping import Matching, full_precision, group_max
+from suite.tokens.constants import first_rows, ones, positions, remembered, rows
+from suite.tokens.grouping import Matching, group_max
+from suite.tokens.matching import ascending
+from suite.tokens.products import scaled_product
+from suite.tokens.ranking import largest_first
 
 SITES = {0: "after_block", 1: "inside_attention", 2: "before_block"}
 FLOOR = 10
 UNATTENDED = 1e-30  # attention that underflowed to 0 would leave 0/0 for a score and for an average
+SHRUNK = 2.0**-10  # of products of tokens: in half precision those of the longest would overflow
 
 
 @register("mctf")
@@ -77,65 +81,81 @@ class MCTF(Reducer):
         with torch.no_grad(), torch.autocast(tokens.x.device.type, enabled=False):
             received = signals.received.clamp(min=UNATTENDED)
             matching = match(self.scores(tokens, received), amount, tokens.num_prefix, self.bidirectional)
-            sizes = tokens.sizes
-            weight = received * sizes / sizes.amax(1, keepdim=True)
+            weight = received if tokens.size is None else received * tokens.size
             if self.pooling in (0, 3):
-                weight = sizes if self.pooling == 0 else torch.ones_like(sizes)
+                weight = tokens.sizes if self.pooling == 0 else ones(*received.shape, received.dtype, received.device)
         fused = group_max(tokens.x, matching) if self.pooling == 2 else None
         return tokens.merge(matching, weight=weight, x=fused), matching, weight
 
     def scores(self, tokens, received):
         """(B, A, B') attractiveness of every pair of an even and an odd place; only the order within it matters."""
-        metric = F.normalize(full_precision(tokens.x), dim=-1, eps=1e-12)
-        scores = metric.new_ones(())
+        own = self.own(tokens, received)
+        if self.tau_sim == 1:
+            return similarity(tokens.x, own)
+        scores = own.new_ones(())
         if self.tau_sim:
-            scores = (metric[:, ::2] @ metric[:, 1::2].transpose(1, 2) + 1) / 2
-            scores = scores if self.tau_sim == 1 else scores.clamp(min=0) ** (1 / self.tau_sim)
-        # 1/a and 1/s by their maxima: the same order, and no overflow
-        own = torch.ones_like(received)
-        if self.tau_info:
+            scores = similarity(tokens.x, torch.ones_like(own)).clamp(min=0) ** (1 / self.tau_sim)
+        return scores * own[:, ::2, None] * own[:, None, 1::2]
+
+    def own(self, tokens, received):
+        """(B, N) what a token brings to the score of every pair that it is in."""
+        own = None
+        if self.tau_info:  # 1/a by its maximum: the same order, and no overflow
             own = (received.amin(1, keepdim=True) / received) ** (1 / self.tau_info)
         if self.tau_size and tokens.size is not None:
-            own = own * (tokens.size.amin(1, keepdim=True) / tokens.size) ** (1 / self.tau_size)
-        return scores * own[:, ::2, None] * own[:, None, 1::2]
+            small = tokens.size ** (-1 / self.tau_size)
+            own = small if own is None else own * small
+        return ones(*received.shape, received.dtype, received.device) if own is None else own
+
+
+def similarity(x, weight):
+    """(B, A, B') (cosine + 1) / 2 of every pair of an even and an odd place, times the weights (B, N) of both.
+
+    The product is in the precision of x (B, N, C), all else in that of the weights: lengths divide it afterwards.
+    """
+    length = torch.linalg.vector_norm(x, dim=2, dtype=weight.dtype).clamp(min=1e-12)
+    of_a, of_b = (weight / length)[:, ::2, None], length[:, None, 1::2]
+    product = scaled_product(x[:, ::2], x[:, 1::2], SHRUNK) * of_a
+    shifted = torch.addcdiv((weight / 2)[:, ::2, None], product, of_b, value=0.5 / SHRUNK)
+    return shifted * weight[:, None, 1::2]
 
 
 def match(scores, r, protected, bidirectional):
-    """Fuse r tokens by scores (B, A, B') between even places A and odd places B': half from A to B', half back.
+    """Fuse r tokens by scores (B, A, B') >= 0 between even places A and odd places B': half from A to B', half back.
 
     Output order: prefix, what is left of A ascending, what is left of B' by descending score (one way: ascending).
     """
-    scores = scores.clone()
+    (batch, evens, odds), device = scores.shape, scores.device
     shielded_a, shielded_b = (protected + 1) // 2, protected // 2
-    scores[:, :shielded_a] = -torch.inf
-    scores[:, :, :shielded_b] = -torch.inf
     forth = r // 2 if bidirectional else r
-    to_b = scores.argmax(-1)
-    order = best_first(scores.gather(-1, to_b[..., None])[..., 0])
-    sent_a, left_a = order[:, :forth], order[:, forth:].sort(dim=-1).values
-    odd = torch.arange(scores.shape[2], device=scores.device).expand(len(scores), -1)
-    to_a, sent_b, left_b = odd, odd[:, :0], odd[:, shielded_b:]
+    best, to_b = scores[:, shielded_a:, shielded_b:].max(dim=2)
+    order = largest_first(best)
+    to_b = to_b.gather(1, order[:, :forth])
+    # rows of A in the flattened batch of scores
+    sent_a, left_a = (order + first_rows(batch, evens, shielded_a, device)).tensor_split([forth], dim=1)
+    left_a = ascending(left_a)
+    free_b, stay_a = odds - shielded_b, left_a.shape[1]
     if bidirectional:
         # the same scores again: what a token of B' has taken in goes along with it
-        back = scores.take_along_dim(left_a[..., None], 1)
-        to_a = back.argmax(1)
-        order = best_first(back.gather(1, to_a[:, None])[:, 0])
-        # shielded places of B' have no score at all and come last
-        sent_b, left_b = order[:, : r - forth], order[:, r - forth : order.shape[1] - shielded_b]
-    left_a = left_a[:, shielded_a:]
-
-    prefix = torch.arange(protected, device=scores.device).expand(len(scores), -1)
-    first_b = protected + left_a.shape[1]
-    place = torch.arange(first_b, first_b + left_b.shape[1], device=scores.device).expand(len(scores), -1)
-    place_b = torch.zeros_like(to_a).scatter(1, left_b, place)
-    place_b = place_b.scatter(1, sent_b, to_a.gather(1, sent_b) - shielded_a + protected)
-    return Matching(
-        kept=torch.cat([prefix, 2 * left_a, 2 * left_b + 1], dim=1),
-        source=torch.cat([2 * sent_a, 2 * sent_b + 1], dim=1),
-        target=place_b.gather(1, torch.cat([to_b.gather(1, sent_a), sent_b], dim=1)),
-    )
+        back = scores.flatten(0, 1).index_select(0, left_a.flatten()).view(batch, stay_a, odds)
+        best, place_b = back[:, :, shielded_b:].max(dim=1)
+        sent_b, left_b = largest_first(best).tensor_split([r - forth], dim=1)
+        after_a = positions(stay_a, stay_a + left_b.shape[1], 1, device).expand(batch, -1)
+        into = place_b.scatter_(1, left_b, after_a).gather(1, torch.cat([to_b, sent_b], dim=1))
+    else:
+        left_b = positions(0, free_b, 1, device).expand(batch, -1)
+        sent_b, into = left_b[:, :0], to_b + stay_a
+    doubled = torch.cat([rows(batch, evens + odds, 0, protected, 1, device), left_a, left_b, sent_a, sent_b], dim=1)
+    first = row_offsets(batch, evens, odds, protected, (stay_a, left_b.shape[1], forth, sent_b.shape[1]), device)
+    survivors = protected + stay_a + left_b.shape[1]
+    return Matching.of_order(torch.add(first, doubled, alpha=2), survivors, into, evens + odds, protected)
 
 
-def best_first(score):
-    """(B, K) -> places by descending score; ties keep their order."""
-    return score.argsort(dim=-1, descending=True, stable=True)
+@remembered
+def row_offsets(batch, evens, odds, protected, counts, device):
+    """(B, N) int64 what twice a row of the prefix, twice a row of A in the flattened batch of scores and twice a free
+    place of B' lack to be rows of the flattened batch of tokens; A and B' by turns, `counts` of each."""
+    count, sample = evens + odds, torch.arange(batch, device=device)[:, None]
+    prefix = -rows(batch, count, 0, protected, 1, device)
+    even, odd = sample * (count - 2 * evens), sample * count + 1 + 2 * (protected // 2)
+    return torch.cat([prefix, *((even, odd)[turn % 2].expand(-1, many) for turn, many in enumerate(counts))], dim=1)

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from suite.reducers.base import Reducer, register
 from suite.tokens.constants import first_rows, rows
-from suite.tokens.grouping import Matching, best_first, take
+from suite.tokens.grouping import Matching, take
 from suite.tokens.matching import normalize
+from suite.tokens.ranking import best_first
 
 ORDERS = ("deit", "mae")
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suite.tokens.grouping import computed_in
+from suite.tokens.products import scaled_product
 from suite.tokens.state import Tokens
 
 
@@ -183,13 +184,16 @@ class Signals:
     @lazy
     def attention_map(self) -> Tensor:
         """(B, H, N, N) softmax attention. Asked for before attention runs, it is the map that attention uses."""
-        return self._softmax(self.queries_keys[0])
+        queries, keys = self.queries_keys
+        # both copied by one kernel to where a batched product reads them
+        queries, keys = torch.cat([queries, keys]).chunk(2)
+        return self._softmax(queries, keys)
 
     @lazy
     def received(self) -> Tensor:
         """(B, N) float32 attention that every token receives, averaged over heads and queries; sums to 1."""
         dtype = torch.promote_types(self.attention_map.dtype, torch.float32)
-        return self.attention_map.sum(dim=2, dtype=dtype).mean(1) / self.attention_map.shape[2]
+        return self.attention_map.mean(dim=(1, 2), dtype=dtype)
 
     @property
     def received_before(self) -> Tensor | None:
@@ -219,12 +223,13 @@ class Signals:
         elif "attention_map" in self.__dict__:
             attention = self.attention_map.take_along_dim(rows[:, None, :, None], 2)
         else:
-            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2))
+            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2), keys)
         return F.dropout(attention, parts.attention_dropout) @ values
 
-    def _softmax(self, queries: Tensor) -> Tensor:
-        """Attention (B, H, M, N) that queries (B, H, M, d) pay to all keys."""
-        logits = (queries * self._parts.scale) @ self.queries_keys[1].transpose(-2, -1)
+    def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Attention (B, H, M, N) that queries (B, H, M, d) pay to keys (B, H, N, d)."""
+        logits = scaled_product(queries.flatten(0, 1), keys.flatten(0, 1), self._parts.scale)
+        logits = logits.unflatten(0, queries.shape[:2])
         if self._bias is not None:
             differentiated = logits.requires_grad or self._bias.requires_grad
             # in place where nobody differentiates: a map is large, and a fresh one is slow

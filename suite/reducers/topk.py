@@ -1,7 +1,7 @@
 """Top-K pruning by class attention."""
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.grouping import ranked_rows
+from suite.tokens.ranking import ranked_rows
 
 
 @register("topk")

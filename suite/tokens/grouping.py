@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from suite.tokens.constants import first_rows, ones, remembered
+from suite.tokens.constants import first_rows, ones, positions
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -15,8 +16,11 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if is_half(x) else x
 
 
+HALF = torch.float16, torch.bfloat16
+
+
 def is_half(x: Tensor) -> bool:
-    return x.dtype in (torch.float16, torch.bfloat16)
+    return x.dtype in HALF
 
 
 def computed_in(dtype: torch.dtype, operation: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -52,42 +56,9 @@ def flat_index(index: Tensor, length: int) -> Tensor:
     return in_batch(index, length).flatten()
 
 
-TIE = 2.0**-50  # between places; of scores above 2e-6, no two that differ in single precision come nearer
-
-
-def best_first(score: Tensor) -> Tensor:
-    """(B, K) scores of at most 1, such as cosines -> (B, K) places, best first; ties keep their order."""
-    if score.dtype == torch.float64 or score.device.type == "mps":
-        return score.argsort(dim=1, descending=True, stable=True)
-    # a selection of all takes half the kernels of a stable sort, and in double precision there is room for the place
-    return (score - tie_breaks(score.shape[1], score.device)).topk(score.shape[1], dim=1).indices
-
-
-@remembered
-def tie_breaks(count: int, device: torch.device) -> Tensor:
-    """(K,) float64, what places cost of a score."""
-    return torch.arange(count, device=device, dtype=torch.float64) * TIE
-
-
 def rank(score: Tensor, num_prefix: int) -> Tensor:
     """(B, N) scores -> (B, N - num_prefix) positions of the patch tokens, best first; ties keep their order."""
     return num_prefix + score[:, num_prefix:].argsort(dim=1, descending=True, stable=True)
-
-
-def ranked_rows(score: Tensor, num_prefix: int) -> Tensor:
-    """`rank` of scores that are not negative, in rows of the flattened batch."""
-    patches, begin = score[:, num_prefix:], first_rows(*score.shape, num_prefix, score.device)
-    if score.dtype != torch.float32 or torch.jit.is_tracing():
-        return patches.argsort(dim=1, descending=True, stable=True) + begin
-    # the bits of such a float rise with it and leave room for the place: a selection takes half the kernels of a sort
-    places = later_places(patches.shape[1], score.device)
-    return torch.add(places, patches.view(torch.int32), alpha=1 << 20).topk(patches.shape[1], dim=1).indices + begin
-
-
-@remembered
-def later_places(count: int, device: torch.device) -> Tensor:
-    """(K,) int64: 0, -1, -2, ..."""
-    return -torch.arange(count, device=device)
 
 
 class Matching:
@@ -105,6 +76,9 @@ class Matching:
         self._rows: tuple[Tensor, Tensor] | None = None
         self.shape = tuple(kept.shape)
         self.into, self.first_target = target, 0
+        self._order: Tensor | None = None
+        self._shares: tuple[Tensor, torch.dtype, Shares] | None = None
+        self._count = 0
 
     @classmethod
     def of_rows(cls, kept: Tensor, source: Tensor, into: Tensor, count: int, first_target: int = 0) -> Matching:
@@ -116,6 +90,13 @@ class Matching:
         made = cls(kept, source, into)
         made._positions, made._rows, made._count = None, (kept, source), count
         made.first_target = first_target
+        return made
+
+    @classmethod
+    def of_order(cls, order: Tensor, survivors: int, into: Tensor, count: int, first_target: int = 0) -> Matching:
+        """`of_rows` of `order` (B, M + S): first the M `survivors`, then the others, so that both are taken at once."""
+        made = cls.of_rows(order[:, :survivors], order[:, survivors:], into, count, first_target)
+        made._order = order
         return made
 
     @property
@@ -131,6 +112,11 @@ class Matching:
         return self.into + self.first_target if self.first_target else self.into
 
     @property
+    def ordered(self) -> bool:
+        """`order` is there already."""
+        return self._order is not None
+
+    @property
     def merged(self) -> int:
         """S, how many go."""
         return int(self.into.shape[1])
@@ -141,6 +127,19 @@ class Matching:
             kept, source = self._as_positions()
             self._rows = in_batch(kept, count), in_batch(source, count)
         return self._rows
+
+    def order(self, count: int) -> Tensor:
+        """(B, M + S) `rows` of both, one after the other."""
+        if self._order is None:
+            self._order = torch.cat(self.rows(count), dim=1)
+        return self._order
+
+    def owner(self, count: int) -> Tensor:
+        """(B, count) int64 position afterwards of every token, counted from `first_target`; nobody may be dropped."""
+        order, first = self.order(count), self.first_target
+        own = positions(-first, self.shape[1] - first, 1, order.device).expand(self.shape[0], -1)
+        ends = torch.cat([own, self.into], dim=1)
+        return torch.empty_like(ends).flatten().scatter_(0, order.flatten(), ends.flatten()).view_as(ends)
 
     def _as_positions(self) -> tuple[Tensor, Tensor]:
         if self._positions is None:
@@ -156,7 +155,11 @@ Pair = tuple[Tensor, Tensor]
 
 def take_groups(x: Tensor, matching: Matching) -> Pair:
     """Of `x` (B, N, C) or (B, N) what is kept (B, M, ...) and what is merged away (B, S, ...), both fresh."""
-    kept, source = matching.rows(int(x.shape[1]))
+    count = int(x.shape[1])
+    if x.dim() == 2 and matching.ordered:
+        kept, source = take_rows(x, matching.order(count)).split([matching.shape[1], matching.merged], dim=1)
+        return kept, source
+    kept, source = matching.rows(count)
     return take_rows(x, kept), take_rows(x, source)
 
 
@@ -179,6 +182,49 @@ def group_sum(values: Tensor, matching: Matching) -> Tensor:
     return sum_groups(take_groups(values, matching), matching)
 
 
+class Shares(NamedTuple):
+    """What sources give to their groups' means.
+
+    rows: (B, S) where their targets are in the flattened batch afterwards. share: (B, S) of the weight of their group.
+    total: (B, M) weights of all groups. among: (B, S, S), None in full precision: the shares of all that have the same
+    target, for each of them.
+    """
+
+    rows: Tensor
+    share: Tensor
+    total: Tensor
+    among: Tensor | None = None
+
+    @classmethod
+    def of(cls, matching: Matching, weights: Pair, dtype: torch.dtype) -> Shares:
+        """By weights as `take_groups` gives them, which are written over; shares in `dtype`; without `among`."""
+        (own, others), first = weights, matching.first_target
+        total = sum_groups((own, others), matching)
+        share = computed_in(dtype, torch.div, others, total[:, first:].gather(1, matching.into))
+        return cls(target_rows(matching, share.device), share, total)
+
+
+def shares(matching: Matching, weight: Tensor, dtype: torch.dtype) -> Shares:
+    """By weights (B, N), shares in `dtype`: made once where several tensors are averaged by the same."""
+    known = matching._shares
+    if known is None or known[0] is not weight or known[1] != dtype:
+        made = Shares.of(matching, take_groups(weight, matching), dtype)
+        if dtype in HALF:
+            made = made._replace(among=same_target(matching) * made.share[:, None])
+        known = matching._shares = weight, dtype, made
+    return known[2]
+
+
+def target_rows(matching: Matching, device: torch.device) -> Tensor:
+    """(B, S) where the targets are in the flattened batch afterwards."""
+    return matching.into + first_rows(*matching.shape, matching.first_target, device)
+
+
+def same_target(matching: Matching) -> Tensor:
+    """(B, S, S) bool."""
+    return matching.into[:, :, None] == matching.into[:, None]
+
+
 def group_mean(x: Tensor, matching: Matching, weight: Tensor | None) -> Tensor:
     """(B, N, C) rows and (B, N) weights -> (B, M, C) sum(w x) / sum(w) over each group, summed in float32 at least.
 
@@ -187,41 +233,54 @@ def group_mean(x: Tensor, matching: Matching, weight: Tensor | None) -> Tensor:
     parts = take_groups(x, matching)
     if weight is None:
         return plain_mean(parts, matching)
-    return mean_groups(parts, matching, take_groups(weight, matching))[0]
+    return average(parts, matching, shares(matching, weight, x.dtype))
 
 
 def plain_mean(x: Pair, matching: Matching) -> Tensor:
     """`group_mean` with equal weights of what was taken from its places already and is written over."""
-    kept, source = x
+    kept, _ = x
     if not is_half(kept) or kept.requires_grad:
         return mean_groups(x, matching, None)[0]
-    # a target is made once for every source of it, to the same bits; no other row is touched
-    rows = matching.into + first_rows(*matching.shape, matching.first_target, kept.device)
-    together = matching.into[:, :, None] == matching.into[:, None]
-    share = computed_in(kept.dtype, torch.div, together, together.sum(2, keepdim=True) + 1)
-    target = take_rows(kept, rows)
-    means = torch.baddbmm(target, share, source - target)
-    kept.flatten(0, 1).index_copy_(0, rows.flatten(), means.flatten(0, 1))
-    return kept
+    together = same_target(matching)
+    among = computed_in(kept.dtype, torch.div, together, together.sum(2, keepdim=True) + 1)
+    return move_targets(x, target_rows(matching, kept.device), among)
 
 
 def mean_groups(x: Pair, matching: Matching, weights: Pair | None) -> Pair:
     """`group_mean`, and the sums of weights (B, M), of what was taken from its places already and is written over."""
-    (kept, source), first = x, matching.first_target
-    own, others = ones_of_groups(matching, kept) if weights is None else weights
-    total = sum_groups((own, others), matching)
-    share = computed_in(kept.dtype, torch.div, others, total[:, first:].gather(1, matching.into))
-    rows = matching.into + first_rows(*matching.shape, first, kept.device)
-    moves = source - take_rows(kept, rows)
-    # only targets change, by their sources' shares: a lone token stays what it is
+    given = Shares.of(matching, ones_of_groups(matching, x[0]) if weights is None else weights, x[0].dtype)
+    return average(x, matching, given), given.total
+
+
+def average(x: Pair, matching: Matching, given: Shares) -> Tensor:
+    """(B, M, C) means by these shares, of what was taken from its places already and is written over.
+
+    Only targets change, by their sources' shares: a lone token stays what it is.
+    """
+    (kept, source), share = x, given.share
+    if given.among is not None and not kept.requires_grad:
+        return move_targets(x, given.rows, given.among)
+    moves = source - take_rows(kept, given.rows)
     if is_half(kept):  # a product adds up in single precision and rounds once
-        taking_in = kept[:, first:]
-        shares = share.new_zeros(*taking_in.shape[:2], matching.merged)
-        shares.scatter_(1, matching.into[:, None], share[:, None])
-        taking_in.baddbmm_(shares, moves)
+        taking_in = kept[:, matching.first_target :]
+        matrix = share.new_zeros(*taking_in.shape[:2], matching.merged)
+        matrix.scatter_(1, matching.into[:, None], share[:, None])
+        taking_in.baddbmm_(matrix, moves)
     else:  # no time is spent on the others
-        kept.flatten(0, 1).index_add_(0, rows.flatten(), (moves * share[..., None]).flatten(0, 1))
-    return kept, total
+        kept.flatten(0, 1).index_add_(0, given.rows.flatten(), (moves * share[..., None]).flatten(0, 1))
+    return kept
+
+
+def move_targets(x: Pair, rows: Tensor, among: Tensor) -> Tensor:
+    """`average` that touches no row but the targets'; a target is made once for every source of it, to the same bits.
+
+    No gradient would be right, for it would count a target once for each of its sources.
+    """
+    kept, source = x
+    target = take_rows(kept, rows)
+    moves = source - target
+    kept.flatten(0, 1).index_copy_(0, rows.flatten(), target.baddbmm_(among, moves).flatten(0, 1))
+    return kept
 
 
 def group_max(x: Tensor, matching: Matching) -> Tensor:

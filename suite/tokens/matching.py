@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite.tokens.constants import first_rows, remembered, rows
-from suite.tokens.grouping import Matching, best_first, full_precision, in_batch, take_rows
+from suite.tokens.grouping import Matching, full_precision, in_batch, take_rows
+from suite.tokens.ranking import best_first
 
 
 def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:
