@@ -74,6 +74,7 @@ class Matching:
     def __init__(self, kept: Tensor, source: Tensor, target: Tensor) -> None:
         self._positions: tuple[Tensor, Tensor] | None = (kept, source)
         self._rows: tuple[Tensor, Tensor] | None = None
+        self._count = 0  # of the tokens before, once it is known
         self.shape = tuple(kept.shape)
         self.into, self.first_target = target, 0
         self._order: Tensor | None = None
@@ -122,10 +123,15 @@ class Matching:
         return int(self.into.shape[1])
 
     def rows(self, count: int) -> tuple[Tensor, Tensor]:
-        """`kept` and `source` as rows of the flattened batch of sequences of `count` tokens."""
+        """`kept` and `source` as rows of the flattened batch of sequences of `count` tokens.
+
+        ValueError for another `count` than it was made or asked for before.
+        """
         if self._rows is None:
             kept, source = self._as_positions()
-            self._rows = in_batch(kept, count), in_batch(source, count)
+            self._rows, self._count = (in_batch(kept, count), in_batch(source, count)), count
+        if count != self._count:
+            raise ValueError(f"this matching is of sequences of {self._count} tokens, not {count}")
         return self._rows
 
     def order(self, count: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.tokens.grouping import Matching, flat_index, full_precision, rank, take
+from suite.tokens.grouping import Matching, best_first, flat_index, full_precision, rank, ranked_rows, take
 from suite.tokens.matching import bipartite_soft_matching
 from suite.tokens.state import Tokens
 from tests.tolerances import BLOCK32
@@ -181,3 +181,45 @@ def test_any_chain_of_merges_conserves_the_tokens_and_stays_in_their_hull(seed, 
             torch.testing.assert_close(tokens.x[sample, place], group.mean(0), **BLOCK32)
             assert (tokens.x[sample, place] >= group.amin(0) - 1e-5).all()
             assert (tokens.x[sample, place] <= group.amax(0) + 1e-5).all()
+
+
+def test_a_matching_said_in_rows_of_the_batch_has_the_positions_of_each_sample():
+    kept, source, into = torch.tensor([[0, 3], [4, 6]]), torch.tensor([[1], [5]]), torch.tensor([[0], [0]])
+    matching = Matching.of_rows(kept, source, into, 4, first_target=1)
+    assert (matching.kept.tolist(), matching.source.tolist()) == ([[0, 3], [0, 2]], [[1], [1]])
+    assert matching.target.tolist() == [[1], [1]]
+    said_in_positions = Matching(matching.kept, matching.source, matching.target)
+    x = torch.randn(2, 4, 3)
+    assert torch.equal(Tokens.start(x, 1).merge(matching).x, Tokens.start(x, 1).merge(said_in_positions).x)
+    with pytest.raises(ValueError, match="of 4 tokens, not 5"):
+        Tokens.start(torch.randn(2, 5, 3), 1).merge(matching)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_equal_averages_in_half_precision_are_those_in_single(dtype):
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(3)).to(dtype)
+    matching = Matching(*(torch.tensor([row] * 2) for row in ([0, 1, 2], [3, 4, 5], [1, 1, 2])))
+    half, single = (
+        Tokens.start(x, 1).merge(matching, plain=True),
+        Tokens.start(x.float(), 1).merge(matching, plain=True),
+    )
+    torch.testing.assert_close(half.x.float(), single.x, rtol=2 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    assert torch.equal(half.x[:, 0], x[:, 0])
+    assert torch.equal(half.size, single.size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_best_come_first_and_ties_keep_their_order_in_every_precision(dtype):
+    score = torch.rand(3, 500, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    score[:, 100:150] = score[:, 50:100]
+    expected = score.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(best_first(score), expected)
+    assert torch.equal(best_first(-score), (-score).argsort(dim=1, descending=True, stable=True))
+    if dtype != torch.bfloat16:
+        rows = ranked_rows(torch.cat([score.new_ones(3, 1), score], dim=1), 1)
+        assert torch.equal(rows, expected + 1 + 501 * torch.arange(3)[:, None])
+
+
+def test_tiny_attention_is_ranked_exactly():
+    score = torch.tensor([[1.0, 1e-30, 0.0, 1e-12, 1e-30, 2e-38, 1e-12 * (1 + 2**-23)]])
+    assert ranked_rows(score, 1).tolist() == [[6, 3, 1, 4, 5, 2]]
