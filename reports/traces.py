@@ -41,14 +41,14 @@ def circumstances_of_trace(stored: dict[str, Any] | None) -> dict[str, Any] | No
     return stored and {name: stored[name] for name in ("batch_size", "precision", "on", "reason")}
 
 
-def trace_notes(labels: list[str], circumstances: list[dict[str, Any] | None]) -> Iterator[str]:
-    """How the traces of cells, by their labels, are to be read."""
+def trace_notes(labels: list[str], circumstances: list[dict[str, Any] | None], part: str = "") -> Iterator[str]:
+    """How the traces of cells, by their labels, are to be read. part: of the model, such as ' of the encoder'."""
     known = [(label, about) for label, about in zip(labels, circumstances, strict=True) if about]
     traced = [(label, about) for label, about in known if not about["reason"]]
     for size, precision in sorted({(of["batch_size"], of["precision"]) for _, of in traced if of["on"] == "shapes"}):
         yield (
             f"Launches, MB/image (bytes that kernels read and write) and host reads are traced, not measured: of one "
-            f"eager forward of {size} images in {precision} on a GPU, counted from shapes."
+            f"eager forward{part} on {size} images in {precision} on a GPU, counted from shapes."
         )
     for label, about in traced:
         if about["on"] == "images":

@@ -70,7 +70,8 @@ def notes(group: Group) -> list[str]:
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
     said += _untraced(rows, group.context)
-    said += trace_notes([row_label(row) for row in rows], [about.get("trace") for about in group.context])
+    part = " of the encoder" if group.shown.throughput else ""
+    said += trace_notes([row_label(row) for row in rows], [about.get("trace") for about in group.context], part)
     said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
     timed = {"speed": ("im_s", "speed_note")}
     timed |= {group.shown.throughput: ("whole_s", "whole_note")} if group.shown.throughput else {}

@@ -160,7 +160,7 @@ def test_tables_have_the_traces_and_say_at_what_they_were_made(traced, tmp_path)
     csv, markdown, tex = (path.read_text() for path in write_tables(load_frame(traced), tmp_path))
     assert "launches,extra_launches,moved_mb,host_reads,traced_peak_mib" in csv
     assert "| Launches | MB/image | Host reads |" in markdown
-    assert "are traced, not measured: of one eager forward of 256 images in bf16 on a GPU" in markdown
+    assert "are traced, not measured: of one eager forward on 256 images in bf16 on a GPU" in markdown
     assert "ats r=4 has no trace: it cannot run." in markdown
     assert "Launches &" not in tex
     narrow = console_table(load_frame(traced), 100)
