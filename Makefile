@@ -1,4 +1,5 @@
 # make bench   environment in .venv, then the embedded default: table and plots in results/
+# make gpu     environment, then the tests that need an NVIDIA GPU and every method timed on it: ten minutes in all
 # make test    environment, then the tests, without those that are slow and rarely tell anything
 # make test-all    all tests
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
@@ -18,10 +19,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --d
 # Kept even where the environment says not to: without bytecode every start of Python compiles torch and timm anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench test test-all test-numerics test-lowest check format fit weights clean
+.PHONY: bench gpu test test-all test-numerics test-lowest check format fit weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
+
+# The tests take about two of the ten minutes; MINUTES=30 times more of what is compiled.
+gpu: $(READY)
+	@$(BIN)/python run_bench.py gpu --check
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python run_bench.py gpu --minutes $(or $(MINUTES),8)
 
 test: $(READY)
 	$(PYTEST) -m "not slow"

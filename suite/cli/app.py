@@ -14,6 +14,7 @@ from suite.cli.analyse import analysing
 from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
 from suite.cli.flags import asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
+from suite.cli.gpu import gpu_command
 from suite.cli.listing import listing
 from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.predict import predict_command
@@ -128,6 +129,7 @@ app.command("tables")(tables_command)
 app.command("pareto")(pareto_command)
 app.command("break-even")(break_even_command)
 app.command("predict")(predict_command)
+app.command("gpu")(gpu_command)
 app.command("compare")(compare_command)
 app.command("check")(check_command)
 app.add_typer(baselines, name="baseline")
