@@ -3,6 +3,7 @@
 import torch
 
 from suite.reducers.base import Reducer, register
+from suite.tokens.constants import positions
 from suite.tokens.grouping import Matching, take
 from suite.tokens.matching import pairwise_distances
 
@@ -36,7 +37,7 @@ class DPCKNN(Reducer):
             order = density_peaks(distance, self.neighbours)
             centres, source = order[:, :-amount], order[:, -amount:]
             nearest = take(distance, source).take_along_dim(centres[:, None], dim=2).argmin(dim=2)
-        fixed = torch.arange(prefix, device=order.device).expand(order.shape[0], -1)
+        fixed = positions(0, prefix, 1, order.device).expand(order.shape[0], -1)
         matching = Matching(torch.cat([fixed, prefix + centres], dim=1), prefix + source, prefix + nearest)
         return tokens.merge(matching, plain=True)
 
@@ -45,7 +46,8 @@ def density_peaks(distance, neighbours):
     """(B, T, T) distances -> (B, T) positions, best centre first."""
     near = distance.topk(min(neighbours, distance.shape[2]), dim=2, largest=False).values
     log_density = -near.square().mean(dim=2)
-    place = log_density.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    order = log_density.argsort(dim=1, descending=True, stable=True)
+    place = torch.empty_like(order).scatter_(1, order, positions(0, order.shape[1], 1, order.device).expand_as(order))
     denser = place[:, None, :] < place[:, :, None]
     apart = distance.masked_fill(~denser, torch.inf).amin(dim=2)
     apart = torch.where(place == 0, distance.amax(dim=(1, 2))[:, None], apart)

@@ -3,6 +3,7 @@
 import torch
 
 from suite.reducers.base import Reducer, register
+from suite.tokens.constants import positions
 from suite.tokens.grouping import Matching, take
 from suite.tokens.matching import pairwise_distances
 
@@ -43,9 +44,9 @@ class KMedoids(Reducer):
             for _ in range(self.iterations):
                 medoids = better_medoids(distance, weight, medoids)
             cluster = nearest(distance, medoids)
-            chosen = torch.zeros_like(cluster).scatter(1, medoids, 1)
+            chosen = torch.zeros_like(cluster).scatter_(1, medoids, 1)
             source = chosen.argsort(dim=1, stable=True)[:, :amount]
-        fixed = torch.arange(prefix, device=source.device).expand(source.shape[0], -1)
+        fixed = positions(0, prefix, 1, source.device).expand(source.shape[0], -1)
         kept = torch.cat([fixed, prefix + medoids], dim=1)
         matching = Matching(kept, prefix + source, prefix + cluster.gather(1, source))
         return tokens.merge(matching, x=take(tokens.x, kept))
@@ -66,7 +67,7 @@ def far_apart(distance, count):
 def nearest(distance, medoids):
     """(B, T) int64 in [0, M): the medoid (B, M) that is nearest to every token; a medoid belongs to itself."""
     cluster = take(distance, medoids).argmin(dim=1)
-    return cluster.scatter(1, medoids, torch.arange(medoids.shape[1], device=medoids.device).expand_as(medoids))
+    return cluster.scatter_(1, medoids, positions(0, medoids.shape[1], 1, medoids.device).expand_as(medoids))
 
 
 def better_medoids(distance, weight, medoids):
@@ -74,5 +75,5 @@ def better_medoids(distance, weight, medoids):
     cluster = nearest(distance, medoids)
     strangers = cluster[:, :, None] != cluster[:, None]
     cost = (distance.masked_fill(strangers, 0) @ weight[..., None])[..., 0]
-    elsewhere = cluster[:, None] != torch.arange(medoids.shape[1], device=medoids.device)[:, None]
+    elsewhere = cluster[:, None] != positions(0, medoids.shape[1], 1, medoids.device)[..., None]
     return cost[:, None].masked_fill(elsewhere, torch.inf).argmin(dim=2)

@@ -117,5 +117,10 @@ def pairwise_distances(x: Tensor) -> Tensor:
     x = full_precision(x)
     x = x - x.mean(dim=1, keepdim=True)  # what all tokens share would cost digits
     apart = torch.cdist(x, x)
-    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-    return ((apart + apart.transpose(1, 2)) / 2).masked_fill(itself, 0)
+    return ((apart + apart.transpose(1, 2)) / 2).masked_fill(diagonal(x.shape[1], x.device), 0)
+
+
+@remembered
+def diagonal(count: int, device: torch.device) -> Tensor:
+    """(N, N) bool."""
+    return torch.eye(count, dtype=torch.bool, device=device)
