@@ -21,6 +21,7 @@ from suite.tokens.grouping import (
 )
 from suite.tokens.layout import Layout
 from suite.tokens.matching import normalize
+from suite.tokens.products import cosines
 from suite.tokens.ranking import ranked_rows
 
 SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
@@ -291,8 +292,9 @@ def most_alike(sources, kept, first):
     """Of rows `kept` (B, M, C) from `first` on, the most like each of `sources` (B, S, C): its cosine and place."""
     with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
         # cosines are divided by norms, not rows of the hosts, which are many
-        norms = kept.norm(dim=2).clamp(min=1e-12)[:, None]
-        cosine = normalize(sources) @ kept.transpose(1, 2) / norms
+        single = torch.promote_types(kept.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(kept, dim=2, dtype=single).clamp(min=1e-12)[:, None]
+        cosine = cosines(normalize(sources), kept) / norms
         return cosine[:, :, first:].max(dim=2)
 
 

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from suite.tokens.constants import positions, rows
-from suite.tokens.grouping import Matching, computed_in, full_precision, in_batch, is_half, take_rows
+from suite.tokens.constants import rows
+from suite.tokens.grouping import Matching, computed_in, full_precision, in_batch, take_rows
+from suite.tokens.products import cosines
 from suite.tokens.state import Tokens
 
 NO_HOST = -100.0  # a cosine that no pair has, and whose exponential vanishes
@@ -19,9 +20,8 @@ def squeeze(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
 
     staying (B, K), leaving (B, S): positions of all patch tokens; those that stay keep the order given. A host x with
     guests y of cosine c becomes (e x + sum e^c y) / (e + sum e^c), summed in float32 at least; a host without guests
-    is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first; in
-    half precision, which tells too few cosines apart, to the first alone. Source: TPS (Wei et al., CVPR 2023, arXiv
-    2304.10716).
+    is copied bit for bit. A guest that is equally like several hosts goes to all of them and is owned by the first.
+    Source: TPS (Wei et al., CVPR 2023, arXiv 2304.10716).
     """
     return squeeze_rows(tokens, in_batch(staying, tokens.count), in_batch(leaving, tokens.count))
 
@@ -33,12 +33,12 @@ def squeeze_rows(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
     x, guests = take_rows(tokens.x, kept), take_rows(tokens.x, leaving)
     hosts = x[:, prefix:]
     with torch.autocast(device.type, enabled=False):
-        norms = (hosts.norm(dim=2) + 1e-6)[:, None]
-        likeness = unit(guests) @ hosts.transpose(1, 2) / norms
+        single = torch.promote_types(x.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(hosts, dim=2, dtype=single)[:, None] + 1e-6
+        likeness = cosines(unit(guests), hosts) / norms
         best, host = likeness.max(dim=2, keepdim=True)
-        chosen = host == positions(0, likeness.shape[2], 1, device) if is_half(x) else likeness == best
-        share = likeness.exp() * chosen
-        weight = share.sum(1, dtype=torch.promote_types(x.dtype, torch.float32)) + math.e
+        share = likeness.exp() * (likeness == best)
+        weight = share.sum(1) + math.e
         share = computed_in(x.dtype, torch.div, share, weight[:, None]).transpose(1, 2)
         own = (math.e / weight)[..., None]  # 1 to the last bit where nobody comes
         if share.requires_grad:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from suite.tokens.constants import first_rows, remembered, rows
 from suite.tokens.grouping import Matching, full_precision, in_batch, take_rows
+from suite.tokens.products import cosines
 from suite.tokens.ranking import best_first
 
 
@@ -32,7 +33,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:
         return Matching(everything, nothing, nothing)
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
         metric = normalize(metric)
-        cosine = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
+        cosine = cosines(metric[:, ::2], metric[:, 1::2])
         best, to = cosine[:, (protected + 1) // 2 :, protected // 2 :].max(dim=-1)
         order = best_first(best)
     first_a, first_b = protected + protected % 2, protected + 1 - protected % 2
@@ -95,7 +96,7 @@ def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, ta
     batch, count = metric.shape[:2]
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
         metric, sources, targets = normalize(metric), in_batch(sources, count), in_batch(targets, count)
-        best, to = (take_rows(metric, sources) @ take_rows(metric, targets).transpose(1, 2)).max(dim=-1)
+        best, to = cosines(take_rows(metric, sources), take_rows(metric, targets)).max(dim=-1)
         merged, unmerged = sources, sources[:, :0]
         if r < sources.shape[1]:
             order = best_first(best)
