@@ -52,8 +52,3 @@ H100 = Roofline(
     cache_bytes=25e6,
     rates={PRODUCT: 225e12, BATCHED: 100e12, ATTENTION: 110e12, BIASED: 80e12},
 )
-
-
-def efficiency(reduced: Trace, unreduced: Trace, gpu: Roofline) -> float:
-    """Predicted speed-up over the ratio of multiply-accumulates: 1 where a reducer costs no time of its own."""
-    return gpu.seconds(unreduced) / gpu.seconds(reduced) * reduced.macs / unreduced.macs

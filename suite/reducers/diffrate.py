@@ -15,7 +15,6 @@ from suite.tokens.grouping import (
     plain_mean,
     rank,
     sum_groups,
-    take,
     take_groups,
     take_rows,
 )
@@ -160,7 +159,7 @@ class DiffRate(Reducer):
         fixed = rows(len(order), tokens.count, 0, prefix, 1, order.device)
         kept = torch.cat([fixed, hosts], dim=1)
         x = take_rows(tokens.x, kept), take_rows(tokens.x, sources)
-        cosine, to = most_alike(x[1], x[0], prefix)
+        cosine, to = most_similar(x[1], x[0], prefix)
         matching = Matching.of_rows(kept, sources, to, tokens.count, prefix)
         sizes = ones_of_groups(matching, x[0]) if tokens.size is None else take_groups(tokens.size, matching)
         size = sum_groups((sizes[0], sizes[1] * cosine), matching)
@@ -283,12 +282,7 @@ def check_plans(targets, prune_kept, merge_kept):
         raise ValueError(f"its targets {wanted} have to lie between -1 and 0 and to fall")
 
 
-def most_similar(x, sources, hosts):
-    """Of the tokens at `hosts`, which is most like each at `sources`: its cosine and its place in `hosts`."""
-    return most_alike(take(x, sources), take(x, hosts), 0)
-
-
-def most_alike(sources, kept, first):
+def most_similar(sources, kept, first):
     """Of rows `kept` (B, M, C) from `first` on, the most like each of `sources` (B, S, C): its cosine and place."""
     with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
         # cosines are divided by norms, not rows of the hosts, which are many

@@ -183,11 +183,6 @@ def sum_groups(values: Pair, matching: Matching) -> Tensor:
     return kept
 
 
-def group_sum(values: Tensor, matching: Matching) -> Tensor:
-    """(B, N) values -> (B, M) their sums over each group."""
-    return sum_groups(take_groups(values, matching), matching)
-
-
 class Shares(NamedTuple):
     """What sources give to their groups' means.
 

@@ -18,15 +18,6 @@ def scramble(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def random_order(patches: Tensor, seed: int, block: int) -> Tensor:
-    """(B, T, C) normed patch tokens -> (B, T) int64, a random permutation of [0, T) for every sample.
-
-    The draw is seeded by `seed`, the block and a coarse fingerprint of the sample, so that samples are drawn for
-    separately while a result never depends on the neighbours in its batch, and every run draws the same.
-    """
-    return draw(fingerprint(patches), patches.shape[1], seed, block).argsort(dim=1)
-
-
 def fingerprint(patches: Tensor) -> Tensor:
     """(B, T, C) normed patch tokens -> (B, 1) int64 in [0, 2^30): what a sample's draws are seeded by."""
     # coarse steps on a few averaged channels: float noise between batch sizes does not reach the fingerprint

@@ -8,7 +8,7 @@ from suite import RequestError, attach
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
 from suite.tokens.matching import kth_bipartite_matching, nearest_matching
-from suite.tokens.sample_rng import random_order
+from suite.tokens.sample_rng import draw, fingerprint
 from tests.tolerances import TINY32
 
 # The middle of the image
@@ -124,6 +124,10 @@ def test_given_sources_merge_into_the_nearest_target_and_the_others_keep_their_o
 @torch.no_grad()
 def test_random_sources_differ_by_seed_sample_and_block_but_not_by_run_or_neighbour():
     patches = torch.randn(3, 64, 32, generator=torch.Generator().manual_seed(4))
+
+    def random_order(patches, seed, block):
+        return draw(fingerprint(patches), patches.shape[1], seed, block).argsort(dim=1)
+
     order = random_order(patches, 0, 0)
     assert all(sorted(row.tolist()) == list(range(64)) for row in order)
     for other in (random_order(patches, 1, 0), random_order(patches, 0, 1), order.roll(1, 0)):

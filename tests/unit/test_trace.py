@@ -9,9 +9,10 @@ import torch
 
 import suite
 from suite.measure.kernels import Trace
-from suite.measure.roofline import H100, efficiency
+from suite.measure.roofline import H100
 from suite.measure.trace import Followed, trace_forward, trace_images
 from suite.models.load import load_model
+from tests.perf.kernels import efficiency
 
 
 @pytest.fixture(scope="module")
