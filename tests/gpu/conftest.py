@@ -9,9 +9,10 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
-    missing = pytest.mark.skip(reason="no CUDA device")
+    marks = [pytest.mark.gpu]
+    if not torch.cuda.is_available():
+        marks.append(pytest.mark.skip(reason="no CUDA device"))
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.gpu)
-            if not torch.cuda.is_available():
-                item.add_marker(missing)
+            for mark in marks:
+                item.add_marker(mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,6 +132,26 @@ def test_the_table_has_measured_and_predicted_in_columns_of_their_own(session):
     assert float(cell["predicted im/s"]) == pytest.approx(stored["predicted"]["im_s"], rel=0.01)
     assert cell["launches"] == str(stored["trace"]["launches"])
     assert dict(zip(HEADERS, lines[3], strict=True))["im/s"] == "n/a"
+
+
+def test_what_there_was_no_time_for_is_said_and_stored(tmp_path):
+    trial = replace(
+        TINY, targets=("flops=-20%", "flops=-25%"), stages=(*TINY.stages, Stage("test_vit", "compiled", 1.0))
+    )
+    _, content = measure_trial(trial, CPU, None, 20, tmp_path, Progress(quiet=True))  # compiling is taken for 45 s each
+    (stage,) = content["left_out"]
+    assert stage["cells"] == [{"method": m, "target": t} for t in trial.targets for m in trial.methods]
+    notes = notes_of(content)
+    assert any("test_vit compiled: flops=-20%: topk, diffrate; flops=-25%: topk, diffrate" in note for note in notes)
+    assert any("Nothing is predicted" in note for note in notes)
+    assert any("against itself" in note for note in notes)
+    assert all(cell["predicted"]["im_s"] is None for cell in content["cells"])
+
+
+def test_a_time_that_is_too_short_for_anything_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(RequestError, match="too few for the first cells"):
+        measure_trial(TINY, CPU, None, 1, tmp_path / "gpu", Progress(quiet=True))
+    assert not (tmp_path / "gpu").exists()
 
 
 def test_the_file_comes_back_as_it_was_written_and_a_changed_one_is_refused(session, tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from suite.analyse.gpu.stages import GRAPHS, Ask, Trial
 from suite.attachment.handle import Handle
 from suite.backbones import family_of
-from suite.errors import CellError, RequestError
+from suite.errors import RequestError, describe_error
 from suite.measure.flops import smooth_image
 from suite.measure.flops_target import attach, solve_rate
 from suite.measure.kernels import Trace
@@ -86,8 +86,8 @@ class TimedModel:
         if ask not in self.planned:
             try:
                 self.planned[ask] = self._plan(ask)
-            except (CellError, RequestError) as error:
-                self.planned[ask] = str(error)
+            except Exception as error:  # what a method's own code raises; the others go on
+                self.planned[ask] = describe_error(error)
         return self.planned[ask]
 
     def _plan(self, ask: Ask) -> Planned:

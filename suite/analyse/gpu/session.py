@@ -124,9 +124,9 @@ def measure_group(
 
 
 def left_out(schedule: Schedule) -> list[dict[str, Any]]:
-    """Cells that there was no time for, a line a stage."""
+    """Cells that there was no time for, by stage."""
     return [
-        {"model": stage.model, "runtime": stage.runtime, "cells": [f"{ask.method} {ask.target}" for ask in asks]}
+        {"model": stage.model, "runtime": stage.runtime, "cells": [asdict(ask) for ask in asks]}
         for stage, asks in schedule.left.items()
         if asks
     ]

@@ -69,6 +69,10 @@ def notes_of(content: Mapping[str, Any]) -> list[str]:
         "Speed-up: over the unreduced model under the same runtime. Efficiency: speed-up over the ratio of FLOPs. "
         "Launches and bytes are counted from shapes, eager, not measured.",
     ]
+    if (apart := apart_from_itself(content)) is not None:
+        notes.append(
+            f"The unreduced model against itself, in the same rounds: 95 % within ±{apart:.1%} (median group)."
+        )
     if gpu is None:
         notes.append(f"Nothing is predicted: no data sheet is known to be of {content['device']}; --gpu names one.")
     else:
@@ -82,8 +86,15 @@ def notes_of(content: Mapping[str, Any]) -> list[str]:
             name = " ".join(filter(None, (cell["model"], cell["runtime"], cell["method"], cell["target"])))
             reasons.setdefault(cell["reason"], []).append(name)
     notes += [f"Not measured: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    notes += [
-        f"Left out, the time was up: {stage['model']} {stage['runtime']}: {', '.join(stage['cells'])}"
-        for stage in content["left_out"]
-    ]
+    for stage in content["left_out"]:
+        targets = dict.fromkeys(cell["target"] for cell in stage["cells"])
+        named = {target: [cell["method"] for cell in stage["cells"] if cell["target"] == target] for target in targets}
+        said = "; ".join(f"{target}: {', '.join(methods)}" for target, methods in named.items())
+        notes.append(f"Left out, the time was up: {stage['model']} {stage['runtime']}: {said}")
     return notes
+
+
+def apart_from_itself(content: Mapping[str, Any]) -> float | None:
+    """How far the A/A interval reaches from 1, in the middle of all groups; None where there is none."""
+    plain = [cell["measured"] for cell in content["cells"] if cell["method"] == BASELINE]
+    return middle([max(1 - one["aa_low"], one["aa_high"] - 1) for one in plain if one["aa_low"] is not None])
