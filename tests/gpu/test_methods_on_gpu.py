@@ -61,7 +61,7 @@ def test_the_host_reads_nothing_in_a_forward(name):
             model(images)
 
 
-def test_ats_reads_once_a_block_that_reduces():
+def test_ats_reads_once_at_most_a_block_that_reduces():
     model, images = model_and_images()
     model, images = model.cuda(), images.cuda()
     with torch.inference_mode(), attach(model, "ats", "keep=0.7") as handle:
@@ -69,7 +69,7 @@ def test_ats_reads_once_a_block_that_reduces():
         with warnings.catch_warnings(record=True) as said, host_reads("warn"):
             warnings.simplefilter("always")
             model(images)
-        reads = [one for one in said if "synchroniz" in str(one.message)]
+        reads = [one for one in said if "called a synchronizing" in str(one.message)]
         reducing = sum(amount > 0 for amount in handle.schedule(handle.layout.tokens).amounts)
     assert 0 < len(reads) <= reducing
 
