@@ -79,7 +79,6 @@ class Matching:
         self.into, self.first_target = target, 0
         self._order: Tensor | None = None
         self._shares: tuple[Tensor, torch.dtype, Shares] | None = None
-        self._count = 0
 
     @classmethod
     def of_rows(cls, kept: Tensor, source: Tensor, into: Tensor, count: int, first_target: int = 0) -> Matching:
