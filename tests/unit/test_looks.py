@@ -133,7 +133,7 @@ def test_a_later_look_predicts_new_samples_alone_and_times_nothing_again(tmp_pat
 
     monkeypatch.setattr(looks_module, "look_sizes", partial(look_sizes, first=20))
     predicted, timed = [], []
-    outcomes, measure = evaluation.outcomes, engine.measure_speed
+    outcomes, measure = evaluation.outcomes, engine.measure_runtimes
 
     def counted(plan, cell, images, batch, number):
         predicted.append((len(plan.task.samples), number))
@@ -144,7 +144,7 @@ def test_a_later_look_predicts_new_samples_alone_and_times_nothing_again(tmp_pat
         return measure(*args, **kwargs)
 
     monkeypatch.setattr(evaluation, "outcomes", counted)
-    monkeypatch.setattr(engine, "measure_speed", clocked)
+    monkeypatch.setattr(engine, "measure_runtimes", clocked)
     asked = {"rates": ["r=15"], "batch_size": 10, "workers": 0, "device": "cpu", "speed_rounds": 2}
     asked["out"] = str(tmp_path / "run")
     report = check(f"{BROKEN}:Copy", "tome", asked, contract=False, most=40)

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.tokens.grouping import Matching, best_first, flat_index, full_precision, rank, ranked_rows, take
+from suite.tokens.grouping import Matching, flat_index, full_precision, rank, take
 from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.ranking import best_first, ranked_rows
 from suite.tokens.state import Tokens
 from tests.tolerances import BLOCK32
 
