@@ -8,7 +8,6 @@ import torch
 from suite.reducers.base import Reducer, register
 from suite.reducers.learned_counts import LearnedCounts, merge_softly
 from suite.reducers.score_predictor import straight_through
-from suite.tokens.constants import rows
 from suite.tokens.grouping import (
     Matching,
     ones_of_groups,
@@ -17,6 +16,7 @@ from suite.tokens.grouping import (
     sum_groups,
     take_groups,
     take_rows,
+    with_prefix,
 )
 from suite.tokens.layout import Layout
 from suite.tokens.matching import normalize
@@ -156,8 +156,7 @@ class DiffRate(Reducer):
         if after_merging == after_pruning:
             return tokens.keep_rows(order)
         hosts, sources = order[:, : after_merging - prefix], order[:, after_merging - prefix :]
-        fixed = rows(len(order), tokens.count, 0, prefix, 1, order.device)
-        kept = torch.cat([fixed, hosts], dim=1)
+        kept = with_prefix(tokens.count, prefix, hosts)
         x = take_rows(tokens.x, kept), take_rows(tokens.x, sources)
         cosine, to = most_similar(x[1], x[0], prefix)
         matching = Matching.of_rows(kept, sources, to, tokens.count, prefix)

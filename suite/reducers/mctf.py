@@ -3,8 +3,8 @@
 import torch
 
 from suite.reducers.base import GroupedAttention, Reducer, register
-from suite.tokens.constants import first_rows, ones, positions, remembered, rows
-from suite.tokens.grouping import Matching, group_max
+from suite.tokens.constants import ones, positions, remembered, rows
+from suite.tokens.grouping import Matching, group_max, in_batch, with_prefix
 from suite.tokens.matching import ascending
 from suite.tokens.products import scaled_product
 from suite.tokens.ranking import largest_first
@@ -132,7 +132,7 @@ def match(scores, r, protected, bidirectional):
     order = largest_first(best)
     to_b = to_b.gather(1, order[:, :forth])
     # rows of A in the flattened batch of scores
-    sent_a, left_a = (order + first_rows(batch, evens, shielded_a, device)).tensor_split([forth], dim=1)
+    sent_a, left_a = in_batch(order, evens, shielded_a).tensor_split([forth], dim=1)
     left_a = ascending(left_a)
     free_b, stay_a = odds - shielded_b, left_a.shape[1]
     if bidirectional:
@@ -145,7 +145,7 @@ def match(scores, r, protected, bidirectional):
     else:
         left_b = positions(0, free_b, 1, device).expand(batch, -1)
         sent_b, into = left_b[:, :0], to_b + stay_a
-    doubled = torch.cat([rows(batch, evens + odds, 0, protected, 1, device), left_a, left_b, sent_a, sent_b], dim=1)
+    doubled = with_prefix(evens + odds, protected, left_a, left_b, sent_a, sent_b)
     first = row_offsets(batch, evens, odds, protected, (stay_a, left_b.shape[1], forth, sent_b.shape[1]), device)
     survivors = protected + stay_a + left_b.shape[1]
     return Matching.of_order(torch.add(first, doubled, alpha=2), survivors, into, evens + odds, protected)

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.constants import first_rows, rows
-from suite.tokens.grouping import Matching, take
+from suite.tokens.grouping import Matching, in_batch, take, with_prefix
 from suite.tokens.matching import normalize
 from suite.tokens.ranking import best_first
 
@@ -58,7 +57,7 @@ def energy_matching(keys, r, margin, protect, num_prefix):
     protect: only the 2r highest in energy take part, every second one of them going to the best of the others;
     otherwise all do, and the r best edges become merges.
     """
-    batch, patches = keys.shape[:2]
+    patches = keys.shape[1]
     count = num_prefix + patches
     with torch.no_grad(), torch.autocast(keys.device.type, enabled=False):
         keys = normalize(keys)
@@ -66,7 +65,7 @@ def energy_matching(keys, r, margin, protect, num_prefix):
         single = torch.promote_types(keys.dtype, torch.float32)
         order = best_first(F.elu(cosine - margin).mean(-1, dtype=single))
         # rows of the flattened batch, the highest energy first
-        ordered = order + first_rows(batch, count, num_prefix, keys.device)
+        ordered = in_batch(order, count, num_prefix)
         last = 2 * r if protect else patches
         a, b, apart = ordered[:, :last:2], ordered[:, 1:last:2], ordered[:, last:]
         of_a, of_b = order[:, :last:2], order[:, None, 1:last:2]
@@ -75,5 +74,4 @@ def energy_matching(keys, r, margin, protect, num_prefix):
             edges = best_first(best)
             a = a.gather(1, edges)
             a, apart, to = a[:, :r], a[:, r:], to.gather(1, edges[:, :r])
-    kept = torch.cat([rows(batch, count, 0, num_prefix, 1, keys.device), apart, b], dim=1)
-    return Matching.of_rows(kept, a, to, count, num_prefix + apart.shape[1])
+    return Matching.of_rows(with_prefix(count, num_prefix, apart, b), a, to, count, num_prefix + apart.shape[1])

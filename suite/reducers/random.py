@@ -1,7 +1,7 @@
 """Random patches: the floor that every method has to beat."""
 
 from suite.reducers.base import Reducer, register
-from suite.tokens.constants import first_rows
+from suite.tokens.grouping import in_batch
 from suite.tokens.matching import ascending
 from suite.tokens.sample_rng import draw
 
@@ -25,4 +25,4 @@ class Random(Reducer):
         tokens = tokens.with_key(signals.normed)
         numbers = draw(tokens.key, tokens.num_patches, self.seed, signals.block)
         kept = ascending(numbers.topk(tokens.num_patches - amount, dim=1).indices)
-        return tokens.keep_rows(kept + first_rows(len(kept), tokens.count, tokens.num_prefix, kept.device))
+        return tokens.keep_rows(in_batch(kept, tokens.count, tokens.num_prefix))

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from suite.reducers.base import Reducer
 from suite.reducers.signals import Signals
-from suite.tokens.constants import first_rows
-from suite.tokens.grouping import full_precision
+from suite.tokens.grouping import full_precision, in_batch
 from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
@@ -98,7 +97,7 @@ class PredictedPruning(Reducer):
                 raise ValueError("a rate that does not say how many tokens stay cannot be trained at")
             return self.prune_softly(tokens, predictor, signals.planned - prefix)
         order = predictor(tokens.x[:, prefix:]).argsort(dim=1, descending=True, stable=True)
-        order = order + first_rows(len(order), tokens.count, prefix, order.device)
+        order = in_batch(order, tokens.count, prefix)
         return self.take_out(tokens, order[:, :-amount], order[:, -amount:])
 
     def prune_softly(self, tokens: Tokens, predictor: ScorePredictor, planned: int) -> Tokens:

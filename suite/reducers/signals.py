@@ -175,7 +175,7 @@ class Signals:
                 "this model has no class token, so there is no class attention to select by; use a method without it"
             )
         few = queries[:, :, :rows] * self._parts.scale
-        logits = (keys @ few.transpose(-2, -1)).transpose(-2, -1)  # this way round no copy of the keys is made
+        logits = (keys @ few.transpose(-2, -1)).transpose(-2, -1)
         single = torch.promote_types(logits.dtype, torch.float32)
         if self._bias is not None:
             logits = computed_in(single, torch.add, logits, self._bias[:, :, :rows])

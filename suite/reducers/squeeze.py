@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from suite.tokens.constants import rows
-from suite.tokens.grouping import Matching, computed_in, full_precision, in_batch, take_rows
+from suite.tokens.grouping import Matching, computed_in, full_precision, in_batch, take_rows, with_prefix
 from suite.tokens.products import cosines
 from suite.tokens.state import Tokens
 
@@ -28,11 +27,11 @@ def squeeze(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
 
 def squeeze_rows(tokens: Tokens, staying: Tensor, leaving: Tensor) -> Tokens:
     """`squeeze` of rows (B, K) and (B, S) of the flattened batch."""
-    batch, prefix, device = staying.shape[0], tokens.num_prefix, staying.device
-    kept = torch.cat([rows(batch, tokens.count, 0, prefix, 1, device), staying], dim=1)
+    prefix = tokens.num_prefix
+    kept = with_prefix(tokens.count, prefix, staying)
     x, guests = take_rows(tokens.x, kept), take_rows(tokens.x, leaving)
     hosts = x[:, prefix:]
-    with torch.autocast(device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         single = torch.promote_types(x.dtype, torch.float32)
         norms = torch.linalg.vector_norm(hosts, dim=2, dtype=single)[:, None] + 1e-6
         likeness = cosines(unit(guests), hosts) / norms

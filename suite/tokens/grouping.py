@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from suite.tokens.constants import first_rows, ones, positions
+from suite.tokens.constants import first_rows, ones, positions, rows
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -46,9 +46,14 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     return flat.index_select(0, rows.flatten()).unflatten(0, rows.shape) if rows.is_contiguous() else flat[rows]
 
 
-def in_batch(index: Tensor, length: int) -> Tensor:
-    """Positions (B, M) in sequences of `length` tokens as rows (B, M) of the flattened batch."""
-    return index + first_rows(index.shape[0], length, 0, index.device)
+def in_batch(index: Tensor, length: int, first: int = 0) -> Tensor:
+    """Positions (B, M), counted from `first`, in sequences of `length` tokens as rows (B, M) of the flattened batch."""
+    return index + first_rows(index.shape[0], length, first, index.device)
+
+
+def with_prefix(length: int, num_prefix: int, *parts: Tensor) -> Tensor:
+    """(B, K) rows of the flattened batch: of each sample its prefix tokens, and then all `parts` (B, ...)."""
+    return torch.cat([rows(parts[0].shape[0], length, 0, num_prefix, 1, parts[0].device), *parts], dim=1)
 
 
 def flat_index(index: Tensor, length: int) -> Tensor:
@@ -201,7 +206,7 @@ class Shares(NamedTuple):
         (own, others), first = weights, matching.first_target
         total = sum_groups((own, others), matching)
         share = computed_in(dtype, torch.div, others, total[:, first:].gather(1, matching.into))
-        return cls(target_rows(matching, share.device), share, total)
+        return cls(target_rows(matching), share, total)
 
 
 def shares(matching: Matching, weight: Tensor, dtype: torch.dtype) -> Shares:
@@ -215,9 +220,9 @@ def shares(matching: Matching, weight: Tensor, dtype: torch.dtype) -> Shares:
     return known[2]
 
 
-def target_rows(matching: Matching, device: torch.device) -> Tensor:
+def target_rows(matching: Matching) -> Tensor:
     """(B, S) where the targets are in the flattened batch afterwards."""
-    return matching.into + first_rows(*matching.shape, matching.first_target, device)
+    return in_batch(matching.into, matching.shape[1], matching.first_target)
 
 
 def same_target(matching: Matching) -> Tensor:
@@ -243,7 +248,7 @@ def plain_mean(x: Pair, matching: Matching) -> Tensor:
         return mean_groups(x, matching, None)[0]
     together = same_target(matching)
     among = computed_in(kept.dtype, torch.div, together, together.sum(2, keepdim=True) + 1)
-    return move_targets(x, target_rows(matching, kept.device), among)
+    return move_targets(x, target_rows(matching), among)
 
 
 def mean_groups(x: Pair, matching: Matching, weights: Pair | None) -> Pair:

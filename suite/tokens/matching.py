@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite.tokens.constants import first_rows, remembered, rows
-from suite.tokens.grouping import Matching, full_precision, in_batch, take_rows
+from suite.tokens.grouping import Matching, full_precision, in_batch, take_rows, with_prefix
 from suite.tokens.products import cosines
 from suite.tokens.ranking import best_first
 
@@ -42,8 +42,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, protected: int) -> Matching:
     source, unmerged = ordered[:, :r], ordered[:, r:]
     if protected:  # without a class token the authors' code leaves the unmerged tokens in order of similarity
         unmerged = ascending(unmerged)
-    prefix = rows(batch, count, 0, protected, 1, metric.device)
-    kept = torch.cat([prefix, unmerged, rows(batch, count, first_b, count, 2, metric.device)], dim=1)
+    kept = with_prefix(count, protected, unmerged, rows(batch, count, first_b, count, 2, metric.device))
     return Matching.of_rows(kept, source, to.gather(1, order[:, :r]), count, protected + unmerged.shape[1])
 
 
@@ -93,7 +92,7 @@ def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, ta
     Output order: protected, unmerged sources, targets; the unmerged stand in ascending order, or as in
     `bipartite_soft_matching` by similarity where nothing is protected. Ties go to the lowest place. No gradient flows.
     """
-    batch, count = metric.shape[:2]
+    count = metric.shape[1]
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
         metric, sources, targets = normalize(metric), in_batch(sources, count), in_batch(targets, count)
         best, to = cosines(take_rows(metric, sources), take_rows(metric, targets)).max(dim=-1)
@@ -104,8 +103,7 @@ def nearest_matching(metric: Tensor, r: int, protected: int, sources: Tensor, ta
             to, merged, unmerged = to.gather(1, order[:, :r]), ordered[:, :r], ordered[:, r:]
     if protected:
         unmerged = ascending(unmerged)
-    prefix = rows(batch, count, 0, protected, 1, metric.device)
-    kept = torch.cat([prefix, unmerged, targets], dim=1)
+    kept = with_prefix(count, protected, unmerged, targets)
     return Matching.of_rows(kept, merged, to, count, protected + unmerged.shape[1])
 
 

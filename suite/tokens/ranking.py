@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from suite.tokens.constants import first_rows, remembered
+from suite.tokens.constants import remembered
+from suite.tokens.grouping import in_batch
 
 TIE = 2.0**-50  # between places; of scores above 2e-6, no two that differ in single precision come nearer
 
@@ -39,4 +40,4 @@ def later_places(count: int, device: torch.device) -> Tensor:
 
 def ranked_rows(score: Tensor, num_prefix: int) -> Tensor:
     """`rank` of scores that are not negative, in rows of the flattened batch."""
-    return largest_first(score[:, num_prefix:]) + first_rows(*score.shape, num_prefix, score.device)
+    return in_batch(largest_first(score[:, num_prefix:]), int(score.shape[1]), num_prefix)

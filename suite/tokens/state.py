@@ -10,8 +10,7 @@ from torch import Tensor
 
 from suite.errors import RequestError
 from suite.tokens.attention_bias import SMALLEST_SIZE, bias_of_policy, bias_of_sizes
-from suite.tokens.constants import positions
-from suite.tokens.constants import rows as every
+from suite.tokens.constants import first_rows, positions
 from suite.tokens.grouping import (
     Matching,
     flat_index,
@@ -25,6 +24,7 @@ from suite.tokens.grouping import (
     take,
     take_groups,
     take_rows,
+    with_prefix,
 )
 from suite.tokens.history import Step, compose_owner, rows_to_restore
 from suite.tokens.sample_rng import fingerprint
@@ -202,11 +202,8 @@ class Tokens:
 
     def keep_rows(self, rows: Tensor, fused: Tensor | None = None) -> Tokens:
         """`keep` of `rows` (B, K) of the flattened batch."""
-        batch = rows.shape[0]
-        parts = [every(batch, self.count, 0, self.num_prefix, 1, rows.device), rows]
-        if fused is not None:  # room for it
-            parts.append(every(batch, self.count, 0, 1, 1, rows.device))
-        places = torch.cat(parts, dim=1)
+        room = [] if fused is None else [first_rows(rows.shape[0], self.count, 0, rows.device)]
+        places = with_prefix(self.count, self.num_prefix, rows, *room)
         x = take_rows(self.x, places)
         size = None if self.size is None else take_rows(self.size, places)
         kept = places if fused is None else places[:, :-1]
