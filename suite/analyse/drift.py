@@ -138,7 +138,7 @@ def _sheet(
         for name in precisions
         if name not in lacking
     }
-    draw = partial(draw_changes, labels, shares, heading, "Samples with another answer than in float32 (%)")
+    draw = partial(draw_changes, labels, shares, heading, "Answers that changed (%)")
     return Sheet("drift", heading, about, records, headers, lines, notes, draw, failed, names=3)
 
 
