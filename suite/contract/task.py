@@ -144,6 +144,21 @@ class Task(ABC):
         Raises CellError that names the first sample whose output has no meaning (NaN, Inf, wrong shape).
         """
 
+    def measure(self, outputs: Any, samples: Sequence[Sample]) -> Any:
+        """What the rows need of a batch of `predict`'s outputs: tensors, as few and as small as can be, in any nesting
+        of tuples, lists and dicts. They stay on their device, and no number of theirs is read by the host.
+
+        By default the outputs as they are. May raise CellError as `score` does, for what shapes and types say.
+        """
+        return outputs
+
+    def columns(self, measured: Any, samples: Sequence[Sample]) -> pa.RecordBatch:
+        """The rows of `score` as columns of `outcomes`, from what `measure` returned, whose tensors are on the CPU now.
+
+        Raises CellError as `score` does: both say the same of the same outputs. By default they are what `score` says.
+        """
+        return pa.RecordBatch.from_pylist(self.score(measured, samples), schema=self.outcomes)
+
     @abstractmethod
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """The summary of every cell, from its rows of `score`, as soon as it is known; or why there is none.
