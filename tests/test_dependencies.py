@@ -47,7 +47,7 @@ def test_every_package_that_the_program_imports_is_declared():
     asked = {name for file in module_names().values() for name in looked_up(file.read_text())}
     assert {"torch", "PIL", "plotly"} <= {name.partition(".")[0] for name in imported | asked}
     optional = names([*EXTRAS["trackers"], *EXTRAS["dev"]])  # `run --track` and `check` name what is missing
-    assert undeclared(imported, names(NEEDED) | names(EXTRAS["trackers"])) == []
+    assert undeclared(imported, names(NEEDED) | names([*EXTRAS["trackers"], *EXTRAS["ray"]])) == []
     assert undeclared(asked - ours(asked), names(NEEDED) | optional) == []
 
 
