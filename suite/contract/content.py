@@ -16,7 +16,7 @@ DIGEST = 16  # bytes
 
 
 class Tree(Protocol):
-    """Files by name, as `tasks.reading.file_tree.FileTree` has them."""
+    """Files by name, as `tasks.reading.trees.tree.FileTree` has them."""
 
     def read(self, name: str) -> bytes:
         """All bytes of a file."""

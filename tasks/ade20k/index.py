@@ -6,8 +6,8 @@ import posixpath
 from dataclasses import dataclass
 
 from suite.errors import RequestError
-from tasks.reading.file_tree import FileTree
 from tasks.reading.images import SUFFIXES
+from tasks.reading.trees.tree import FileTree
 
 SPLITS = ("validation", "training")
 FOLDERS = ("images", "annotations")

@@ -11,10 +11,11 @@ from PIL import Image
 from suite.contract.task import Sample, evenly_spaced
 from tasks.ade20k.classes import NUM_CLASSES, ade_names, ade_palette
 from tasks.ade20k.index import find_pairs
-from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import read_file
 from tasks.reading.images import decode
 from tasks.reading.masks import mask_size, read_mask, reduce_zero_label
+from tasks.reading.trees.opening import open_tree
+from tasks.reading.trees.tree import FileTree
 from tasks.segmentation import RESTORE, SegmentationTask
 
 

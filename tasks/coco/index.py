@@ -12,8 +12,8 @@ from pathlib import Path
 
 from suite.errors import RequestError
 from tasks.coco.annotations import KARPATHY, MAPPING, Annotations, read_annotations
-from tasks.reading.file_tree import FileTree
 from tasks.reading.images import SUFFIXES
+from tasks.reading.trees.tree import FileTree
 
 ANNOTATIONS = re.compile(r"captions.*\.json|dataset_coco\.json", re.IGNORECASE)
 

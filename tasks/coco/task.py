@@ -9,9 +9,10 @@ from torch import Tensor
 from suite.contract.task import Sample, evenly_spaced
 from tasks.captioning import CaptioningTask
 from tasks.coco.index import build_index
-from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
+from tasks.reading.trees.opening import open_tree
+from tasks.reading.trees.tree import FileTree
 
 
 class CocoCaption(CaptioningTask):

@@ -24,8 +24,8 @@ from tasks.imagenet.labels import (
     read_ground_truth,
     synset_index,
 )
-from tasks.reading.file_tree import FileTree
 from tasks.reading.images import SUFFIXES
+from tasks.reading.trees.tree import FileTree
 
 VAL_FOLDERS = ("val", "validation", "ILSVRC2012_img_val")
 DEVKIT_FOLDERS = ("", "data", "ILSVRC2012_devkit_t12/data")

@@ -13,9 +13,10 @@ from suite.contract.task import Sample, evenly_spaced
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
 from tasks.imagenet.index import Options, build_index
-from tasks.reading.file_tree import FileTree, open_tree
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
+from tasks.reading.trees.opening import open_tree
+from tasks.reading.trees.tree import FileTree
 
 GROUND_TRUTH_IDS = ("devkit", "sorted")
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from suite.contract.task import ReadError, Sample
-from tasks.reading.file_tree import FileTree
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.reading.trees.tree import FileTree
 
 Content = TypeVar("Content")
 

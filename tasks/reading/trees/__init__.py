@@ -1,0 +1,1 @@
+"""Read-only views of a data set's files, one a way of storing them."""

@@ -1,0 +1,46 @@
+"""A folder as a tree."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+
+from tasks.reading.trees.tree import FileTree
+
+
+class FolderTree(FileTree):
+    """A folder on disk; links are followed, so that a folder of links to images elsewhere is as good."""
+
+    def __init__(self, location: Path) -> None:
+        files: list[str] = []
+        folders: set[str] = set()
+        for folder, subfolders, names in os.walk(location, followlinks=True, onerror=_raise):
+            here = os.path.relpath(folder, location).replace(os.sep, "/")
+            subfolders[:] = [name for name in subfolders if not _is_loop(folder, name)]
+            folders.update(posixpath.normpath(f"{here}/{name}") for name in subfolders)
+            files.extend(posixpath.normpath(f"{here}/{name}") for name in names)
+        super().__init__(location, files, folders)
+
+    def _read(self, name: str) -> bytes:
+        path = self.location / name
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")  # reading a pipe would wait for ever
+        return path.read_bytes()
+
+    def stamp(self, name: str) -> str:
+        """Size, time of change of the content, and of the file: the last one is set by renaming, too."""
+        about = os.stat(self.location / name)
+        return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
+
+    def where(self, name: str) -> str:
+        return str(self.location / name)
+
+
+def _is_loop(folder: str, name: str) -> bool:
+    target = os.path.join(folder, name)
+    return os.path.islink(target) and (os.path.realpath(folder) + os.sep).startswith(os.path.realpath(target) + os.sep)
+
+
+def _raise(error: OSError) -> None:
+    raise error

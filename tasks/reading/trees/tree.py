@@ -1,0 +1,88 @@
+"""What every read-only view of a data set's files has, wherever and in whatever they lie.
+
+Names are relative, with forward slashes, and equal for the same files in every form, so that ids made of
+them do not depend on how the data is stored. Archives are read in place: nothing is ever extracted under
+its own name. A tree can be used in forked or spawned loader workers: each process opens the archive for
+itself.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from suite.contract.content import digest_of
+from suite.errors import RequestError
+
+
+class FileTree(ABC):
+    """Files by relative name. `files` and `folders` are sorted; hidden ones and __MACOSX are left out."""
+
+    def __init__(self, location: Path, files: list[str], folders: set[str]) -> None:
+        self.location = location
+        self.files = sorted(name for name in files if is_visible(name))
+        # A folder exists by being listed or by holding a file: archives often list files alone.
+        above = {parent for name in self.files for parent in _parents(name)}
+        self.folders = sorted({name for name in folders if is_visible(name)} | above)
+        twice = next((a for a, b in zip(self.files, self.files[1:], strict=False) if a == b), None)
+        if twice is not None:
+            raise RequestError(f"data '{location}' holds '{twice}' twice; remove one, sample ids must be unique")
+        for name in self.files:
+            _check_encodable(name, location)
+        self._names = frozenset(self.files)
+        self._noted: dict[str, bytes] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one file. Raises OSError or another exception with the reason where it cannot be read."""
+        data = self._read(name)
+        if self._noted is not None:
+            self._noted[name] = digest_of(data)
+        return data
+
+    @contextmanager
+    def noting(self) -> Iterator[dict[str, bytes]]:
+        """Digests of the files that are read meanwhile, by name."""
+        noted: dict[str, bytes] = {}
+        self._noted = noted
+        try:
+            yield noted
+        finally:
+            self._noted = None
+
+    @abstractmethod
+    def _read(self, name: str) -> bytes:
+        """All bytes of one file."""
+
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """What changes whenever the file does, without reading it. Raises OSError or KeyError where it is not there."""
+
+    def where(self, name: str) -> str:
+        """The file's address for a person: its path, or `archive:name`."""
+        return f"{self.location}:{name}"
+
+
+def normal_name(name: str) -> str:
+    return posixpath.normpath(name).lstrip("/")
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def is_visible(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _check_encodable(name: str, location: Path) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"data '{location}' has a file name that is no UTF-8: {name!r}; rename it") from None
