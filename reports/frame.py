@@ -81,6 +81,13 @@ SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", 
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
 
 
+class Attached(dict[str, Any]):
+    """What goes with a frame. It is no one's to change: pandas would copy it with every row that is looked at."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Attached:
+        return self
+
+
 @dataclass(frozen=True)
 class Group:
     """Cells that can stand in one table or plot: they share everything but the reducer and its rate."""
@@ -132,8 +139,8 @@ def load_frame(out: str | Path) -> pd.DataFrame:
     rows = sorted(((_row(cell, _baseline_of(cell, cells), origins, runtime), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
-    frame.attrs["shown"] = shown.as_dict()
-    frame.attrs["context"] = {cell.key: _context(cell, runtime) for _, cell in rows}
+    frame.attrs["shown"] = Attached(shown.as_dict())
+    frame.attrs["context"] = Attached((cell.key, _context(cell, runtime)) for _, cell in rows)
     frame.attrs["damaged"] = [line for _, cell in rows for line in cell.damaged]
     return frame
 

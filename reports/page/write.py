@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -49,8 +48,7 @@ def write_page(out: Path, frame: pd.DataFrame) -> tuple[Path, list[str]]:
 
 def render(out: Path, frame: pd.DataFrame) -> tuple[str, list[str]]:
     """(the page, what it lacks and why). All text is escaped by the template, all data are packed."""
-    parts, exhibits, library = [drop_context(part) for part in groups(frame)], exhibits_of(out), plotly_source()
-    frame = without_context(frame)
+    parts, exhibits, library = list(groups(frame)), exhibits_of(out), plotly_source()
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
     series = curves.curves_of(frame)
     sentences = [launches.sentences_of(out, part) for part in parts]
@@ -80,17 +78,6 @@ def exhibits_of(out: Path) -> Exhibits:
         return read_exhibits(out)
     except DamagedError as error:
         return Exhibits(missing={"pictures": f"{error.path} is damaged ({error.reason}); write the report again"})
-
-
-def drop_context(part: Group) -> Group:
-    return replace(part, frame=without_context(part.frame))
-
-
-def without_context(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame without what pandas would copy, deeply, with every row that is looked at."""
-    frame = frame.copy(deep=False)
-    frame.attrs = {"shown": frame.attrs["shown"]}
-    return frame
 
 
 def page_data(

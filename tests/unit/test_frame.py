@@ -321,3 +321,9 @@ def test_scores_of_samples_stand_beside_their_outcomes(run):
     samples = load_samples(run, "none-full")
     assert list(samples.id) == ids
     assert samples.cider.iloc[-1] == 0
+
+
+def test_looking_at_a_frame_copies_nothing_of_what_goes_with_it(run):
+    frame = load_frame(run)
+    for part in (frame.iloc[0], frame.top1 + 1, frame[frame.reducer == "tome"], next(groups(frame)).frame):
+        assert all(part.attrs[name] is frame.attrs[name] for name in ("shown", "context"))
