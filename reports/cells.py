@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.schema import TIMINGS
@@ -92,10 +93,11 @@ def read_samples(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The outcomes of the manifest's ids, each once, indexed by position in it; and what is damaged of them.
 
-    columns: None for all that there are. The compacted file comes first, so its row wins over a shard that was left
-    behind. A damaged file counts as not there.
+    columns: None for all that there are. The compacted file comes first, so its row wins over one that was left behind.
+    A damaged file counts as not there.
     """
     shards, parts, damaged, complete = CellFolder(folder).shards, [], [], False
+    logged = shards.read_logged(columns)  # before the files, where they are put when the run that makes them ends
     for name in list(shards.names()):
         if complete:
             break
@@ -115,6 +117,10 @@ def read_samples(
         part = part.set_index(places)
         parts.append(part[part.index >= 0])
         complete = name == shards.whole and parts[0].index.nunique() == len(manifest)
+    if logged and not complete:
+        part = pa.concat_tables(logged).to_pandas()
+        part = part.set_index(manifest.get_indexer(part["id"]))
+        parts.append(part[part.index >= 0])
     if not parts:
         return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), damaged
     samples = pd.concat(parts)

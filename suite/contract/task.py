@@ -253,6 +253,10 @@ class Batch:
     errors: list[ReadError]
     views: list[int]
 
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU copies from by itself; loaders call it by this name."""
+        return replace(self, images=self.images.pin_memory())
+
 
 class Reader(Dataset[tuple[Sample, Tensor | ReadError]]):
     """Reads samples strictly: item i is sample i's tensor or the ReadError that says why there is none.

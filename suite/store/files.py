@@ -43,18 +43,56 @@ def is_temporary(path: Path) -> bool:
 def remove_orphans(folder: Path) -> None:
     """Remove the temporary files below `folder` that no living process writes."""
     for path in folder.rglob(".*.tmp"):
-        with suppress(OSError):  # another process was quicker, or it is no file
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), left_behind(path) as left:  # another process was quicker, or it is no file
+            if left:
                 path.unlink()
-            except BlockingIOError:  # somebody is writing it
-                continue
-            except OSError:  # a file system without locks
-                if time.time() - os.fstat(handle).st_mtime > SETTLED:
-                    path.unlink()
-            finally:
-                os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Alone among the processes that lock file `path`, which is made if need be. On a file system without locks there
+    is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock_file(handle: int) -> None:
+    """Lock an open file of this process' own, so that others see that it is alive."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock_file(handle: int) -> None:
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@contextmanager
+def left_behind(path: Path) -> Iterator[bool]:
+    """Whether no living process has locked the file; while that is so, this one has. On a file system without locks:
+    whether it has not been written lately."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # another process was quicker
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left = True
+    except BlockingIOError:
+        left = False
+    except OSError:
+        left = time.time() - os.fstat(handle).st_mtime > SETTLED
+    try:
+        yield left
+    finally:
+        os.close(handle)
 
 
 def _owned(path: Path) -> tuple[Path, int]:
@@ -62,8 +100,7 @@ def _owned(path: Path) -> tuple[Path, int]:
     while True:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle)
         if temporary.exists():  # else it was taken for an orphan's before it was locked
             return temporary, handle
         os.close(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ import pyarrow as pa
 
 from suite.contract.metric import TaskReport
 from suite.errors import RequestError
-from suite.store.files import is_temporary, remove_orphans
+from suite.store.claims import Claims
+from suite.store.files import is_temporary, locked, remove_orphans
+from suite.store.log import Logs, LogWriter
 from suite.store.schema import CELL_FILES, OLDEST, SCHEMA, EnvironmentFile, MissingLine, RunFile
 from suite.store.sealed import DamagedError, SealedFiles
 from suite.store.shards import Shards
 from suite.store.upgrade import upgrade
 
 RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
+LOGS, SAMPLES, CONTENTS_NAME = "logs", "samples", "contents"
+LOCK, CLAIMS = ".lock", ".claims"  # of the processes that work on one run; nothing is in them
 
 
 class CellFolder:
@@ -27,7 +32,7 @@ class CellFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.files = path, SealedFiles(path.parent)  # the key is part of the names that are sealed
-        self.shards = Shards(self.files, self.name("samples"))
+        self.shards = Shards(self.files, self.name(SAMPLES), Logs(path.parent.parent / LOGS))
 
     def name(self, name: str) -> str:
         return f"{self.path.name}/{name}"
@@ -72,7 +77,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.files = SealedFiles(self.path)
-        self.contents = Shards(self.files, "contents")
+        self.logs = Logs(self.path / LOGS)
+        self.contents = Shards(self.files, CONTENTS_NAME, self.logs)
 
     def cell(self, key: str) -> CellFolder:
         return CellFolder(self.path / "cells" / key)
@@ -102,7 +108,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
         if not self.files.exists(RUN):
-            others = [path for path in self.path.iterdir() if not is_temporary(path)] if self.path.is_dir() else []
+            others = [path for path in self.path.iterdir() if not is_passing(path)] if self.path.is_dir() else []
             if not others or self._has_any(cells):
                 return None
             if not self.files.exists(RUN):  # else another process has just begun the run
@@ -133,8 +139,23 @@ class RunFolder:
         slots: cell key -> what it measures (method and rate). A new cell takes the place of an old one with the same
         slot, which a changed reducer source leaves behind. shown: what the reports are to show of the task.
         """
-        if self.path.is_dir():
-            remove_orphans(self.path)
+        with suppress(DamagedError):
+            self.check(identity, cells)  # before anything is put there
+        try:
+            with self.locked():
+                return self._open(spec, identity, cells, slots, shown)
+        except OSError as error:
+            raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
+
+    def _open(
+        self,
+        spec: dict[str, Any],
+        identity: dict[str, Any],
+        cells: Sequence[str],
+        slots: dict[str, str],
+        shown: TaskReport,
+    ) -> list[str]:
+        remove_orphans(self.path)
         notes = []
         try:
             old = self.check(identity, cells)
@@ -164,10 +185,7 @@ class RunFolder:
             "schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots,
             "shown": shown.as_dict(),
         }  # fmt: skip
-        try:
-            self.files.write_json(RUN, run)
-        except OSError as error:
-            raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
+        self.files.write_json(RUN, run)
         return notes
 
     def _others(self, cells: Sequence[str]) -> int:
@@ -212,6 +230,38 @@ class RunFolder:
         """Nothing is lost: they are made of the run, its data and its model."""
         shutil.rmtree(self.path / "exhibits", ignore_errors=True)
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Alone among the processes that work on this run; for moments, not for forwards."""
+        return locked(self.path / LOCK)
+
+    def claims(self) -> Claims:
+        """Which batches this process does; see `Claims`."""
+        return Claims(self.path / CLAIMS)
+
+    def log(self) -> LogWriter:
+        """A log for the rows that this process makes; `join_logs` ends it."""
+        return LogWriter(self.logs.folder)
+
+    def logged_cells(self) -> list[str]:
+        """Keys of the cells that have rows in logs whose writers are gone."""
+        with self.logs.left() as paths:
+            return [stream.partition("/")[0] for stream in self.logs.streams(paths) if stream != CONTENTS_NAME]
+
+    def join_logs(self, ids: Sequence[str]) -> list[str]:
+        """Put what is in logs whose writers are gone into the files of its cells, in the order of the samples `ids`;
+        a sentence on every log of which a part is damaged."""
+        notes = []
+        with self.locked(), self.logs.left() as paths:
+            for stream in self.logs.streams(paths):
+                self.shards_of(stream).compact(ids)
+            for path in {path for path, _ in self.logs.faults(paths)}:
+                notes.append(DamagedError(path, "a part of it does not fit its checksum").put_aside())
+            self.logs.remove(paths)
+        return notes
+
+    def shards_of(self, stream: str) -> Shards:
+        return self.contents if stream == CONTENTS_NAME else self.cell(stream.partition("/")[0]).shards
+
     def write_missing(self, records: Sequence[dict[str, str]]) -> None:
         """Replace the list of unreadable samples; none: the file goes."""
         if records:
@@ -221,3 +271,8 @@ class RunFolder:
 
     def read_missing(self) -> list[dict[str, str]]:
         return self.files.read_lines(MISSING, MissingLine)
+
+
+def is_passing(path: Path) -> bool:
+    """Whether it is a file of processes at work, in a folder that may be free."""
+    return is_temporary(path) or path.name in (LOCK, CLAIMS)

@@ -3,8 +3,11 @@
 run.json           the request (RunFile)
 environment.json   packages, machine and git state of the process that wrote the run first
 manifest.parquet   id, label (class index, or list of reference captions) of the expected samples, in order
-contents.parquet   what the samples' files held when they were read (CONTENTS); contents/batch-*.parquet until all are
+contents.parquet   what the samples' files held when they were read (CONTENTS)
 missing.jsonl      id, path, reason of each sample that could not be read
+logs/*.log         rows that are made now, of all cells and of the contents: one file a process (`suite.store.log`);
+                   when the process has ended, they are joined into the Parquet files
+.lock, .claims     of processes that work on the run at the same time: nothing is in them
 cells/<key>/       one cell: (task, model, reducer, rate, precision), see below
 exhibits/          thumbnails, views and token groups for the page; made from data and model, safe to delete
 report/            page, tables and plots, made from the rest and safe to delete
@@ -13,8 +16,7 @@ A cell's folder:
 cell.json          what the cell is; written before it runs (CellFile)
 flops.json         multiply-accumulates per image, as `FlopReport` names them (FlopsFile)
 kernels.json       what a GPU would be given to do by the backbone's forward (KernelsFile); older runs have none
-samples/batch-*.parquet   outcomes of one batch (the task's `outcomes`), written atomically as soon as it is predicted
-samples.parquet    the same, all batches, once the cell is complete
+samples.parquet    the task's `outcomes`, a row a sample in the manifest's order; some rows, where a run was stopped
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
 scores.json        what the outcomes add up to (ScoresFile)
 scores.parquet     scores of every sample, for tasks whose outcomes do not say them already
@@ -25,7 +27,8 @@ failed.json        reason; present while the last attempt failed
 
 All but those of report/ carry a checksum (`suite.store.sealed`), and JSON objects the version of their fields, as
 "schema". What was found damaged lies beside its successor as NAME.damaged-1, and outcomes of samples that have changed
-since as NAME.changed-1. Files that were written before there were checksums and contents are read as they are.
+since as NAME.changed-1. Files that were written before there were checksums and contents are read as they are, and so
+are samples/batch-*.parquet and contents/batch-*.parquet, in which earlier versions kept what is in logs now.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Rows of samples: one Parquet file a batch while they are made, one file when all are there."""
+"""Rows of samples: frames of the run's logs while they are made, one file a stream when all are there."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,30 +11,30 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from suite.store.log import Logs, read_frames
 from suite.store.sealed import DamagedError, SealedFiles, set_aside
 
 
 class Shards:
-    """The rows `name` below a folder of `files`: `name`/batch-*.parquet, then `name`.parquet.
+    """The rows of the stream `name`, below a folder of files: `name`.parquet, and what is not joined into it yet, in
+    frames of `logs`, and in `name`/batch-*.parquet where an earlier version was stopped.
 
-    Names depend on the batch alone, so two writers write the same files.
+    What two processes have both made is there twice, alike, and counts once.
     """
 
-    def __init__(self, files: SealedFiles, name: str) -> None:
-        self.files, self.folder, self.whole = files, name, f"{name}.parquet"
-
-    def batch(self, number: int) -> str:
-        return f"{self.folder}/batch-{number:05d}.parquet"
+    def __init__(self, files: SealedFiles, name: str, logs: Logs) -> None:
+        self.files, self.stream, self.logs, self.whole = files, name, logs, f"{name}.parquet"
 
     def names(self) -> Iterator[str]:
         """The files that are there, that of all rows first."""
         if self.files.exists(self.whole):
             yield self.whole
-        folder = self.files.path(self.folder)
-        yield from (str(PurePosixPath(self.folder, path.name)) for path in sorted(folder.glob("batch-*.parquet")))
+        folder = self.files.path(self.stream)
+        yield from (str(PurePosixPath(self.stream, path.name)) for path in sorted(folder.glob("batch-*.parquet")))
 
-    def write(self, number: int, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-        self.files.write_rows(self.batch(number), pa.Table.from_pylist(list(rows), schema=schema))
+    def read_logged(self, columns: Sequence[str] | None = None) -> list[pa.Table]:
+        """The rows that are in logs, a table a batch. To miss none, read these before the files: they go there."""
+        return read_frames(self.logs.frames(self.stream), columns)
 
     def outcomes(self) -> pd.DataFrame:
         """All rows of a complete cell."""
@@ -42,29 +42,29 @@ class Shards:
 
     def missing(self, batches: Sequence[Sequence[str]]) -> list[int]:
         """Numbers of the batches (lists of ids) that are not stored with all their ids."""
-        stored = set(self.read_ids(self.whole))
-        return [
-            number
-            for number, ids in enumerate(batches)
-            if not stored.issuperset(ids) and self.read_ids(self.batch(number)) != list(ids)
-        ]
+        tables = self.read_logged(["id"])
+        tables += [table for name in self.names() if (table := self._read_or_none(name, ["id"])) is not None]
+        if not tables:
+            return [number for number, ids in enumerate(batches) if ids]
+        stored = pa.concat_tables(tables)["id"]
+        wanted = pa.array(chain.from_iterable(batches), pa.string())
+        if stored.equals(pa.chunked_array([wanted])):
+            return []
+        found = set(stored.to_pylist())
+        return [number for number, ids in enumerate(batches) if not found.issuperset(ids)]
 
-    def compact(self, batches: Sequence[Sequence[str]]) -> None:
-        """Join all batches, in order, into one file. Written before anything is removed; safe to repeat.
+    def compact(self, ids: Sequence[str]) -> None:
+        """Join all rows of the samples `ids` into one file, in their order; safe to repeat.
 
-        Another process may be doing the same: what it removed in the meantime stands in the joined file already.
+        Of rows that are there twice, those in logs and batches count: they were run again after a repair.
         """
-        names = [name for number in range(len(batches)) if self.files.exists(name := self.batch(number))]
-        tables = []
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                tables.append(self.files.read_rows(name))
+        names = [name for name in self.names() if name != self.whole]
+        tables = [*self.read_logged(), *(self.files.read_rows(name) for name in names)]
         if not tables:
             return
-        table = pa.concat_tables(tables)
-        if self.read_ids(self.whole):  # batches that were run again after a repair join those of the earlier run
-            table = merged(self.files.read_rows(self.whole), table, batches)
-        self.files.write_rows(self.whole, table)
+        if self.files.exists(self.whole):
+            tables.append(self.files.read_rows(self.whole))
+        self.files.write_rows(self.whole, in_order(pa.concat_tables(tables), ids))
         for name in names:
             self.files.remove(name)
 
@@ -94,16 +94,19 @@ class Shards:
                     self.files.write_rows(name, kept)
         return found
 
-    def read_ids(self, name: str) -> list[str]:
-        """The ids in a file; none if it is not there or damaged, so that its batch is run again."""
+    def read_ids(self) -> set[str]:
+        """The samples that have rows; what is damaged has none, so that it is run again."""
+        tables = [*self.read_logged(["id"]), *(self._read_or_none(name, ["id"]) for name in self.names())]
+        return set(chain.from_iterable(table["id"].to_pylist() for table in tables if table is not None))
+
+    def _read_or_none(self, name: str, columns: Sequence[str]) -> pa.Table | None:
         try:
-            ids: list[str] = self.files.read_rows(name, ["id"])["id"].to_pylist()
-            return ids
+            return self.files.read_rows(name, columns)
         except (FileNotFoundError, DamagedError):
-            return []
+            return None
 
 
-def merged(old: pa.Table, new: pa.Table, batches: Sequence[Sequence[str]]) -> pa.Table:
-    """Rows of both in the order of the samples; where both have one, the new."""
-    rows = {row["id"]: row for table in (old, new) for row in table.to_pylist()}
-    return pa.Table.from_pylist([rows[id] for ids in batches for id in ids if id in rows], schema=new.schema)
+def in_order(table: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """The first row of each of `ids` that has one, in their order."""
+    places = pc.index_in(pa.array(ids, pa.string()), value_set=table["id"].combine_chunks())
+    return table.take(places.drop_null())

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+import pyarrow as pa
+
 from suite.contract.content import Content, content_of, stamp_of
 from suite.contract.task import Sample
 from suite.errors import RequestError
-from suite.store.folder import CellFolder, RunFolder
+from suite.store.folder import CONTENTS_NAME, CellFolder, RunFolder
+from suite.store.log import LogWriter
 from suite.store.repair import set_aside_damaged
 from suite.store.schema import CONTENTS, TIMINGS
 from suite.sweep.plan import Plan
@@ -97,7 +100,7 @@ def find_scored(plan: Plan, folder: RunFolder, known: Collection[str]) -> list[S
     found: set[str] = set()
     for key in folder.read_run()["cells"] if rest else ():
         shards = folder.cell(key).shards
-        found |= rest.keys() & {id for name in list(shards.names()) for id in shards.read_ids(name)}
+        found |= rest.keys() & shards.read_ids()
     return [rest[id] for id in rest if id in found]
 
 
@@ -113,24 +116,21 @@ def forget(cell: CellFolder, ids: Collection[str]) -> None:
             cell.remove(name)
 
 
-def note_contents(folder: RunFolder, number: int, samples: Sequence[Sample], known: Contents) -> None:
+def note_contents(log: LogWriter, number: int, samples: Sequence[Sample], known: Contents) -> None:
     """Store what the files of a batch held, before any outcome of it; `known` learns it.
 
     RequestError for a sample that holds something else than it did when other outcomes were made of it.
     """
     read = {sample.id: sample.content for sample in samples if sample.content}
-    new = {id: content for id, content in read.items() if id not in known}
-    if new:  # another process may have read them in the meantime
-        known |= read_contents(folder, [folder.contents.batch(number)])
     changed = [sample for sample in samples if differs(known.get(sample.id), sample.content)]
     if changed:
         raise RequestError(
             f"{name_samples(changed)} changed while the run was going on; run the same command again: what was made of "
             f"{'it' if len(changed) == 1 else 'them'} is made anew"
         )
-    if new:
+    if read.keys() - known.keys():
         of_batch = {id: known.setdefault(id, content) for id, content in read.items()}
-        folder.contents.write(number, rows_of(of_batch), CONTENTS)
+        log.append(CONTENTS_NAME, number, pa.RecordBatch.from_pylist(rows_of(of_batch), schema=CONTENTS))
 
 
 def read_contents(folder: RunFolder, names: Sequence[str] | None = None) -> Contents:

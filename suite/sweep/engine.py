@@ -7,26 +7,30 @@ decoded once for all cells, and one copy of the backbone serves them all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 
 from suite.contract.baseline import BASELINE
 from suite.errors import CellError, describe_error
+from suite.measure.exclusive import alone
 from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
-from suite.measure.precision import dtype_of, float32_products
+from suite.measure.precision import dtype_of
 from suite.measure.runtimes import EAGER, list_runtimes
 from suite.measure.speed import measure_runtimes
 from suite.models.weights_file import file_sha256
 from suite.rates.rate import rate_text, stored_rate
 from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
-from suite.sweep.evaluate import Cell, evaluate
+from suite.sweep.evaluate import Cell
+from suite.sweep.executors.local import evaluate_lanes
 from suite.sweep.images import sample_images, timing_batch
+from suite.sweep.lane import Lane
 from suite.sweep.plan import Plan, resolve_device, source_of_runtime
 from suite.sweep.progress import Progress
 from suite.sweep.tracing import trace_cells
@@ -36,29 +40,43 @@ SINGLE_FORWARDS = 100  # so many have a 99th percentile
 WHOLE_ON_CPU = 16  # images of a timed batch: more take seconds a forward there, and no less time an image
 
 
-def execute(plan: Plan, progress: Progress) -> None:
-    """Run the cells of a plan to the end. Cells that fail are recorded and do not stop others."""
+def execute(plans: Plan | Sequence[Plan], progress: Progress) -> None:
+    """Run the cells of one or more plans to the end. Cells that fail are recorded and do not stop others."""
+    plans = [plans] if isinstance(plans, Plan) else plans
+    lanes = [begin(plan, progress) for plan in plans]
+    evaluate_lanes(lanes, resolve_device(plans[0].spec.device), progress)
+    for lane in lanes:
+        score(lane.plan, drop_failed(lane.cells), progress)
+        if lane.plan.spec.speed:
+            time_lane(lane, progress)
+
+
+def begin(plan: Plan, progress: Progress) -> Lane:
+    """Open a plan's folder, and find out what its cells are and cost. Its model is on its device then."""
     folder, notes = plan.open_folder()
     for line in notes:
         progress.note(line)
     folder.write_environment(describe_machine)
     device = resolve_device(plan.spec.device)
-    model = plan.model.to(device)
+    plan.model.to(device)
     known = forget_changed(plan, folder, progress)
     cells = prepare(plan, folder, list(plan.methods), progress)
     cells = count_cost(plan, cells, progress)
     trace_cells(plan, cells, device, progress)
-    model.to(dtype_of(plan.spec.precision))
-    with float32_products(plan.spec.precision):
-        evaluate(plan, folder, cells, device, known, progress)
-    score(plan, drop_failed(cells), progress)
-    if plan.spec.speed:
-        time_cells(plan, drop_failed(cells), device, progress, "speed")
+    plan.model.to(dtype_of(plan.spec.precision))
+    return Lane(plan, folder, known, cells)
+
+
+def time_lane(lane: Lane, progress: Progress) -> None:
+    """All timings that are asked for of the cells that have not failed, alone on the device."""
+    plan, device = lane.plan, resolve_device(lane.plan.spec.device)
+    with alone(device, lambda: progress.note("another run is on this device; timing waits until it is free")):
+        time_cells(plan, drop_failed(lane.cells), device, progress, "speed")
         if plan.spec.latency:
-            time_cells(plan, drop_failed(cells), device, progress, "single_speed")
+            time_cells(plan, drop_failed(lane.cells), device, progress, "single_speed")
         if plan.task.shown.throughput:
             whole = partial(plan.task.predict, plan.model)
-            time_cells(plan, drop_failed(cells), device, progress, "whole_speed", whole)
+            time_cells(plan, drop_failed(lane.cells), device, progress, "whole_speed", whole)
 
 
 def drop_failed(cells: Sequence[Cell]) -> list[Cell]:
@@ -114,7 +132,7 @@ def count_cost(plan: Plan, cells: list[Cell], progress: Progress) -> list[Cell]:
 
 def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
     """scores.json of every cell whose outcomes are not scored yet, by one scorer for all of them."""
-    made_of, todo, by_key = {}, {}, {cell.key: cell for cell in cells}
+    made_of, todo, by_key = {}, [], {cell.key: cell for cell in cells}
     version, scorable = plan.task.scoring_version(), set(plan.task.scorable())
     for cell in cells:
         outcomes = cell.folder.path / "samples.parquet"
@@ -125,9 +143,9 @@ def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
         unknown = [name for name, score in stored["scores"].items() if score["value"] is None]
         # what is known stays known, even where its scorer is not installed now
         if stored["of"] != made_of[cell.key] or scorable.intersection(unknown):
-            todo[cell.key] = cell.folder.shards.outcomes()
+            todo.append(cell)
     with progress.scoring(len(todo)) as advance:
-        for key, summary in plan.task.summaries(todo):
+        for key, summary in plan.task.summaries(Outcomes(todo)):
             cell = by_key[key]
             if isinstance(summary, CellError):
                 cell.folder.fail(str(summary))
@@ -139,6 +157,22 @@ def score(plan: Plan, cells: Sequence[Cell], progress: Progress) -> None:
             about = {"of": made_of[key], "notes": list(summary.notes), "per_sample": summary.samples is not None}
             cell.folder.write("scores", {**about, "scores": scores})
             advance(cell.name, 1)
+
+
+class Outcomes(Mapping[str, pd.DataFrame]):
+    """The rows of complete cells by their keys, each read when it is asked for: those of all cells are many."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.shards = {cell.key: cell.folder.shards for cell in cells}
+
+    def __getitem__(self, key: str) -> pd.DataFrame:
+        return self.shards[key].outcomes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shards)
+
+    def __len__(self) -> int:
+        return len(self.shards)
 
 
 def time_cells(

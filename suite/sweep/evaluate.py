@@ -1,34 +1,42 @@
-"""Predictions of every cell for every sample: each batch of images is decoded once, for all cells at once."""
+"""Forwards of cells on decoded batches, and what is scored beside them.
+
+Nothing stands between two forwards: outputs go to a second thread, which lets the task measure them on their device,
+copies what is left to the host, makes rows of it and hands these on, while the next forwards run.
+"""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from suite.attachment.handle import Handle
 from suite.attachment.shared_prefix import SharedPrefix
-from suite.contract.task import Batch, ReadError, Task
+from suite.contract.task import Batch, Sample, Task
 from suite.errors import CellError, OutputError, describe_error
+from suite.measure.exclusive import sharing
 from suite.measure.precision import dtype_of
 from suite.measure.timing import is_out_of_memory
-from suite.store.folder import CellFolder, RunFolder
-from suite.sweep.changes import Contents, note_contents
-from suite.sweep.images import load
+from suite.store.folder import CellFolder
 from suite.sweep.plan import Plan
-from suite.sweep.progress import Progress
+
+AHEAD = 2  # outputs that wait to be scored: what is in them stays on the device so long
 
 
 @dataclass
 class Cell:
-    """A cell that is being executed."""
+    """A cell that is being executed. batch_size: the largest forward that fits the memory."""
 
     key: str
     folder: CellFolder
@@ -41,100 +49,151 @@ class Cell:
         return " ".join(part for part in (self.about["reducer"], self.about["rate"]) if part)
 
 
-def evaluate(
-    plan: Plan, folder: RunFolder, cells: list[Cell], device: torch.device, known: Contents, progress: Progress
-) -> None:
-    """Score every sample that a cell has no stored outcome for, batch by batch, each batch for all cells at once.
+class Sink(Protocol):
+    """Takes what becomes of batches. `decoded` is called before any of a batch's rows is made."""
 
-    known: what the samples' files held when they were read before. RequestError for one that holds something else.
+    def decoded(self, number: int, batch: Batch) -> None:
+        """A batch was read: what its files held, and which of its samples cannot be read."""
+
+    def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
+        """A cell's rows of a batch; from another thread than the rest."""
+
+    def failed(self, cell: Cell, reason: str) -> None:
+        """A cell that goes no further; from either thread."""
+
+
+@dataclass
+class Work:
+    """Cells of one plan and the batches that each of them is to be run on, by its key; `done` with what is found."""
+
+    plan: Plan
+    cells: Sequence[Cell]
+    todo: dict[str, set[int]]
+    sink: Sink
+    failed: set[str] = field(default_factory=set)
+
+    def pending(self, number: int) -> list[Cell]:
+        """The cells that batch `number` is still to be put through."""
+        return [cell for cell in self.cells if cell.key not in self.failed and number in self.todo[cell.key]]
+
+    @property
+    def over(self) -> bool:
+        return all(cell.key in self.failed for cell in self.cells)
+
+    def fail(self, cell: Cell, reason: str) -> None:
+        if cell.key not in self.failed:
+            self.failed.add(cell.key)
+            self.sink.failed(cell, reason)
+
+
+def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device: torch.device) -> None:
+    """Put numbered batches through all cells that are to see them, whatever models these are of, in one precision.
+
+    A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises.
     """
-    spec, task = plan.spec, plan.task
-    missing = {record["id"]: record for record in still_unreadable(plan, folder.read_missing())}
-    batches = [task.samples[i : i + spec.batch_size] for i in range(0, len(task.samples), spec.batch_size)]
-
-    def expected() -> list[list[str]]:
-        return [[sample.id for sample in batch if sample.id not in missing] for batch in batches]
-
-    todo = {cell.key: set(cell.folder.shards.missing(expected())) for cell in cells}
-    numbers = sorted(set().union(*todo.values()))
-    total = sum(len(batches[number]) for pending in todo.values() for number in pending)
-    alive = {cell.key: cell for cell in cells}
-    for cell in cells:
-        if todo[cell.key]:
-            cell.folder.remove_scores()
-    with progress.images(total, len(cells)) as advance:
-        for number, batch in load(plan, [batches[n] for n in numbers], numbers):
-            for error in batch.errors:
-                missing[error.id] = {"id": error.id, "path": error.path, "reason": error.reason}
-            if batch.errors:
-                folder.write_missing([missing[id] for id in sorted(missing)])
-            if not alive:
+    with ThreadPoolExecutor(1, "scorer") as scorer:
+        behind: deque[Future[None]] = deque()
+        for number, batch in decoded:
+            for work in works:
+                work.sink.decoded(number, batch)
+            if all(work.over for work in works):
                 break
-            note_contents(folder, number, batch.samples, known)
-            images = batch.images.to(device, dtype_of(spec.precision), non_blocking=True)
-            prefix = SharedPrefix(images)
-            for cell in [cell for cell in alive.values() if number in todo[cell.key]]:
-                cell.handle.prefix = prefix
-                try:
-                    rows = outcomes(plan, cell, images, batch, number)
-                except CellError as error:
-                    cell.folder.fail(str(error))
-                    progress.failed(cell.name, str(error))
-                    del alive[cell.key]
-                    continue
-                cell.folder.shards.write(number, rows, task.outcomes)
-                advance(cell.name, len(batches[number]))
-    folder.write_missing([missing[id] for id in sorted(missing)])
-    folder.contents.compact(expected())
-    for cell in alive.values():
-        finish(cell, expected(), list(missing.values()), spec.allow_missing, progress)
+            if not batch.samples:
+                continue
+            images = batch.images.to(device, dtype_of(works[0].plan.spec.precision), non_blocking=True)
+            for work in works:
+                cells, prefix = work.pending(number), SharedPrefix(images)
+                with sharing(device):
+                    for cell in cells:
+                        cell.handle.prefix = prefix
+                        try:
+                            parts = forward(work.plan.task, work.plan.model, cell, images, batch)
+                        except CellError as error:
+                            work.fail(cell, f"batch {number}: {error}")
+                            continue
+                        behind.append(scorer.submit(_score, work, cell, number, parts))
+                        if len(behind) > AHEAD:
+                            behind.popleft().result()
+        for left in behind:
+            left.result()
 
 
-def outcomes(plan: Plan, cell: Cell, images: Tensor, batch: Batch, number: int) -> list[dict[str, Any]]:
-    """Rows of one batch, whose images are on the model's device now. CellError that names batch and sample for an
-    output that has no meaning."""
-    samples = batch.samples
-    if not samples:
-        return []
+Part = tuple[Sequence[Sample], Any]
+"""Some of a batch's samples, and the model's outputs for them."""
+
+
+def forward(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Batch) -> list[Part]:
+    """Outputs of a cell's model for a batch, whose images are on its device now; out of memory halves it and goes on.
+
+    CellError for an output that has no meaning, a method that breaks, and tokens that were not reduced as planned.
+    """
+    samples, done = batch.samples, 0
+    parts: list[Part] = []
+    first = [0, *accumulate(batch.views)]  # image of each sample
     try:
-        with cell.handle:
-            return predict(plan.task, plan.model, cell, images, batch)
-    except CellError as error:
-        raise CellError(f"batch {number}: {error}") from error
+        with cell.handle, torch.inference_mode(), repeatable(images.device):
+            while done < len(samples):
+                rest = slice(done, min(done + cell.batch_size, len(samples)))
+                try:  # a whole batch is passed on as it is, for what methods share is known by it
+                    part = images[first[rest.start] : first[rest.stop]] if cell.batch_size < len(samples) else images
+                    outputs = task.predict(model, part)
+                except OutputError as error:
+                    of = bisect_right(first, first[rest.start] + error.row) - 1
+                    raise CellError(f"sample {samples[of].id!r}: {error}") from error
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or cell.batch_size == 1:
+                        raise
+                    cell.batch_size = (cell.batch_size + 1) // 2
+                    if images.device.type == "cuda":
+                        torch.cuda.empty_cache()
+                    continue
+                check_counts(cell.handle)
+                parts.append((samples[rest], outputs))
+                done = rest.stop
+    except CellError:
+        raise
     except Exception as error:  # a method that breaks on this model fails its cell, not the sweep
-        raise CellError(f"batch {number}, from sample {samples[0].id!r} on: {describe_error(error)}") from error
+        raise CellError(f"from sample {samples[0].id!r} on: {describe_error(error)}") from error
     finally:
         cell.handle.forget()
         cell.handle.prefix = None
+    return parts
 
 
-def predict(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Batch) -> list[dict[str, Any]]:
-    """Rows of a batch, whose images are on the model's device now; out of memory halves it and goes on.
+def rows_of(task: Task, parts: Sequence[Part]) -> pa.RecordBatch:
+    """Rows of a batch, from its outputs. CellError that names the sample of an output that has no meaning."""
+    with torch.inference_mode():
+        measured = [(samples, to_host(task.measure(outputs, samples))) for samples, outputs in parts]
+    found = [task.columns(values, samples) for samples, values in measured]
+    return found[0] if len(found) == 1 else pa.Table.from_batches(found).combine_chunks().to_batches()[0]
 
-    CellError if tokens were not reduced as planned.
-    """
-    samples = batch.samples
-    rows: list[dict[str, Any]] = []
-    first = [0, *accumulate(batch.views)]  # image of each sample
-    with torch.inference_mode(), repeatable(images.device):
-        while len(rows) < len(samples):
-            rest = slice(len(rows), min(len(rows) + cell.batch_size, len(samples)))
-            try:  # a whole batch is passed on as it is, for what methods share is known by it
-                part = images[first[rest.start] : first[rest.stop]] if cell.batch_size < len(samples) else images
-                outputs = task.predict(model, part)
-            except OutputError as error:
-                of = bisect_right(first, first[rest.start] + error.row) - 1
-                raise CellError(f"sample {samples[of].id!r}: {error}") from error
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or cell.batch_size == 1:
-                    raise
-                cell.batch_size = (cell.batch_size + 1) // 2
-                if images.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            check_counts(cell.handle)
-            rows += task.score(outputs, samples[rest])
-    return rows
+
+def to_host(measured: Any) -> Any:
+    """Its tensors on the CPU, by way of pinned memory: one wait for all of them."""
+    events = []
+
+    def copy(tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cuda":
+            return tensor.cpu()
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        events.append(torch.cuda.current_stream(tensor.device).record_event())
+        return host
+
+    found = pytree.tree_map_only(Tensor, copy, measured)
+    for event in events[-1:]:  # of one stream: the last is after the others
+        event.synchronize()
+    return found
+
+
+def _score(work: Work, cell: Cell, number: int, parts: Sequence[Part]) -> None:
+    try:
+        rows = rows_of(work.plan.task, parts)
+    except CellError as error:
+        work.fail(cell, f"batch {number}: {error}")
+    except Exception as error:  # outputs that the task has no place for
+        work.fail(cell, f"batch {number}, from sample {parts[0][0][0].id!r} on: {describe_error(error)}")
+    else:
+        work.sink.scored(cell, number, rows)
 
 
 @contextmanager
@@ -156,31 +215,3 @@ def check_counts(handle: Handle) -> None:
     """CellError unless every block passed on as many tokens as planned: one that reduces nothing looks excellent."""
     if handle.unplanned:
         raise CellError(handle.unplanned)
-
-
-def still_unreadable(plan: Plan, records: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The records whose samples cannot be read today either; a repaired image is scored with the rest."""
-    samples = {sample.id: sample for sample in plan.task.samples}
-    preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
-    kept = []
-    for record in records:
-        try:
-            plan.task.load(samples[record["id"]], preprocessing)
-        except ReadError as error:
-            kept.append({"id": error.id, "path": error.path, "reason": error.reason})
-    return kept
-
-
-def finish(
-    cell: Cell, batches: list[list[str]], missing: list[dict[str, str]], allowed: int, progress: Progress
-) -> None:
-    """Close a cell whose readable samples are all scored; it fails if more are missing than allowed."""
-    cell.folder.shards.compact(batches)
-    if cell.folder.read("accuracy") != (ran := {"batch_size": cell.batch_size}):
-        cell.folder.write("accuracy", ran)
-    if len(missing) > allowed:
-        first = missing[0]
-        more = f" and {len(missing) - 1} more (missing.jsonl)" if len(missing) > 1 else ""
-        reason = f"unreadable image {first['path'] or first['id']}: {first['reason']}{more}"
-        cell.folder.fail(f"{reason}; repair it, or pass --allow-missing {len(missing)}")
-        progress.failed(cell.name, reason)

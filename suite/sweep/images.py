@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 
 import torch
 from torch import Tensor
@@ -15,17 +16,33 @@ from suite.errors import RequestError
 from suite.sweep.plan import Plan
 
 
-def load(plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
-    """The decoded batches, in order, read ahead by worker processes."""
+def load(
+    plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Iterable[int], pinned: bool = False
+) -> Iterator[tuple[int, Batch]]:
+    """Some of the batches, by their numbers, decoded, in order, read ahead by worker processes.
+
+    numbers: asked for when there is room to read ahead. pinned: in memory that a GPU can copy from by itself.
+    """
+    starts = [0, *accumulate(map(len, batches))]
     samples = [sample for batch in batches for sample in batch]
-    starts, groups = 0, []
-    for batch in batches:
-        groups.append(list(range(starts, starts + len(batch))))
-        starts += len(batch)
+    begun: deque[int] = deque()
+
+    def groups() -> Iterator[list[int]]:
+        for number in numbers:
+            begun.append(number)
+            yield list(range(starts[number], starts[number + 1]))
+
     reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
     workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
-    loader = DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=min(workers, len(groups)))
-    yield from zip(numbers, loader, strict=True)
+    loader = DataLoader(
+        reader,
+        batch_sampler=groups(),  # a generator: nothing is decided before the loader asks
+        collate_fn=collate,
+        num_workers=min(workers, len(batches)),
+        pin_memory=pinned,
+    )
+    for batch in loader:
+        yield begun.popleft(), batch
 
 
 def sample_images(plan: Plan, count: int) -> Tensor:

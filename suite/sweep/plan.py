@@ -140,8 +140,11 @@ class Plan:
         notes = folder.open(
             self.spec.model_dump(mode="json"), self.identity, list(self.methods), slots, self.task.shown
         )
-        notes += set_aside_damaged(folder, list(self.methods), self.task.outcomes)
-        notes += folder.write_manifest([s.id for s in samples], [s.label for s in samples])
+        ids = [sample.id for sample in samples]
+        cells = dict.fromkeys([*self.methods, *folder.logged_cells()])
+        notes += set_aside_damaged(folder, list(cells), self.task.outcomes)
+        notes += folder.write_manifest(ids, [sample.label for sample in samples])
+        notes += folder.join_logs(ids)
         return folder, notes
 
 

@@ -21,7 +21,7 @@ from suite.contract.task import Batch, Reader, Summary, Task, collate
 from suite.errors import CellError
 from suite.models.load import load_model
 from suite.models.registry import find_entry
-from suite.sweep.evaluate import Cell, predict
+from suite.sweep.evaluate import Cell, forward, rows_of
 from suite.sweep.plan import make_task
 from suite.sweep.spec import RunSpec
 from tasks import task_class
@@ -108,9 +108,10 @@ class TaskOnExample:
 
     def rows_of(self, images: Tensor) -> list[dict]:
         """What a sweep makes of images in the place of the samples' own. CellError that names a sample."""
-        with attach(self.model, "none") as handle:
-            cell = Cell("", None, {}, handle, batch_size=len(self.ids))
-            return predict(self.task, self.model, cell, images, self.batch)
+        handle = attach(self.model, "none")
+        handle.detach()
+        cell = Cell("", None, {}, handle, batch_size=len(self.ids))
+        return rows_of(self.task, forward(self.task, self.model, cell, images, self.batch)).to_pylist()
 
     @cached_property
     def rows(self) -> pd.DataFrame:

@@ -153,7 +153,7 @@ class FinishedRun:
     def files(self) -> list[str]:
         """Those that are stored; the report is made of them."""
         names = {path.relative_to(self.whole).as_posix() for path in self.whole.rglob("*") if path.is_file()}
-        stored = sorted(name for name in names if not name.startswith("report/"))
+        stored = sorted(name for name in names if not name.startswith(("report/", ".")))  # no locks: nothing is in them
         return [name for name in stored if name.endswith("speed.json") or not self.speed]
 
     def trial(self, name: str, damage: str, random: Random) -> Outcome:

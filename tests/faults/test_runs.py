@@ -15,14 +15,16 @@ import torch
 
 from suite.api import run
 from suite.contract.task import Batch, Sample
-from suite.errors import RequestError
+from suite.errors import CellError, RequestError
 from suite.store import sources
 from suite.store.files import atomic_path
 from suite.store.folder import CellFolder, RunFolder
-from suite.sweep.evaluate import Cell, predict
+from suite.store.log import Frame
+from suite.sweep.evaluate import Cell, forward, rows_of
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
 from tasks.scenes.classes import Scenes
+from tests.unit.test_views import Detached
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)
@@ -30,6 +32,12 @@ QUIET = Progress(quiet=True)
 
 def report_bytes(out: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((Path(out) / "report").iterdir())}
+
+
+def logged(out: str | Path) -> dict[str, list[Frame]]:
+    """The batches of every cell that are in logs."""
+    logs = RunFolder(out).logs
+    return {stream: logs.frames(stream) for stream in logs.streams(logs.paths()) if stream != "contents"}
 
 
 def first_photo(photos: Path) -> Path:
@@ -62,7 +70,7 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
     command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
     process = subprocess.Popen(command, env={"OMP_NUM_THREADS": "1", **os.environ}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while process.poll() is None and not list(Path(spec["out"]).glob("cells/*/samples/batch-00003.parquet")):
+    while process.poll() is None and sum(map(len, logged(spec["out"]).values())) < 9:  # of 3 cells
         assert time.monotonic() < deadline, "no batch was stored"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -239,22 +247,19 @@ class MemoryOf(torch.nn.Module):
 
 
 def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
-    class Free:
-        unplanned = ""
-
-    images = torch.randn(11, 3, 4, 4)
-    cell = Cell("key", CellFolder(tmp_path), {}, Free(), batch_size=11)
-    rows = predict(three_classes(), MemoryOf(3), cell, images, Batch(SAMPLES, images, [], [1] * 11))
+    images, task = torch.randn(11, 3, 4, 4), three_classes()
+    cell = Cell("key", CellFolder(tmp_path), {}, Detached(), batch_size=11)
+    rows = rows_of(task, forward(task, MemoryOf(3), cell, images, Batch(SAMPLES, images, [], [1] * 11))).to_pylist()
     assert [row["id"] for row in rows] == [sample.id for sample in SAMPLES]
     assert [row["prediction"] for row in rows] == images.mean(dim=(2, 3)).argmax(1).tolist()
     assert cell.batch_size == 3
 
 
 def test_out_of_memory_with_one_image_is_an_error(tmp_path):
-    cell = Cell("key", CellFolder(tmp_path), {}, None, batch_size=4)
+    cell = Cell("key", CellFolder(tmp_path), {}, Detached(), batch_size=4)
     images = torch.randn(4, 3, 4, 4)
-    with pytest.raises(torch.OutOfMemoryError):
-        predict(three_classes(), MemoryOf(0), cell, images, Batch(SAMPLES[:4], images, [], [1] * 4))
+    with pytest.raises(CellError, match=r"from sample .* on: OutOfMemoryError: CUDA out of memory"):
+        forward(three_classes(), MemoryOf(0), cell, images, Batch(SAMPLES[:4], images, [], [1] * 4))
 
 
 def test_a_spec_is_stored_with_every_default_spelled_out(tiny_run):

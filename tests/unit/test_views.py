@@ -1,5 +1,6 @@
 """Samples of several views: they travel together, are cut at samples, and an error names the sample that it is of."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from suite.contract.task import Batch, ReadError, Sample, collate, views_of
 from suite.errors import CellError, OutputError
-from suite.sweep.evaluate import predict
+from suite.sweep.evaluate import forward
 
 SAMPLES = [Sample(name, 0) for name in "abcd"]
 VIEWS = [2, 1, 3, 1]
@@ -28,7 +29,7 @@ class Counting:
         self.ran.append(numbers)
         return numbers
 
-    def score(self, outputs, samples):
+    def rows(self, outputs, samples):
         views = {sample.id: VIEWS[SAMPLES.index(sample)] for sample in samples}
         assert len(outputs) == sum(views.values())
         outputs = iter(outputs)
@@ -37,9 +38,18 @@ class Counting:
 
 def run(task, batch_size=4):
     images = torch.arange(sum(VIEWS)).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    handle = SimpleNamespace(unplanned="")
-    cell = SimpleNamespace(handle=handle, batch_size=batch_size)
-    return predict(task, None, cell, images, Batch(SAMPLES, images, [], VIEWS)), cell
+    cell = SimpleNamespace(handle=Detached(), batch_size=batch_size)
+    parts = forward(task, None, cell, images, Batch(SAMPLES, images, [], VIEWS))
+    return [row for samples, outputs in parts for row in task.rows(outputs, samples)], cell
+
+
+class Detached(nullcontext):
+    """What a sweep asks of a handle, of no reducer."""
+
+    unplanned, prefix = "", None
+
+    def forget(self):
+        pass
 
 
 ROWS = [
