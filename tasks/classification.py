@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -63,10 +64,21 @@ class ClassificationTask(Task):
         """Rows of id, label, prediction, correct, correct5, top5 and confidence; see `score_logits`."""
         return score_logits(outputs, samples, self.num_classes)
 
+    def measure(self, outputs: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """See `measure_logits`."""
+        return measure_logits(outputs, samples, self.num_classes)
+
+    def columns(self, measured: Tensor, samples: Sequence[Sample]) -> pa.RecordBatch:
+        """See `logit_columns`."""
+        return logit_columns(measured, samples, self.num_classes)
+
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary]]:
         """top1, top5 and the calibration error as fractions in [0, 1], with 95 % intervals."""
-        for key, rows in cells.items():
-            yield key, Summary(self.score_metrics(rows, {"samples": len(rows), "classes": self.num_classes}))
+        for key in cells:  # no more than one cell's rows are held
+            yield key, self._summary(cells[key])
+
+    def _summary(self, rows: pd.DataFrame) -> Summary:
+        return Summary(self.score_metrics(rows, {"samples": len(rows), "classes": self.num_classes}))
 
 
 def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> list[dict[str, Any]]:
@@ -78,26 +90,67 @@ def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) ->
     no meaning and correct5 is None. Raises CellError naming the first sample for a wrong shape, NaN or Inf,
     or a label outside [0, num_classes).
     """
-    _check(logits, samples, num_classes)
-    # float64 holds the values of every dtype exactly: ties are the model's own, not made by rounding.
-    logits = logits.detach().to("cpu", torch.float64)
-    # topk does not say in which order it returns equal values; a stable sort does.
-    ordered, classes = torch.sort(logits, dim=1, descending=True, stable=True)
-    confidences = (ordered[:, 0] - torch.logsumexp(logits, dim=1)).exp().tolist()
-    rows = []
-    for sample, top, confidence in zip(samples, classes[:, :TOP_K].tolist(), confidences, strict=True):
-        rows.append(
-            {
-                "id": sample.id,
-                "label": sample.label,
-                "prediction": top[0],
-                "correct": top[0] == sample.label,
-                "correct5": sample.label in top if num_classes > TOP_K else None,
-                "top5": top,
-                "confidence": confidence,
-            }
-        )
+    measured = measure_logits(logits, samples, num_classes).cpu()
+    rows: list[dict[str, Any]] = logit_columns(measured, samples, num_classes).to_pylist()
     return rows
+
+
+def measure_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> Tensor:
+    """What rows are made of, (B, k + 2) on the logits' device: the k <= 5 best classes, the confidence, the smallest
+    logit. NaN of the logits is in the last two, Inf makes one of them NaN or Inf.
+
+    float64 of float64, else float32, which holds classes below 2^24. CellError for a wrong shape or dtype.
+    """
+    _check(logits, samples, num_classes)
+    # float32 holds the values of every shorter dtype exactly: ties are the model's own, not made by rounding.
+    exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+    best = best_classes(exact, min(TOP_K, num_classes))
+    confidence = torch.softmax(exact, dim=1).amax(dim=1, keepdim=True)
+    return torch.cat([best, confidence, exact.amin(dim=1, keepdim=True)], dim=1)
+
+
+def best_classes(logits: Tensor, count: int) -> Tensor:
+    """(B, count) int64: the classes of the largest logits (B, C), best first, equal ones by index, lowest first.
+
+    topk does not say in which order it returns equal values, a stable sort does. On a CPU, where that takes twenty
+    times as long, it is for the rows that have equal values among their best; a GPU would have to wait to know them.
+    """
+    if logits.device.type != "cpu":
+        return sorted_classes(logits)[:, :count]
+    values, classes = logits.topk(min(count + 1, logits.shape[1]), dim=1)
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1)
+    best = classes[:, :count]
+    if tied.any():
+        best[tied] = sorted_classes(logits[tied])[:, :count]
+    return best
+
+
+def sorted_classes(logits: Tensor) -> Tensor:
+    """(B, C) int64: all classes in that order, without a number read by the host."""
+    return torch.sort(logits + 0.0, dim=1, descending=True, stable=True).indices  # -0.0 becomes 0.0, which it equals
+
+
+def logit_columns(measured: Tensor, samples: Sequence[Sample], num_classes: int) -> pa.RecordBatch:
+    """The rows of `score_logits` as columns, from what `measure_logits` returned, on the CPU now.
+
+    CellError naming the first sample whose logits hold NaN or Inf, or whose label is outside [0, num_classes).
+    """
+    numbers = measured.numpy()
+    top, (confidence, smallest) = numbers[:, :-2].astype(np.int32), numbers[:, -2:].T
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    _check_labels(labels, samples, num_classes)
+    _check_finite(confidence, smallest, samples)
+    right = top == labels[:, None]
+    columns = {
+        "id": pa.array([sample.id for sample in samples], pa.string()),
+        "label": labels.astype(np.int32),
+        "prediction": top[:, 0].copy(),
+        "correct": right[:, 0].copy(),
+        "correct5": right.any(axis=1) if num_classes > TOP_K else pa.nulls(len(samples), pa.bool_()),
+        "top5": pa.ListArray.from_arrays(np.arange(len(top) + 1, dtype=np.int32) * top.shape[1], top.ravel()),
+        "confidence": confidence.astype(np.float32),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=ClassificationTask.outcomes)
 
 
 def _check(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> None:
@@ -109,13 +162,17 @@ def _check(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> None:
         raise CellError(f"logits have shape {tuple(logits.shape)} instead of {expected} from sample '{first}' on")
     if not logits.is_floating_point():
         raise CellError(f"logits have dtype {logits.dtype} instead of a float dtype from sample '{first}' on")
-    for sample in samples:
-        if not 0 <= sample.label < num_classes:
-            raise CellError(f"sample '{sample.id}' has label {sample.label}, outside 0..{num_classes - 1}")
-    bad = ~torch.isfinite(logits).all(dim=1)
-    if bad.any():
-        row = int(bad.nonzero()[0, 0])
-        kind = "NaN" if torch.isnan(logits[row]).any() else "Inf"
-        raise CellError(
-            f"logits of sample '{samples[row].id}' hold {kind} ({int(bad.sum())} such samples in this batch)"
-        )
+
+
+def _check_labels(labels: np.ndarray, samples: Sequence[Sample], num_classes: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if outside.size:
+        sample = samples[outside[0]]
+        raise CellError(f"sample '{sample.id}' has label {sample.label}, outside 0..{num_classes - 1}")
+
+
+def _check_finite(confidence: np.ndarray, smallest: np.ndarray, samples: Sequence[Sample]) -> None:
+    bad = np.flatnonzero(~(np.isfinite(confidence) & np.isfinite(smallest)))
+    if bad.size:
+        kind = "NaN" if np.isnan(smallest[bad[0]]) else "Inf"
+        raise CellError(f"logits of sample '{samples[bad[0]].id}' hold {kind} ({bad.size} such samples in this batch)")

@@ -91,6 +91,12 @@ class Task(ABC):
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
     tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class that has a `score` of its own is scored by that, not by what its kind measures."""
+        super().__init_subclass__(**options)
+        if "score" in vars(cls) and "columns" not in vars(cls):
+            cls.measure, cls.columns = Task.measure, Task.columns  # type: ignore[method-assign]
+
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:
         self.data, self.limit = data, limit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -106,6 +106,12 @@ class TaskOnExample:
     def batch(self) -> Batch:
         return read_batch(self.task, self.preprocessing)
 
+    @cached_property
+    def outputs(self) -> object:
+        """What the model makes of the batch."""
+        with torch.inference_mode():
+            return self.task.predict(self.model, self.batch.images)
+
     def rows_of(self, images: Tensor) -> list[dict]:
         """What a sweep makes of images in the place of the samples' own. CellError that names a sample."""
         handle = attach(self.model, "none")
@@ -140,3 +146,13 @@ def read_batch(task: Task, preprocessing: object) -> Batch:
     """All samples of a task."""
     reader = Reader(task, task.samples, preprocessing)
     return collate([reader[place] for place in range(len(reader))])
+
+
+def with_tensors(outputs: object, change: Callable[[Tensor], Tensor]) -> object:
+    """A batch's outputs with every tensor of theirs changed; None where they hold none."""
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if not is_dataclass(outputs):
+        return None
+    parts = {name: with_tensors(part, change) for name, part in vars(outputs).items()}
+    return replace(outputs, **{name: part for name, part in parts.items() if part is not None})

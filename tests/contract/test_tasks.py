@@ -6,7 +6,6 @@ import inspect
 import json
 import pickle
 import shutil
-from dataclasses import is_dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from example_tasks import TaskOnExample, make_few, read_batch, write_data
+from example_tasks import TaskOnExample, make_few, read_batch, with_tensors, write_data
 from tiny_models import CHECKED, make_model
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from suite.contract.metric import TaskReport
@@ -201,34 +200,24 @@ def test_outputs_become_a_row_a_sample_that_fits_what_is_stored(example):
 
 
 def test_too_few_or_too_many_outputs_are_an_error_that_names_a_sample(example):
-    task, images, samples = example.task, example.batch.images, example.batch.samples
+    task, samples = example.task, example.batch.samples
     with torch.inference_mode():
-        fewer = task.predict(example.model, images[: -example.batch.views[-1]])
-        outputs = task.predict(example.model, images)
+        fewer = task.predict(example.model, example.batch.images[: -example.batch.views[-1]])
     assert len(task.score(fewer, samples[:-1])) == len(samples) - 1
-    for made, of in ((fewer, samples), (outputs, samples[:-1])):
+    for made, of in ((fewer, samples), (example.outputs, samples[:-1])):
         with pytest.raises(CellError) as caught:
             task.score(made, of)
         assert_one_line(caught)
         assert any(names(caught, sample.id) for sample in of)
 
 
-def poisoned(outputs: object, first: int, value: float) -> object:
-    """A batch's outputs with `value` in all rows of their tensors from `first` on; None where they hold none."""
-    if isinstance(outputs, Tensor):
-        return torch.cat([outputs[:first], torch.full_like(outputs[first:], value)])
-    if not is_dataclass(outputs):
-        return None
-    parts = {name: poisoned(part, first, value) for name, part in vars(outputs).items()}
-    return replace(outputs, **{name: part for name, part in parts.items() if part is not None})
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_outputs_that_are_no_numbers_are_an_error_that_names_the_first_sample(example, value):
     samples, images = example.batch.samples, example.batch.images.clone()
     first = [0, *accumulate(example.batch.views)][1]
-    with torch.inference_mode():
-        outputs = poisoned(example.task.predict(example.model, images), first, value)
+    outputs = with_tensors(
+        example.outputs, lambda rows: torch.cat([rows[:first], torch.full_like(rows[first:], value)])
+    )
     images[first:] = value
     with pytest.raises(CellError) as through_the_model:
         example.rows_of(images)
