@@ -1,9 +1,9 @@
 """Finds the labelled images of a classification data set in a tree of files, whatever its layout.
 
-Layouts: class folders (`<class>/*`, at the top, under `val/`, or under one wrapping folder), or one flat
-folder with a label file: a CSV of `name,label`, or ILSVRC2012_validation_ground_truth.txt. An id is the
-image's path relative to the folder that holds the classes, or the flat images; so it is the same in a
-folder, a zip and a tar.
+Layouts: class folders (`<class>/*`, at the top, under `val/`, or under one wrapping folder); one flat
+folder with a label file: a CSV of `name,label`, or ILSVRC2012_validation_ground_truth.txt; images that bring
+their labels (WebDataset, Parquet). An id is the image's path relative to the folder that holds the classes, or
+the flat images; so it is the same in a folder, a zip and a tar. Where images bring their labels it is their name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from suite.errors import RequestError
+from tasks.imagenet.attached import labels_beside, labels_in_rows
 from tasks.imagenet.labels import (
     GROUND_TRUTH,
     IMAGENET_CLASSES,
@@ -24,7 +25,8 @@ from tasks.imagenet.labels import (
     read_ground_truth,
     synset_index,
 )
-from tasks.reading.images import SUFFIXES
+from tasks.reading.images import is_image
+from tasks.reading.trees.parquet import ParquetTree
 from tasks.reading.trees.tree import FileTree
 
 VAL_FOLDERS = ("val", "validation", "ILSVRC2012_img_val")
@@ -42,7 +44,11 @@ class Options:
 
 @dataclass
 class Index:
-    """The labelled images: `labels` maps id -> label; the file of an id is `root`/id in the tree."""
+    """The labelled images: `labels` maps id -> label, in order; the file of an id is `root`/id in the tree.
+
+    Images that bring their labels are ordered by class, then by id, as class folders are, so that the same images with
+    the same names have one order in all of these.
+    """
 
     root: str
     labels: dict[str, int]
@@ -52,8 +58,14 @@ class Index:
 
 def build_index(tree: FileTree, options: Options) -> Index:
     """Raises RequestError when the tree does not hold images that are all labelled in one of the layouts."""
+    if isinstance(tree, ParquetTree):
+        if options.labels:
+            raise RequestError(f"labels '{options.labels}': Parquet files bring their own; leave it out")
+        return _from_attached(*labels_in_rows(tree, options.num_classes))
     if not any(is_image(name) for name in tree.files):
         raise RequestError(f"data '{tree.location}' holds no image; expected val/<synset>/*.JPEG or flat images")
+    if not options.labels and (attached := labels_beside(tree, options.num_classes)):
+        return _from_attached(*attached)
     root = find_root(tree, labelled=bool(options.labels or _beside(tree)))
     flat = [name for name in _inside(tree.files, root) if "/" not in name and is_image(name)]
     found = find_labels(tree, root, options) if flat or options.labels else None
@@ -70,8 +82,8 @@ def build_index(tree: FileTree, options: Options) -> Index:
     return index
 
 
-def is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def _from_attached(labels: dict[str, int], num_classes: int) -> Index:
+    return Index("", dict(sorted(labels.items(), key=lambda item: (item[1], item[0]))), num_classes)
 
 
 def find_root(tree: FileTree, labelled: bool) -> str:
@@ -190,7 +202,7 @@ def _from_label_file(tree: FileTree, root: str, file: LabelFile, options: Option
         raise RequestError(f"label file '{file.address}' lists no image; write one line for every image")
     unused = [name for name in images if name not in labels]
     notes += _note(unused, f"have no line in {file.address} and are not used")
-    return Index(root, labels, num_classes, notes)
+    return Index(root, dict(sorted(labels.items())), num_classes, notes)
 
 
 def _resolve(name: str, root: str, images: frozenset[str], stems: dict[str, str]) -> str:
@@ -216,7 +228,7 @@ def _from_folders(tree: FileTree, root: str, options: Options) -> Index:
             "put its images there or remove the folder"
         )
     indices, num_classes = _folder_labels(folders, options.num_classes, tree)
-    labels = {name: indices[name.split("/")[0]] for name in images}
+    labels = {name: indices[name.split("/")[0]] for name in sorted(images)}
     notes = _note([name for name in inside if not is_image(name)], "are no images and are left out")
     return Index(root, labels, num_classes, notes)
 

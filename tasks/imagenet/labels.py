@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -58,7 +59,7 @@ def read_csv(file: LabelFile, num_classes: int, images: frozenset[str]) -> dict[
         raise RequestError(f"label file '{file.address}' is no CSV ({error}); write lines 'name,label'") from error
     for position, (number, row) in enumerate(rows):
         name, label = row[0].strip(), (row[1].split() or [""])[0] if len(row) > 1 else ""
-        index = _class_index(label, num_classes)
+        index = class_index(label, num_classes)
         if index is None and position == 0 and len(row) > 1 and name not in images:
             continue  # a header
         if index is None:
@@ -72,10 +73,12 @@ def read_csv(file: LabelFile, num_classes: int, images: frozenset[str]) -> dict[
     return labels
 
 
-def _class_index(label: str, num_classes: int) -> int | None:
-    if label.isascii() and label.isdigit():
-        return int(label) if int(label) < num_classes else None
-    return synset_index().get(label) if num_classes == IMAGENET_CLASSES else None
+def class_index(label: Any, num_classes: int) -> int | None:
+    """The class that a number 0..num_classes-1, its text or an ImageNet-1k synset says; None for anything else."""
+    text = str(label) if isinstance(label, int | str) else ""
+    if text.isascii() and text.isdigit():
+        return int(text) if int(text) < num_classes else None
+    return synset_index().get(text) if num_classes == IMAGENET_CLASSES else None
 
 
 def read_ground_truth(file: LabelFile, ids: str | None) -> list[int]:

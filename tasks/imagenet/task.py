@@ -1,4 +1,4 @@
-"""ImageNet classification, and any data set of the same form, read strictly from a folder, a zip or a tar."""
+"""ImageNet classification, and any data set of the same form, read strictly from whatever it is stored in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.classification import ClassificationTask
 from tasks.imagenet.index import Options, build_index
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
-from tasks.reading.trees.opening import open_tree
+from tasks.reading.trees.opening import open_shards
 from tasks.reading.trees.tree import FileTree
 
 GROUND_TRUTH_IDS = ("devkit", "sorted")
@@ -26,11 +26,13 @@ class ImageNet(ClassificationTask):
 
     `data`: class folders (`<synset>/*`, also under `val/`), or a flat folder with a label file (a CSV
     `name,label`, or ILSVRC2012_validation_ground_truth.txt with the devkit's meta.mat), or a zip or tar of
-    either. `limit`: so many images, evenly spaced over their sorted ids. Task options: `labels`: the label
-    file, where it is not found by itself. `ground_truth_ids`: 'devkit' (default: ILSVRC2012_IDs, needs
-    meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets). `num_classes`: for data whose
-    classes are not ImageNet's 1000: folders are labelled by the rank of their names, numbers in a CSV go up
-    to num_classes-1.
+    either; or a WebDataset (tars of `KEY.jpg` with `KEY.cls` or `KEY.json`) or Hugging Face's Parquet files
+    (columns `image` and `label`): one of them, a folder, or a pattern such as `val-{000..063}.tar`. `limit`: so
+    many images, evenly spaced over their order, which is that of class folders, or classes, and names. Task
+    options: `labels`: the label file, where it is not found by itself. `ground_truth_ids`: 'devkit' (default:
+    ILSVRC2012_IDs, needs meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets). `num_classes`: for
+    data whose classes are not ImageNet's 1000: folders are labelled by the rank of their names, other labels
+    go up to num_classes-1.
     """
 
     name = "imagenet"
@@ -50,14 +52,14 @@ class ImageNet(ClassificationTask):
         if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
             raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
         num_classes = _positive(num_classes)
-        self.tree = open_tree(data)
+        self.tree, notes = open_shards(data)
         try:
             index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes))
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
-        self.num_classes, self.notes = index.num_classes, index.notes
-        samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in sorted(index.labels.items())]
+        self.num_classes, self.notes = index.num_classes, [*notes, *index.notes]
+        samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
 
     @property

@@ -37,6 +37,11 @@ class UnreadableImage(Exception):
     """The bytes are not one complete image that 8-bit RGB can show faithfully. The text is the reason."""
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as those of images do."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def decode(data: bytes) -> Image.Image:
     """The RGB image in `data`, fully decoded. Raises UnreadableImage for anything less."""
     image = decode_unconverted(data, _formats(), _check_faithful)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import lzma
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from suite.errors import RequestError
+from tasks.reading.images import is_image
 from tasks.reading.trees.folder import FolderTree
+from tasks.reading.trees.joined import JoinedTree
+from tasks.reading.trees.parquet import ParquetTree
+from tasks.reading.trees.shards import PARQUET, TARS, choose_split, expand, is_pattern
 from tasks.reading.trees.tar_file import TarTree
 from tasks.reading.trees.tree import FileTree
 from tasks.reading.trees.zip_file import ZipTree
@@ -28,3 +33,38 @@ def open_tree(data: str | None) -> FileTree:
         return TarTree(path)
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise RequestError(f"data '{data}' cannot be read: {error}; is it complete, and readable to you?") from error
+
+
+def open_shards(data: str | None) -> tuple[FileTree, list[str]]:
+    """The tree at `data` as `open_tree` has it, or that of shards, and notes on what is left out.
+
+    Shards are Parquet files or tars: those that a pattern names, such as `val-{000..063}.tar`, or those of one split of
+    a folder without images. RequestError as `open_tree`, and for shards that are not complete.
+    """
+    path = Path(data or "")
+    if data and is_pattern(data) and not path.exists():
+        return _joined(path, expand(data)), []
+    if data and path.is_file() and data.endswith(PARQUET):
+        return ParquetTree(path, [path]), []
+    tree = open_tree(data)
+    names = [name for name in tree.files if name.endswith((*PARQUET, *TARS))]
+    if not path.is_dir() or not names or any(map(is_image, tree.files)):
+        return tree, []
+    _are_parquet(path, names)
+    chosen, notes = choose_split(path, names)
+    return _joined(path, [path / name for name in chosen]), notes
+
+
+def _joined(location: Path, shards: Sequence[Path]) -> FileTree:
+    if _are_parquet(location, list(map(str, shards))):
+        return ParquetTree(location, shards)
+    trees = [open_tree(str(shard)) for shard in shards]
+    return trees[0] if len(trees) == 1 else JoinedTree(location, trees)
+
+
+def _are_parquet(location: Path, names: Sequence[str]) -> bool:
+    """RequestError where some are, and others not."""
+    found = {name.endswith(PARQUET): name for name in reversed(names)}
+    if len(found) > 1:
+        raise RequestError(f"data '{location}' holds '{found[True]}' and '{found[False]}'; name shards of one kind")
+    return True in found
