@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from suite.contract.task import ReadError, Sample, Summary, Task
 from suite.errors import CellError, RequestError
 from suite.stats.aggregates import MeanAccuracy, MeanIoU, PixelAccuracy
 from suite.stats.areas import dense_areas
+from tasks.mask_digest import mask_digest, position_weights
 from tasks.reading.images import UnreadableImage
 from tasks.reading.masks import RecentMasks
-from tasks.segmentation_scoring import COLUMNS, image_areas, iou_metric, metrics, scorer
+from tasks.segmentation_scoring import COLUMNS, area_columns, class_areas, iou_metric, metrics, scorer
 from tasks.windows import SlidingWindows, class_map, num_windows
 
 RESTORE = ("before_decoder", "after_decoder", "per_block")
 LABELLED = (Need("labelled_pixels", 1, "1 labelled pixel"),)
+CPU = torch.device("cpu")
 NEEDED = ("grid_logits", "decoder_inputs", "decoder", "num_classes", "restore", "pretrained_cfg")
 
 
@@ -114,7 +115,7 @@ class SegmentationTask(Task):
 
     def truth(self, sample: Sample) -> np.ndarray:
         """(H, W) int64 classes, 255 where nothing is scored. Raises ReadError for bad data."""
-        return self._truth(sample).astype(np.int64)
+        return self._truth(sample, CPU).numpy().astype(np.int64)
 
     def protocol(self) -> dict[str, Any]:
         """When tokens are given back."""
@@ -165,7 +166,14 @@ class SegmentationTask(Task):
 
         CellError that names the sample if they are of another number or shape, or hold NaN or Inf.
         """
-        height, width = self._truth(sample).shape
+        mask = self._class_map(outputs, sample, self._truth(sample, CPU).shape)
+        if not torch.isfinite(outputs.scores).all():
+            raise not_finite(sample)
+        return mask.cpu().numpy().astype(np.int64)
+
+    def _class_map(self, outputs: WindowScores, sample: Sample, size: Sequence[int]) -> Tensor:
+        """(H, W) uint8 classes of the sample's pixels, on the outputs' device."""
+        height, width = size
         due = num_windows(height, width, outputs.window)
         found = tuple(outputs.scores.shape)
         if len(found) != 4 or found[:2] != (due, self.num_classes):
@@ -173,35 +181,58 @@ class SegmentationTask(Task):
                 f"outputs of shape {found} for the {due} windows of sample {sample.id!r}; expected ({due}, "
                 f"{self.num_classes}, h, w)"
             )
-        if not torch.isfinite(outputs.scores).all():
-            raise CellError(f"the class scores of sample {sample.id!r} hold NaN or Inf")
-        return class_map(outputs.scores, height, width, outputs.window).cpu().numpy().astype(np.int64)
+        return class_map(outputs.scores, height, width, outputs.window)
 
     def score(self, outputs: WindowScores, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, prediction (hash of the mask), and the areas of the classes in it and in the truth, in pixels.
 
         CellError that names the sample for outputs that have no meaning.
         """
-        rows, first = [], 0
-        for sample in samples:
-            truth = self._truth(sample)
+        # By the class: one with a score of its own has the others follow that.
+        measured = SegmentationTask.measure(self, outputs, samples).cpu()
+        rows: list[dict[str, Any]] = SegmentationTask.columns(self, measured, samples).to_pylist()
+        return rows
+
+    def measure(self, outputs: WindowScores, samples: Sequence[Sample]) -> Tensor:
+        """(B, 2 + 3 num_classes) int64: whether an image's scores are finite, its mask's digest, `class_areas`."""
+        device = outputs.scores.device
+        truths = [self._truth(sample, device) for sample in samples]
+        weights = position_weights(max((truth.numel() for truth in truths), default=0), device)
+        measured = torch.empty(len(samples), 2 + 3 * self.num_classes, dtype=torch.int64, device=device)
+        first = 0
+        for row, sample, truth in zip(measured, samples, truths, strict=True):
             height, width = truth.shape
             last = first + num_windows(height, width, outputs.window)
-            mask = self.predicted_mask(outputs[first:last], sample).astype(np.uint8)
-            said = hashlib.blake2b(mask.tobytes(), digest_size=8).hexdigest()
-            rows.append({"id": sample.id, "prediction": said, **image_areas(mask, truth, self.num_classes)})
+            mask = self._class_map(outputs[first:last], sample, truth.shape)
+            row[0] = torch.isfinite(outputs.scores[first:last]).all()
+            row[1] = mask_digest(mask, weights)
+            row[2:] = class_areas(mask, truth, self.num_classes).flatten()
             first = last
         if first != len(outputs):
             named = f"the last sample {samples[-1].id!r}" if samples else "no sample"
             raise CellError(f"{len(outputs)} windows, {len(outputs) - first} more than there are up to {named}")
-        return rows
+        return measured
+
+    def columns(self, measured: Tensor, samples: Sequence[Sample]) -> pa.RecordBatch:
+        """See `score`."""
+        numbers = measured.numpy()
+        bad = np.flatnonzero(numbers[:, 0] == 0)
+        if bad.size:
+            raise not_finite(samples[bad[0]])
+        ids = pa.array([sample.id for sample in samples], pa.string())
+        said = pa.array([f"{bits:016x}" for bits in numbers[:, 1].view(np.uint64).tolist()], pa.string())
+        areas = numbers[:, 2:].reshape(len(samples), 3, self.num_classes)
+        return pa.RecordBatch.from_arrays([ids, said, *area_columns(areas)], schema=SegmentationTask.outcomes)
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """mmsegmentation's mIoU, aAcc and mAcc over all samples of a cell, as fractions, with 95 % intervals."""
-        for key, rows in cells.items():
-            counts = {"labelled_pixels": sum(map(sum, rows["labelled"]))}
-            values = metrics(dense_areas(rows, self.num_classes).sum(axis=0)) if not self.undefined(counts) else {}
-            yield key, Summary(self.score_metrics(rows, counts, values))
+        for key in cells:  # no more than one cell's rows are held
+            yield key, self._summary(cells[key])
+
+    def _summary(self, rows: pd.DataFrame) -> Summary:
+        counts = {"labelled_pixels": sum(map(sum, rows["labelled"]))}
+        values = metrics(dense_areas(rows, self.num_classes).sum(axis=0)) if not self.undefined(counts) else {}
+        return Summary(self.score_metrics(rows, counts, values))
 
     def scoring_version(self) -> str:
         """The scorer's release."""
@@ -241,5 +272,15 @@ class SegmentationTask(Task):
             except (ReadError, UnreadableImage):  # the evaluation records it
                 continue
 
-    def _truth(self, sample: Sample) -> np.ndarray:
-        return self._recent.get(sample.id, lambda: self.read_truth(sample))
+    def _truth(self, sample: Sample, device: torch.device) -> Tensor:
+        """`read_truth` on a device."""
+        pinned = device.type == "cuda" and torch.cuda.is_available()  # so that it is copied without waiting
+
+        def read() -> Tensor:
+            return torch.tensor(self.read_truth(sample), pin_memory=pinned).to(device, non_blocking=True)
+
+        return self._recent.get((sample.id, device), read)
+
+
+def not_finite(sample: Sample) -> CellError:
+    return CellError(f"the class scores of sample {sample.id!r} hold NaN or Inf")

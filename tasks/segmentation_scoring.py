@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from suite.errors import RequestError
 from suite.stats.areas import AREAS
-from tasks.reading.masks import IGNORED
 
 COLUMNS = [("classes", pa.list_(pa.int16())), *((name, pa.list_(pa.int64())) for name in AREAS)]
-EXACT = 2**24  # pixels that float32 can count
 PACKAGES = "'mmsegmentation>=1.2,<2' 'mmengine>=0.10' 'mmcv-lite>=2.0,<2.2' ftfy regex"
 
 
@@ -45,18 +44,27 @@ def scorer() -> str:
     return f"mmsegmentation {version('mmsegmentation')}"
 
 
-def image_areas(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> dict[str, list[int]]:
-    """Pixels of every class that is seen in either of two masks (H, W) of class indices, as a row of `COLUMNS`.
+def class_areas(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """(3, num_classes) int64 pixels of every class in two masks (H, W) uint8 of one device, in the order of `AREAS`.
 
     intersection: where both say it; predicted, labelled: where one does. Pixels whose truth is IGNORED count nowhere.
+    As mmsegmentation's `intersect_and_union`, in whole numbers. Pairs of classes are counted by sorting them: bincount
+    makes the host wait, and adding to the same places is slow on a GPU where it has to be repeatable.
     """
-    areas = np.zeros((len(AREAS), num_classes), dtype=np.int64)
-    masks = (torch.from_numpy(mask.astype(np.uint8).ravel()) for mask in (prediction, truth))
-    for said, true in zip(*(mask.split(EXACT) for mask in masks), strict=True):
-        both, _, predicted, labelled = iou_metric().intersect_and_union(said, true, num_classes, IGNORED)
-        areas += torch.stack([both, predicted, labelled]).to(torch.int64).numpy()
-    seen = areas.any(axis=0)
-    return {"classes": np.flatnonzero(seen).tolist(), **dict(zip(AREAS, areas[:, seen].tolist(), strict=True))}
+    row = truth.flatten().clamp(max=num_classes)  # of ignored pixels behind all others
+    pairs = torch.add(prediction.flatten().int(), row, alpha=num_classes).sort().values
+    each = torch.arange(num_classes**2 + 1, dtype=pairs.dtype, device=pairs.device)
+    counts = torch.searchsorted(pairs, each).diff().view(num_classes, num_classes)  # by truth and prediction
+    return torch.stack([counts.diagonal(), counts.sum(dim=0), counts.sum(dim=1)])
+
+
+def area_columns(areas: np.ndarray) -> list[pa.ListArray]:
+    """`COLUMNS` of n images from their areas (n, 3, num_classes): of the classes that are seen in either mask."""
+    seen = areas.any(axis=1)
+    ends = np.append(0, seen.sum(axis=1).cumsum()).astype(np.int32)
+    values = (np.nonzero(seen)[1], *(areas[:, kind][seen] for kind in range(len(AREAS))))
+    types = (column.value_type for _, column in COLUMNS)
+    return [pa.ListArray.from_arrays(ends, pa.array(of, type)) for of, type in zip(values, types, strict=True)]
 
 
 def metrics(areas: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 
 from reports.pictures.mask_sheet import MaskRow, draw_groups, write_masks
@@ -15,13 +14,12 @@ from suite.contract.task import ReadError, Sample, views_of
 from suite.errors import RequestError, unknown
 from suite.measure.precision import dtype_of
 from suite.rates.rate import rate_text
-from suite.stats.areas import dense_areas
 from suite.sweep.engine import SOLVED_ON
 from suite.sweep.images import sample_images
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import make_spec
 from tasks.segmentation import SegmentationTask
-from tasks.segmentation_scoring import image_areas, metrics
+from tasks.segmentation_scoring import class_areas, metrics
 
 FIRST = 2  # samples, where none is named
 KINDS = (".png", ".svg", ".pdf")
@@ -93,7 +91,8 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
 
 def miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> float | None:
     """Of one image alone; None where nothing in it is labelled."""
-    areas = dense_areas(pd.DataFrame([image_areas(prediction, truth, num_classes)]), num_classes)[0]
+    said, true = (torch.from_numpy(mask.astype(np.uint8)) for mask in (prediction, truth))
+    areas = class_areas(said, true, num_classes).numpy()
     return metrics(areas)["miou"] if areas.any() else None
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
+from torch import Tensor
 
 from tasks.reading.images import UnreadableImage, decode_unconverted
 
@@ -53,19 +54,25 @@ def reduce_zero_label(mask: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 class RecentMasks:
-    """The masks that were asked for last, up to REMEMBERED bytes: all cells of a sweep score the same batch in turn."""
+    """The masks that were asked for last, up to REMEMBERED bytes: all cells of a sweep score the same batch in turn.
+
+    They stay in the process that asked for them: pickled, there are none.
+    """
 
     def __init__(self) -> None:
-        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._masks: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._bytes = 0
 
-    def get(self, id: str, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """The mask of sample `id`, read if it is not remembered; not to be written to."""
-        if id not in self._masks:
-            self._masks[id] = read()
-            self._bytes += self._masks[id].nbytes
-        self._masks.move_to_end(id)
-        mask = self._masks[id]
+    def __reduce__(self) -> tuple[type[RecentMasks], tuple[()]]:
+        return RecentMasks, ()
+
+    def get(self, key: Hashable, read: Callable[[], Tensor]) -> Tensor:
+        """The mask `key`, read if it is not remembered; not to be written to."""
+        if key not in self._masks:
+            self._masks[key] = read()
+            self._bytes += self._masks[key].nbytes
+        self._masks.move_to_end(key)
+        mask = self._masks[key]
         while self._bytes > REMEMBERED:
             self._bytes -= self._masks.popitem(last=False)[1].nbytes
         return mask

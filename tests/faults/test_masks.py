@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import struct
 import zlib
@@ -145,7 +146,7 @@ def test_masks_are_remembered_until_there_are_too_many(monkeypatch):
     masks, read = RecentMasks(), []
 
     def get(id: str, size: int) -> int:
-        return masks.get(id, lambda: read.append(id) or np.zeros((1, size), np.uint8)).size
+        return masks.get(id, lambda: read.append(id) or torch.zeros(1, size, dtype=torch.uint8)).numel()
 
     assert [get(id, 40) for id in "abab"] == [40] * 4
     assert read == ["a", "b"]
@@ -154,6 +155,8 @@ def test_masks_are_remembered_until_there_are_too_many(monkeypatch):
     assert get("large", 500) == 500
     assert get("a", 40) == 40
     assert read[-2:] == ["large", "a"]
+    pickle.loads(pickle.dumps(masks)).get("a", lambda: read.append("again") or torch.zeros(1))
+    assert read[-1] == "again"
 
 
 FILES = ade20k(sizes=(SIZE, SIZE, SIZE))

@@ -22,7 +22,7 @@ from suite.stats.areas import dense_areas
 from suite.sweep.progress import Progress
 from tasks.ade20k.task import Ade20k
 from tasks.segmentation import RESTORE, WindowScores
-from tasks.segmentation_scoring import image_areas, iou_metric
+from tasks.segmentation_scoring import iou_metric
 from tasks.windows import SlidingWindows, num_windows
 from tests.segmented import FOLDER, SIZES, ade20k, encoded, known_mini, labels, name_of, photo, write
 from tests.tiers import spread
@@ -152,9 +152,11 @@ def test_rows_of_a_batch_are_those_of_each_sample_and_of_masks_scored_at_once(da
         assert mask.shape == task.truth(sample).shape
         assert mask.dtype == np.int64
         assert task.score(outputs[first : first + views], [sample]) == [row]
-        assert {**image_areas(mask, task.truth(sample), 150), "id": sample.id} == {
-            name: value for name, value in row.items() if name != "prediction"
-        }
+        pair = map(torch.from_numpy, (mask, task.truth(sample)))
+        both, _, predicted, labelled = iou_metric().intersect_and_union(*pair, 150, 255)
+        dense = dense_areas(pd.DataFrame([row]), 150)[0]
+        assert (dense == torch.stack([both, predicted, labelled]).numpy()).all()
+        assert row["classes"] == np.flatnonzero(dense.any(axis=0)).tolist()
         first += views
     assert len({row["prediction"] for row in rows}) == len(rows)
     assert set(rows[0]) == set(task.outcomes.names)
