@@ -91,7 +91,7 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
 
     A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises.
     """
-    with ThreadPoolExecutor(1, "scorer") as scorer:
+    with _scorer() as scorer:
         behind: deque[Future[None]] = deque()
         for number, batch in decoded:
             for work in works:
@@ -183,6 +183,18 @@ def to_host(measured: Any) -> Any:
     for event in events[-1:]:  # of one stream: the last is after the others
         event.synchronize()
     return found
+
+
+@contextmanager
+def _scorer() -> Iterator[ThreadPoolExecutor]:
+    """The thread that scores. It has one core: threads of its own would wait for its small pieces of work by spinning,
+    and take the forwards' cores."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (1,)) as scorer:
+            yield scorer
+    finally:
+        torch.set_num_threads(threads)  # of threads that begin after this; this one's number was never another
 
 
 def _score(work: Work, cell: Cell, number: int, parts: Sequence[Part]) -> None:

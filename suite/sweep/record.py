@@ -27,6 +27,7 @@ class Record:
         self.missing = still_unreadable(lane.plan, lane.folder.read_missing())
         self.write_missing(())
         self.log = lane.folder.log()
+        self.joined: set[str] = set()
 
     def decoded(self, number: int, batch: Batch) -> None:
         """RequestError for a sample that holds something else than when other outcomes were made of it."""
@@ -66,6 +67,7 @@ class Record:
         """Close a cell whose readable samples all have outcomes; it fails if more are missing than allowed."""
         with self.lane.folder.locked():
             cell.folder.shards.compact(self.lane.ids)
+        self.joined.add(cell.folder.shards.stream)
         if cell.folder.read("accuracy") != (ran := {"batch_size": cell.batch_size}):
             cell.folder.write("accuracy", ran)
         if len(missing := list(self.missing.values())) > self.lane.plan.spec.allow_missing:
@@ -82,7 +84,7 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.log.close()
-        for line in self.lane.folder.join_logs(self.lane.ids):
+        for line in self.lane.folder.join_logs(self.lane.ids, self.joined):
             self.progress.note(line)
 
 
