@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -156,36 +157,38 @@ def _scan(path: Path) -> _Scanned:
     try:
         with path.open("rb") as file:
             file.seek(known.end)
-            data = file.read()
+            size = os.fstat(file.fileno()).st_size
+            while known.end < size and _scan_frame(path, file, size, known):
+                file.seek(known.end)
     except FileNotFoundError:
         _SCANNED.pop(path, None)
         return _Scanned()
-    at = 0
-    while (found := _frame_at(data, at)) is not None:
-        name, start, size, good = found
-        if good:
-            number, _, stream = name.decode().partition(" ")
-            known.frames[stream].append(Frame(path, int(number), known.end + start, size))
-            at = start + size
-            continue
-        # neither its length nor its name can be believed: go on at the next mark that a good frame stands at
-        known.faults.append(known.end + at)
-        at = _next_good(data, at + 1)
-    known.end += at
     return known
 
 
-def _frame_at(data: bytes, at: int) -> tuple[bytes, int, int, bool] | None:
-    """Name, place and size of the rows of the frame at `at`, and whether it fits its checksum; None if it is not all
+def _scan_frame(path: Path, file: BinaryIO, size: int, known: _Scanned) -> bool:
+    """Take in the frame that begins at `known.end`, or what is damaged up to the next one. False if it is not all
     there, as the last one of a process that was killed, or is still writing."""
-    if len(data) < at + HEAD.size:
-        return None
-    mark, length, size, digest = HEAD.unpack_from(data, at)
-    start = at + HEAD.size + length
-    if mark == MARK and len(data) < start + size and _next_good(data, at + 1) == len(data):
-        return None
-    name = data[at + HEAD.size : start]
-    return name, start, size, mark == MARK and digest == _digest(name, data[start : start + size])
+    head = file.read(HEAD.size)
+    mark, length, rows, digest = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0, 0, b"")
+    start = known.end + HEAD.size + length
+    if mark == MARK and start + rows <= size:
+        name, data = file.read(length), file.read(rows)
+        if digest == _digest(name, data):
+            number, _, stream = name.decode().partition(" ")
+            known.frames[stream].append(Frame(path, int(number), start, rows))
+            known.end = start + rows
+            return True
+    # neither its length nor its name can be believed: go on at the next mark that a good frame stands at
+    file.seek(known.end)
+    rest = file.read()
+    skipped = _next_good(rest, 1)
+    cut = len(head) < HEAD.size or (mark == MARK and start + rows > size)
+    if cut and skipped == len(rest):
+        return False
+    known.faults.append(known.end)
+    known.end += skipped
+    return True
 
 
 def _next_good(data: bytes, at: int) -> int:

@@ -2,9 +2,9 @@
 
     python -m tests.perf.sweep --images 1000,10000,50000 --forward-ms 6 0
 
-A stub takes the model's place: `predict` sleeps, as who waits for a device does, and returns logits of 1000 classes that
-were made before. All else is the program's own: loader, scoring, log, claims, joining. A process each, so that peaks of
-memory are its own.
+A stub takes the model's place: `predict` sleeps, as who waits for a device does, and returns logits of 1000 classes
+that were made before. All else is the program's own: loader, scoring, log, claims, joining. A process each, so that
+peaks of memory are its own.
 """
 
 from __future__ import annotations
@@ -99,13 +99,14 @@ def measure(images: int, cells: int, seconds: float, workers: int) -> dict[str, 
     evaluate_lanes([Lane(plan, folder, {}, made)], torch.device("cpu"), Progress(quiet=True))
     took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     batches = cells * -(-images // BATCH)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     files = sum(path.is_file() for path in out.rglob("*"))
     shutil.rmtree(out)
     return {
         "images": images,
         "seconds": took,
         "sweep over forwards": took / task.waited if seconds else float("nan"),
-        "CPU ms a cell and batch": ((after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)) / batches * 1e3,
+        "CPU ms a cell and batch": cpu / batches * 1e3,
         "scoring ms": scored[0] / batches * 1e3,
         "files": files,
         "peak MiB": after.ru_maxrss / 1024,
