@@ -93,16 +93,17 @@ def read_samples(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The outcomes of the manifest's ids, each once, indexed by position in it; and what is damaged of them.
 
-    columns: None for all that there are. The compacted file comes first, so its row wins over one that was left behind.
-    A damaged file counts as not there.
+    columns: None for all that there are, the ids among them. The compacted file comes first, so its row wins over one
+    that was left behind. A damaged file counts as not there.
     """
     shards, parts, damaged, complete = CellFolder(folder).shards, [], [], False
-    logged = shards.read_logged(columns)  # before the files, where they are put when the run that makes them ends
+    wanted = None if columns is None else tuple(dict.fromkeys(("id", *columns)))
+    logged = shards.read_logged(wanted)  # before the files, where they are put when the run that makes them ends
     for name in list(shards.names()):
         if complete:
             break
         try:
-            part = shards.files.read_rows(name, columns).to_pandas()
+            part = shards.files.read_rows(name, wanted).to_pandas()
             places = manifest.get_indexer(part["id"])
             if name == shards.whole and len(manifest) and len(places) and (places < 0).all():
                 raise DamagedError(
@@ -113,18 +114,21 @@ def read_samples(
         except DamagedError as error:
             damaged.append(str(error))
             continue
-        part = part[list(columns)] if columns is not None else part
-        part = part.set_index(places)
-        parts.append(part[part.index >= 0])
+        parts.append(_placed(part, places, columns))
         complete = name == shards.whole and parts[0].index.nunique() == len(manifest)
     if logged and not complete:
         part = pa.concat_tables(logged).to_pandas()
-        part = part.set_index(manifest.get_indexer(part["id"]))
-        parts.append(part[part.index >= 0])
+        parts.append(_placed(part, manifest.get_indexer(part["id"]), columns))
     if not parts:
         return pd.DataFrame({name: [] for name in columns or ()}, index=pd.Index([], dtype=np.int64)), damaged
     samples = pd.concat(parts)
     return samples[~samples.index.duplicated()].sort_index(), damaged
+
+
+def _placed(rows: pd.DataFrame, places: np.ndarray, columns: tuple[str, ...] | None) -> pd.DataFrame:
+    """Those of the rows that have a place, by it, with these columns."""
+    rows = rows.set_index(places)
+    return rows.loc[rows.index >= 0, slice(None) if columns is None else list(columns)]
 
 
 def read_columns(folder: Path, manifest: pd.Index, columns: Collection[str]) -> pd.DataFrame | None:
@@ -136,16 +140,16 @@ def read_columns(folder: Path, manifest: pd.Index, columns: Collection[str]) -> 
     if rows is not None and scored:
         found.append(rows.set_index(manifest.get_indexer(rows["id"]))[scored])
     if others := [name for name in columns if name not in scored]:
-        samples, damaged = read_samples(folder, manifest, ("id", *others))
+        samples, damaged = read_samples(folder, manifest, tuple(others))
         if damaged:
             return None
-        found.append(samples[others])
+        found.append(samples)
     return pd.concat(found, axis=1)
 
 
 def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, missing: set[str]) -> Cell | None:
     """The cell, None if it has not been begun. What of it is damaged counts as not there, and fails it."""
-    samples, damaged = read_samples(folder.path, manifest, ("id", "prediction"))
+    samples, damaged = read_samples(folder.path, manifest, ("prediction",))
 
     def read(what: Callable[[], Any]) -> Any:
         try:

@@ -79,6 +79,6 @@ def _agreement(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Seri
     unreduced = group.frame.index[(group.frame.reducer == BASELINE) & (group.frame.status == "done")]
     if not len(unreduced):
         return None
-    samples = [read_samples(out / "cells" / cell, manifest, ("id", "prediction"))[0] for cell in (key, unreduced[0])]
+    samples = [read_samples(out / "cells" / cell, manifest, ("prediction",))[0] for cell in (key, unreduced[0])]
     own, full = (table["prediction"].rename(None) for table in samples)
     return own.eq(full).where(full.notna())

@@ -89,5 +89,7 @@ def run_sweep(
         files, notes = report(out, plan) if report else ([], [])
         for line in notes:
             progress.note(line)
-        tracking.hand_over(results.frame().loc[list(results.cells)], [file for file in files if file.suffix == ".png"])
+        if tracking.alive:
+            shown = results.frame().loc[list(results.cells)]
+            tracking.hand_over(shown, [file for file in files if file.suffix == ".png"])
     return results

@@ -138,8 +138,8 @@ def read_contents(folder: RunFolder, names: Sequence[str] | None = None) -> Cont
     found: Contents = {}
     for name in names if names is not None else reversed(list(folder.contents.names())):
         with suppress(FileNotFoundError):
-            rows = folder.contents.files.read_rows(name, CONTENTS.names).to_pylist()
-            found |= {row["id"]: Content(row["stamp"], row["digest"]) for row in rows}
+            rows = folder.contents.files.read_rows(name, CONTENTS.names).to_pydict()
+            found |= zip(rows["id"], map(Content, rows["stamp"], rows["digest"]), strict=True)
     return found
 
 

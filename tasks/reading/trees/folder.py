@@ -20,21 +20,22 @@ class FolderTree(FileTree):
             subfolders[:] = [name for name in subfolders if not _is_loop(folder, name)]
             folders.update(posixpath.normpath(f"{here}/{name}") for name in subfolders)
             files.extend(posixpath.normpath(f"{here}/{name}") for name in names)
+        self._above = "" if location == Path() else os.path.join(location, "")
         super().__init__(location, files, folders)
 
     def _read(self, name: str) -> bytes:
-        path = self.location / name
+        path = Path(self.where(name))
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")  # reading a pipe would wait for ever
         return path.read_bytes()
 
     def stamp(self, name: str) -> str:
         """Size, time of change of the content, and of the file: the last one is set by renaming, too."""
-        about = os.stat(self.location / name)
+        about = os.stat(self.where(name))
         return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
 
     def where(self, name: str) -> str:
-        return str(self.location / name)
+        return self._above + name  # a Path would take longer than to ask the file for its stamp
 
 
 def _is_loop(folder: str, name: str) -> bool:
