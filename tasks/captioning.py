@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from typing import Any, Protocol, cast
 
@@ -24,6 +25,7 @@ TELLING = (
     Need("images", 2, "2 images"),
     Need("telling_ngrams", 1, "1 n-gram that not all images' references have"),
 )
+OUTCOMES = pa.schema([("id", pa.string()), ("prediction", pa.string()), ("tokens", pa.list_(pa.int32()))])
 
 
 def _bleu(n: int, hidden: bool = True) -> Metric:
@@ -90,7 +92,7 @@ class CaptioningTask(Task):
         throughput="captions/s",
         remark="from image to text, so they depend on what is generated, too; costs after the encoder are of all beams",
     )
-    outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), ("tokens", pa.list_(pa.int32()))])
+    outcomes = OUTCOMES
 
     def __init__(
         self, data: str | None = None, limit: int | None = None, *, num_beams: int = 1, max_new_tokens: int = 20
@@ -98,6 +100,7 @@ class CaptioningTask(Task):
         super().__init__(data, limit)
         self.num_beams = whole_number("num_beams", num_beams)
         self.max_new_tokens = whole_number("max_new_tokens", max_new_tokens)
+        self._prepared: CaptionScorer | None = None
 
     def protocol(self) -> dict[str, Any]:
         """How captions are searched for, the defaults that are never changed included, and by which releases."""
@@ -127,20 +130,31 @@ class CaptioningTask(Task):
         return _captioner(model).generate(images, num_beams=self.num_beams, max_new_tokens=self.max_new_tokens)
 
     def score(self, outputs: Sequence[Caption], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """Rows of id, prediction (the caption) and tokens.
+        """Rows of id, prediction (the caption) and tokens; see `caption_columns`."""
+        rows: list[dict[str, Any]] = caption_columns(outputs, samples).to_pylist()
+        return rows
 
-        CellError for captions that are too few, too many or no text. An empty one is an outcome.
-        """
-        first = samples[0].id if samples else "none"
-        if len(outputs) != len(samples):
-            raise CellError(f"{len(outputs)} captions for {len(samples)} images from sample {first!r} on")
-        for caption, sample in zip(outputs, samples, strict=True):
-            if not isinstance(caption.text, str):
-                raise CellError(f"the caption of sample {sample.id!r} is of type {type(caption.text).__name__}")
-        return [
-            {"id": sample.id, "prediction": caption.text, "tokens": [int(token) for token in caption.tokens]}
-            for caption, sample in zip(outputs, samples, strict=True)
-        ]
+    def columns(self, measured: Sequence[Caption], samples: Sequence[Sample]) -> pa.RecordBatch:
+        """See `caption_columns`."""
+        return caption_columns(measured, samples)
+
+    @contextmanager
+    def prepare_scoring(self) -> Iterator[None]:
+        """The scorers' process takes in the references meanwhile."""
+        with self._scorer() as scorer:
+            with suppress(CellError):  # a cell that is scored says so
+                scorer.start()
+            self._prepared = scorer
+            try:
+                yield
+            finally:
+                self._prepared = None
+
+    def _scorer(self) -> CaptionScorer:
+        return CaptionScorer({sample.id: sample.label for sample in self.samples})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}  # the scorers stay with this process
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """pycocoevalcap's scores of every cell against the references of all samples, as fractions.
@@ -150,12 +164,12 @@ class CaptioningTask(Task):
         """
         if not cells:
             return
-        captions = {key: dict(zip(rows["id"], rows["prediction"], strict=True)) for key, rows in cells.items()}
+        captions = {key: captions_of(cells[key]) for key in cells}  # no more than one cell's rows are held
         for key, said in list(captions.items()):
             if len(said) > 1 and not any(text.strip() for text in said.values()):
                 yield key, CellError(f"all {len(said)} captions from sample {next(iter(said))!r} on are empty")
                 del captions[key]
-        with CaptionScorer({sample.id: sample.label for sample in self.samples}) as scorer:
+        with nullcontext(self._prepared) if self._prepared else self._scorer() as scorer:
             for key, result in scorer.score(captions):
                 yield key, result if isinstance(result, CellError) else self.summary(result, cells[key])
 
@@ -166,9 +180,8 @@ class CaptioningTask(Task):
         missing = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
         found = lengths | self.score_metrics(result.per_image, counts, result.overall) | missing
         scores = {metric.name: found[metric.name] for metric in self.shown.metrics}
-        captions = dict(zip(rows["id"], rows["prediction"], strict=True))
         per_image = result.per_image.drop(columns=self.undefined(counts), errors="ignore")
-        return Summary(scores, per_image, (*result.notes, *notes(captions)))
+        return Summary(scores, per_image, (*result.notes, *notes(captions_of(rows))))
 
     def counts(self, result: CaptionScores) -> dict[str, int]:
         """What the metrics need: of n-grams, captions that have one; of images, all that have references."""
@@ -190,6 +203,31 @@ class CaptioningTask(Task):
     ) -> dict[str, float]:
         """Multiply-accumulates of the decoder per image: for the prompt and the image, and for each token after."""
         return _captioner(model).decoding_macs(images, self.num_beams)
+
+
+def caption_columns(captions: Sequence[Caption], samples: Sequence[Sample]) -> pa.RecordBatch:
+    """Columns of id, prediction (the caption) and tokens.
+
+    CellError for captions that are too few, too many or no text. An empty one is an outcome.
+    """
+    first = samples[0].id if samples else "none"
+    if len(captions) != len(samples):
+        raise CellError(f"{len(captions)} captions for {len(samples)} images from sample {first!r} on")
+    for caption, sample in zip(captions, samples, strict=True):
+        if not isinstance(caption.text, str):
+            raise CellError(f"the caption of sample {sample.id!r} is of type {type(caption.text).__name__}")
+    columns = (
+        [sample.id for sample in samples],
+        [caption.text for caption in captions],
+        [caption.tokens for caption in captions],
+    )
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, OUTCOMES, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=OUTCOMES)
+
+
+def captions_of(rows: pd.DataFrame) -> dict[str, str]:
+    """What a cell says of its images, by their ids."""
+    return dict(zip(rows["id"], rows["prediction"], strict=True))
 
 
 def notes(captions: Mapping[str, str]) -> tuple[str, ...]:

@@ -34,4 +34,5 @@ def _signed(bits: int) -> int:
 
 def _shifted(state: Tensor, by: int) -> Tensor:
     """To the right, zeros coming in from the left as in uint64."""
-    return (state >> by) & (2 ** (64 - by) - 1)
+    shifted: Tensor = (state >> by) & (2 ** (64 - by) - 1)
+    return shifted

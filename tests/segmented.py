@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import torch
 from PIL import Image
 
 from suite.models.registry import MODELS
+from tasks.segmentation_scoring import COLUMNS, area_columns, class_areas
 
 FOLDER = "ADEChallengeData2016"
 # (width, height) of images: lying, standing, square, a strip of several windows, small, one pixel high
@@ -78,3 +81,11 @@ def known_as(monkeypatch, name: str, **shape: int) -> str:
     smallest = MODELS["seg_tiny_mask_16"]
     monkeypatch.setitem(MODELS, name, replace(smallest, name=name, shape={**smallest.shape, **shape}))
     return name
+
+
+def areas_row(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> dict[str, list[int]]:
+    """What is stored of the areas of a mask and its truth (H, W), as integers below 256."""
+    said, true = (torch.from_numpy(mask.astype(np.uint8)) for mask in (prediction, truth))
+    columns = area_columns(class_areas(said, true, num_classes).numpy()[None])
+    [row] = pa.RecordBatch.from_arrays(columns, schema=pa.schema(COLUMNS)).to_pylist()
+    return row

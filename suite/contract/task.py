@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -165,11 +166,17 @@ class Task(ABC):
         """
         return pa.RecordBatch.from_pylist(self.score(measured, samples), schema=self.outcomes)
 
+    def prepare_scoring(self) -> AbstractContextManager[None]:
+        """Entered before the forwards whose rows `summaries` is given, and left after that: a scorer that is slow to
+        start can start beside them. There is none by default."""
+        return nullcontext()
+
     @abstractmethod
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """The summary of every cell, from its rows of `score`, as soon as it is known; or why there is none.
 
-        All cells are given at once, so that a scorer that is slow to start is started once.
+        All cells are given at once, so that a scorer that is slow to start is started once; a cell's rows are read
+        whenever `cells` is asked for them.
         """
 
     def undefined(self, counts: Mapping[str, int]) -> dict[str, Score]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -44,9 +45,11 @@ def execute(plans: Plan | Sequence[Plan], progress: Progress) -> None:
     """Run the cells of one or more plans to the end. Cells that fail are recorded and do not stop others."""
     plans = [plans] if isinstance(plans, Plan) else plans
     lanes = [begin(plan, progress) for plan in plans]
-    evaluate_lanes(lanes, resolve_device(plans[0].spec.device), progress)
+    with preparing_scores(lanes):
+        evaluate_lanes(lanes, resolve_device(plans[0].spec.device), progress)
+        for lane in lanes:
+            score(lane.plan, drop_failed(lane.cells), progress)
     for lane in lanes:
-        score(lane.plan, drop_failed(lane.cells), progress)
         if lane.plan.spec.speed:
             time_lane(lane, progress)
 
@@ -65,6 +68,14 @@ def begin(plan: Plan, progress: Progress) -> Lane:
     trace_cells(plan, cells, device, progress)
     plan.model.to(dtype_of(plan.spec.precision))
     return Lane(plan, folder, known, cells)
+
+
+def preparing_scores(lanes: Sequence[Lane]) -> AbstractContextManager[None]:
+    """Has the task of the first model that lacks scores prepare for them; those of all could fill the memory."""
+    for lane in lanes:
+        if any(cell.folder.scores() is None for cell in lane.cells):
+            return lane.plan.task.prepare_scoring()
+    return nullcontext()
 
 
 def time_lane(lane: Lane, progress: Progress) -> None:

@@ -48,10 +48,19 @@ class WorkerProcess:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, request: dict[str, dict[str, Any]], timeout_s: float) -> Any:
-        """The answer to {method: arguments}. CellError if it fails, the process ends, or one phase takes too long."""
-        (phase,) = request
+        """The answer to {method: arguments}; see `answer`."""
+        self.send(request)
+        (method,) = request
+        return self.answer(method, timeout_s)
+
+    def send(self, request: dict[str, dict[str, Any]]) -> None:
+        """Ask {method: arguments} without waiting for the answer."""
         # On a thread: a process that hangs does not read, and a pipe holds little.
         threading.Thread(target=self._write, args=(json.dumps(request) + "\n",), daemon=True).start()
+
+    def answer(self, phase: str, timeout_s: float) -> Any:
+        """The answer to what was sent first, a `phase`. CellError if it fails, the process ends, or one phase takes too
+        long from now on."""
         while True:
             try:
                 line = self._answers.get(timeout=timeout_s)

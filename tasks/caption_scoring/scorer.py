@@ -139,6 +139,7 @@ class CaptionScorer:
         self._refused: dict[str, str] = {}  # what the child process found not to run, and why
         self._telling_ngrams = 0  # of the references, counted by the child process
         self._process: WorkerProcess | None = None
+        self._starting = False  # it has not said yet how its start went
         self._sent: dict[str, dict[str, str]] | None = None  # the cells whose captions it has
 
     def __enter__(self) -> CaptionScorer:
@@ -152,6 +153,13 @@ class CaptionScorer:
         if self._process is not None:
             self._process.close()
             self._process = None
+
+    def start(self) -> None:
+        """Starts the child process, which takes in the references while other things go on. What comes of that is heard
+        when a cell is scored; CellError if there is no process."""
+        metrics = self._runnable()
+        if metrics and self._process is None:
+            self._start(metrics)
 
     def score(self, cells: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, CaptionScores | CellError]]:
         """Scores of each cell, in their order, from its captions by image id.
@@ -208,7 +216,9 @@ class CaptionScorer:
         if len(failed) == MOST_STARTS:
             raise CellError(f"{failed[-1]} (at {MOST_STARTS} starts in a row)")
         try:
-            process = self._process or self._start([name for name in self.metrics if name not in self._missing({})])
+            process = self._process or self._start(self._runnable())
+            if self._starting:
+                self._check_start(process)
             process.ask({"tokenise": {"cells": waiting}}, self.timeout_s)
             self._sent = waiting
             failed.clear()
@@ -217,20 +227,30 @@ class CaptionScorer:
             failed.append(str(error))
             raise
 
+    def _runnable(self) -> list[str]:
+        missing = self._missing({})
+        return [metric for metric in self.metrics if metric not in missing]
+
     def _start(self, metrics: Sequence[str]) -> WorkerProcess:
-        """Starts a process and lets it show what it gives for sentences whose scores are known."""
+        """Starts a process and asks it for the scores of sentences whose scores are known."""
         try:
             self._process = process = WorkerProcess(package())
         except OSError as error:
             raise CellError(f"the scoring process cannot start: {error}") from error
+        self._starting = True
         java = bool(java_version())
         # Without the tokenizer the canary is what it would have made.
         canary = {image: [text] for image, text in (SENTENCES if java else TOKENS).items()}
         start = {"references": self.references, "canary": canary, "metrics": metrics, "java": java}
-        found = process.ask({"start": start}, self.timeout_s)
+        process.send({"start": start})
+        return process
+
+    def _check_start(self, process: WorkerProcess) -> None:
+        """Waits for those scores. CellError if they are others."""
+        found = process.answer("start", self.timeout_s)
         check_canary({image: text for image, (text,) in found["tokens"].items()}, found["scores"])
         self._refused, self._telling_ngrams = found["missing"], found["telling_ngrams"]
-        return process
+        self._starting = False
 
 
 def try_scorers(metrics: Sequence[str]) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,21 @@ def test_a_scoring_process_that_is_killed_or_hangs_costs_one_cell(fault, reason)
         _, following = next(cells)
     assert str(hit) == f"{reason}; {AGAIN}"
     assert following.overall == first.overall
+
+
+def test_a_process_that_started_early_and_ended_before_it_was_asked_costs_one_cell():
+    with leaving_nothing(CaptionScorer(REFERENCES, timeout_s=60, metrics=FAST)) as scorer:
+        scorer.start()
+        os.kill(group_of(scorer), signal.SIGKILL)
+        (_, hit), (_, following) = scorer.score(dict.fromkeys(("hit", "next"), CAPTIONS))
+    assert re.fullmatch(f"the scoring process was killed by SIGKILL during .*; {AGAIN}", str(hit))
+    assert set(following.overall) == set(FAST)
+
+
+def test_a_process_that_started_early_and_was_never_asked_leaves_nothing():
+    with leaving_nothing(CaptionScorer(REFERENCES, metrics=FAST)) as scorer:
+        scorer.start()
+        until(lambda: processes(group_of(scorer)))
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from reports.page.write import render
 from suite.contract.metric import Metric, TaskReport
 from suite.stats.aggregates import MeanIoU
 from suite.stats.areas import dense_areas
-from tasks.segmentation_scoring import image_areas, metrics
+from tasks.segmentation_scoring import metrics
+from tests.segmented import areas_row
 from tests.unit.run_folder import make_captions, rewrite, sample_ids, write_cell, write_run, write_samples
 
 HOSTILE = "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "a'\"&b", "<!--"
@@ -106,7 +107,7 @@ def write_masked(out: Path) -> Path:
     for place, folder in enumerate(sorted((out / "cells").iterdir())):
         wrong = random.random(truths.shape) < 0.1 + 0.08 * place
         said = np.where(wrong, random.integers(0, 5, truths.shape), truths)
-        rows = [image_areas(one, truth, 5) | {"id": id, "prediction": id} for one, truth, id in zip(said, truths, ids)]
+        rows = [areas_row(one, truth, 5) | {"id": id, "prediction": id} for one, truth, id in zip(said, truths, ids)]
         write_samples(folder / "samples.parquet", pa.Table.from_pylist(rows))
         value = metrics(dense_areas(pd.DataFrame(rows), 5).sum(axis=0))["miou"]
         score = {"value": value, "low": value - 0.02, "high": value + 0.02, "reason": ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -187,6 +188,21 @@ def test_a_cell_that_says_nothing_at_all_is_an_error_and_the_length_of_captions_
     assert (key, str(error)) == ("silent", f"all 20 captions from sample {task.samples[0].id!r} on are empty")
     right = [len(sample.label[0].split()) + 1 for sample in task.samples]
     assert summaries["right"].scores["length"].value == pytest.approx(sum(right) / 20)
+
+
+def test_scorers_that_were_prepared_say_the_same_and_stay_behind_when_the_task_goes_to_a_worker():
+    task = ScenesCaption(limit=6)
+    cells = {"right": rows({sample.id: sample.label[0] for sample in task.samples})}
+    [(_, expected)] = task.summaries(cells)
+    with task.prepare_scoring():
+        assert pickle.loads(pickle.dumps(task)).samples == task.samples
+        process = task._prepared._process
+        for _ in range(2):  # of several models' cells, one after the other
+            [(_, found)] = task.summaries(cells)
+            assert found.scores == expected.scores
+            assert task._prepared._process is process
+    [(_, after)] = task.summaries(cells)
+    assert after.scores == expected.scores
 
 
 def test_no_cell_starts_no_scorer():

@@ -16,7 +16,8 @@ from suite.stats import jackknife_interval
 from suite.stats.areas import AREAS, dense_areas, mean_accuracy, mean_iou, pixel_accuracy
 from tasks.scenes.generator import draw_scene, scene_mask
 from tasks.scenes.masks import ScenesSeg
-from tasks.segmentation_scoring import COLUMNS, area_columns, class_areas, iou_metric, metrics
+from tasks.segmentation_scoring import COLUMNS, class_areas, iou_metric, metrics
+from tests.segmented import areas_row
 
 NAMES = {"miou": "mIoU", "aacc": "aAcc", "macc": "mAcc"}
 IGNORED = 255
@@ -34,14 +35,8 @@ def random_masks(seed: int, images: int, num_classes: int) -> list[tuple[np.ndar
     return masks
 
 
-def areas_of(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> torch.Tensor:
-    return class_areas(*(torch.from_numpy(mask.astype(np.uint8)) for mask in (prediction, truth)), num_classes)
-
-
 def table(masks: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> pd.DataFrame:
-    """As they are stored and read again."""
-    areas = torch.stack([areas_of(*pair, num_classes) for pair in masks]).numpy()
-    return pa.RecordBatch.from_arrays(area_columns(areas), schema=pa.schema(COLUMNS)).to_pandas()
+    return pd.DataFrame([areas_row(*pair, num_classes) for pair in masks])
 
 
 def of_iou_metric(masks: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> dict[str, float]:
@@ -98,16 +93,17 @@ def test_areas_are_whole_numbers_of_the_classes_that_are_seen_and_survive_the_st
             assert row["predicted"][position] == np.count_nonzero((prediction == label) & known)
             assert row["intersection"][position] == np.count_nonzero((prediction == label) & (truth == label))
         assert sum(row["predicted"]) == sum(row["labelled"]) == np.count_nonzero(known)
-    assert (dense_areas(rows, 9) == torch.stack([areas_of(*pair, 9) for pair in masks]).numpy()).all()
+    stored = pa.Table.from_pandas(rows, schema=pa.schema(COLUMNS)).to_pandas()
+    assert (dense_areas(stored, 9) == dense_areas(rows, 9)).all()
     assert dense_areas(rows, 9).dtype == np.int64
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 49, 150, 255])
 def test_the_areas_of_an_image_are_those_of_intersect_and_union(num_classes):
     for prediction, truth in random_masks(num_classes, 5, num_classes + 2):
-        masks = (torch.from_numpy(mask.astype(np.uint8)) for mask in (prediction, truth))
-        both, _, predicted, labelled = iou_metric().intersect_and_union(*masks, num_classes, IGNORED)
-        found = areas_of(prediction, truth, num_classes)
+        said, true = (torch.from_numpy(mask.astype(np.uint8)) for mask in (prediction, truth))
+        both, _, predicted, labelled = iou_metric().intersect_and_union(said, true, num_classes, IGNORED)
+        found = class_areas(said, true, num_classes)
         assert found.dtype == torch.int64
         assert torch.equal(found, torch.stack([both, predicted, labelled]).long())
 
@@ -156,8 +152,7 @@ def test_intervals_come_from_leaving_out_each_image_in_turn():
 
 def test_images_without_a_labelled_pixel_take_part():
     nothing = (np.zeros((2, 2), int), np.full((2, 2), IGNORED))
-    [row] = table([nothing], 3).to_dict("records")
-    assert {name: list(row[name]) for name in row} == {"classes": [], **{name: [] for name in AREAS}}
+    assert areas_row(*nothing, 3) == {"classes": [], **{name: [] for name in AREAS}}
     some = scores(table([nothing, (np.array([[0, 1]]), np.array([[0, 0]]))], 3), 3)
     assert some["aacc"].value == 0.5
     assert (some["aacc"].low, some["aacc"].high) == (None, None)  # one image does not say how far others would be

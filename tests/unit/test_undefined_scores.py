@@ -25,7 +25,7 @@ from tasks.captioning import CaptioningTask
 from tasks.reading.masks import IGNORED
 from tasks.scenes.captions import ScenesCaption
 from tasks.scenes.masks import ScenesSeg
-from tasks.segmentation_scoring import image_areas
+from tests.segmented import areas_row
 from tests.unit import run_folder
 from tests.unit.gate_runs import identified
 from tests.unit.run_folder import make_captions, rewrite, start_run, write_cell, write_samples
@@ -89,8 +89,8 @@ def test_the_scorer_counts_the_ngrams_that_tell_images_apart(references, some):
 def test_masks_without_a_labelled_pixel_have_no_score_and_classes_that_never_occur_take_no_part():
     task, mask = ScenesSeg(limit=1), np.zeros((4, 4), np.uint8)
     areas = {
-        "unlabelled": image_areas(mask, np.full_like(mask, IGNORED), task.num_classes),
-        "one class": image_areas(mask, mask, task.num_classes),
+        "unlabelled": areas_row(mask, np.full_like(mask, IGNORED), task.num_classes),
+        "one class": areas_row(mask, mask, task.num_classes),
     }
     found = dict(task.summaries({name: pd.DataFrame([row]) for name, row in areas.items()}))
     assert found["unlabelled"].scores == {
