@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from reports.write import write_report
 from suite.api import run
 from suite.contract.task import Batch, Sample
 from suite.errors import CellError, RequestError
 from suite.store import sources
+from suite.store.claims import Claims
 from suite.store.files import atomic_path
 from suite.store.folder import CellFolder, RunFolder
 from suite.store.log import Frame
@@ -90,14 +92,34 @@ def test_a_run_that_another_process_is_just_beginning_is_no_strange_folder(tmp_p
         RunFolder(tmp_path).check({}, [])
 
 
-def test_two_processes_on_one_folder_do_not_spoil_each_others_work(tiny_run, tmp_path):
+@pytest.mark.parametrize("asked", [(["tome", "evit"], ["tome", "evit"]), (["tome"], ["evit"])])
+def test_two_processes_on_one_folder_share_the_work_and_lose_no_cell(asked, tiny_run, tmp_path):
     whole = run({**tiny_run, "batch_size": 1, "out": str(tmp_path / "whole")}, progress=QUIET)
-    spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared")}
-    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
-    command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / "spec.yaml")]
-    both = [subprocess.Popen(command, env={"OMP_NUM_THREADS": "1", **os.environ}) for _ in range(2)]
+    both = []
+    for number, reducers in enumerate(asked):
+        spec = {**tiny_run, "batch_size": 1, "out": str(tmp_path / "shared"), "reducers": reducers}
+        (tmp_path / f"{number}.yaml").write_text(json.dumps(spec))
+        command = [sys.executable, str(ROOT / "run_bench.py"), "run", str(tmp_path / f"{number}.yaml")]
+        both.append(subprocess.Popen(command, env={"OMP_NUM_THREADS": "1", **os.environ}))
     assert [process.wait() for process in both] == [0, 0]
-    assert report_bytes(spec["out"]) == report_bytes(whole.out)
+    write_report(tmp_path / "shared")  # that of the first to end has what was there then
+    assert report_bytes(tmp_path / "shared") == report_bytes(whole.out)
+
+
+def test_a_cell_that_fails_in_one_process_is_left_to_another(tmp_path):
+    claims = [Claims(tmp_path / "claims")]
+    assert claims[0].take("0123456789abcdef", 3)
+    assert claims[0].take("fedcba9876543210", 3)
+    asks = "import sys; from pathlib import Path; from suite.store.claims import Claims\n"
+    asks += f"claims = Claims(Path({str(tmp_path / 'claims')!r}))\n"
+    asks += "print([claims.take(key, 3) for key in ('0123456789abcdef', 'fedcba9876543210')], claims.take('f', 4))"
+
+    def another() -> str:
+        return subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+    assert another() == "[False, False] True"
+    claims[0].give_up("0123456789abcdef")
+    assert another() == "[True, False] True"
 
 
 def test_a_torn_shard_is_run_again(tiny_run, tmp_path):

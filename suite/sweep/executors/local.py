@@ -64,7 +64,9 @@ class _Share:
         self.failed: set[str] = set()
 
     def look(self) -> None:
-        """See what is stored now."""
+        """See what is stored now. What failed here is left to others: they would wait for it."""
+        for key in self.failed:
+            self.claims.give_up(key)
         self.todo = self.record.todo(self.alive)
         self.work = Work(self.record.lane.plan, self.alive, {key: set() for key in self.todo}, self.record, self.failed)
 
@@ -77,12 +79,11 @@ class _Share:
         return set().union(*self.todo.values())
 
     def take(self, number: int) -> bool:
-        """Make a batch this process' own, if it is not another's."""
-        wanted = [key for key, numbers in self.todo.items() if number in numbers]
-        taken = bool(wanted) and self.claims.take(number)
-        for key in wanted if taken else ():
+        """Make this process' own what it can of a batch; False if it is all others'."""
+        taken = [key for key, numbers in self.todo.items() if number in numbers and self.claims.take(key, number)]
+        for key in taken:
             self.work.todo[key].add(number)
-        return taken
+        return bool(taken)
 
 
 def _taken(shares: Sequence[_Share], numbers: Sequence[int]) -> Iterator[int]:
