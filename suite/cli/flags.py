@@ -14,7 +14,7 @@ from suite.errors import RequestError
 Config = Annotated[Path | None, typer.Argument(help="YAML file with the same keys as the flags; flags override it.")]
 FLAGS: dict[str, Any] = {
     "task": Annotated[str | None, typer.Option(help="Task: see `list tasks`. [scenes]")],
-    "data": Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")],
+    "data": Annotated[str | None, typer.Option(help="Folder, zip, tar or shards of the task's data.")],
     "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
     "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
     "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [a selection]")],
@@ -30,6 +30,8 @@ FLAGS: dict[str, Any] = {
     "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto. [auto]")],
     "precision": Annotated[str | None, typer.Option(help="fp32, fp16, bf16, or tf32 (CUDA). [fp32]")],
     "workers": Annotated[int | None, typer.Option(help="Processes that decode images.")],
+    "cache": Annotated[str | None, typer.Option(help="Folder on a local disk that keeps decoded pictures. [none]")],
+    "cache_size": Annotated[float | None, typer.Option(help="Gigabytes that it may come to. [50]")],
     "allow_missing": Annotated[int | None, typer.Option(help="Unreadable images to tolerate. [0]")],
     "speed": Annotated[bool | None, typer.Option("--speed/--no-speed", help="Measure im/s and memory. [speed]")],
     "speed_rounds": Annotated[int | None, typer.Option(help="Rounds that interleave all cells. [5]")],

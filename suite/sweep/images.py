@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from suite.contract.task import Batch, Reader, ReadError, Sample, collate, views_of
 from suite.errors import RequestError
+from suite.sweep.cached import cached
 from suite.sweep.plan import Plan
 
 
@@ -32,7 +34,7 @@ def load(
             begun.append(number)
             yield list(range(starts[number], starts[number + 1]))
 
-    reader = Reader(plan.task, samples, plan.task.preprocessing(plan.model, plan.spec.image_size))
+    reader = Reader(plan.task, samples, cached_preprocessing(plan))
     workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
     loader = DataLoader(
         reader,
@@ -43,6 +45,11 @@ def load(
     )
     for batch in loader:
         yield begun.popleft(), batch
+
+
+def cached_preprocessing(plan: Plan) -> Any:
+    """What makes the plan's images into its model's input, with the pictures that are kept of them."""
+    return cached(plan.spec, plan.task, plan.task.preprocessing(plan.model, plan.spec.image_size))
 
 
 def sample_images(plan: Plan, count: int) -> Tensor:
@@ -69,7 +76,7 @@ def readable(plan: Plan, samples: Iterable[Sample], errors: list[ReadError]) -> 
 
     Of a sample of several views, the first.
     """
-    preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
+    preprocessing = cached_preprocessing(plan)
     for sample in samples:
         try:
             yield views_of(plan.task.load(sample, preprocessing))[0]

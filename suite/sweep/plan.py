@@ -31,6 +31,7 @@ from suite.reducers.base import Reducer
 from suite.store.folder import RunFolder
 from suite.store.repair import set_aside_damaged
 from suite.store.sources import digest_sources
+from suite.sweep.cached import check_cache
 from suite.sweep.cells import expand
 from suite.sweep.methods import MethodAtRate
 from suite.sweep.spec import RunSpec
@@ -178,7 +179,8 @@ def make_plan(spec: RunSpec) -> Plan:
     }
     parts = [type(task).__module__, *sources_of(spec.model, model)]
     shared = digest_sources([RUNNING, *parts])
-    plan = Plan(spec, task, model, weights, identity, notes=list(task.notes), skipped=skipped)
+    notes = [*task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
+    plan = Plan(spec, task, model, weights, identity, notes=notes, skipped=skipped)
     for method in methods:
         check_base(method, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run

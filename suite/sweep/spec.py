@@ -129,6 +129,10 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
     workers: int | None = Field(default=None, ge=0)
     """Processes that decode images; None: chosen from the cores."""
+    cache: str | None = None
+    """Folder on a local disk where decoded pictures are kept, for later runs and other models; None: nowhere."""
+    cache_size: float = Field(default=50, gt=0)
+    """Gigabytes that it may come to; what came first stays."""
     allow_missing: int = Field(default=0, ge=0)
     """Unreadable images that are tolerated; every table then says 'n of N'."""
     speed: bool = True

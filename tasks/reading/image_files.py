@@ -9,6 +9,7 @@ from torch import Tensor
 
 from suite.contract.task import ReadError, Sample
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
+from tasks.reading.picture_cache import CachedPreprocessing
 from tasks.reading.trees.tree import FileTree
 
 Content = TypeVar("Content")
@@ -16,6 +17,8 @@ Content = TypeVar("Content")
 
 def load_image(tree: FileTree, name: str, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
     """File `name` of the tree as (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
+    if isinstance(preprocessing, CachedPreprocessing):
+        return read_file(tree, name, sample, preprocessing.of_file)
     return read_file(tree, name, sample, lambda data: preprocessing(decode(data)))
 
 

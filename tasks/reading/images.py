@@ -12,16 +12,16 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
-from torchvision.transforms import CenterCrop
+from torchvision.transforms import CenterCrop, Compose, ToTensor
 
 from suite.errors import RequestError
 
@@ -30,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000"
 SUFFIXES = (".jpeg", ".jpg", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
 FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB"})
 FLOOR = "center-floor"  # crop mode: see `_FloorCrop`
+BORDER = "border"  # timm's
 MAX_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb
 
 
@@ -165,8 +166,30 @@ class TimmPreprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(3, H, W) float32 from an RGB image. Raises UnreadableImage for an absurd aspect ratio."""
+        return self.normalise(self.cut(image))
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """What the model sees of an RGB image, of its size. Raises UnreadableImage for an absurd aspect ratio."""
         _check_aspect(image, self)
-        return _transform(self)(image)
+        cut: Image.Image = _steps(self)[0](image)
+        return cut
+
+    def normalise(self, picture: Image.Image) -> Tensor:
+        """(3, H, W) float32 from what `cut` returns."""
+        normalised: Tensor = _steps(self)[1](picture)
+        return normalised
+
+    @property
+    def geometry(self) -> str:
+        """What decides `cut`: mean and deviation do not, but for borders, which have the mean's colour."""
+        said = self._asked()
+        del said["std"]
+        if self.crop_mode != BORDER:
+            del said["mean"]
+        return repr(said)
+
+    def _asked(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(TimmPreprocessing)}
 
     def picture(self, view: Tensor) -> np.ndarray:
         """What the model sees, (3, H, W), as people see it: (H, W, 3) uint8."""
@@ -195,14 +218,15 @@ def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
 
 
 @lru_cache(maxsize=32)
-def _transform(preprocessing: TimmPreprocessing) -> Callable[[Image.Image], Tensor]:
-    asked, floor = asdict(preprocessing), preprocessing.crop_mode == FLOOR
-    chain = create_transform(**asked | ({"crop_mode": "center"} if floor else {}), is_training=False)
+def _steps(preprocessing: TimmPreprocessing) -> tuple[Compose, Compose]:
+    """What cuts a picture out of an image, and what makes the model's input of it."""
+    asked, floor = preprocessing._asked(), preprocessing.crop_mode == FLOOR
+    steps = create_transform(**asked | ({"crop_mode": "center"} if floor else {}), is_training=False).transforms
     if floor:
-        (place,) = (i for i, step in enumerate(chain.transforms) if isinstance(step, CenterCrop))
-        chain.transforms[place] = _FloorCrop(preprocessing.input_size[1:])
-    transform: Callable[[Image.Image], Tensor] = chain
-    return transform
+        (place,) = (i for i, step in enumerate(steps) if isinstance(step, CenterCrop))
+        steps[place] = _FloorCrop(preprocessing.input_size[1:])
+    (place,) = (i for i, step in enumerate(steps) if isinstance(step, ToTensor))
+    return Compose(steps[:place]), Compose(steps[place:])
 
 
 @dataclass(frozen=True)
