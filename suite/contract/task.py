@@ -12,14 +12,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from suite.contract.content import Content, Tree, with_content
 from suite.contract.metric import TaskReport
+from suite.contract.shared_memory import sendable, share
 from suite.errors import CellError, RequestError
 
 Item = TypeVar("Item")
@@ -270,6 +272,13 @@ class Batch:
         """The same in memory that a GPU copies from by itself; loaders call it by this name."""
         return replace(self, images=self.images.pin_memory())
 
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+        return _received, (self.samples, sendable(self.images), self.errors, self.views)
+
+
+def _received(samples: list[Sample], images: Tensor | np.ndarray, errors: list[ReadError], views: list[int]) -> Batch:
+    return Batch(samples, torch.as_tensor(images), errors, views)
+
 
 class Reader(Dataset[tuple[Sample, Tensor | ReadError]]):
     """Reads samples strictly: item i is sample i's tensor or the ReadError that says why there is none.
@@ -304,6 +313,8 @@ def collate(items: Sequence[tuple[Sample, Tensor | ReadError]]) -> Batch:
     errors = [item for _, item in items if isinstance(item, ReadError)]
     views = [views_of(item) for _, item in read]
     images = torch.cat(views) if views else torch.empty(0)
+    if get_worker_info():
+        share(images)
     return Batch([sample for sample, _ in read], images, errors, [len(of) for of in views])
 
 
