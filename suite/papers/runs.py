@@ -15,6 +15,7 @@ from suite.papers.table import Way
 from suite.rates.rate import parse_rate
 from suite.reducers import reducer_options
 from suite.sweep.engine import execute
+from suite.sweep.executors import make_executor
 from suite.sweep.plan import Plan, make_plan, make_task
 from suite.sweep.progress import Progress
 from suite.sweep.spec import CellSpec, make_spec
@@ -79,7 +80,8 @@ def measure(
         own = {"model": model, "image_size": size, "checkpoint": checkpoints.get(model, ""), "out": str(folder)}
         progress.note(f"{model}: {len(ways)} rows into {folder}")
         try:
-            execute(plan_of(ways, {**values, **own}), progress)
+            plan = plan_of(ways, {**values, **own})
+            execute(plan, progress, make_executor(plan.spec))
         except RequestError as error:
             refused[model] = str(error)
             progress.failed(model, str(error))

@@ -13,6 +13,7 @@ import pandas as pd
 from reports.frame import load_frame, load_samples
 from reports.tables.speeds import speeds_of
 from suite.sweep.engine import execute
+from suite.sweep.executors import make_executor
 from suite.sweep.plan import Plan, make_plan
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -77,14 +78,15 @@ def run_sweep(
     cells that fail are named by `Results.failed`.
     """
     progress = progress or Progress()
-    plan = make_plan(make_spec(values))
+    spec = make_spec(values)
+    executor, plan = make_executor(spec), make_plan(spec)
     for line in plan.notes:
         progress.note(line)
     for line in plan.skipped:
         progress.note(f"left out: {line}")
     out = Path(plan.spec.out)
     with closing(Tracking(track, plan.spec.model_dump(mode="json"), out, progress.note)) as tracking:
-        execute(plan, progress)
+        execute(plan, progress, executor)
         results = Results(out, tuple(plan.methods), tuple(plan.skipped))
         files, notes = report(out, plan) if report else ([], [])
         for line in notes:

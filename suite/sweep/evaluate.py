@@ -23,12 +23,11 @@ from torch.utils import _pytree as pytree
 
 from suite.attachment.handle import Handle
 from suite.attachment.shared_prefix import SharedPrefix
-from suite.contract.task import Batch, Sample, Task
+from suite.contract.task import Batch, ReadError, Sample, Task
 from suite.errors import CellError, OutputError, describe_error
 from suite.measure.exclusive import sharing
-from suite.measure.precision import dtype_of
+from suite.measure.precision import dtype_of, float32_products
 from suite.measure.timing import is_out_of_memory
-from suite.store.folder import CellFolder
 from suite.sweep.plan import Plan
 
 AHEAD = 2  # outputs that wait to be scored: what is in them stays on the device so long
@@ -39,21 +38,15 @@ class Cell:
     """A cell that is being executed. batch_size: the largest forward that fits the memory."""
 
     key: str
-    folder: CellFolder
-    about: dict[str, Any]
     handle: Handle
     batch_size: int
-
-    @property
-    def name(self) -> str:
-        return " ".join(part for part in (self.about["reducer"], self.about["rate"]) if part)
 
 
 class Sink(Protocol):
     """Takes what becomes of batches. `decoded` is called before any of a batch's rows is made."""
 
-    def decoded(self, number: int, batch: Batch) -> None:
-        """A batch was read: what its files held, and which of its samples cannot be read."""
+    def decoded(self, number: int, samples: Sequence[Sample], errors: Sequence[ReadError]) -> None:
+        """A batch was read: its samples with what their files held, and those that cannot be read."""
 
     def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
         """A cell's rows of a batch; from another thread than the rest."""
@@ -72,9 +65,11 @@ class Work:
     sink: Sink
     failed: set[str] = field(default_factory=set)
 
-    def pending(self, number: int) -> list[Cell]:
-        """The cells that batch `number` is still to be put through."""
-        return [cell for cell in self.cells if cell.key not in self.failed and number in self.todo[cell.key]]
+    def pending(self, number: int) -> Iterator[Cell]:
+        """The cells that batch `number` is still to be put through, each when it is its turn."""
+        for cell in self.cells:
+            if cell.key not in self.failed and number in self.todo[cell.key]:
+                yield cell
 
     @property
     def over(self) -> bool:
@@ -91,20 +86,21 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
 
     A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises.
     """
-    with _scorer() as scorer:
+    precision = works[0].plan.spec.precision
+    with float32_products(precision), _scorer() as scorer:
         behind: deque[Future[None]] = deque()
         for number, batch in decoded:
             for work in works:
-                work.sink.decoded(number, batch)
+                work.sink.decoded(number, batch.samples, batch.errors)
             if all(work.over for work in works):
                 break
             if not batch.samples:
                 continue
-            images = batch.images.to(device, dtype_of(works[0].plan.spec.precision), non_blocking=True)
+            images = batch.images.to(device, dtype_of(precision), non_blocking=True)
             for work in works:
-                cells, prefix = work.pending(number), SharedPrefix(images)
+                prefix = SharedPrefix(images)
                 with sharing(device):
-                    for cell in cells:
+                    for cell in work.pending(number):
                         cell.handle.prefix = prefix
                         try:
                             parts = forward(work.plan.task, work.plan.model, cell, images, batch)

@@ -1,12 +1,13 @@
-"""A plan that is being executed, with its run's folder and its cells."""
+"""A plan that is being executed, with its run's folder and its cells there."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from suite.contract.task import Sample
-from suite.store.folder import RunFolder
+from suite.store.folder import CellFolder, RunFolder
 from suite.sweep.changes import Contents
 from suite.sweep.evaluate import Cell
 from suite.sweep.plan import Plan
@@ -16,13 +17,30 @@ OF_DATA = ("task", "task_options", "data", "samples", "batch_size", "precision")
 
 
 @dataclass
+class StoredCell(Cell):
+    """A cell with its place in its run's folder, and what cell.json says of it."""
+
+    folder: CellFolder
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in (self.about["reducer"], self.about["rate"]) if part)
+
+
+def drop_failed(cells: Sequence[StoredCell]) -> list[StoredCell]:
+    """Those that have not failed."""
+    return [cell for cell in cells if cell.folder.read("failed") is None]
+
+
+@dataclass
 class Lane:
     """One of the plans that are executed together. known: what the samples' files held when they were read before."""
 
     plan: Plan
     folder: RunFolder
     known: Contents
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[StoredCell] = field(default_factory=list)
 
     @property
     def batches(self) -> list[Sequence[Sample]]:

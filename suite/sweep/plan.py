@@ -38,7 +38,7 @@ from suite.sweep.spec import RunSpec
 from tasks import task_class
 
 VERSIONS = ("torch", "timm")
-RUNNING = "suite.sweep.engine"  # what runs a cell; by name, as it stands above this module
+RUNNING = ("suite.sweep.engine", "suite.sweep.timing")  # what runs a cell; by name, as they stand above this module
 
 
 @dataclass
@@ -178,7 +178,7 @@ def make_plan(spec: RunSpec) -> Plan:
         **{name: version(name) for name in VERSIONS},
     }
     parts = [type(task).__module__, *sources_of(spec.model, model)]
-    shared = digest_sources([RUNNING, *parts])
+    shared = digest_sources([*RUNNING, *parts])
     notes = [*task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
     plan = Plan(spec, task, model, weights, identity, notes=notes, skipped=skipped)
     for method in methods:

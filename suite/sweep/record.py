@@ -7,10 +7,10 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from suite.contract.task import Batch, ReadError
+from suite.contract.task import ReadError, Sample
 from suite.sweep.changes import note_contents
 from suite.sweep.evaluate import Cell
-from suite.sweep.lane import Lane
+from suite.sweep.lane import Lane, StoredCell
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 
@@ -23,25 +23,28 @@ class Record:
 
     def __init__(self, lane: Lane, progress: Progress) -> None:
         self.lane, self.progress = lane, progress
+        self.cells = {cell.key: cell for cell in lane.cells}
         self.advance: Advance = lambda name, images: None
         self.missing = still_unreadable(lane.plan, lane.folder.read_missing())
         self.write_missing(())
         self.log = lane.folder.log()
         self.joined: set[str] = set()
 
-    def decoded(self, number: int, batch: Batch) -> None:
+    def decoded(self, number: int, samples: Sequence[Sample], errors: Sequence[ReadError]) -> None:
         """RequestError for a sample that holds something else than when other outcomes were made of it."""
-        if batch.errors:
-            self.write_missing(batch.errors)
-        note_contents(self.log, number, batch.samples, self.lane.known)
+        if errors:
+            self.write_missing(errors)
+        note_contents(self.log, number, samples, self.lane.known)
 
     def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
-        self.log.append(cell.folder.shards.stream, number, rows)
-        self.advance(cell.name, len(rows))
+        stored = self.cells[cell.key]
+        self.log.append(stored.folder.shards.stream, number, rows)
+        self.advance(stored.name, len(rows))
 
     def failed(self, cell: Cell, reason: str) -> None:
-        cell.folder.fail(reason)
-        self.progress.failed(cell.name, reason)
+        stored = self.cells[cell.key]
+        stored.folder.fail(reason)
+        self.progress.failed(stored.name, reason)
 
     def write_missing(self, errors: Sequence[ReadError]) -> None:
         """Add samples that cannot be read to those that are known; another process may have found more."""
@@ -53,7 +56,7 @@ class Record:
         batches = self.lane.batches
         return [[sample.id for sample in batch if sample.id not in self.missing] for batch in batches]
 
-    def todo(self, cells: Sequence[Cell]) -> dict[str, set[int]]:
+    def todo(self, cells: Sequence[StoredCell]) -> dict[str, set[int]]:
         """By the keys of cells: the batches of which samples have no outcome yet. What was scored of these cells before
         is out of date where there are any."""
         expected = self.expected()
@@ -63,7 +66,7 @@ class Record:
                 cell.folder.remove_scores()
         return found
 
-    def finish(self, cell: Cell) -> None:
+    def finish(self, cell: StoredCell) -> None:
         """Close a cell whose readable samples all have outcomes; it fails if more are missing than allowed."""
         with self.lane.folder.locked():
             cell.folder.shards.compact(self.lane.ids)

@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from suite.errors import describe_error
 from suite.measure.kernels import Trace
 from suite.measure.trace import trace_forward, trace_images
-from suite.sweep.evaluate import Cell
 from suite.sweep.images import sample_images
+from suite.sweep.lane import StoredCell
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 
@@ -26,7 +26,7 @@ ON_IMAGES = 32
 READS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-def trace_cells(plan: Plan, cells: Sequence[Cell], device: torch.device, progress: Progress) -> None:
+def trace_cells(plan: Plan, cells: Sequence[StoredCell], device: torch.device, progress: Progress) -> None:
     """kernels.json of every cell that has none: in the run's precision on a GPU, else in bf16, as a GPU would be used.
 
     A cell that cannot be traced says why and goes on.
@@ -64,7 +64,7 @@ def trace_cells(plan: Plan, cells: Sequence[Cell], device: torch.device, progres
         )
 
 
-def without_kernels(cells: Sequence[Cell]) -> list[Cell]:
+def without_kernels(cells: Sequence[StoredCell]) -> list[StoredCell]:
     return [cell for cell in cells if cell.folder.read("kernels") is None]
 
 

@@ -116,7 +116,7 @@ class TaskOnExample:
         """What a sweep makes of images in the place of the samples' own. CellError that names a sample."""
         handle = attach(self.model, "none")
         handle.detach()
-        cell = Cell("", None, {}, handle, batch_size=len(self.ids))
+        cell = Cell("", handle, batch_size=len(self.ids))
         return rows_of(self.task, forward(self.task, self.model, cell, images, self.batch)).to_pylist()
 
     @cached_property

@@ -30,7 +30,7 @@ from suite.models.load import load_model
 from suite.store.schema import CONTENTS
 from suite.sweep.changes import content_now, rows_of
 from suite.sweep.engine import count_cost, prepare, score
-from suite.sweep.evaluate import Cell
+from suite.sweep.lane import StoredCell
 from suite.sweep.plan import Plan, make_plan, source_of_runtime
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -98,13 +98,13 @@ def write_run(values: dict[str, Any], progress: Progress) -> Plan:
     return plan
 
 
-def share_left(cell: Cell) -> float:
+def share_left(cell: StoredCell) -> float:
     """Of the tokens, after the last block."""
     planned = cell.about["planned_counts"]
     return float(planned[-1] / cell.about["tokens_in"])
 
 
-def draw_outcomes(cell: Cell, samples: Sequence[Sample], hardness: np.ndarray, seed: int) -> pa.Table:
+def draw_outcomes(cell: StoredCell, samples: Sequence[Sample], hardness: np.ndarray, seed: int) -> pa.Table:
     """Rows of a cell that errs the more often the fewer tokens it leaves: on hard samples first, with noise."""
     random, n = np.random.default_rng(seed), len(samples)
     label = np.array([sample.label for sample in samples], dtype=np.int32)
@@ -124,7 +124,7 @@ def draw_outcomes(cell: Cell, samples: Sequence[Sample], hardness: np.ndarray, s
     )
 
 
-def draw_speed(cell: Cell) -> dict[str, Any]:
+def draw_speed(cell: StoredCell) -> dict[str, Any]:
     """As if time went with the tokens that are left."""
     ratio = 2 / (1 + share_left(cell))
     timed = SpeedResult(SYNTHETIC, cell.batch_size, cell.about["precision"], EAGER, aa_low=0.995, aa_high=1.005)

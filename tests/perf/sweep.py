@@ -28,9 +28,8 @@ from torch import Tensor, nn
 from suite.contract.task import Sample
 from suite.store.folder import RunFolder
 from suite.sweep import evaluate
-from suite.sweep.evaluate import Cell
 from suite.sweep.executors.local import evaluate_lanes
-from suite.sweep.lane import OF_DATA, Lane
+from suite.sweep.lane import OF_DATA, Lane, StoredCell
 from suite.sweep.progress import Progress
 from tasks.classification import ClassificationTask
 
@@ -81,7 +80,7 @@ def measure(images: int, cells: int, seconds: float, workers: int) -> dict[str, 
     plan: Any = SimpleNamespace(spec=spec, task=task, model=None, identity=dict.fromkeys(OF_DATA))
     handle: Any = Stub()
     made = [
-        Cell(key := f"{i:016x}", folder.cell(key), {"reducer": "stub", "rate": f"r={i}"}, handle, BATCH)
+        StoredCell(key := f"{i:016x}", handle, BATCH, folder.cell(key), {"reducer": "stub", "rate": f"r={i}"})
         for i in range(cells)
     ]
     scored, rows_of = [0.0], evaluate.rows_of

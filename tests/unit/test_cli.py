@@ -209,7 +209,7 @@ def test_an_interrupted_run_exits_with_130_and_says_that_it_can_be_continued(yam
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("suite.sweep.engine.evaluate_lanes", interrupted)
+    monkeypatch.setattr("suite.sweep.executors.local.evaluate_lanes", interrupted)
     assert exit_code("run", yaml_file) == 130
     assert "continues" in capsys.readouterr().err
 

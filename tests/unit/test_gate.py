@@ -30,6 +30,7 @@ from suite.gate.side import Entry, Side
 from suite.reducers.base import Reducer
 from suite.stats.captions import BLEU_COUNTS, corpus_bleu
 from suite.sweep.engine import execute
+from suite.sweep.executors.local import Local
 from suite.sweep.plan import make_plan
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -51,7 +52,7 @@ def sweep(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("gate") / "run"
     reducers = ["tome", *(f"{BROKEN}:{name}" for name in ("Copy", "Useless", "InPlace", *WRONG))]
     asked = {"reducers": reducers, "rates": ["r=15"], "limit": LIMIT, "speed": False, "workers": 0, "device": "cpu"}
-    execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True))
+    execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True), Local("cpu"))
     return out
 
 

@@ -128,23 +128,23 @@ def test_a_fixed_number_of_samples_is_one_look_at_the_whole_alpha():
 
 
 def test_a_later_look_predicts_new_samples_alone_and_times_nothing_again(tmp_path, monkeypatch):
-    from suite.sweep import engine
     from suite.sweep import evaluate as evaluation
+    from suite.sweep import timing
 
     monkeypatch.setattr(looks_module, "look_sizes", partial(look_sizes, first=20))
     predicted, timed = [], []
-    outcomes, measure = evaluation.outcomes, engine.measure_runtimes
+    forward, measure = evaluation.forward, timing.measure_runtimes
 
-    def counted(plan, cell, images, batch, number):
-        predicted.append((len(plan.task.samples), number))
-        return outcomes(plan, cell, images, batch, number)
+    def counted(task, model, cell, images, batch):
+        predicted.append((len(task.samples), task.samples.index(batch.samples[0]) // 10))
+        return forward(task, model, cell, images, batch)
 
     def clocked(*args, **kwargs):
         timed.append(args)
         return measure(*args, **kwargs)
 
-    monkeypatch.setattr(evaluation, "outcomes", counted)
-    monkeypatch.setattr(engine, "measure_runtimes", clocked)
+    monkeypatch.setattr(evaluation, "forward", counted)
+    monkeypatch.setattr(timing, "measure_runtimes", clocked)
     asked = {"rates": ["r=15"], "batch_size": 10, "workers": 0, "device": "cpu", "speed_rounds": 2}
     asked["out"] = str(tmp_path / "run")
     report = check(f"{BROKEN}:Copy", "tome", asked, contract=False, most=40)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 
 import torch
 
-from suite.measure.precision import float32_products
+from suite.measure.precision import dtype_of
 from suite.store.claims import Claims
-from suite.sweep.evaluate import Cell, Work, evaluate
+from suite.sweep.evaluate import Work, evaluate
 from suite.sweep.images import load
-from suite.sweep.lane import Lane
+from suite.sweep.lane import Lane, StoredCell
+from suite.sweep.plan import resolve_device
 from suite.sweep.progress import Progress
 from suite.sweep.record import Record
+from suite.sweep.timing import time_lane
 
 WAIT = 0.5  # seconds between looks at what other processes have done
+
+
+class Local:
+    """This process, on one device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = resolve_device(device)
+
+    def evaluate(self, lanes: Sequence[Lane], count: Callable[[Progress], None], progress: Progress) -> None:
+        count(progress)
+        for lane in lanes:
+            lane.plan.model.to(dtype_of(lane.plan.spec.precision))
+        evaluate_lanes(lanes, self.device, progress)
+
+    def time(self, lanes: Sequence[Lane], progress: Progress) -> None:
+        for lane in lanes:
+            time_lane(lane, self.device, progress)
 
 
 def evaluate_lanes(lanes: Sequence[Lane], device: torch.device, progress: Progress) -> None:
@@ -31,7 +50,6 @@ def evaluate_lanes(lanes: Sequence[Lane], device: torch.device, progress: Progre
 def _evaluate_alike(lanes: Sequence[Lane], device: torch.device, progress: Progress) -> None:
     plan, batches = lanes[0].plan, lanes[0].batches
     with ExitStack() as stack:
-        stack.enter_context(float32_products(plan.spec.precision))
         records = [stack.enter_context(Record(lane, progress)) for lane in lanes]
         shares = [_Share(record, stack.enter_context(record.lane.folder.claims())) for record in records]
         for share in shares:
@@ -71,7 +89,7 @@ class _Share:
         self.work = Work(self.record.lane.plan, self.alive, {key: set() for key in self.todo}, self.record, self.failed)
 
     @property
-    def alive(self) -> list[Cell]:
+    def alive(self) -> list[StoredCell]:
         return [cell for cell in self.record.lane.cells if cell.key not in self.failed]
 
     @property
