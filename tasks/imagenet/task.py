@@ -52,13 +52,13 @@ class ImageNet(ClassificationTask):
         if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
             raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
         num_classes = _positive(num_classes)
-        self.tree, notes = open_shards(data)
+        self.tree = open_shards(data)
         try:
             index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes))
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
-        self.num_classes, self.notes = index.num_classes, [*notes, *index.notes]
+        self.num_classes, self.notes = index.num_classes, [*self.tree.notes, *index.notes]
         samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
 

@@ -125,6 +125,13 @@ def test_a_row_group_is_read_once_and_few_are_kept(photos, tmp_path, monkeypatch
     assert len(again._groups) == 1
 
 
+def test_row_groups_that_make_reading_slow_are_named(photos, tmp_path, monkeypatch):
+    data = str(parquet(tmp_path / "p", photos_in(photos / "val"), rows=4))
+    assert ImageNet(data).notes == []
+    monkeypatch.setattr(parquet_trees, "SLOW", 1000)
+    assert "row groups of up to 0 MiB are read whole" in ImageNet(data).notes[0]
+
+
 def test_keys_and_paths_that_several_shards_have_are_told_apart_by_the_shard(photos, tmp_path):
     some = photos_in(photos / "val")[:2]
     webdataset(tmp_path / "tars", [("same.JPEG", data, label) for _, data, label in some], shards=2)

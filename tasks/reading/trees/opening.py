@@ -35,24 +35,26 @@ def open_tree(data: str | None) -> FileTree:
         raise RequestError(f"data '{data}' cannot be read: {error}; is it complete, and readable to you?") from error
 
 
-def open_shards(data: str | None) -> tuple[FileTree, list[str]]:
-    """The tree at `data` as `open_tree` has it, or that of shards, and notes on what is left out.
+def open_shards(data: str | None) -> FileTree:
+    """The tree at `data` as `open_tree` has it, or that of shards.
 
     Shards are Parquet files or tars: those that a pattern names, such as `val-{000..063}.tar`, or those of one split of
     a folder without images. RequestError as `open_tree`, and for shards that are not complete.
     """
     path = Path(data or "")
     if data and is_pattern(data) and not path.exists():
-        return _joined(path, expand(data)), []
+        return _joined(path, expand(data))
     if data and path.is_file() and data.endswith(PARQUET):
-        return ParquetTree(path, [path]), []
+        return ParquetTree(path, [path])
     tree = open_tree(data)
     names = [name for name in tree.files if name.endswith((*PARQUET, *TARS))]
     if not path.is_dir() or not names or any(map(is_image, tree.files)):
-        return tree, []
+        return tree
     _are_parquet(path, names)
     chosen, notes = choose_split(path, names)
-    return _joined(path, [path / name for name in chosen]), notes
+    joined = _joined(path, [path / name for name in chosen])
+    joined.notes = [*notes, *joined.notes]
+    return joined
 
 
 def _joined(location: Path, shards: Sequence[Path]) -> FileTree:

@@ -22,6 +22,7 @@ from tasks.reading.trees.tree import FileTree, is_visible, normal_name
 IMAGE = "image"  # its usual name
 KEPT = 2**28  # bytes of row groups that a process keeps, and never less than one
 LARGEST = 2**30  # bytes of a row group: the least that can be read of a file
+SLOW = 2**25  # to read so much takes longer than to decode an image
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ParquetTree(FileTree):
         self._opened: dict[int, pq.ParquetFile] = {}
         self._groups: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
         self._process = os.getpid()
-        first = 0
+        first = largest = 0
         for path in shards:
             stamp = _stamp_of(path)
             with _damage_named(path), pq.ParquetFile(path) as file:
@@ -57,12 +58,19 @@ class ParquetTree(FileTree):
                     raise RequestError(
                         f"shard '{path}' has other columns than '{shards[0]}'; use shards of one data set"
                     )
-                rows = tuple(first + start for start in _starts(file, self._image, path))
+                largest = max(largest, _largest_group(file, self._image, path))
+                groups = (file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups))
+                rows = tuple(accumulate(groups, initial=first))
             self._shards.append(_Shard(path, stamp, rows))
             first = rows[-1]
         self.rows = list(self._named())
         self._numbers = {name: number for number, name in enumerate(self.rows)}
         super().__init__(location, self.rows, set())
+        if largest > SLOW:
+            self.notes = (
+                f"row groups of up to {largest >> 20} MiB are read whole for every image that is not beside the one "
+                "before; with about 100 rows each they are read faster",
+            )
 
     def read_column(self, name: str) -> list[Any]:
         """The values of a column, or of a field `column.field`, in all rows. RequestError for a damaged shard."""
@@ -168,15 +176,15 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     raise RequestError(f"'{path}' has {what}, among {', '.join(schema.names)}; write one, named '{IMAGE}'")
 
 
-def _starts(file: pq.ParquetFile, image: str, path: Path) -> list[int]:
-    """First row of each row group, and how many rows there are. RequestError for a group that is too large."""
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    for group in groups:
-        columns = map(group.column, range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == f"{image}.bytes")
-        if size > LARGEST:
-            raise RequestError(
-                f"'{path}' has a row group of {size / 2**30:.1f} GiB of images, all of which must be read for one; "
-                "write it again with row groups of about 100 rows"
-            )
-    return [0, *accumulate(group.num_rows for group in groups)]
+def _largest_group(file: pq.ParquetFile, image: str, path: Path) -> int:
+    """Bytes of the images of the largest row group. RequestError where no process could keep them."""
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    sizes = (column.total_uncompressed_size for column in columns if column.path_in_schema == f"{image}.bytes")
+    largest: int = max(sizes, default=0)
+    if largest > LARGEST:
+        raise RequestError(
+            f"'{path}' has a row group of {largest / 2**30:.1f} GiB of images, all of which must be read for one; "
+            "write it again with row groups of about 100 rows"
+        )
+    return largest

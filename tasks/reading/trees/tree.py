@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,12 @@ from suite.errors import RequestError
 
 
 class FileTree(ABC):
-    """Files by relative name. `files` and `folders` are sorted; hidden ones and __MACOSX are left out."""
+    """Files by relative name. `files` and `folders` are sorted; hidden ones and __MACOSX are left out.
+
+    notes: lines the user should read once.
+    """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, location: Path, files: list[str], folders: set[str]) -> None:
         self.location = location
