@@ -9,20 +9,27 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from torch import Tensor
+import torch
+from torch.utils import _pytree as pytree
 
 PLACE = Path("/dev/shm")
 
 
-def share(tensor: Tensor) -> None:
-    """Move a tensor to shared memory, if there is room."""
-    if not PLACE.is_dir() or shutil.disk_usage(PLACE).free > tensor.nbytes:
-        with suppress(RuntimeError):  # another process has taken the room meanwhile
-            tensor.share_memory_()
+def share(tensors: Any) -> None:
+    """Move tensors, in any nesting, to shared memory, as far as there is room."""
+    for tensor in pytree.tree_leaves(tensors):
+        if not PLACE.is_dir() or shutil.disk_usage(PLACE).free > tensor.nbytes:
+            with suppress(RuntimeError):  # another process has taken the room meanwhile
+                tensor.share_memory_()
 
 
-def sendable(tensor: Tensor) -> Tensor | np.ndarray:
-    """What to send of a tensor on the CPU: itself, where the other process finds it, else its values."""
-    return tensor if tensor.is_shared() else tensor.numpy()
+def sendable(tensors: Any) -> Any:
+    """What to send of tensors on the CPU: those that lie in shared memory, of the rest the values."""
+    return pytree.tree_map(lambda tensor: tensor if tensor.is_shared() else tensor.numpy(), tensors)
+
+
+def received(sent: Any) -> Any:
+    """The tensors again."""
+    return pytree.tree_map(torch.as_tensor, sent)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from suite.contract.content import Content, Tree, with_content
 from suite.contract.metric import TaskReport
-from suite.contract.shared_memory import sendable, share
+from suite.contract.shared_memory import received, sendable, share
 from suite.errors import CellError, RequestError
 
 Item = TypeVar("Item")
@@ -276,8 +275,8 @@ class Batch:
         return _received, (self.samples, sendable(self.images), self.errors, self.views)
 
 
-def _received(samples: list[Sample], images: Tensor | np.ndarray, errors: list[ReadError], views: list[int]) -> Batch:
-    return Batch(samples, torch.as_tensor(images), errors, views)
+def _received(samples: list[Sample], images: Any, errors: list[ReadError], views: list[int]) -> Batch:
+    return Batch(samples, received(images), errors, views)
 
 
 class Reader(Dataset[tuple[Sample, Tensor | ReadError]]):

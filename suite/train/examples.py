@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from suite.contract.shared_memory import share
 from suite.contract.task import ReadError
 from suite.errors import RequestError
 from suite.train.numbers import Numbers
@@ -83,7 +84,10 @@ class _Reader(Dataset):
         if bad is not None:
             return bad
         images, targets = zip(*(item for _, item in items))
-        return Examples(torch.stack(images), self.objective.join(targets), tuple(id for id, _ in items))
+        batch = Examples(torch.stack(images), self.objective.join(targets), tuple(id for id, _ in items))
+        if get_worker_info():
+            share((batch.images, batch.targets))
+        return batch
 
 
 def read(objective: Objective, order: Order, first: int, workers: int) -> Iterator[Examples]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from suite.contract.shared_memory import received, sendable
 from suite.contract.task import Sample, Task
 from suite.train.numbers import Numbers
 
@@ -27,6 +28,9 @@ class Examples:
     ids: tuple[str, ...]
     terms: tuple[float, ...] | None = None
 
+    def __reduce__(self) -> tuple[Callable[..., Examples], tuple[Any, ...]]:
+        return _received, (sendable((self.images, self.targets)), self.ids, self.terms)
+
     def mean(self, total: Tensor, count: Tensor, which: int = 0) -> Tensor:
         """Mean of the `count` terms that make up `total`; 0 of none.
 
@@ -34,6 +38,11 @@ class Examples:
         the parts add up to the mean over the whole update, however captions differ in length and masks in labels.
         """
         return total / (count.clamp(min=1) if self.terms is None else self.terms[which] * len(self.ids))
+
+
+def _received(tensors: Any, ids: tuple[str, ...], terms: tuple[float, ...] | None) -> Examples:
+    images, targets = received(tensors)
+    return Examples(images, targets, ids, terms)
 
 
 class Objective(ABC):

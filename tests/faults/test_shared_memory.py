@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from suite.contract.task import Reader, collate
+from suite.contract.task import Reader, Sample, collate
+from suite.train.examples import Order, read
+from suite.train.numbers import Numbers
+from suite.train.objective import Objective
 from tasks.imagenet.task import ImageNet
 from tasks.reading.images import TimmPreprocessing
 from tests.photos import write_photos
@@ -28,11 +31,29 @@ def batches(data: str, workers: int) -> list[torch.Tensor]:
     return [batch.images for batch in loader]
 
 
+class Unchanged(Objective):
+    """Teaches images as they are evaluated."""
+
+    task_class, kind = ImageNet, "classification"
+
+    def example(self, sample: Sample) -> tuple[torch.Tensor, int]:
+        return self.task.load(sample, PLAIN), sample.label
+
+    def loss(self, model: object, batch: object) -> torch.Tensor:
+        raise AssertionError("nothing is trained here")
+
+
+def examples(data: str, workers: int) -> list[torch.Tensor]:
+    objective = Unchanged(ImageNet(data), torch.nn.Identity(), Numbers(batch_size=4, steps=3))
+    return [batch.images for batch in read(objective, Order(12, objective.recipe), 0, workers)]
+
+
 def main(data: str) -> None:
     """In a process of its own: what came through shared memory, and that all came as it was read."""
-    found, expected = batches(data, 2), batches(data, 0)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    print([images.is_shared() for images in found], list(Path("/dev/shm").iterdir()))
+    for read_all in (batches, examples):
+        found, expected = read_all(data, 2), read_all(data, 0)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        print([images.is_shared() for images in found], list(Path("/dev/shm").iterdir()))
 
 
 def with_shared_memory(size: str, data: Path) -> str:
@@ -51,4 +72,4 @@ def own_mounts() -> None:
 @pytest.mark.parametrize(("size", "shared"), [("1m", "[False, False, False]"), ("1g", "[True, True, True]")])
 def test_batches_that_do_not_fit_shared_memory_come_by_value(tmp_path, size, shared):
     photos = write_photos(tmp_path / "photos")  # 12, in batches of 3 MB
-    assert with_shared_memory(size, photos).strip() == f"{shared} []"
+    assert with_shared_memory(size, photos).splitlines() == [f"{shared} []"] * 2  # of evaluation, of training
