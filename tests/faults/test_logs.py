@@ -93,6 +93,24 @@ def test_of_rows_that_are_there_twice_the_first_counts():
     assert in_order(table, ["a", "b", "gone", "c"])["of"].to_pylist() == [2, 1, 4]
 
 
+def test_batches_that_an_earlier_version_stored_in_files_are_continued(tmp_path):
+    folder = RunFolder(tmp_path)
+    shards = folder.cell("0123456789abcdef").shards
+    for number, ids in enumerate(("ab", "cd")):
+        shards.files.write_rows(f"{shards.stream}/batch-{number:05d}.parquet", pa.table({"id": list(ids)}))
+    batches = [["a", "b"], ["c", "d"], ["e"], ["f"]]
+    assert shards.missing(batches) == [2, 3]
+    with_log = folder.log()
+    with_log.append(shards.stream, 3, rows("f"))
+    assert shards.missing(batches) == [2]
+    assert shards.read_ids() == set("abcdf")
+    with_log.close()
+    assert folder.join_logs(list("abcdef")) == []
+    assert shards.files.read_rows(shards.whole)["id"].to_pylist() == list("abcdf")
+    assert list(shards.names()) == [shards.whole]
+    assert folder.logs.paths() == []
+
+
 def test_a_run_has_as_many_files_with_many_batches_as_with_few(tiny_run, tmp_path):
     def files(batch_size: int) -> int:
         out = tmp_path / str(batch_size)
