@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -197,12 +198,15 @@ class Task(ABC):
         does not say is left out.
         """
         scores = self.undefined(counts)
+        known: dict[Hashable, np.ndarray] = {}
         for metric in self.shown.metrics:
             made_of, addends = metric.aggregate, None
             if metric.name in scores:
                 continue
             if made_of is not None and set(made_of.columns) <= set(rows):
-                [addends] = made_of.addends(rows)
+                if made_of.added not in known:
+                    [known[made_of.added]] = made_of.addends(rows)
+                addends = known[made_of.added]
             if values is not None:
                 value = values.get(metric.name)
             else:

@@ -7,14 +7,14 @@ with a `kind` of its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from suite.stats.areas import AREAS, dense_areas, mean_accuracy, mean_iou, pixel_accuracy
+from suite.stats.areas import AREAS, dense_areas, flat_column, mean_accuracy, mean_iou, pixel_accuracy
 from suite.stats.captions import BLEU_COUNTS, corpus_bleu, corpus_meteor, meteor_counts
 from suite.stats.intervals import mean_interval, wilson_interval
 from suite.stats.jackknife import Statistic, jackknife_interval, pseudo_values
@@ -48,6 +48,11 @@ class Aggregate(ABC):
 
         One after the other, for those of all cells at once could fill the memory.
         """
+
+    @property
+    def added(self) -> Hashable:
+        """What is equal of aggregates whose samples are known to add the same."""
+        return id(self)
 
     @abstractmethod
     def statistic(self, n: int) -> Statistic:
@@ -169,9 +174,12 @@ class PixelAccuracy(Aggregate):
         return ("classes", *AREAS)
 
     def addends(self, *tables: pd.DataFrame) -> Iterator[np.ndarray]:
-        seen = (int(max(classes, default=-1)) for table in tables for classes in table["classes"])
-        num_classes = 1 + max(seen, default=-1)
+        num_classes = 1 + max((flat_column(table["classes"]).max(initial=-1) for table in tables), default=-1)
         return (dense_areas(table, num_classes).reshape(len(table), -1).astype(float) for table in tables)
+
+    @property
+    def added(self) -> Hashable:
+        return type(self).addends  # nothing else decides it
 
     def statistic(self, n: int) -> Statistic:
         return lambda sums: self._of_areas(_areas(sums))

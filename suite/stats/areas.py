@@ -6,7 +6,6 @@ mIoU is a ratio of sums over a whole set of images, never a mean over them.
 from __future__ import annotations
 
 import warnings
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -16,12 +15,18 @@ AREAS = ("intersection", "predicted", "labelled")
 
 def dense_areas(rows: pd.DataFrame, num_classes: int) -> np.ndarray:
     """Rows of classes and AREAS, a list each, as (n, 3, num_classes) int64 pixels, in the order of `AREAS`."""
-    flat = {name: np.fromiter(chain.from_iterable(rows[name]), dtype=np.int64) for name in ("classes", *AREAS)}
+    flat = {name: flat_column(rows[name]) for name in ("classes", *AREAS)}
     image = np.repeat(np.arange(len(rows)), rows["classes"].map(len))
     areas = np.zeros((len(rows), len(AREAS), num_classes), dtype=np.int64)
     for kind, name in enumerate(AREAS):
         areas[image, kind, flat["classes"]] = flat[name]
     return areas
+
+
+def flat_column(lists: pd.Series) -> np.ndarray:
+    """All integers of a column of lists, one list after the other, (n,) int64."""
+    none = np.empty(0, dtype=np.int64)
+    return np.concatenate([none, *lists], dtype=np.int64, casting="unsafe")  # an empty list is one of float64
 
 
 def mean_iou(areas: np.ndarray) -> np.ndarray:
