@@ -28,6 +28,7 @@ class Cell:
     kernels: dict[str, Any] | None
     scores: dict[str, Any] | None
     timings: dict[str, dict[str, dict[str, Any]]]  # a file of TIMINGS -> runtime -> what was measured
+    elsewhere: dict[str, dict[str, dict[str, dict[str, Any]]]]  # the same by other devices than that of `timings`
     failed: dict[str, Any] | None
     samples: pd.DataFrame
     damaged: list[str]
@@ -160,6 +161,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
 
     found = {name: read(partial(folder.read, name)) for name in ("cell", "flops", "kernels", "scores")}
     timings = {name: (read(partial(folder.read, name)) or {}).get("runtimes", {}) for name in TIMINGS}
+    elsewhere = (read(partial(folder.read, "elsewhere")) or {}).get("devices", {})
     failed, about = read(partial(folder.read, "failed")), found.pop("cell")
     if read(folder.read_scores) is None and (found["scores"] or {}).get("per_sample"):
         damaged.append(str(DamagedError(folder.path / "scores.parquet", "it is not there")))
@@ -174,6 +176,7 @@ def _read_cell(folder: CellFolder, run: dict[str, Any], manifest: pd.Index, miss
         about=about,
         **found,
         timings=timings,
+        elsewhere=elsewhere,
         failed=failed,
         samples=samples,
         damaged=damaged,

@@ -28,6 +28,7 @@ from reports.speeds import (
     shown_runtime,
     speed_note,
     speed_row,
+    speed_rows,
     whole_speed_of,
 )
 from reports.text.wording import short_origins, training_of
@@ -76,7 +77,7 @@ SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "b
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
 # [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on.
-# runtimes: runtime -> the row's speed columns under it.
+# speeds: the row's speed columns under every runtime on every device, each with the device's name.
 SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
 
@@ -275,14 +276,19 @@ def _context(cell: Cell, runtime: str) -> dict[str, Any]:
         "image_size": cell.about.get("image_size"),
         "neighbours": cell.about.get("neighbours") or [],
         "reasons": {name: score["reason"] for name, score in scores.items() if score["value"] is None},
-        "notes": cell.scores["notes"] if cell.scores else [],
+        "notes": [*(cell.scores["notes"] if cell.scores else []), *_made_with(cell.about)],
         "flops_images": (cell.flops or {}).get("images"),
         "untraced": (cell.flops or {}).get("untraced", ""),
         "trace": circumstances_of_trace(cell.kernels),
-        "runtimes": {name: speed_row(cell, name) for name in cell.timings["speed"]},
+        "speeds": speed_rows(cell),
         **_timing(cell.timed("speed", runtime), ""),
         **_timing(whole_speed_of(cell), "whole_"),
     }
+
+
+def _made_with(about: dict[str, Any]) -> list[str]:
+    """What is otherwise of a cell that comes from another run than the others."""
+    return [f"Made with {name} {value}" for name, value in sorted(about.get("circumstances", {}).items())]
 
 
 def _timing(speed: dict[str, Any] | None, prefix: str) -> dict[str, Any]:

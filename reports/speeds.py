@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from reports.cells import Cell
+from suite.store.schema import TIMINGS
 
 INTERVAL = ("", "_low", "_high")
 LATENCIES = ("p50", "p90", "p99")
@@ -26,6 +28,13 @@ def shown_runtime(spec: Mapping[str, Any], cells: Iterable[Cell]) -> str:
     return next(iter([*(spec.get("runtime") or ()), *timed]), "")
 
 
+def speed_rows(cell: Cell) -> list[dict[str, Any]]:
+    """What was timed of the cell on every device, the tables' own first, a row a runtime: see `speed_row`."""
+    others = [{file: files.get(file, {}) for file in TIMINGS} for files in cell.elsewhere.values()]
+    on_devices = [cell, *(replace(cell, timings=timings) for timings in others)]
+    return [speed_row(one, runtime) for one in on_devices for runtime in one.timings["speed"]]
+
+
 def speed_row(cell: Cell, runtime: str) -> dict[str, Any]:
     """Columns of the cell's speed under a runtime, and a note on what keeps it from being read at face value."""
     speed, single = cell.timed("speed", runtime), cell.timed("single_speed", runtime) or {}
@@ -36,6 +45,7 @@ def speed_row(cell: Cell, runtime: str) -> dict[str, Any]:
         **{name: found.get(name) for name in ("energy_j", "compile_s")},
         **{f"latency_{part}_ms": found.get(f"latency_{part}_ms") for part in LATENCIES},
         **{f"single_{part}_ms": single.get(f"latency_{part}_ms") for part in LATENCIES},
+        "device": found.get("device") or "",
         "runtime": found.get("runtime") or "",
         "fastest_runtime": found.get("fastest_runtime") or "",
         "attention": f"{attention} (reads the map)" if found.get("reads_map") else attention,

@@ -1,4 +1,5 @@
-"""What was timed under every runtime: a row a cell and runtime, CSV for programs, Markdown and terminal for people."""
+"""What was timed under every runtime and, of merged runs, on every device: a row each, CSV for programs, Markdown and
+terminal for people."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.frame import COLUMNS
+from reports.frame import COLUMNS, TEXT
 from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
 from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
@@ -24,20 +25,21 @@ MEASURED = (
 )  # fmt: skip
 NAME, TITLE = "speed", "Runtimes"
 OWN, BEST = "Speed-up", AGAINST_FASTEST
-FIRST = ("Reducer", "Rate", "Runtime", OWN, BEST)
+FIRST = ("Reducer", "Rate", "Device", "Runtime", OWN, BEST)
 """Headers of what no terminal goes without."""
 
 
 def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and runtime of a run's frame, indexed by both; the columns are the frame's."""
+    """One row per cell, device and runtime of a run's frame, indexed by cell and runtime; the columns are the frame's,
+    and `device`. Only runs that were merged have timings on several."""
     context = frame.attrs.get("context", {})
     rows = [
         {"key": key, **{name: frame.at[key, name] for name in OF_A_CELL}, **of}
         for key in frame.index
-        for of in context.get(key, {}).get("runtimes", {}).values()
+        for of in context.get(key, {}).get("speeds", ())
     ]
-    columns = [*OF_A_CELL, *MEASURED]
-    table = pd.DataFrame(rows, columns=["key", *columns]).astype({name: COLUMNS[name] for name in columns})
+    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *MEASURED)} | {"device": TEXT}
+    table = pd.DataFrame(rows, columns=["key", *columns]).astype(columns)
     return table.set_index(["key", "runtime"])
 
 
@@ -54,9 +56,11 @@ def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
-    """For a terminal, where it says more than the run's own table: of several runtimes, or times of single images."""
+    """For a terminal, where it says more than the run's own table: of several runtimes or devices, or times of single
+    images."""
     speeds = speeds_of(frame)
-    if speeds.index.get_level_values("runtime").nunique() < 2 and speeds.single_p50_ms.isna().all():
+    several = speeds.index.get_level_values("runtime").nunique() > 1 or len(devices_of(speeds)) > 1
+    if not several and speeds.single_p50_ms.isna().all():
         return None
     columns, rows = speed_columns(speeds), list(speeds.reset_index().itertuples())
     fields = [
@@ -70,6 +74,10 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     )  # fmt: skip
 
 
+def devices_of(speeds: pd.DataFrame) -> set[str]:
+    return set(speeds.device) - {""}
+
+
 def speed_columns(speeds: pd.DataFrame) -> list[Column]:
     """What people see; of latencies, energy and compile times only where there are some."""
     further = [
@@ -78,10 +86,12 @@ def speed_columns(speeds: pd.DataFrame) -> list[Column]:
         ("energy_j", "J/image"),
         ("compile_s", "Prepared in (s)"),
     ]
+    on = [Column("Device", lambda row: row.device, numeric=False)] if len(devices_of(speeds)) > 1 else []
     noted = [Column("Note", lambda row: row.speed_note, numeric=False)] if speeds.speed_note.any() else []
     return [
         reducer_column(speeds),
         RATE,
+        *on,
         Column("Runtime", lambda row: row.runtime, numeric=False, names=True),
         Column("im/s", lambda row: speed(row.im_s, row.im_s_low, row.im_s_high)),
         Column(OWN, lambda row: ratio(row.speedup, row.speedup_low, row.speedup_high)),

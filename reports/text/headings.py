@@ -66,6 +66,9 @@ def notes(group: Group) -> list[str]:
         said.append(f"Unreadable images are left out: {images(group)}.")
     said += _method_notes(rows, group.context)
     said += _runtime_notes(rows)
+    elsewhere = {speed["device"] for about in group.context for speed in about.get("speeds", ())}
+    if others := sorted(elsewhere.difference(group.seen("device"), [""])):
+        said.append(f"Also timed on {', '.join(others)}, which stands apart in speed.md.")
     disputed = [row_label(row) for row in rows if known(row.disputed) and row.disputed]
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")

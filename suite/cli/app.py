@@ -16,6 +16,7 @@ from suite.cli.flags import asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
 from suite.cli.listing import listing
+from suite.cli.merge import merge_command
 from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.predict import predict_command
 from suite.cli.tables import tables_command
@@ -130,6 +131,7 @@ app.command("pareto")(pareto_command)
 app.command("break-even")(break_even_command)
 app.command("predict")(predict_command)
 app.command("gpu")(gpu_command)
+app.command("merge")(merge_command)
 app.command("compare")(compare_command)
 app.command("check")(check_command)
 app.add_typer(baselines, name="baseline")

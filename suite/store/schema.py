@@ -23,6 +23,7 @@ scores.parquet     scores of every sample, for tasks whose outcomes do not say t
 speed.json         the backbone: rates, ratios and raw rounds, runtime by runtime (SpeedFile)
 single_speed.json  the same on single images, where their latency was asked for
 whole_speed.json   the same of the whole model, where it is more than a backbone
+elsewhere.json     the same three on other devices, of runs that were merged (ElsewhereFile)
 failed.json        reason; present while the last attempt failed
 
 All but those of report/ carry a checksum (`suite.store.sealed`), and JSON objects the version of their fields, as
@@ -143,6 +144,8 @@ class CellFile(TypedDict):
     depth: int  # blocks
     tokens_in: int  # tokens that enter the first block, prefix included
     planned_counts: list[int] | None  # tokens leaving each block; null where they depend on the image
+    # of merged runs: what was otherwise where the cell was made than the run's identity says, e.g. {'torch': '2.12.0'}
+    circumstances: NotRequired[dict[str, Any]]
 
 
 class FlopsFile(TypedDict):
@@ -254,6 +257,12 @@ class SpeedFile(TypedDict):
     runtimes: dict[str, SpeedFields]  # by the runtime's name
 
 
+class ElsewhereFile(TypedDict):
+    """elsewhere.json: what was timed on other devices than the run's tables show"""
+
+    devices: dict[str, dict[str, dict[str, SpeedFields]]]  # by the device, the name of the file, and the runtime's
+
+
 class FailedFile(TypedDict):
     """failed.json"""
 
@@ -269,6 +278,7 @@ CELL_FILES = {
     "speed": SpeedFile,
     "single_speed": SpeedFile,
     "whole_speed": SpeedFile,
+    "elsewhere": ElsewhereFile,
     "failed": FailedFile,
 }
 TIMINGS = ("speed", "single_speed", "whole_speed")

@@ -112,7 +112,7 @@ def forget(cell: CellFolder, ids: Collection[str]) -> None:
     cell.remove("flops")
     about = cell.read("cell")
     if about and about["planned_counts"] is None:
-        for name in ("cell", "kernels", *TIMINGS):
+        for name in ("cell", "kernels", "elsewhere", *TIMINGS):
             cell.remove(name)
 
 

@@ -179,6 +179,8 @@ def make_plan(spec: RunSpec) -> Plan:
     }
     parts = [type(task).__module__, *sources_of(spec.model, model)]
     shared = digest_sources([*RUNNING, *parts])
+    # wherever the data lie: runs of several machines can be merged, and what the files hold is known sample by sample
+    decisive = {name: value for name, value in identity.items() if name != "data"}
     notes = [*task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
     plan = Plan(spec, task, model, weights, identity, notes=notes, skipped=skipped)
     for method in methods:
@@ -202,7 +204,7 @@ def make_plan(spec: RunSpec) -> Plan:
                 f"reducer {method.reducer!r} cannot be planned at {rate_text(method.rate)}: {describe_error(error)}"
             ) from error
         learned = [method.weights[1]] if method.weights else []
-        key = digest([identity, method.slot, *learned, shared, source_of(method.reducer)])[:16]
+        key = digest([decisive, method.slot, *learned, shared, source_of(method.reducer)])[:16]
         plan.methods[key] = method
     if len(plan.methods) == 1 and len(methods) > 1:
         raise RequestError(plan.skipped[-1])

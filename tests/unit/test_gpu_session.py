@@ -8,10 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from reports.frame import load_frame
 from suite.analyse.gpu.cells import DEVICES, predict_cell
+from suite.analyse.gpu.merge import merge_sessions
 from suite.analyse.gpu.session import measure_trial, read_session, sheet_for
 from suite.analyse.gpu.stages import BASE, FIRST, SMALL, Schedule, Stage, Trial
 from suite.analyse.gpu.table import HEADERS, lines_of, notes_of
+from suite.api import run
 from suite.cli.app import main
 from suite.errors import RequestError
 from suite.measure.prediction.cost import predict_forward
@@ -19,6 +22,7 @@ from suite.measure.prediction.fitted import load_fit
 from suite.measure.prediction.gpus import GPUS
 from suite.measure.prediction.shapes import Implementation, TracedModel
 from suite.reducers import list_reducers
+from suite.store.sealed import SealedFiles
 from suite.sweep.progress import Progress
 
 CPU = torch.device("cpu")
@@ -229,3 +233,61 @@ def test_what_the_verb_cannot_do_is_one_line(flags, capsys):
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert flags[0] in line
+
+
+def sent_from(folder, session, device="cpu", **changes):
+    """The file of another session, in a folder of its own."""
+    name = f"{device.lower().replace(' ', '-')}.json"
+    SealedFiles(folder).write_json(name, session[1] | {"device": device} | changes)
+    return folder / name
+
+
+def test_sessions_are_joined_by_their_gpu_with_every_cell_once(session, tmp_path):
+    _, content = session
+    again = [cell for cell in content["cells"] if cell["method"] != "diffrate"]
+    late = [cell | {"method": "late"} for cell in content["cells"] if cell["method"] == "topk"]
+    gone = [{"model": "test_vit", "runtime": "eager", "cells": [
+        {"method": method, "target": "flops=-20%"} for method in ("late", "later")]}]  # fmt: skip
+    sent = [
+        sent_from(tmp_path / "a", session, "One GPU", left_out=gone),
+        sent_from(tmp_path / "b", session, "Another GPU"),
+        sent_from(tmp_path / "c", session, "One GPU", cells=[*again, *late]),
+    ]
+    (one, sessions), (other, single) = merge_sessions(sent, tmp_path / "joined")
+    assert (sessions, single) == (2, 1)
+    joined = read_session(one)
+    ours = [cell for cell in content["cells"] if cell["method"] != "none"]
+    found = [cell for cell in joined["cells"] if cell["method"] not in ("none", "late")]
+    assert [cell["measured"] for cell in found] == [cell["measured"] for cell in ours]
+    assert [cell["method"] for cell in joined["cells"]].count("late") == len(late)
+    assert [ask["method"] for stage in joined["left_out"] for ask in stage["cells"]] == ["later"]
+    assert len({cell["group"] for cell in joined["cells"]}) == 2 * len({cell["group"] for cell in content["cells"]})
+    assert read_session(other)["cells"] == content["cells"]
+    assert len(lines_of(joined)) == 1 + len(found) + len(late)
+
+
+def test_sessions_of_one_gpu_that_were_timed_differently_are_not_joined(session, tmp_path):
+    machine = session[1]["machine"]
+    older = machine | {"packages": machine["packages"] | {"torch": "1.0"}}
+    sent = [sent_from(tmp_path / "a", session), sent_from(tmp_path / "b", session, machine=older)]
+    with pytest.raises(RequestError, match=r"torch is .* and 1\.0 in .*--allow-different torch"):
+        merge_sessions(sent, tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+    merge_sessions(sent, tmp_path / "joined", ["torch"])
+    trial = session[1]["trial"] | {"batch_size": 3}
+    with pytest.raises(RequestError, match="batch size is 2 in"):
+        merge_sessions([sent[0], sent_from(tmp_path / "c", session, trial=trial)], tmp_path / "other", ["torch"])
+
+
+def test_what_a_session_measured_stands_beside_a_runs_own_cells(session, tiny_run, tmp_path, capsys):
+    spec = tiny_run | {"reducers": ["topk"], "rates": [], "flops": ["-20%"], "image_size": None, "speed": False}
+    run(spec, progress=Progress(quiet=True), report=False)
+    file = sent_from(tmp_path / "a", session, "One GPU")
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", spec["out"], str(file), "--out", str(tmp_path / "merged")])
+    assert not ended.value.code
+    (stored,) = [one for one in session[1]["cells"] if (one["method"], one["target"]) == ("topk", "flops=-20%")]
+    frame = load_frame(tmp_path / "merged").set_index("reducer")
+    assert frame.im_s["topk"] == stored["measured"]["im_s"]
+    assert frame.speed_note["topk"].startswith("timed at batch size 2")
+    assert frame.im_s["none"] > 0
