@@ -46,8 +46,9 @@ class FileTree(ABC):
     def read(self, name: str) -> bytes:
         """All bytes of one file. Raises OSError or another exception with the reason where it cannot be read."""
         data = self._read(name)
-        if self._noted is not None:
-            self._noted[name] = digest_of(data)
+        noted = self._noted  # another thread may end the noting now
+        if noted is not None:
+            noted[name] = digest_of(data)
         return data
 
     @contextmanager
