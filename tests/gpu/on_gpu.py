@@ -1,5 +1,7 @@
 """What the tests on a GPU share: methods with a rate, and a tiny model with pictures whose decisions are not close."""
 
+from contextlib import contextmanager
+
 import torch
 
 from suite.reducers import list_reducers, make_reducer, reducer_class
@@ -24,3 +26,14 @@ def reducer_of(name):
     """With the same weights every time."""
     torch.manual_seed(0)
     return make_reducer(name)
+
+
+@contextmanager
+def host_reads(mode):
+    """Context in which a read of the device by the host is an error, or a warning ("warn")."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

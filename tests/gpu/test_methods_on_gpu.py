@@ -1,7 +1,6 @@
 """Every method on a GPU: what it does on the CPU, nothing read by the host, and the same when it is replayed."""
 
 import warnings
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,19 +9,8 @@ from suite import attach
 from suite.measure.precision import exact_float32
 from suite.measure.runtimes import make_runtime
 from suite.measure.runtimes.graphs import largest_difference
-from tests.gpu.on_gpu import FIXED, METHODS, model_and_images, rate_of, reducer_of
+from tests.gpu.on_gpu import FIXED, METHODS, host_reads, model_and_images, rate_of, reducer_of
 from tests.tolerances import TINY32
-
-
-@contextmanager
-def host_reads(mode):
-    """Context in which a read of the device by the host is an error, or a warning ("warn")."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode(mode)
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", METHODS)
