@@ -11,8 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from suite.contract.metric import Metric, TaskReport
 from suite.errors import RequestError
 from suite.stats import paired_agreement, wilson_interval
 from suite.store.folder import CellFolder, RunFolder
+from suite.store.sealed import DamagedError
+from suite.store.study import runs_in
 
 TEXT, WHOLE, NUMBER, TRUTH = "str", "int64", "float64", "boolean"
 _COLUMNS_BY_DTYPE = (
@@ -89,59 +90,50 @@ class Attached(dict[str, Any]):
         return self
 
 
-@dataclass(frozen=True)
-class Group:
-    """Cells that can stand in one table or plot: they share everything but the reducer and its rate."""
-
-    task: str
-    model: str
-    weights: str
-    weights_kind: str
-    restore: str
-    precision: str
-    batch_size: int
-    image_size: int | None
-    frame: pd.DataFrame
-    shown: TaskReport
-    context: list[dict[str, Any]]  # one a row
-
-    @property
-    def random_weights(self) -> bool:
-        return self.weights_kind == "random"
-
-    @property
-    def headline(self) -> Metric:
-        """What methods are compared by: the task's first metric, or, with random weights, the agreement."""
-        return AGREEMENT if self.random_weights else self.shown.metrics[0]
-
-    def seen(self, name: str, whole: bool = False) -> list[Any]:
-        """The distinct values of one circumstance among the rows that have it, e.g. their devices.
-
-        whole: of the timing of the whole model, not of the backbone.
-        """
-        name = f"whole_{name}" if whole else name
-        values = (circumstances.get(name) for circumstances in self.context)
-        return sorted({value for value in values if value is not None})
-
-
 def load_frame(out: str | Path) -> pd.DataFrame:
-    """One row per cell of the run in folder `out`, with the columns of `columns_of`, indexed by the cell's key.
+    """One row per cell of the run in folder `out`, or of all runs of a study, one run after the other.
 
-    `frame.attrs["shown"]` says what the task reports; `frame.attrs["context"]` maps a key to the cell's image size and
-    other circumstances of its scores, cost and speed. `frame.attrs["damaged"]` names the files that are damaged.
+    Its columns are those of `columns_of`, of all tasks that there are, indexed by the cell's key. `frame.attrs["runs"]`
+    says of which task the run in a folder is, and what that reports; `frame.attrs["context"]` maps a key to the
+    folder of the cell's run, its image size and other circumstances of its scores, cost and speed.
+    `frame.attrs["damaged"]` names the files that are damaged, `frame.attrs["unread"]` runs of a study that are left out
+    for it, with the reasons.
 
     Raises:
-        RequestError: `out` is not the folder of a run, was written with another schema, or one of the files that all
-            cells share is damaged. A cell with a damaged file has failed, and its reason says so.
+        RequestError: `out` is not the folder of a run or a study, was written with another schema, or one of the files
+            that all cells share is damaged in every run. A cell with a damaged file has failed, and its reason says so.
     """
-    cells, run = read_cells(Path(out)), RunFolder(out).read_run()
+    frames, unread = [], {}
+    for run in runs_in(out):
+        try:
+            frames.append(load_run(run))
+        except DamagedError as error:
+            unread[run.name] = error
+    if not frames:
+        raise next(iter(unread.values()))
+    joined = pd.concat([frame for frame in frames if len(frame)] or frames)
+    if not joined.index.is_unique:
+        twice = joined.index[joined.index.duplicated()][0]
+        runs = [about["out"] for frame in frames for key, about in frame.attrs["context"].items() if key == twice]
+        raise RequestError(f"{' and '.join(runs)} hold the same cell ({twice}): they are one run; remove one of them")
+    for name in ("runs", "context"):
+        joined.attrs[name] = Attached(item for frame in frames for item in frame.attrs[name].items())
+    joined.attrs["unread"] = Attached((name, str(error)) for name, error in unread.items())
+    joined.attrs["damaged"] = [*map(str, unread.values()), *(line for of in frames for line in of.attrs["damaged"])]
+    return joined
+
+
+def load_run(out: Path) -> pd.DataFrame:
+    """`load_frame` of one run."""
+    cells, run = read_cells(out), RunFolder(out).read_run()
     shown, runtime = TaskReport.from_dict(run["shown"]), shown_runtime(run["spec"], cells)
     origins = short_origins(_source(cell.about) for cell in cells)
     rows = sorted(((_row(cell, _baseline_of(cell, cells), origins, runtime), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
-    frame.attrs["shown"] = Attached(shown.as_dict())
-    frame.attrs["context"] = Attached((cell.key, _context(cell, runtime)) for _, cell in rows)
+    task = run["spec"].get("task") or next(iter(frame.task), "")
+    frame.attrs["runs"] = Attached({str(out): {"task": task, "shown": shown.as_dict()}})
+    frame.attrs["context"] = Attached((cell.key, {"out": str(out), **_context(cell, runtime)}) for _, cell in rows)
     frame.attrs["damaged"] = [line for _, cell in rows for line in cell.damaged]
     return frame
 
@@ -162,29 +154,17 @@ def load_samples(out: str | Path, key: str) -> pd.DataFrame:
     """The outcomes and scores of one cell's samples, in the manifest's order, each id once.
 
     Raises:
-        RequestError: `out` is not the folder of a run, or it has no cell `key`.
+        RequestError: `out` is not the folder of a run or a study, or it has no cell `key`.
     """
-    out = Path(out)
-    manifest, folder = read_manifest(out), out / "cells" / key
-    if not (folder / "cell.json").is_file():
-        raise RequestError(f"cell '{key}': not in the run {out}; see the folders in {out / 'cells'}")
+    holding = [run for run in runs_in(out) if (run / "cells" / key / "cell.json").is_file()]
+    if not holding:
+        cells = " or ".join(str(run / "cells") for run in runs_in(out))
+        raise RequestError(f"cell '{key}': not in the run {out}; see the folders in {cells}")
+    manifest, folder = read_manifest(holding[0]), holding[0] / "cells" / key
     samples, _ = read_samples(folder, manifest)
     if (scores := CellFolder(folder).read_scores()) is not None:
         samples = samples.merge(scores, on="id", how="left")
     return samples.reset_index(drop=True)
-
-
-def groups(frame: pd.DataFrame) -> Iterator[Group]:
-    """The frame's rows in sets that can share a table or a plot, in the frame's order."""
-    context, shown = frame.attrs.get("context", {}), TaskReport.from_dict(frame.attrs["shown"])
-    circumstances = [context.get(key, {}) for key in frame.index]
-    shared = frame[list(SHARED)].itertuples(index=False, name=None)
-    labels = [(*label, c.get("image_size")) for label, c in zip(shared, circumstances, strict=True)]
-    for label in dict.fromkeys(labels):
-        chosen = [other == label for other in labels]
-        chosen_context = [c for c, yes in zip(circumstances, chosen) if yes]
-        about = dict(zip((*SHARED, "image_size"), label, strict=True))
-        yield Group(**about, frame=frame[chosen], shown=shown, context=chosen_context)
 
 
 def _baseline_of(cell: Cell, cells: list[Cell]) -> Cell | None:

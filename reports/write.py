@@ -1,31 +1,35 @@
-"""All files of a run's report, from its folder alone."""
+"""All files of a report, of a run or of a study, from its folder alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from reports.frame import load_frame
 from reports.page.write import write_page
-from reports.pareto.plots import write_pareto
+from reports.pareto.figures import write_pareto
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
 from suite.store.folder import RunFolder
+from suite.store.study import failures_in
 
 
 def write_report(out: Path) -> tuple[list[Path], list[str]]:
     """Write tables, plots and the page into `out`/report. Returns the files, and notes on what could not be drawn.
 
-    RequestError before anything is written, where the run cannot be read.
+    RequestError before anything is written, where the run, or one of a study's, cannot be read.
     """
-    RunFolder(out).read_environment()
     frame, folder = load_frame(out), out / "report"
-    files = [*write_tables(frame, folder), *write_speeds(frame, folder)]
+    absent = {**frame.attrs["unread"], **failures_in(out)}
+    for run in frame.attrs["runs"]:
+        RunFolder(run).read_environment()
+    files = [*write_tables(frame, folder, absent), *write_speeds(frame, folder)]
     notes: list[str] = []
     for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):
         try:
-            written, said = write(out, frame)
+            written, said = write(out, frame, absent)
         except Exception as error:  # the numbers are there, and neither they nor the run may be lost for a drawing
             for path in folder.glob(names):  # of an earlier report: it would be taken for this one's
                 path.unlink()
@@ -35,10 +39,10 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
     return files, notes
 
 
-def _page(out: Path, frame: pd.DataFrame) -> tuple[list[Path], list[str]]:
-    path, lacking = write_page(out, frame)
+def _page(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+    path, lacking = write_page(out, frame, absent)
     return [path], [f"page: {reason}" for reason in lacking]
 
 
-def _plots(out: Path, frame: pd.DataFrame) -> tuple[list[Path], list[str]]:
+def _plots(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     return write_pareto(frame, out / "report")

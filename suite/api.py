@@ -23,6 +23,9 @@ def run(
     """Execute a sweep and write its page, tables and plots; what is stored already is not run again.
 
     `run(task="imagenet", data=DIR, model="deit_small_patch16_224", rates=["r=13"])`; the keys are those of RunSpec.
+    With `models=["deit_tiny*", "deit_small*"]` every model is a run in a folder of its own below `out`, with one report
+    of all in `out`/report; so is every entry of `runs`, a list of keys and values, for which the keys beside it are
+    defaults.
     track: where finished cells and plots are copied to besides ('tensorboard,mlflow'); no part of what is run.
     report: without it nothing is drawn. RequestError for what cannot be done; cells that fail are named by
     `Results.failed`.

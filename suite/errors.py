@@ -13,6 +13,10 @@ class RequestError(Exception):
     """What was asked cannot be done. The text names the item, the value and what to do; the CLI exits with 2."""
 
 
+class UnavailableError(RequestError):
+    """What was asked for cannot be had here and now, such as weights that no hub gives; another model may be had."""
+
+
 class CellError(Exception):
     """One cell could not be measured. The text names the batch or sample; the sweep goes on and exits with 1."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from reports.frame import Group
-from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images
+from reports.groups import Group
+from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, images, once_each
 from reports.text.wording import NO_DATA, known, row_label
 from suite.contract.baseline import BASELINE
 from suite.store.folder import RunFolder
@@ -17,26 +17,29 @@ WARNINGS = ("Warning", "Untrained", "Unreadable", DISPUTED, UNCOUNTED, REMARK)
 PACKAGES = ("torch", "timm", "transformers", "fvcore", "mmsegmentation", "pycocoevalcap")
 
 
-def facts_of(out: Path, frame: pd.DataFrame, parts: list[Group]) -> list[tuple[str, str]]:
-    """(term, text) of the run as a whole."""
-    folder = RunFolder(out)
-    run, machine = folder.read_run(), folder.read_environment() or {}
-    spec, identity = run.get("spec") or {}, run.get("identity") or {}
+def facts_of(frame: pd.DataFrame, parts: Sequence[Group]) -> list[tuple[str, str]]:
+    """(term, text) of all runs of a frame as a whole; what several say alike stands once."""
+    folders = [RunFolder(out) for out in frame.attrs["runs"]]
+    runs, machines = [folder.read_run() for folder in folders], [folder.read_environment() or {} for folder in folders]
+    specs, identities = ([run.get(name) or {} for run in runs] for name in ("spec", "identity"))
+    limits = [f"limit {spec['limit']}, evenly spaced" for spec in specs if spec.get("limit")]
     facts = {
-        "Task": _one_of(frame.task) + _options(identity.get("task_options")),
-        "Data": identity.get("data") or ("embedded" if "task" in identity else NO_DATA),
+        "Task": _alike(
+            about["task"] + _options(of) for about, of in zip(frame.attrs["runs"].values(), identities, strict=True)
+        ),
+        "Data": _alike(of.get("data") or ("embedded" if "task" in of else NO_DATA) for of in identities),
         "Model": _one_of(frame.model),
-        "Weights": _weights(frame, identity),
-        "Samples": " / ".join(dict.fromkeys(images(part) for part in parts)) or NO_DATA,
+        "Weights": _alike(_weights(frame, out, of) for out, of in zip(frame.attrs["runs"], identities, strict=True)),
+        "Samples": _alike(map(images, parts)) or NO_DATA,
         "Methods": ", ".join(dict.fromkeys(frame.reducer[frame.reducer != BASELINE])) or "none",
         "Rates": ", ".join(dict.fromkeys(rate for rate in frame.rate if known(rate) and rate)) or "none",
         "Precision": f"{_one_of(frame.precision)}, batch size {_one_of(frame.batch_size)}",
-        "Speed": " / ".join(dict.fromkeys(circumstances(part) for part in parts)),
-        "Machine": _machine(machine),
-        "Software": _software(machine),
+        "Speed": _alike(map(circumstances, parts)),
+        "Machine": _alike(map(_machine, machines)),
+        "Software": _alike(map(_software, machines)),
     }
-    if spec.get("limit"):
-        facts["Samples"] += f" (limit {spec['limit']}, evenly spaced)"
+    if limits:
+        facts["Samples"] += f" ({_alike(limits)})"
     return [(term, text) for term, text in facts.items() if text]
 
 
@@ -46,30 +49,42 @@ def states_of(frame: pd.DataFrame) -> list[tuple[str, int]]:
     return [(state, int(counts[state])) for state in ("done", "failed", "running") if counts.get(state)]
 
 
-def failures_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(cell, reason) of what failed or is not finished."""
-    rows = frame[frame.status != "done"].itertuples()
+def failures_of(parts: Sequence[Group], labels: Sequence[str]) -> list[tuple[str, str]]:
+    """(cell, reason) of what failed or is not finished; of several groups, with the label of the cell's own."""
     unfinished = "{} of {} images scored"
-    return [(row_label(row), row.reason or unfinished.format(row.samples, row.expected)) for row in rows]
+    return [
+        (
+            f"{label}: {row_label(row)}" if len(parts) > 1 else row_label(row),
+            row.reason or unfinished.format(row.samples, row.expected),
+        )
+        for part, label in zip(parts, labels, strict=True)
+        for row in part.frame[part.frame.status != "done"].itertuples()
+    ]
 
 
-def cautions_of(tables: list[dict[str, Any]]) -> list[str]:
+def cautions_of(tables: Sequence[dict[str, Any]], labels: Sequence[str]) -> list[str]:
     """The notes below the tables that are warnings: what must not be believed, or not be ranked by."""
-    said = [note for table in tables for note in table["notes"] if note.startswith(WARNINGS)]
-    return list(dict.fromkeys(said))
+    said = [[note for note in table["notes"] if note.startswith(WARNINGS)] for table in tables]
+    return once_each(zip(labels, said, strict=True))
+
+
+def _alike(texts: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(filter(None, texts)))
 
 
 def _one_of(values: pd.Series) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values)) or NO_DATA
 
 
-def _options(options: dict[str, Any] | None) -> str:
+def _options(identity: dict[str, Any]) -> str:
+    options = identity.get("task_options")
     return f" ({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
 
 
-def _weights(frame: pd.DataFrame, identity: dict[str, Any]) -> str:
-    sha = identity.get("weights")
-    return _one_of(frame.weights) + (f", sha256 {sha[:12]}…" if isinstance(sha, str) else "")
+def _weights(frame: pd.DataFrame, out: str, identity: dict[str, Any]) -> str:
+    sha, context = identity.get("weights"), frame.attrs["context"]
+    own = frame.weights[[context[key]["out"] == out for key in frame.index]]
+    return _one_of(own) + (f", sha256 {sha[:12]}…" if isinstance(sha, str) else "")
 
 
 def _machine(machine: dict[str, Any]) -> str:

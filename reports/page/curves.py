@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from reports.frame import AGREEMENT, Group
+from reports.frame import AGREEMENT
+from reports.groups import Group
 from reports.page.markers import look
 from reports.pareto.points import bounds, is_noisy, plots_of, series_of, valid_points
 from reports.pareto.style import styles_for
@@ -65,6 +67,26 @@ def scores_of(group: Group) -> list[dict[str, Any]]:
         for metric in metrics
         if group.frame[metric.name].notna().any()
     ]
+
+
+def join_axes(by_group: Mapping[int, list[dict[str, Any]]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The axes of all groups of a task, each once: `noisy` lists the groups that are; notes say whose they are.
+
+    by_group: number of a group -> its `axes_of`; labels: of all groups.
+    """
+    joined: dict[str, dict[str, Any]] = {}
+    for number, axes in by_group.items():
+        for axis in axes:
+            about = {name: axis[name] for name in ("name", "label", "short", "fewer")}
+            into = joined.setdefault(axis["name"], {**about, "noisy": [], "notes": []})
+            into["noisy"] += [number] if axis["noisy"] else []
+            into["notes"] += [f"{labels[number]}: {note}" if len(labels) > 1 else note for note in axis["notes"]]
+    return list(joined.values())
+
+
+def join_scores(scores: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The scores of all groups of a task, each once."""
+    return list({score["name"]: score for of in scores for score in of}.values())
 
 
 def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]]) -> dict[str, Any]:

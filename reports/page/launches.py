@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.frame import Group
+from reports.groups import Group
 from reports.text.wording import row_label
 from reports.traces import explain
 from suite.measure.roofline import H100
@@ -12,9 +12,9 @@ from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
 
 
-def sentences_of(out: Path, part: Group) -> dict[str, str]:
+def sentences_of(part: Group) -> dict[str, str]:
     """By the keys of the cells; "" for one without a trace, or with a damaged one."""
-    return {key: _sentence(out, key) for key in part.frame.index}
+    return {key: _sentence(part.out, key) for key in part.frame.index}
 
 
 def _sentence(out: Path, key: str) -> str:

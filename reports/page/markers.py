@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from typing import Any
 
-from reports.pareto.style import Line, Style
+from reports.pareto.style import PATTERNS, Line, Style
 
 # matplotlib's marker -> (plotly's symbol, an SVG path in a box from -1 to 1)
 SHAPES = {
@@ -37,6 +37,11 @@ def look(style: Style) -> dict[str, Any]:
         "size": round(MARKER_SIZE * style.size, 1),
         "dash": _dash(style.line),
     }
+
+
+def dash_of(number: int) -> str:
+    """The pattern of the lines of a model among several, as in printed plots."""
+    return _dash(PATTERNS[number % len(PATTERNS)])
 
 
 def on_dark(colour: str) -> str:

@@ -7,6 +7,7 @@ hold what the metric is made of, what counts is `agreement`: whether the predict
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,9 @@ import pandas as pd
 
 from reports.cells import read_columns, read_manifest
 from reports.frame import AGREEMENT
+from reports.groups import Group
 from suite.contract.baseline import BASELINE
-from suite.contract.metric import Metric, TaskReport
+from suite.contract.metric import Metric
 from suite.store.folder import RunFolder
 
 LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
@@ -61,14 +63,25 @@ class Outcomes:
         return weight
 
 
-def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
-    """The outcomes of a run's finished cells; None where fewer than two can be compared."""
-    done = frame[frame.status == "done"]
+def same_samples(parts: Sequence[Group]) -> list[list[Group]]:
+    """The groups in sets whose cells can be compared sample by sample: of one task with the same options, on samples
+    of the same names and truths."""
+    sets: dict[str, list[Group]] = {}
+    for part in parts:
+        folder = RunFolder(part.out)
+        options = folder.read_run()["identity"].get("task_options")
+        samples = [folder.read_ids(), folder.read_labels()] if folder.read_ids() else []
+        sets.setdefault(repr((part.task, part.random_weights, options, samples)), []).append(part)
+    return list(sets.values())
+
+
+def load_outcomes(parts: Sequence[Group]) -> Outcomes | None:
+    """The outcomes of the finished cells of groups on the same samples; None where fewer than two can be compared."""
+    done = [(part, row.Index, row.reducer) for part in parts for row in part.frame.itertuples() if row.status == "done"]
     if len(done) < 2:
         return None
-    shown, random = TaskReport.from_dict(frame.attrs["shown"]), bool((done.weights_kind == "random").any())
-    folders, manifest = [out / "cells" / key for key in done.index], read_manifest(out)
-    metric = shown.metrics[0]
+    random, manifest = any(part.random_weights for part in parts), read_manifest(parts[0].out)
+    folders, metric = [part.out / "cells" / key for part, key, _ in done], parts[0].shown.metrics[0]
     if (read := _read(folders, manifest, metric, random)) is None:
         return None
     kind, tables = read
@@ -78,15 +91,11 @@ def load_outcomes(out: Path, frame: pd.DataFrame) -> Outcomes | None:
     if common.empty:
         return None
     tables = [table.loc[common] for table in tables]
-    about = {"keys": list(done.index), "ids": manifest[common].to_list()}
+    ids = manifest[common].to_list()
     if kind == SAME:
-        plain = next((i for i, reducer in enumerate(done.reducer) if reducer == BASELINE), None)
-        if plain is None:
-            return None
-        said = np.stack([table["prediction"].to_numpy() for table in tables])
-        words = said.tolist() if random and said.dtype != object else None
-        return Outcomes(SAME, AGREEMENT, truth=None, score=(said == said[plain]).astype(float), said=words, **about)
-    return _MAKE[kind](tables, metric, about, _references(out, common))
+        return _same(done, [table["prediction"].to_numpy() for table in tables], ids)
+    about = {"keys": [key for _, key, _ in done], "ids": ids}
+    return _MAKE[kind](tables, metric, about, _references(parts[0].out, common))
 
 
 def _kind(metric: Metric) -> str:
@@ -106,6 +115,21 @@ def _read(
         if all(table is not None for table in tables):
             return kind, [table for table in tables if table is not None]
     return None
+
+
+def _same(cells: list[tuple[Group, str, str]], said: list[np.ndarray], ids: list[str]) -> Outcomes | None:
+    """By agreement with the unreduced model of a cell's own group; cells without one are left out.
+
+    cells: (group, key, reducer), said: what each predicted.
+    """
+    plain = {id(part): answers for (part, _, reducer), answers in zip(cells, said, strict=True) if reducer == BASELINE}
+    kept = [(*cell, answers) for cell, answers in zip(cells, said, strict=True) if id(cell[0]) in plain]
+    if len(kept) < 2:
+        return None
+    score = np.stack([answers == plain[id(part)] for part, *_, answers in kept]).astype(float)
+    readable = any(part.random_weights for part, *_ in kept) and said[0].dtype != object
+    words = [answers.tolist() for *_, answers in kept] if readable else None
+    return Outcomes(SAME, AGREEMENT, [key for _, key, *_ in kept], ids, truth=None, score=score, said=words)
 
 
 def _references(out: Path, rows: pd.Index) -> list[Any]:

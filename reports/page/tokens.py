@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,22 @@ from reports.page.packing import pack_json
 BUDGET = 2_500_000  # characters, packed
 
 
-def packed_tokens(exhibits: Exhibits, places: dict[str, int], budget: int = BUDGET) -> tuple[str, int]:
-    """The maps of all cells, packed, and of how many samples they are; '' and 0 where there are none.
+def packed_tokens(runs: Sequence[tuple[str, Exhibits]], places: dict[str, int], budget: int = BUDGET) -> str:
+    """The maps of all cells of each run, (label, exhibits), packed: of as many samples a run as fit; '' for none.
 
     places: key of a cell -> its place among the page's cells.
     """
-    ids = list(exhibits.views)
-    maps = {places[key]: of for key, of in exhibits.maps.items() if key in places}
-    while ids and maps:
-        packed = pack_json(tokens_data(exhibits, maps, ids))
+    sets = []
+    for label, exhibits in runs:
+        maps = {places[key]: of for key, of in exhibits.maps.items() if key in places}
+        sets += [(label, exhibits, maps)] if maps and exhibits.views else []
+    for count in range(max((len(exhibits.views) for _, exhibits, _ in sets), default=0), 0, -1):
+        packed = pack_json(
+            [{"label": label, **tokens_data(of, maps, list(of.views)[:count])} for label, of, maps in sets]
+        )
         if len(packed) <= budget:
-            return packed, len(ids)
-        ids = ids[:-1]
-    return "", 0
+            return packed
+    return ""
 
 
 def tokens_data(exhibits: Exhibits, maps: dict[int, CellMaps], ids: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.frame import Group
+from reports.groups import Group
 from reports.pareto.labels import marker_of
 from reports.pareto.points import Plot, along, bounds, frontier
 from reports.pareto.style import (

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from reports.frame import Group
+from reports.groups import Group
 from reports.pareto.points import FLOPS, series_of, valid_points
 from reports.pareto.resamples import resampled_scores
 from reports.text.wording import is_untrained, reducer_label, training_mark
@@ -60,10 +59,11 @@ class Curve:
         return is_untrained(self.key[2])
 
 
-def curves_of(run: str, out: Path, group: Group, resamples: int) -> list[Curve]:
-    """The curves of `group` in the run `out`, from its undisputed finished cells; those of the floors among them."""
+def curves_of(run: str, group: Group, resamples: int) -> list[Curve]:
+    """The curves of `group`, of the run that is called `run`, from its undisputed finished cells; those of the floors
+    among them."""
     points, _ = valid_points(group, FLOPS)
-    draws = resampled_scores(out, group, resamples)
+    draws = resampled_scores(group, resamples)
     curves = []
     for key, rows in series_of(points).items():
         rows = rows.sort_values("gmacs", kind="stable")

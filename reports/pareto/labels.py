@@ -36,10 +36,9 @@ def label_ends(figure: Figure, axes: Axes, ends: list[End], *, left: bool, size:
     The x-axis is extended by the room that the names need, and the figure grows if it is too low for them. Ends
     below the axis are named at its foot with their value. `size` is the names' font size in points.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    texts = [_text(axes, end, left, size) for end in ends]
-    (low, high), step = axes.get_xlim(), size * PITCH * POINT
+    texts, step = [_text(axes, end, left, size) for end in ends], size * PITCH * POINT
+    scale, (start, stop) = axes.xaxis.get_transform(), axes.get_xlim()
+    low, high = scale.transform([start, stop])  # in units in which the axis is even
     figure.draw_without_rendering()
     missing = step * (len(ends) + 0.5) - axes.bbox.height / figure.dpi
     if missing > 0:
@@ -52,14 +51,13 @@ def label_ends(figure: Figure, axes: Axes, ends: list[End], *, left: bool, size:
     room = column + GLYPH + GUTTER
     share = min(room / wide, 0.7)
     added = (high - low) * share / (1 - share)
-    axes.set_xlim(*((low - added, high) if left else (low, high + added)))
-    ticks = MaxNLocator(max(2, int((wide - room) / TICK)), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     last = high - (high - low) * TICK / 4 / (wide - room) if left else high  # its number must not leave the page
-    axes.set_xticks([tick for tick in ticks if low <= tick <= last])
-    axes.spines["bottom"].set_bounds(low, high)
+    last, beyond = scale.inverted().transform([last, low - added if left else high + added])
+    axes.set_xlim(min(start, beyond), max(stop, beyond))
+    _set_ticks(axes, start, last, most=max(2, int((wide - room) / TICK)))
+    axes.spines["bottom"].set_bounds(start, stop)
     axes.xaxis.label.set(x=1 if left else 0, ha="right" if left else "left")
-    border = (low - added, low) if left else (high, high + added)
-    axes.axvspan(*border, color="white", linewidth=0, zorder=2.5)
+    axes.axvspan(*((beyond, start) if left else (stop, beyond)), color="white", linewidth=0, zorder=2.5)
 
     foot, top = axes.get_ylim()
     targets = [(end.y - foot) / (top - foot) * tall for end in ends]
@@ -85,6 +83,18 @@ def spread_out(targets: list[float], step: float, low: float, high: float) -> li
     highest = high - (len(targets) - 1) * step
     places = [max(low, min(start, highest)) + place * step for place, start in enumerate(starts)]
     return [place for _, place in sorted(zip(order, places, strict=True))]
+
+
+def _set_ticks(axes: Axes, low: float, high: float, most: int) -> None:
+    """Round numbers between `low` and `high`."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    even = axes.get_xscale() == "linear"
+    locator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]) if even else LogLocator(subs=(1, 2, 5), numticks=most)
+    axes.set_xticks([tick for tick in locator.tick_values(low, high) if low <= tick <= high])
+    if not even:
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _text(axes: Axes, end: End, left: bool, size: float) -> Text:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -26,10 +24,10 @@ from reports.pareto.curve_drawing import (
 )
 from reports.pareto.labels import End, label_ends
 from reports.pareto.layers import Layer
-from reports.pareto.plots import MANY, NARROW, canvas, characters, draw, rendered
-from reports.pareto.points import ENCODER_SPEED, Plot, is_noisy, plots_of, series_of, valid_points
-from reports.pareto.published_marks import Mark, published_marks
-from reports.pareto.style import BASELINE_COLOUR, BASELINE_LINE, Line, Style, styles_for
+from reports.pareto.plots import MANY, NARROW, canvas, characters, draw
+from reports.pareto.points import Plot, is_noisy, series_of, valid_points
+from reports.pareto.published_marks import Mark
+from reports.pareto.style import BASELINE_COLOUR, BASELINE_LINE, PATTERNS, Style, styles_for
 from reports.text.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.text.wording import is_untrained, shorten
 from suite.contract.baseline import BASELINE
@@ -39,51 +37,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-AXES = ("flops", "speed", "memory")
-# one a run
-PATTERNS: tuple[Line, ...] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (6, 1.2, 1.2, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 FILLS = ("none", "left", "bottom", "right", "top")  # of published markers, one a paper
 INK = "#333333"
-
-
-def write_overlay(
-    layers: Sequence[Layer], folder: Path, width: float, axes: Sequence[str] = AXES, published: Sequence[str] = ()
-) -> tuple[list[Path], list[str]]:
-    """Write pareto_<axis> (.png, .svg, .pdf) of all layers into `folder`, made if need be.
-
-    axes: of 'flops', 'speed' (of the whole model, and of its encoder apart, where there is more to it) and 'memory'.
-    published: see `published_marks`. Equal runs give equal bytes. Returns the files, and notes on what was left off.
-
-    Raises:
-        RequestError: nothing is published under a name.
-    """
-    files: dict[Path, bytes] = {}
-    notes: list[str] = []
-    for plot in _plots(layers[0], axes):
-        shown = [layer for layer in layers if not valid_points(layer.group, plot)[0].empty]
-        for layer in layers:
-            _, left_off = valid_points(layer.group, plot)
-            name = layer.marked(plot.name)
-            notes += [f"{name}: left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()]
-            if layer not in shown:
-                notes.append(f"{name}: nothing to show, no finished cell has both a score and {plot.x}")
-        if not shown:
-            continue
-        marks, said = published_marks(published, [layer.group for layer in shown], plot)
-        notes += said
-        figure = partial(draw_overlay, shown, plot, width, marks)
-        files |= {folder / f"{plot.name}.{kind}": data for kind, data in rendered(figure).items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, data in files.items():
-        path.write_bytes(data)
-    return list(files), notes
-
-
-def _plots(layer: Layer, axes: Sequence[str]) -> list[Plot]:
-    by_axis = {name: [plot] for name, plot in zip(AXES, plots_of(layer.group), strict=True)}
-    if layer.group.shown.throughput:
-        by_axis["speed"].append(ENCODER_SPEED)
-    return [plot for axis in AXES if axis in axes for plot in by_axis[axis]]
+WIDE = 6  # the largest x over the smallest beyond which the small models would lie in one heap
 
 
 def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Sequence[Mark] = ()) -> Figure:
@@ -98,6 +54,8 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
     )
     many = sum(len(series_of(part)) for part in points) > MANY
     figure, axes = canvas(width)
+    if every[plot.x].max() > WIDE * every[plot.x].min():
+        axes.set_xscale("log")
     noisy, reach = any(is_noisy(layer.group, plot) for layer in layers), reach_of(every, plot)
     best = set() if noisy else draw_frontier(axes, every, group, plot)
     ends, used = [], []

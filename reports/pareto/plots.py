@@ -1,4 +1,4 @@
-"""Pareto plots of a run: a score against FLOPs and against measured speed, as PNG, SVG and PDF.
+"""The Pareto plot of one model: a score against FLOPs, measured speed or memory, as PNG, SVG and PDF.
 
 matplotlib is imported when a plot is drawn and not before; figures are made without pyplot, so nothing global
 changes and no display is needed.
@@ -6,16 +6,11 @@ changes and no display is needed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from reports.frame import Group, groups
+from reports.groups import Group
 from reports.pareto.curve_drawing import (
     coordinates,
     curve_name,
@@ -30,7 +25,7 @@ from reports.pareto.curve_drawing import (
     wrap,
 )
 from reports.pareto.labels import End, label_ends
-from reports.pareto.points import MEMORY, PLOTS, Plot, is_noisy, plots_of, series_of, valid_points
+from reports.pareto.points import Plot, is_noisy, series_of, valid_points
 from reports.pareto.style import styles_for
 from reports.text.headings import RANDOM_WEIGHTS, circumstances, images
 from reports.text.wording import is_untrained
@@ -51,41 +46,6 @@ RC: dict[Any, Any] = {  # matplotlib has a type of all names
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
     "svg.hashsalt": "reducerbench", "pdf.fonttype": 42, "text.parse_math": False,
 }  # fmt: skip
-
-
-def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WIDTH) -> tuple[list[Path], list[str]]:
-    """Write pareto_flops, pareto_speed and pareto_memory (.png, .svg, .pdf; `width` inches) into `folder`.
-
-    With several (task, model, ...) in the frame there is one plot for each, its name ending in theirs. A plot
-    with no valid point is not written, and one of an earlier report is removed. Equal frames give equal bytes.
-    `folder` is made if need be.
-
-    Returns:
-        The files written, and a note for each plot not written and for points that were left off.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = list(groups(frame))
-    files: dict[str, bytes] = {}
-    said: list[str] = []
-    for number, plot in enumerate(PLOTS):
-        for part in parts:
-            plot = plots_of(part)[number]
-            name = plot.name if len(parts) == 1 else f"{plot.name}-{_slug(part)}"
-            points, left_off = valid_points(part, plot)
-            said += [f"{name}: left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()]
-            if points.empty:
-                if plot.x == MEMORY.x:  # nobody asked for it
-                    continue
-                said.append(f"{name}: not written, no finished cell has both {part.headline.name} and {plot.x}")
-                continue
-            files |= {f"{name}.{kind}": data for kind, data in rendered(partial(draw, part, plot, width)).items()}
-        stale = [path for kind in METADATA for path in folder.glob(f"{plot.name}*.{kind}") if path.name not in files]
-        for path in stale:
-            path.unlink()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return [folder / name for name in files], said
 
 
 def draw(group: Group, plot: Plot, width: float) -> Figure:
@@ -159,8 +119,3 @@ def _heading(group: Group, plot: Plot, remarks: list[str], characters: int) -> s
     lines += [RANDOM_WEIGHTS] if group.random_weights else []
     lines += [" · ".join(remarks)] if remarks else []
     return "\n".join(wrap(line, characters) for line in lines)
-
-
-def _slug(group: Group) -> str:
-    parts = (group.task, group.model, group.weights, group.precision, f"b{group.batch_size}", group.image_size)
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(str(part) for part in parts if part))

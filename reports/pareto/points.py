@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from reports.frame import Group
+from reports.groups import Group
 from reports.order import method_order
 from reports.text.wording import row_label
 from suite.contract.baseline import BASELINE

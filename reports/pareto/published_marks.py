@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.frame import Group
+from reports.groups import Group
 from reports.pareto.points import FLOPS, Plot
 from reports.published import load_published
 from reports.published.models import printed_names

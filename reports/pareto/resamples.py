@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from reports.cells import read_columns, read_manifest, read_samples
-from reports.frame import AGREEMENT, Group
+from reports.frame import AGREEMENT
+from reports.groups import Group
 from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric
 from suite.errors import RequestError
@@ -20,8 +21,8 @@ from suite.stats.aggregates import Aggregate
 RESAMPLES = 2000
 
 
-def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dict[str, Floats]:
-    """Cell key -> (resamples,) headline scores as people read them, of every finished cell of `group` in the run `out`.
+def resampled_scores(group: Group, resamples: int = RESAMPLES) -> dict[str, Floats]:
+    """Cell key -> (resamples,) headline scores as people read them, of every finished cell of `group`.
 
     The draws depend on the ids of the samples alone: runs on the same samples draw the same ones. {} where the store
     holds no outcome per sample that the headline is made of, and of a single sample, which cannot be drawn otherwise.
@@ -29,7 +30,7 @@ def resampled_scores(out: Path, group: Group, resamples: int = RESAMPLES) -> dic
     Raises:
         RequestError: cells of one group were scored on different samples.
     """
-    metric, done = group.headline, group.frame[group.frame.status == "done"]
+    out, metric, done = group.out, group.headline, group.frame[group.frame.status == "done"]
     keys, manifest = list(done.index[done[metric.name].notna()]), read_manifest(out)
     if len(manifest) < 2 or not keys:
         return {}

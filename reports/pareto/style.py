@@ -20,6 +20,8 @@ MARKERS = (
 )  # fmt: skip
 LINES: tuple[Line, ...] = ("-", (0, (6, 1.2, 1.5, 1.2)), (0, (1.2, 1.2)), (0, (8, 2)))
 UNTRAINED_LINE: Line = (0, (2.5, 1.8))
+# of models among several, one each
+PATTERNS: tuple[Line, ...] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (6, 1.2, 1.2, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 BASELINE_COLOUR = "#000000"
 BASELINE_LINE: Line = (0, (4, 3))
 FRONTIER_COLOUR = "#B8B8B8"

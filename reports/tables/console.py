@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def console_table(
     """A table no wider than `width`, or its rows one below the other.
 
     notes: stand below, with what there is no room for and where that is (`elsewhere`). sections: a line before the row
-    of this number, and its heading, "" for none. styles: of rows; paint: of a cell.
+    of this number, and its heading, "" for none; if any has one, so has the first row. styles: of rows; paint: of a
+    cell.
     """
     from rich.text import Text
 
@@ -137,21 +139,57 @@ def _grid(
     styles: Mapping[int, str],
     paint: Callable[[str], str],
 ) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = _widths(fields, width)
+    starts = [number for number, heading in sections.items() if heading]
+    if not starts:
+        table = _columns(fields, widths)
+        _add_rows(table, fields, range(_rows(fields)), sections, styles, paint)
+        return table
+    table = Table(box=None, show_header=False, padding=0)
+    table.add_row(_columns(fields, widths))
+    for start, stop in pairwise([*starts, _rows(fields)]):  # a row of its own would have to fit into one column
+        part = _columns(fields, widths, header=False)
+        _add_rows(part, fields, range(start, stop), sections, styles, paint)
+        table.add_row(Text(sections[start], style="bold"))
+        table.add_row(part)
+    return table
+
+
+def _columns(fields: Sequence[Field], widths: Sequence[int], header: bool = True) -> Table:
+    """A table without rows."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for field, characters in zip(fields, _widths(fields, width), strict=True):
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_header=header)
+    for field, characters in zip(fields, widths, strict=True):
         side: Literal["left", "right"] = "right" if field.numeric else "left"
         table.add_column(Text(field.header), justify=side, overflow="fold", width=characters)
-    for number, cells in enumerate(zip(*(field.cells for field in fields), strict=True)):
-        if number in sections:
-            table.add_section()
-            if sections[number]:
-                table.add_row(Text(sections[number], style="bold"), end_section=True)
-        table.add_row(*(Text(cell, style=paint(cell)) for cell in cells), style=styles.get(number))
     return table
+
+
+def _add_rows(
+    table: Table,
+    fields: Sequence[Field],
+    rows: range,
+    sections: Mapping[int, str],
+    styles: Mapping[int, str],
+    paint: Callable[[str], str],
+) -> None:
+    from rich.text import Text
+
+    for number in rows:
+        if number in sections and number != rows.start:
+            table.add_section()
+        cells = (field.cells[number] for field in fields)
+        table.add_row(*(Text(cell, style=paint(cell)) for cell in cells), style=styles.get(number))
+
+
+def _rows(fields: Sequence[Field]) -> int:
+    return len(fields[0].cells) if fields else 0
 
 
 def _records(
@@ -169,7 +207,7 @@ def _records(
     table.add_column(overflow="fold")
     names, rest = [f for f in fields if f.names], [f for f in fields if not f.names]
     before = [""] * len(names)
-    for number in range(len(fields[0].cells) if fields else 0):
+    for number in range(_rows(fields)):
         if sections.get(number):
             table.add_row(Text(sections[number], style="bold underline"))
         before = [field.cells[number] or held for field, held in zip(names, before, strict=True)]

@@ -81,7 +81,7 @@ def curve_table(layers: Sequence[Layer], against: str | None = None, resamples: 
     Raises:
         RequestError: no curve is one of `against`, or cells of a run were scored on different samples.
     """
-    by_layer = {layer: curves_of(layer.letter, layer.out, layer.group, resamples) for layer in layers}
+    by_layer = {layer: curves_of(layer.letter, layer.group, resamples) for layer in layers}
     curves = [(layer, curve) for layer, found in by_layer.items() for curve in found]
     reference = reference_among([curve for _, curve in curves], against)
     if against is not None and reference is None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.frame import AGREEMENT, Group, groups
+from reports.frame import AGREEMENT
+from reports.groups import Group, groups, labels_of, shown_of
 from reports.speeds import INTERVAL
 from reports.tables import console
 from reports.tables.console import Field, terminal_width
-from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, title
+from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, once_each, titles
 from reports.text.markup import TEX_HEAD, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import (
     NO_DATA,
@@ -35,7 +37,7 @@ from reports.text.wording import (
     training_mark,
     whole,
 )
-from suite.contract.metric import Cost, Metric, TaskReport
+from suite.contract.metric import Cost, Metric
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +132,7 @@ def columns_for(frame: pd.DataFrame, traced: bool = True) -> list[Column]:
 
     traced: False leaves the latter out, for want of room.
     """
-    shown, random = TaskReport.from_dict(frame.attrs["shown"]), set(frame.weights_kind == "random")
+    shown, random = shown_of(frame), set(frame.weights_kind == "random")
     first, *others = (metric for metric in shown.metrics if not metric.hidden)
     headers = {(False,): first.label, (True,): AGREEMENT.label}
     header = headers.get(tuple(random), f"{first.label} or {AGREEMENT.label.lower()}")
@@ -186,7 +188,7 @@ def _against_fastest(frame: pd.DataFrame) -> list[Column]:
 
 def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
-    shown = TaskReport.from_dict(frame.attrs["shown"])
+    shown = shown_of(frame)
     rest = [metric.label for metric in shown.metrics[1:] if not metric.hidden]
     own = [
         *(column.header for column in TRACED[::-1]),
@@ -211,18 +213,22 @@ def _shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     ]
 
 
-def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
+def write_tables(
+    frame: pd.DataFrame, folder: str | Path, absent: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
     """Write table.csv, table.md and table.tex into `folder` (made if need be); equal frames give equal bytes.
 
-    table.csv: the cell's key and every column of the frame in full precision, n/a where there is no data.
+    table.csv: the cell's key and every column of the frame in full precision, n/a where there is no data. absent: runs
+    of a study that could not be run or read, and why; that stands at the end of table.md.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts = list(groups(frame))
+    lost = [f"- Without {name}: {' '.join(why.split())}\n" for name, why in absent.items()]
     texts = {
         "table.csv": frame.to_csv(index_label="key", na_rep=NO_DATA, lineterminator="\n"),
-        "table.md": "\n".join(map(_markdown, parts)) or "No cells yet.\n",
-        "table.tex": "\n".join([TEX_HEAD, *(_tex(part, i) for i, part in enumerate(parts))]) + "\n",
+        "table.md": "\n".join([*map(_markdown, parts, titles(parts)), *lost]) or "No cells yet.\n",
+        "table.tex": "\n".join([TEX_HEAD, *map(_tex, parts, titles(parts), range(len(parts)))]) + "\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -230,20 +236,21 @@ def write_tables(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
 
 
 def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
-    """The table for a terminal of `width` characters (default: this one's); what does not fit is named below.
+    """The table of one task for a terminal of `width` characters (default: this one's); what does not fit is named
+    below.
 
-    Reasons of failures stand below, too. Several (task, model, ...) stand below each other in one table.
+    Reasons of failures stand below, too. Several models stand below each other in one table.
     """
     parts = list(groups(frame))
     rows = [row for part in parts for row in part.frame.itertuples()]
-    said = dict.fromkeys(line for part in parts for line in (circumstances(part), *notes(part)))
     steps = [
         (name, header, None if instead is None else _field(instead, rows)) for name, header, instead in _shorter(frame)
     ]
+    said = once_each(zip(labels_of(parts), [[circumstances(part), *notes(part)] for part in parts], strict=True))
     styles = {i: colour for i, row in enumerate(rows) if (colour := STYLES.get(row.status))}
     return console.console_table(
         [_field(column, rows) for column in columns_for(frame)], width or terminal_width(), steps,
-        title=title(parts[0]) if len(parts) == 1 else "", notes=list(said), elsewhere="; see table.md",
+        title=titles(parts)[0] if len(parts) == 1 else "", notes=said, elsewhere="; see table.md",
         sections=_sections(parts), styles=styles,
     )  # fmt: skip
 
@@ -261,12 +268,12 @@ def _without_reason(row: Any, cell: str) -> str:
 def _sections(parts: list[Group]) -> dict[int, str]:
     """A line between two reducers, and before each (task, model, ...) what it is, if there are several."""
     found, number = {}, 0
-    for part in parts:
+    for part, heading in zip(parts, titles(parts), strict=True):
         for block in _blocks(part):
             found[number] = ""
             number += len(block)
         if len(parts) > 1:
-            found[number - len(part.frame)] = title(part)
+            found[number - len(part.frame)] = heading
     return found
 
 
@@ -275,21 +282,21 @@ def _blocks(group: Group) -> list[list[Any]]:
     return [list(rows) for _, rows in groupby(group.frame.itertuples(), key=lambda row: row.reducer)]
 
 
-def _markdown(group: Group) -> str:
+def _markdown(group: Group, heading: str) -> str:
     columns = columns_for(group.frame)
-    lines = [f"### {title(group)}", "", circumstances(group), "", markdown_row([column.header for column in columns])]
+    lines = [f"### {heading}", "", circumstances(group), "", markdown_row([column.header for column in columns])]
     lines.append(markdown_rule([column.numeric for column in columns]))
     lines += [markdown_row([column.show(row) for column in columns]) for row in group.frame.itertuples()]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(group)), ""])
 
 
-def _tex(group: Group, number: int) -> str:
+def _tex(group: Group, heading: str, number: int) -> str:
     columns = columns_for(group.frame, traced=False)  # a page is no wider
     blocks = [
         "".join(" & ".join(tex_escaped(column.show(row)) for column in columns) + " \\\\\n" for row in block)
         for block in _blocks(group)
     ]
-    caption = f"{title(group)}. Speed: {circumstances(group)}."
+    caption = f"{heading}. Speed: {circumstances(group)}."
     return "\n".join(
         [
             r"\begin{table*}[t]",

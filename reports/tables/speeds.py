@@ -3,15 +3,18 @@ terminal for people."""
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from reports.frame import COLUMNS, TEXT
+from reports.groups import groups
 from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
 from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
+from reports.text.headings import titles
 from reports.text.markup import markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, ratio, significant, speed
 
@@ -50,7 +53,7 @@ def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
         for file in files:  # of an earlier report
             file.unlink(missing_ok=True)
         return []
-    for file, text in zip(files, (speeds.to_csv(na_rep=NO_DATA, lineterminator="\n"), _markdown(speeds)), strict=True):
+    for file, text in zip(files, (speeds.to_csv(na_rep=NO_DATA, lineterminator="\n"), _markdown(frame)), strict=True):
         file.write_text(text, encoding="utf-8", newline="\n")
     return files
 
@@ -62,20 +65,32 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     several = speeds.index.get_level_values("runtime").nunique() > 1 or len(devices_of(speeds)) > 1
     if not several and speeds.single_p50_ms.isna().all():
         return None
-    columns, rows = speed_columns(speeds), list(speeds.reset_index().itertuples())
+    columns, parts = speed_columns(speeds), _parts(frame)
+    rows = [row for _, of in parts for row in of]
     fields = [
         Field(column.header, [column.show(row) for row in rows], column.numeric, column.names, whole=column.numeric)
         for column in columns
     ]
     lesser = [column.header for column in columns[::-1] if column.header not in FIRST]
+    sections = {i: "" for i in range(1, len(rows)) if rows[i].key != rows[i - 1].key}
+    if len(parts) > 1:
+        starts = accumulate((len(of) for _, of in parts), initial=0)
+        sections |= {start: heading for start, (heading, _) in zip(starts, parts)}
     return console_table(
         fields, width or terminal_width(), spare(lesser), title=TITLE, notes=[explain(speeds)],
-        elsewhere=f"; see {NAME}.md", sections={i: "" for i in range(1, len(rows)) if rows[i].key != rows[i - 1].key},
+        elsewhere=f"; see {NAME}.md", sections=dict(sorted(sections.items())),
     )  # fmt: skip
 
 
 def devices_of(speeds: pd.DataFrame) -> set[str]:
     return set(speeds.device) - {""}
+
+
+def _parts(frame: pd.DataFrame) -> list[tuple[str, list[Any]]]:
+    """(heading, rows) of every group that was timed."""
+    parts = list(groups(frame))
+    rows = [list(speeds_of(part.frame).reset_index().itertuples()) for part in parts]
+    return [(heading, of) for heading, of in zip(titles(parts), rows, strict=True) if of]
 
 
 def speed_columns(speeds: pd.DataFrame) -> list[Column]:
@@ -115,8 +130,12 @@ def explain(speeds: pd.DataFrame) -> str:
     )
 
 
-def _markdown(speeds: pd.DataFrame) -> str:
+def _markdown(frame: pd.DataFrame) -> str:
+    speeds, parts = speeds_of(frame), _parts(frame)
     columns = speed_columns(speeds)
     head = [markdown_row([one.header for one in columns]), markdown_rule([one.numeric for one in columns])]
-    rows = [markdown_row([one.show(row) for one in columns]) for row in speeds.reset_index().itertuples()]
-    return "\n".join([f"### {TITLE}", "", *head, *rows, "", f"- {explain(speeds)}", ""])
+    lines = []
+    for heading, rows in parts:
+        lines += ["", *([f"#### {heading}", ""] if len(parts) > 1 else []), *head]
+        lines += [markdown_row([one.show(row) for one in columns]) for row in rows]
+    return "\n".join([f"### {TITLE}", *lines, "", f"- {explain(speeds)}", ""])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reports.frame import Group
+from reports.groups import Group, labels_of
 from reports.text.wording import NO_DATA, is_untrained, known, percent, reducer_label, row_label
 from reports.traces import trace_notes
 
@@ -27,6 +27,23 @@ def title(group: Group) -> str:
     size = [f"{group.image_size} px"] if group.image_size else []
     restored = [f"tokens restored {group.restore.replace('_', ' ')}"] if group.restore else []
     return " · ".join([group.task, group.model, weights, images(group), *size, *restored])
+
+
+def titles(parts: Sequence[Group]) -> list[str]:
+    """The title of each of several groups, with its label where titles alone do not tell them apart."""
+    plain = [title(part) for part in parts]
+    if len(set(plain)) == len(plain):
+        return plain
+    return [f"{label}: {text}" for label, text in zip(labels_of(parts), plain, strict=True)]
+
+
+def once_each(said: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Lines of several groups, (label, lines) each: every line once, with whose it is where not all groups have it."""
+    groups, whose = list(said), dict[str, list[str]]()
+    for label, lines in groups:
+        for line in dict.fromkeys(lines):
+            whose.setdefault(line, []).append(label)
+    return [line if len(of) == len(groups) else f"{', '.join(of)}: {line}" for line, of in whose.items()]
 
 
 def circumstances(group: Group, whole: bool = False) -> str:

@@ -12,7 +12,7 @@ import typer
 from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
 from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
-from suite.cli.flags import asked, with_flags
+from suite.cli.flags import MODELS, asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
 from suite.cli.listing import listing
@@ -47,9 +47,15 @@ def default(context: typer.Context) -> None:
 
 
 @app.command("run")
-@with_flags(track=Annotated[str | None, typer.Option(help="Copies to: tensorboard, mlflow, wandb; a,b for several.")])
+@with_flags(
+    models=MODELS,
+    track=Annotated[str | None, typer.Option(help="Copies to: tensorboard, mlflow, wandb; a,b for several.")],
+)
 def run_command(config: Path | None = None, track: str | None = None, **flags: Any) -> None:
-    """Run a sweep, or continue it: what is stored already is not run again."""
+    """Run a sweep, or continue it: what is stored already is not run again.
+
+    Several models: --models; each is a run in a folder of its own below --out, with one report of all in OUT/report.
+    """
     execute(asked(config, flags), track or ())
 
 
@@ -65,15 +71,17 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
 
 
 def show(out: Path) -> list[str]:
-    """Print the table of a run and say where its files are; returns what of the run is damaged."""
+    """Print the table of a run, or of several, and say where its files are; returns what of it is damaged."""
     from reports.frame import load_frame
+    from reports.groups import by_task
     from reports.tables.results import console_table
     from reports.tables.speeds import speeds_table
 
     frame = load_frame(out)
-    print_fitted(console_table(frame))
-    if (speeds := speeds_table(frame)) is not None:
-        print_fitted(speeds)
+    for part in by_task(frame):
+        print_fitted(console_table(part))
+        if (speeds := speeds_table(part)) is not None:
+            print_fitted(speeds)
     page = out / "report" / "index.html"
     written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
     say(written)
@@ -81,32 +89,45 @@ def show(out: Path) -> list[str]:
 
 
 @app.command("plan")
-@with_flags()
+@with_flags(models=MODELS)
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
     from suite.sweep.forecast import estimate
-    from suite.sweep.plan import make_plan
-    from suite.sweep.spec import make_spec
+    from suite.sweep.study import make_plans, make_study
 
-    plan = make_plan(make_spec(asked(config, flags)))
-    rows, seconds = estimate(plan)
-    lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
-    headers = ("Reducer", "Rate", "State", "Images to do")
-    print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
-    for line in plan.skipped:
+    study = make_study(asked(config, flags))
+    plans, spent = make_plans(study), 0.0
+    for plan in plans.by_name.values():
+        rows, seconds = estimate(plan)
+        lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
+        headers = ("Reducer", "Rate", "State", "Images to do")
+        print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
+        spent += seconds
+        if study.several:
+            say(f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation")
+    for line in plans.skipped:
         say(f"left out: {line}")
-    say(f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation on this machine")
+    for name, why in plans.failed.items():
+        warn(f"failed: {name}: {why}", style="red")
+    say(f"{len(plans.cells)} cells into {study.out}, about {spent:.0f} s of evaluation on this machine")
+    raise typer.Exit(ExitCode.FAILED if plans.failed else ExitCode.DONE)
 
 
 @app.command("report")
-def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run, or of several.")]) -> None:
     """Write page, tables and plots of a run again; thumbnails and token groups need the run's data and model."""
     from reports.write import write_report
     from suite.pictures.exhibits import make_exhibits
+    from suite.store.study import failures_in, runs_in
 
-    make_exhibits(out)  # what it cannot make, the page names
+    for run in runs_in(out):
+        make_exhibits(run)  # what it cannot make, the page names
+        if run != out:
+            write_report(run)
     _, notes = write_report(out)
     damaged = show(out)
+    for name, why in failures_in(out).items():
+        warn(f"failed: {name}: {why}", style="red")
     for note in [*notes, *damaged]:
         warn(note)
     raise typer.Exit(ExitCode.BAD_REQUEST if damaged else ExitCode.DONE)

@@ -40,19 +40,35 @@ FLAGS: dict[str, Any] = {
     "latency": Annotated[bool | None, typer.Option("--latency/--no-latency", help="Time single images, too. [no]")],
     "out": Annotated[str | None, typer.Option(help="Folder of the results. [results/TASK-MODEL]")],
 }
+MODELS = Annotated[
+    str | None, typer.Option(help="Several, with wildcards: deit_tiny_patch16_224,deit_small*. A run each.")
+]
+APART = {"model", "models"}  # a flag for one of them takes the place of the configuration's other
 
 
 def asked(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     """Keys and values of a request: the YAML file's, overridden by the flags that were given."""
-    from suite.sweep.spec import DEFAULT_REDUCERS, current_keys, read_yaml, split_list
+    from suite.sweep.requests import requests_of
+    from suite.sweep.spec import current_keys, read_yaml
 
     values = current_keys(read_yaml(str(config)) if config else {})
+    if values.get("runs") is None:
+        return overridden(values, flags)
+    own = {key: value for key, value in flags.items() if key != "out"}
+    return {"runs": [overridden(run, own) for run in requests_of(values)], "out": flags.get("out") or values.get("out")}
+
+
+def overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Keys and values of one entry of a configuration, with the flags."""
+    from suite.sweep.spec import DEFAULT_REDUCERS, current_keys, split_list
+
     if isinstance(values.get("reducer_weights"), str):
         values["reducer_weights"] = {"": values["reducer_weights"]}
     for key in ("reducer_options", "task_options", "reducer_weights"):
         if not isinstance(values.get(key) or {}, dict):
             raise RequestError(f"{key}: {values[key]!r} in the configuration holds no keys; write NAME: VALUE below it")
     given = current_keys({key: value for key, value in flags.items() if value is not None})
+    values = {key: value for key, value in values.items() if key not in APART or not given.keys() & APART}
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
             values[key] = values.get(key) or {}

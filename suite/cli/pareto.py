@@ -25,8 +25,8 @@ def pareto_command(
     out: Annotated[Path | None, typer.Option(help="Folder. [RUN/report/pareto of the first run]")] = None,
 ) -> None:
     """Curves of one or several runs in one figure, and what they come to: hypervolume, mean differences, ranks."""
+    from reports.pareto.figures import AXES, draw_files, plots_on, save
     from reports.pareto.layers import layers_of
-    from reports.pareto.overlay import AXES, write_overlay
     from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH
     from reports.tables.console import terminal_width
     from reports.tables.curves import curve_table, write_curve_table
@@ -39,8 +39,9 @@ def pareto_command(
             raise unknown("--x", axis, AXES)
     layers, folder = layers_of(runs, parse_names(reducers)), out or runs[0] / "report" / "pareto"
     table = curve_table(layers, against)
-    files, notes = write_overlay(layers, folder, widths[width], parse_names(x) or AXES, parse_names(published))
-    files += write_curve_table(table, folder)
+    plots = plots_on(layers[0], parse_names(x) or AXES)
+    drawn, notes = draw_files(layers, plots, widths[width], parse_names(published))
+    files = [*save(drawn, folder), *write_curve_table(table, folder)]
     print_fitted(table.console(terminal_width()))
     for note in notes:
         warn(note)

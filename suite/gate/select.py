@@ -9,6 +9,7 @@ from suite.errors import RequestError, unknown
 from suite.gate.baseline import FOLDER, baseline_path, read_baseline
 from suite.gate.run_side import run_side
 from suite.gate.side import Entry, Side
+from suite.store.study import one_run
 
 
 def load_side(text: str, folder: Path = FOLDER) -> Side:
@@ -38,7 +39,7 @@ def _source(text: str, folder: Path) -> Side | None:
         return None
     path = Path(text)
     if path.is_dir():
-        return run_side(path, text)
+        return run_side(one_run(path), text)
     file = baseline_path(text, folder)
     return read_baseline(file, text) if file.is_file() else None
 

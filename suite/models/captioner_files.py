@@ -23,7 +23,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
 from transformers import GitConfig, GitForCausalLM, GitVisionConfig
 
-from suite.errors import RequestError
+from suite.errors import RequestError, UnavailableError
 from suite.models.captioner import Captioner
 from suite.models.hub import no_waiting_for_an_unreachable_hub
 from suite.models.random_weights import build_random
@@ -116,7 +116,7 @@ def _downloaded(entry: ModelEntry) -> tuple[Path, str]:
     except Exception as error:
         none = ", or none for random weights" if entry.build else ""
         remedy = f"give a local folder with its files as the checkpoint{none}"
-        raise RequestError(f"no pretrained weights for '{hub}': {one_line(error)}; {remedy}") from error
+        raise UnavailableError(f"no pretrained weights for '{hub}': {one_line(error)}; {remedy}") from error
     return Path(path).parent, f"pretrained:{hub}"
 
 

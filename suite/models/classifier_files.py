@@ -8,7 +8,7 @@ import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from suite.errors import RequestError
+from suite.errors import RequestError, UnavailableError
 from suite.models.hub import no_waiting_for_an_unreachable_hub
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
@@ -110,5 +110,5 @@ def _pretrained(
         raise
     # The hub client raises errors of several libraries: requests, httpx, huggingface_hub, OSError, RuntimeError.
     except Exception as error:
-        raise RequestError(f"no pretrained weights for '{name}': {one_line(error)}; {remedy}") from error
+        raise UnavailableError(f"no pretrained weights for '{name}': {one_line(error)}; {remedy}") from error
     return model, WeightsInfo("trained", f"pretrained:{name}", state_dict_sha256(model.state_dict()))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reports.cells import read_manifest
 from reports.frame import load_frame
+from reports.groups import groups
 from reports.page.exhibits import CellMaps, Exhibits, read_exhibits
 from reports.page.outcomes import load_outcomes
 from suite.contract.baseline import BASELINE
@@ -78,7 +79,7 @@ def read_stored(out: Path) -> Exhibits:
 
 def gather_exhibits(out: Path, frame: pd.DataFrame, plan: Plan, old: Exhibits) -> Exhibits:
     """All exhibits of a run, those of `old` that are still wanted among them."""
-    outcomes, ids, differing = load_outcomes(out, frame), list(read_manifest(out)), 0
+    outcomes, ids, differing = load_outcomes([*groups(frame)]), list(read_manifest(out)), 0
     if outcomes is not None:
         ids = [outcomes.ids[i] for i in np.argsort(-outcomes.interest, kind="stable")]
         differing = int(np.count_nonzero(outcomes.interest))

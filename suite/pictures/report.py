@@ -9,7 +9,11 @@ from suite.pictures.exhibits import make_exhibits
 from suite.sweep.plan import Plan
 
 
-def draw_report(out: Path, plan: Plan) -> tuple[list[Path], list[str]]:
-    """The files of the report of folder `out`, and lines that the user should read."""
-    make_exhibits(out, plan)
+def draw_report(out: Path, plan: Plan | None) -> tuple[list[Path], list[str]]:
+    """The files of the report of folder `out`, and lines that the user should read.
+
+    plan: what was executed there; None of a study, whose pictures are those of its runs.
+    """
+    if plan is not None:
+        make_exhibits(out, plan)
     return write_report(out)

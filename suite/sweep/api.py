@@ -1,4 +1,4 @@
-"""Run a sweep: plan, execute, hand the results to whoever reports them."""
+"""Run sweeps: plan, execute, hand the results to whoever reports them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import pandas as pd
 
 from reports.frame import load_frame, load_samples
 from reports.tables.speeds import speeds_of
-from suite.sweep.engine import execute
-from suite.sweep.executors import make_executor
-from suite.sweep.plan import Plan, make_plan
+from suite.store.study import StudyFolder, failures_in
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
-from suite.sweep.spec import make_spec
+from suite.sweep.study import execute_plans, make_plans, make_study
 from suite.sweep.trackers import Tracker, Tracking
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run's folder holds.
+    """What the folder of a run, or of a study of several, holds.
 
     cells: keys of the cells that were asked for; the folder may hold more, of earlier requests. skipped: methods left
-    out of rates that they are not defined for.
+    out of rates that they are not defined for, and models that a wildcard named and cannot be used. unrun: runs that
+    were asked for and could not be run, or not to their end, and why.
     """
 
     out: Path
     cells: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    unrun: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """One row per cell, tidy; `reports.frame` says what every column is. What is not known is NaN."""
@@ -41,7 +42,7 @@ class Results:
         return speeds_of(self.frame())
 
     def samples(self, key: str) -> pd.DataFrame:
-        """Outcomes and scores of one cell's samples, a row each, in the same order for every cell.
+        """Outcomes and scores of one cell's samples, a row each, in the same order for every cell of a run.
 
         key: the cell's place in the index of `frame`. RequestError for a cell that is not there.
         """
@@ -49,19 +50,26 @@ class Results:
 
     @property
     def failed(self) -> list[str]:
-        """Reasons of the cells that were asked for and failed."""
+        """Reasons of what was asked for and failed: runs, and cells, of several runs with the name of theirs."""
         frame = self.frame()
         failed = frame[(frame.status == "failed") & frame.index.isin(self.cells)]
-        return [f"{' '.join(filter(None, (row.reducer, row.rate)))}: {row.reason}" for row in failed.itertuples()]
+        context, several = frame.attrs["context"], len(frame.attrs["runs"]) > 1
+        said = list(self.unrun)
+        for row in failed.itertuples():
+            run = [Path(context[row.Index]["out"]).name + ":"] if several else []
+            said.append(f"{' '.join(filter(None, (*run, row.reducer, row.rate)))}: {row.reason}")
+        return said
 
 
 def load(out: str | Path) -> Results:
-    """What a run stored in folder `out`, without running anything. RequestError if it is no run's folder."""
-    return Results(Path(out), tuple(load_frame(out).index))
+    """What a run, or the runs of a study, stored in folder `out`, without running anything. RequestError if it is no
+    such folder."""
+    return Results(Path(out), tuple(load_frame(out).index), unrun=_named(failures_in(out)))
 
 
-Report = Callable[[Path, Plan], tuple[list[Path], list[str]]]
-"""Draws what a folder holds: the files that it made, and lines that the user should read."""
+Report = Callable[[Path, Plan | None], tuple[list[Path], list[str]]]
+"""Draws what a folder holds, by the plan that was executed there; of a study, None. Gives the files that it made, and
+lines that the user should read."""
 
 
 def run_sweep(
@@ -71,27 +79,43 @@ def run_sweep(
     track: str | Iterable[str | Tracker] = (),
     report: Report | None = None,
 ) -> Results:
-    """Execute a sweep; what is stored already is not run again.
+    """Execute a sweep, or several; what is stored already is not run again.
 
-    values: the keys of `RunSpec`. track: where finished cells and plots are copied to besides ('tensorboard,mlflow');
-    no part of what is run. report: what draws the results; default: nothing does. RequestError for what cannot be done;
-    cells that fail are named by `Results.failed`.
+    values: the keys of `RunSpec`, `models` in place of `model`, and `runs`. track: where finished cells and plots are
+    copied to besides ('tensorboard,mlflow'); no part of what is run. report: what draws the results; default: nothing
+    does. RequestError for what cannot be done; what fails is named by `Results.failed`.
     """
-    progress = progress or Progress()
-    spec = make_spec(values)
-    executor, plan = make_executor(spec), make_plan(spec)
-    for line in plan.notes:
+    progress, study = progress or Progress(), make_study(values)
+    plans = make_plans(study)
+    for line in (*plans.notes, *(f"left out: {line}" for line in plans.skipped)):
         progress.note(line)
-    for line in plan.skipped:
-        progress.note(f"left out: {line}")
-    out = Path(plan.spec.out)
-    with closing(Tracking(track, plan.spec.model_dump(mode="json"), out, progress.note)) as tracking:
-        execute(plan, progress, executor)
-        results = Results(out, tuple(plan.methods), tuple(plan.skipped))
-        files, notes = report(out, plan) if report else ([], [])
+    with closing(Tracking(track, study.config, study.out, progress.note)) as tracking:
+        if study.several:
+            names = [member.name for member in study.members if member.name in {**plans.by_name, **plans.failed}]
+            for line in StudyFolder(study.out).add(names, plans.failed):
+                progress.note(line)
+        files: list[Path] = []
+        notes: list[str] = []
+        failed = dict(plans.failed)
+        for name, why in failed.items():
+            progress.failed(name, why)
+        for name, plan, why in execute_plans(plans.by_name, progress):
+            if why:
+                failed[name] = why
+            elif report:
+                files, notes = report(Path(plan.spec.out), plan)
+        if study.several:
+            StudyFolder(study.out).add(names, failed)
+            files, notes = report(study.out, None) if report else ([], [])
+        results = Results(study.out, plans.cells, tuple(plans.skipped), _named(failed))
         for line in notes:
             progress.note(line)
         if tracking.alive:
-            shown = results.frame().loc[list(results.cells)]
-            tracking.hand_over(shown, [file for file in files if file.suffix == ".png"])
+            frame = results.frame()
+            asked = [key for key in results.cells if key in frame.index]
+            tracking.hand_over(frame.loc[asked], [file for file in files if file.suffix == ".png"])
     return results
+
+
+def _named(failed: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}: {why}" for name, why in failed.items())

@@ -13,7 +13,7 @@ from suite.rates.rate import Rate
 from suite.rates.schedule import check_form
 from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.sweep.methods import NO_WEIGHTS, MethodAtRate, method_of
-from suite.sweep.spec import OF_A_RUN, CellSpec, RunSpec
+from suite.sweep.spec import OF_A_RUN, CellSpec, RunSpec, is_wildcard
 
 TRAINING_FREE = "training-free"
 
@@ -196,7 +196,7 @@ def expand_names(patterns: tuple[str, ...]) -> dict[tuple[str, str], bool]:
         name, at, weights = (pattern, "", "") if ".py:" in pattern else pattern.partition("@")
         if at and not weights:
             raise RequestError(f"reducer {pattern!r}: write {name}@FILE, {name}@{EMBEDDED} or {name}@{NO_WEIGHTS}")
-        if any(mark in name for mark in "*?["):
+        if is_wildcard(name):
             matching = [known for known in list_reducers() if fnmatchcase(known, name)]
             if not matching:
                 raise RequestError(f"no reducer matches {name!r}; known: {', '.join(list_reducers())}")

@@ -53,7 +53,10 @@ class Lane:
 
     @property
     def decoded_alike(self) -> Hashable:
-        """Lanes that are equal in this can share decoded batches."""
-        plan = self.plan
-        same = {name: plan.identity[name] for name in OF_DATA}
-        return repr(same), plan.task.preprocessing(plan.model, plan.spec.image_size)
+        return decoded_alike(self.plan)
+
+
+def decoded_alike(plan: Plan) -> Hashable:
+    """Plans that are equal in this can share decoded batches."""
+    same = {name: plan.identity[name] for name in OF_DATA}
+    return repr(same), plan.task.preprocessing(plan.model, plan.spec.image_size)

@@ -33,6 +33,8 @@ DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "ran
 """A cross-section that answers in minutes; '*' is every registered method."""
 LISTS = ("reducers", "rates", "flops")
 """Keys of which all combinations are cells."""
+SEVERAL = ("models", "runs")
+"""Keys of which each asks for several runs (`suite.sweep.requests`)."""
 TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
 """Beside it, where the model comes with weights for them."""
 
@@ -185,6 +187,11 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r",(?=\s*(?:[^\d\s.]|\.(?!\d)))", text) if part.strip())
 
 
+def is_wildcard(name: str) -> bool:
+    """Whether it stands for all names that match it."""
+    return any(mark in name for mark in "*?[")
+
+
 def current_keys(values: dict[str, Any]) -> dict[str, Any]:
     """With the keys of today: '_' for '-', and `runtime` for what was `compile: true` or `false`. RequestError for a
     `compile` that is neither, or stands beside a runtime."""
@@ -201,6 +208,9 @@ def current_keys(values: dict[str, Any]) -> dict[str, Any]:
 def make_spec(values: dict[str, Any]) -> RunSpec:
     """A completed spec from keys and values. RequestError, in one line, for a wrong key or value."""
     values = {key: value for key, value in current_keys(values).items() if value is not None}
+    for key in SEVERAL:
+        if key in values:
+            raise RequestError(f"{key}={values[key]!r} are several runs, and here one is asked for; name one model")
     for key in values:
         if key not in RunSpec.model_fields:
             raise unknown("key", key, RunSpec.model_fields)

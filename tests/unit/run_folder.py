@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from suite.contract.metric import Cost, Metric, TaskReport
 from suite.stats.aggregates import Bleu, Mean, Meteor
 from suite.store.schema import SCHEMA
+from suite.store.study import StudyFolder
 from tasks.classification import ClassificationTask
 from tasks.scenes.classes import Scenes
 
@@ -132,6 +133,22 @@ def write_run(out: Path, methods: dict[str, float] = METHODS, **changes) -> Path
         for cut in (0.15, 0.28, 0.4, 0.5):
             accuracy = 0.93 - loss / 100 * (cut / 0.5) ** 2
             write_cell(out, name, f"flops=-{cut:.0%}", accuracy=accuracy, cut=cut + 0.003 * len(name) % 0.02, **changes)
+    return out
+
+
+def write_study(out: Path, models: dict[str, float], methods: dict[str, float] = METHODS) -> Path:
+    """A study of runs of `write_run`: of each model, by its name, at so many times the cost."""
+    for name, times in models.items():
+        (out / name).mkdir(parents=True)
+        run = write_run(out / name, methods)
+        for folder in list((run / "cells").iterdir()):  # keys are of one model, as those of true runs are
+            key = f"{name}-{folder.name}"
+            folder = folder.rename(folder.with_name(key))
+            rewrite(folder / "cell.json", key=key, model=name)
+            flops = json.loads((folder / "flops.json").read_text())
+            rewrite(folder / "flops.json", **{part: times * flops[part] for part in ("total", "baseline_total")})
+        rewrite(run / "run.json", cells=sorted(folder.name for folder in (run / "cells").iterdir()))
+    StudyFolder(out).add(list(models))
     return out
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from run_folder import rewrite, write_cell, write_json, write_run
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.page.launches import sentences_of, strongest
 from reports.tables.results import console_table, write_tables
 from reports.text.headings import notes
@@ -176,7 +177,7 @@ def test_the_page_explains_every_method_once_and_every_cell_on_its_card(traced):
     assert next(cell["binds"] for cell in cells if cell["name"].startswith("ats")) == ""
     assert reader.text.count(sentence) == 1
     (part,) = groups(load_frame(traced))
-    listed = [cell for cell, _ in strongest(part, sentences_of(traced, part))]
+    listed = [cell for cell, _ in strongest(part, sentences_of(part))]
     assert listed == ["none", "evit flops=-50%", "tome flops=-50%"]
     assert all(cell in Reader(html).text for cell in listed)
 
@@ -187,4 +188,4 @@ def test_a_damaged_trace_is_named_and_explains_nothing(traced):
     frame = load_frame(traced)
     assert f"{path} is damaged" in frame.reason["tome-flops--50"]
     (part,) = groups(frame)
-    assert sentences_of(traced, part)["tome-flops--50"] == ""
+    assert sentences_of(part)["tome-flops--50"] == ""

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_folder import N, change_all, make_captions, rewrite, write_cell
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.pareto.curves import curves_of, reference_among
 from reports.pareto.layers import layers_of
 from reports.pareto.rank_change import rank_change
@@ -73,7 +74,7 @@ def test_the_reference_can_be_chosen_and_must_be_there(run):
 
 def test_the_reference_is_tome_else_the_first_that_is_trained(run):
     (group,) = groups(load_frame(run))
-    curves = curves_of("", run, group, 20)
+    curves = curves_of("", group, 20)
     assert reference_among(curves, None).name == "tome"
     others = [curve for curve in curves if curve.name != "tome"]
     assert reference_among(others, None).name == "evit"
@@ -99,7 +100,7 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_so(run):
 
 def test_resampled_shares_lie_around_the_share_and_are_paired(stored):
     (group,) = groups(load_frame(stored))
-    draws = resampled_scores(stored, group, 400)
+    draws = resampled_scores(group, 400)
     assert set(draws) == set(group.frame.index)
     for key, values in draws.items():
         share = 100 * group.frame.top1[key]
@@ -112,7 +113,7 @@ def test_resampled_shares_lie_around_the_share_and_are_paired(stored):
 def test_agreement_of_random_weights_is_resampled_against_the_unreduced_model(run):
     change_all(run, "cell", weights_kind="random")
     (group,) = groups(load_frame(run))
-    draws = resampled_scores(run, group, 100)
+    draws = resampled_scores(group, 100)
     assert (draws["none-full"] == 100).all()
     assert draws["tome-flops--50"].mean() == pytest.approx(100 * group.frame.agreement["tome-flops--50"], abs=1)
 
@@ -120,14 +121,14 @@ def test_agreement_of_random_weights_is_resampled_against_the_unreduced_model(ru
 def test_captions_are_resampled_by_their_own_scores_and_have_no_interval_without(run):
     make_captions(run)
     (group,) = groups(load_frame(run))
-    assert resampled_scores(run, group, 10) == {}
+    assert resampled_scores(group, 10) == {}
     table = curve_table(layers_of([run]), resamples=10)
     assert record(table, "one", "evit")["gain"] < 0
     assert record(table, "one", "evit")["gain_low"] is None
     ids = pq.read_table(run / "manifest.parquet")["id"]
     for folder in (run / "cells").iterdir():
         pq.write_table(pa.table({"id": ids, "cider": np.full(N, 1.25)}), folder / "scores.parquet")
-    assert all((values == 125).all() for values in resampled_scores(run, group, 10).values())
+    assert all((values == 125).all() for values in resampled_scores(group, 10).values())
 
 
 def test_masks_are_resampled_by_summing_their_areas_again(run):
@@ -140,7 +141,7 @@ def test_masks_are_resampled_by_summing_their_areas_again(run):
         pq.write_table(rows, folder / "samples.parquet")
         rewrite(folder / "scores.json", scores={"miou": {"value": 5 / 12, "low": 0.4, "high": 0.5, "reason": ""}})
     (group,) = groups(load_frame(run))
-    assert all(values == pytest.approx(100 * 5 / 12) for values in resampled_scores(run, group, 20).values())
+    assert all(values == pytest.approx(100 * 5 / 12) for values in resampled_scores(group, 20).values())
 
 
 # ---------------------------------------------------------------- ranks
@@ -157,7 +158,7 @@ def slow_down(run: Path, reducer: str, factor: float, aa: float = 0.01) -> None:
 
 def ranks_of(run: Path):
     (group,) = groups(load_frame(run))
-    return rank_change(curves_of("", run, group, 300))
+    return rank_change(curves_of("", group, 300))
 
 
 def test_a_method_that_saves_flops_and_not_time_changes_its_rank(run):

@@ -28,7 +28,8 @@ from run_folder import (
     write_samples,
 )
 
-from reports.frame import columns_of, groups, load_frame, load_samples
+from reports.frame import columns_of, load_frame, load_samples
+from reports.groups import groups
 from suite.errors import RequestError
 from suite.stats import wilson_interval
 from tasks.classification import ClassificationTask
@@ -325,5 +326,6 @@ def test_scores_of_samples_stand_beside_their_outcomes(run):
 
 def test_looking_at_a_frame_copies_nothing_of_what_goes_with_it(run):
     frame = load_frame(run)
-    for part in (frame.iloc[0], frame.top1 + 1, frame[frame.reducer == "tome"], next(groups(frame)).frame):
-        assert all(part.attrs[name] is frame.attrs[name] for name in ("shown", "context"))
+    for part in (frame.iloc[0], frame.top1 + 1, frame[frame.reducer == "tome"]):
+        assert all(part.attrs[name] is frame.attrs[name] for name in ("runs", "context"))
+    assert next(groups(frame)).frame.attrs["context"] is frame.attrs["context"]

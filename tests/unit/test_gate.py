@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.tables.console import fields_of, fit, spare
 from reports.text.headings import notes
 from suite.contract.metric import TaskReport

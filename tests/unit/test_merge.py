@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.tables.results import write_tables
 from reports.tables.speeds import speeds_of, write_speeds
 from reports.text.headings import notes

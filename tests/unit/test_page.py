@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from reports.frame import groups, load_frame, load_samples
+from reports.frame import load_frame, load_samples
+from reports.groups import groups
 from reports.page import write as page_write
 from reports.page.exhibits import NOT_MADE, read_exhibits
 from reports.page.markers import contrast, on_dark
@@ -78,7 +79,7 @@ def test_points_are_the_numbers_of_the_frame(classified):
         assert sum(cell["blocks"]["tokens"]) > 0
     disputed = next(cell for cell in data["cells"] if cell["name"] == "tome flops=-28%")
     assert "gmacs" not in disputed["x"]
-    assert "FLOPs disputed: tome flops=-28%" in data["groups"][0]["axes"][0]["notes"][0]
+    assert "FLOPs disputed: tome flops=-28%" in data["tasks"][0]["axes"][0]["notes"][0]
 
 
 def test_what_failed_is_named_with_its_reason_and_markup_stays_text(classified, captioned, tmp_path):
@@ -94,22 +95,22 @@ def test_what_failed_is_named_with_its_reason_and_markup_stays_text(classified, 
         assert not handlers
         assert page.count("<script") == len(Reader(page).scripts)
         assert page.count("<!--") == plain.count("<!--") == 0
-    assert set(HOSTILE) <= set(packed(hostile[0])["samples"]["ids"])
-    assert any(HOSTILE[1] in text for text in packed(hostile[1])["samples"]["texts"])
+    assert set(HOSTILE) <= set(packed(hostile[0])["samples0"]["ids"])
+    assert any(HOSTILE[1] in text for text in packed(hostile[1])["samples0"]["texts"])
 
 
 def test_every_sample_of_a_page_says_what_the_store_says(classified, captioned):
     html, _ = read_page(classified)
     blobs = packed(html)
-    compare, samples = blobs["data"]["compare"], blobs["samples"]
+    compare, samples = blobs["data"]["compares"][0], blobs["samples0"]
     frame = load_frame(classified)
     key = frame.index[compare["cells"][3]]
     table = load_samples(classified, key).set_index("id")
     assert [row[3] for row in samples["said"]] == table.loc[samples["ids"], "prediction"].to_list()
     assert samples["truth"] == table.loc[samples["ids"], "label"].to_list()
     assert compare["kept"] == compare["n"] == 400
-    samples = packed(read_page(captioned)[0])["samples"]
-    outcomes = load_outcomes(captioned, load_frame(captioned))
+    samples = packed(read_page(captioned)[0])["samples0"]
+    outcomes = load_outcomes([*groups(load_frame(captioned))])
     table = load_samples(captioned, outcomes.keys[1]).set_index("id")
     assert [samples["texts"][row[1]] for row in samples["said"]] == table.loc[samples["ids"], "prediction"].to_list()
     assert [row[1] / 10 for row in samples["score"]] == pytest.approx(
@@ -118,7 +119,7 @@ def test_every_sample_of_a_page_says_what_the_store_says(classified, captioned):
 
 
 def test_samples_that_do_not_fit_are_those_on_which_cells_differ_least(classified):
-    outcomes = load_outcomes(classified, load_frame(classified))
+    outcomes = load_outcomes([*groups(load_frame(classified))])
     whole, count = packed_samples(outcomes)
     part, kept = packed_samples(outcomes, budget=len(whole) // 3)
     assert 0 < kept < count == 400
@@ -143,7 +144,7 @@ def test_a_page_without_pictures_says_how_to_make_them(classified):
     html, lacking = render(classified, load_frame(classified))
     assert lacking == [NOT_MADE]
     assert NOT_MADE in Reader(html).text
-    assert "pictures" not in packed(html)
+    assert "pictures0" not in packed(html)
 
 
 def test_a_run_without_cells_has_a_page(tmp_path):
@@ -161,10 +162,10 @@ def test_pictures_come_from_the_run_and_stay_when_its_data_are_gone(tiny_run, ph
     assert len(found.views) == 4
     assert len(found.maps) == 2
     blobs = packed(read_page(results.out)[0])
-    assert len(blobs["pictures"]) == differing
-    assert blobs["data"]["compare"]["kind"] == "agreement"
-    assert all(view.startswith("data:image/jpeg") for view in blobs["tokens"]["views"])
-    tokens = next(iter(blobs["tokens"]["cells"].values()))
+    assert len(blobs["pictures0"]) == differing
+    assert blobs["data"]["compares"][0]["kind"] == "agreement"
+    assert all(view.startswith("data:image/jpeg") for view in blobs["tokens"][0]["views"])
+    tokens = next(iter(blobs["tokens"][0]["cells"].values()))
     assert tokens["grid"] == [4, 4]
     assert [len(counts) for counts in tokens["tokens"]] == [7] * 4
     assert tokens["tokens"][0][:3] == [17, 16, 15]
@@ -179,7 +180,7 @@ def test_pictures_come_from_the_run_and_stay_when_its_data_are_gone(tiny_run, ph
     html, lacking = render(results.out, load_frame(results.out))
     assert lacking == [said]
     assert said in " ".join(Reader(html).text.split())
-    assert len(packed(html)["pictures"]) == differing  # made earlier
+    assert len(packed(html)["pictures0"]) == differing  # made earlier
 
     shutil.move(photos.parent / "moved", photos)
     next(photos.rglob("*.JPEG")).unlink()

@@ -7,13 +7,14 @@ import shutil
 import pytest
 
 from reports.frame import load_frame
+from reports.groups import groups
 from reports.page.markers import contrast
 from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
 from reports.page.write import write_page
 from reports.pareto.points import FLOPS, frontier
 from tests.unit.page_runs import HOSTILE, packed, write_captioned
-from tests.unit.run_folder import write_run
+from tests.unit.run_folder import rewrite, write_run, write_study
 from tests.unit.wide_run import exhibits, write_wide_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -85,9 +86,9 @@ def test_a_hundred_cells_on_five_thousand_samples_fit_into_a_page(wide):
     assert path.stat().st_size < 15e6
     blobs = packed(path.read_text())
     assert len(blobs["data"]["cells"]) == 100
-    assert blobs["data"]["compare"]["kept"] == 5000
-    assert len(blobs["pictures"]) == 400
-    assert len(blobs["tokens"]["ids"]) == 4
+    assert blobs["data"]["compares"][0]["kept"] == 5000
+    assert len(blobs["pictures0"]) == 400
+    assert len(blobs["tokens"][0]["ids"]) == 4
 
 
 def test_a_page_of_a_hundred_cells_is_painted_within_a_second_and_complains_of_nothing(page):
@@ -169,7 +170,7 @@ def test_a_wide_table_is_whole_or_scrolls_in_its_own_frame(chromium, wide, width
 
 
 def test_two_cells_compared_give_the_numbers_of_python(page, wide):
-    outcomes = load_outcomes(wide, load_frame(wide))
+    outcomes = load_outcomes([*groups(load_frame(wide))])
     pairs, cells = compare_pairs(outcomes), len(outcomes.keys)
     a, b = 7, 60
     place = a * cells - a * (a + 1) // 2 + b - a - 1
@@ -206,7 +207,7 @@ def test_samples_on_which_two_cells_disagree_are_shown_and_markup_stays_text(pag
     while page.locator("#more").is_visible() and shown.count() < 100:
         page.eval_on_selector("#more", "more => more.click()")
     texts = page.eval_on_selector_all("#samples .id", "all => all.map(one => one.textContent)")
-    samples = packed((wide / "report/index.html").read_text())["samples"]
+    samples = packed((wide / "report/index.html").read_text())["samples0"]
     known = {id: (said, truth) for id, said, truth in zip(samples["ids"], samples["said"], samples["truth"])}
     assert all(known[id][0][1] == known[id][1] != known[id][0][99] for id in texts)
     assert len(texts) == len(set(texts))
@@ -264,7 +265,7 @@ def test_dark_and_light_can_be_read_and_plots_follow(chromium, captioned):
 
 def test_captions_are_shown_as_text_with_the_score_of_each(chromium, captioned):
     page = open_page(chromium, captioned)
-    outcomes = load_outcomes(captioned, load_frame(captioned))
+    outcomes = load_outcomes([*groups(load_frame(captioned))])
     pairs = compare_pairs(outcomes)
     page.select_option("#cell-a", "0")
     page.select_option("#cell-b", "1")
@@ -307,5 +308,53 @@ def test_a_run_in_which_nothing_was_finished_or_counted_has_a_page_that_works(ch
     assert page.inner_text("#plot-notes") == "No finished cell has both a score and a cost."
     assert "There is no finished reduced cell" in page.inner_text("#tokens")
     heading(page, "Rate").locator("button").click()
+    assert page.said == []
+    page.context.close()
+
+
+def test_all_models_of_a_study_are_seen_at_once_and_can_be_chosen(chromium, tmp_path):
+    out = write_study(tmp_path / "study", {"small": 1.0, "large": 12.0}, {"tome": 4.0, "evit": 7.0})
+    write_page(out, load_frame(out))
+    page = open_page(chromium, out)
+    traces = "() => document.querySelector('#plot').data.filter(one => one.customdata)"
+    assert page.evaluate(f"({traces})().map(one => one.mode).filter(mode => mode.includes('text')).length") == 2
+    assert page.evaluate(f"({traces})().flatMap(one => one.text ?? [])") == ["small", "large"]
+    assert len(page.evaluate(f"[...new Set(({traces})().map(one => one.line.dash))]")) == 2
+    assert page.evaluate("document.querySelector('#plot').layout.xaxis.type") == "log"
+    assert page.locator("#table .group:visible").count() == 2
+    assert "18 cells" in page.inner_text("#shown")
+    page.locator("#models label", has_text="large").click()
+    assert page.locator("#table .group:visible").count() == 1
+    assert page.evaluate("document.querySelector('#plot').layout.xaxis.type") != "log"
+    assert "9 cells" in page.inner_text("#shown")
+    cells = page.eval_on_selector_all("#cell-a option", "all => all.map(one => one.textContent)")
+    assert "none · small" in cells
+    assert "none · large" in cells
+    page.select_option("#cell-a", label="none · small")
+    page.select_option("#cell-b", label="tome flops=-50% · large")
+    assert "372" not in page.inner_text("#verdict .counts")  # of 400 that the unreduced model has right
+    assert page.inner_text("#verdict").count("Top-1 (%)") == 2
+    assert page.said == []
+    page.context.close()
+
+
+def test_tasks_of_a_study_are_told_apart_on_one_page(chromium, tmp_path):
+    out = write_study(tmp_path / "study", {"classifier": 1.0, "captioner": 1.0}, {"tome": 4.0})
+    shutil.rmtree(out / "captioner")
+    write_captioned(out / "captioner")
+    for path in (out / "captioner").glob("cells/*/cell.json"):
+        rewrite(path, task="captions")
+    rewrite(out / "captioner" / "run.json", spec={"task": "captions"})
+    write_page(out, load_frame(out))
+    page = open_page(chromium, out)
+    assert page.eval_on_selector_all("#score option", "all => all[0].textContent") == "Top-1 (%)"
+    assert page.locator("#models label:visible").count() == 1
+    page.select_option("#task", label="captions")
+    assert page.eval_on_selector_all("#score option", "all => all[0].textContent") == "CIDEr"
+    assert page.locator("#models label:visible").inner_text().strip() == "captioner · vit_scenes"
+    assert page.locator("#table .group:visible").count() == 1
+    page.select_option("#compared", index=1)
+    page.wait_for_function("document.querySelector('#verdict').textContent.includes('CIDEr')")
+    assert HOSTILE[0] in page.inner_text("#samples")
     assert page.said == []
     page.context.close()

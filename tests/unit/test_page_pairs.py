@@ -3,6 +3,7 @@
 import pytest
 
 from reports.frame import load_frame, load_samples
+from reports.groups import groups
 from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
 from suite.stats import mcnemar, paired_scores, paired_share_interval, swap_test
@@ -24,7 +25,7 @@ def runs(tmp_path_factory):
 
 def pair(out):
     """(outcomes, pairs, columns of per-sample values of the first and the last cell, place of that pair)."""
-    outcomes = load_outcomes(out, load_frame(out))
+    outcomes = load_outcomes([*groups(load_frame(out))])
     return outcomes, compare_pairs(outcomes), len(outcomes.keys) - 2
 
 
@@ -65,7 +66,7 @@ def test_masks_are_compared_by_sums_of_areas_over_all_samples(runs):
 
 def test_random_weights_are_compared_by_agreement_with_the_unreduced_model(tmp_path):
     out = write_run(tmp_path / "run", {"tome": 4.0}, about={"weights_kind": "random"})
-    outcomes = load_outcomes(out, load_frame(out))
+    outcomes = load_outcomes([*groups(load_frame(out))])
     assert outcomes.kind == "agreement"
     assert outcomes.score[0].all()
     frame = load_frame(out)

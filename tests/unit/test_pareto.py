@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from run_folder import change_all, make_captions, rewrite, write_run
+from run_folder import change_all, make_captions, rewrite, write_run, write_study
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.pareto.curve_drawing import curve_name
+from reports.pareto.figures import draw_files, plots_on, save, write_pareto
 from reports.pareto.layers import layers_of
-from reports.pareto.overlay import draw_overlay, write_overlay
+from reports.pareto.overlay import draw_overlay
 from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH, RC
 from reports.pareto.points import FLOPS, MEMORY, SPEED
 from reports.pareto.published_marks import Mark, published_marks
@@ -98,13 +100,30 @@ def test_chosen_methods_alone_are_seen_beside_the_unreduced_model(run):
 
 
 def test_memory_is_drawn_where_it_was_measured_and_said_to_be_missing_where_not(run, tmp_path):
-    files, notes = write_overlay(layers_of([run]), tmp_path / "none", COLUMN_WIDTH, ["memory"])
-    assert files == []
-    assert notes == ["pareto_memory: nothing to show, no finished cell has both a score and peak_memory_mib"]
+    files, notes = draw_files(layers_of([run]), [MEMORY], COLUMN_WIDTH)
+    assert files == {}
+    assert notes == ["pareto_memory: nothing to show, no finished cell has both top1 and peak_memory_mib"]
     for i, path in enumerate(sorted(run.glob("cells/*/speed.json"))):
         rewrite(path, peak_memory_bytes=(80 + i) * 2**20)
     figure = draw_overlay(layers_of([run]), MEMORY, COLUMN_WIDTH)
     assert figure.axes[0].get_xlabel() == "Peak memory of a batch (MiB)"
+
+
+def test_models_that_differ_much_in_cost_share_an_axis_of_powers_and_more_than_five_share_several_figures(tmp_path):
+    study = write_study(tmp_path / "study", {"small": 1.0, "large": 12.0}, {"tome": 4.0})
+    axes = draw_overlay(layers_of([study]), FLOPS, FULL_WIDTH).axes[0]
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks == [1, 2, 5, 10]
+    assert draw_overlay(layers_of([study / "small", study / "small"]), FLOPS, FULL_WIDTH).axes[0].get_xscale() == (
+        "linear"
+    )
+    many = write_study(tmp_path / "many", {f"model-{i}": 1.0 + i for i in range(6)}, {"tome": 4.0})
+    with pytest.raises(RequestError, match="6 runs and models: more than 5"):
+        layers_of([many])
+    files, _ = write_pareto(load_frame(many), tmp_path / "report")
+    assert {path.stem for path in files} == {f"pareto_{axis}-{i}" for axis in ("flops", "speed") for i in (1, 2)}
 
 
 # ---------------------------------------------------------------- published points
@@ -170,7 +189,7 @@ def test_the_verb_prints_the_table_and_writes_files_that_the_same_runs_give_byte
     assert "written:" in printed
     assert len(pd.read_csv(out / "curves.csv")) == 5
     layers = layers_of([run, other])
-    write_overlay(layers, again, COLUMN_WIDTH, ["flops"])
+    save(draw_files(layers, plots_on(layers[0], ["flops"]), COLUMN_WIDTH)[0], again)
     write_curve_table(curve_table(layers), again)
     names = sorted(path.name for path in out.iterdir())
     assert names == ["curves.csv", "curves.md", "pareto_flops.pdf", "pareto_flops.png", "pareto_flops.svg"]

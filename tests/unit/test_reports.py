@@ -23,11 +23,14 @@ from run_folder import (
     write_json,
     write_run,
     write_samples,
+    write_study,
 )
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
+from reports.pareto.figures import write_pareto
 from reports.pareto.labels import spread_out
-from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH, RC, draw, write_pareto
+from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH, RC, draw
 from reports.pareto.points import FLOPS, SPEED, frontier, plots_of
 from reports.pareto.style import FAMILIES, styles_for
 from reports.tables.results import console_table, write_tables
@@ -248,6 +251,20 @@ def test_numbers_carry_no_more_digits_than_the_noise_supports(text, expected):
     assert text == expected
 
 
+def test_models_stand_below_headings_as_wide_as_the_table_and_notes_say_whose_they_are(tmp_path):
+    long = "deit_small_distilled_patch16_224"
+    out = write_study(tmp_path / "study", {"small": 1.0, long: 4.0}, {"tome": 4.0})
+    rewrite(next((out / long).glob("cells/*tome-flops--50/speed.json")), noisy=True)
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table(load_frame(out), 100))
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    assert f"scenes · {long} · weights embedded · n = 400 · 112 px" in lines
+    assert sum(line.startswith("Reducer") for line in lines) == 1
+    assert sum(line.startswith("none ") for line in lines) == 2
+    assert any(line.startswith(f"{long}: §") for line in lines)
+    assert not any(line.startswith("small: ") for line in lines)
+
+
 # ---------------------------------------------------------------- the plots
 
 
@@ -289,14 +306,19 @@ def test_a_plot_without_points_is_not_written_and_its_forerunner_goes(run):
         path.unlink()
     files, notes = write_pareto(load_frame(run), run / "report")
     assert {path.stem for path in files} == {"pareto_flops"}
-    assert "pareto_speed: not written, no finished cell has both top1 and im_s" in notes
+    assert "pareto_speed: nothing to show, no finished cell has both top1 and im_s" in notes
     assert not list((run / "report").glob("pareto_speed*"))
 
 
-def test_two_models_get_a_plot_each(run):
+def test_two_models_stand_in_one_plot_and_scores_of_another_kind_in_one_of_their_own(run):
     write_cell(run, "none", "", about={"model": "other/model"})
     files, _ = write_pareto(load_frame(run), run / "report")
-    assert "pareto_flops-scenes-other-model-embedded-fp32-b32-112.svg" in {path.name for path in files}
+    assert {path.stem for path in files} == {"pareto_flops", "pareto_speed"}
+    rewrite(run / "cells" / "none-full" / "cell.json", weights_kind="random")
+    files, _ = write_pareto(load_frame(run), run / "report")
+    ends = {"-top1", "-agreement"}
+    assert {path.stem for path in files} == {f"pareto_{axis}{end}" for axis in ("flops", "speed") for end in ends}
+    assert not (run / "report" / "pareto_flops.png").exists()
 
 
 @pytest.mark.slow
@@ -462,7 +484,7 @@ def test_a_narrow_terminal_keeps_the_first_score_and_the_whole_speed(run):
 def test_a_captioning_plot_shows_the_first_score_and_the_whole_speed(run):
     frame = load_frame(make_captions(run))
     _, notes = write_pareto(frame, run / "report")
-    assert not [note for note in notes if "not written" in note]
+    assert not [note for note in notes if "nothing to show" in note]
     (group,) = groups(frame)
     cost, whole, _ = plots_of(group)
     assert (cost.x, whole.x) == ("gmacs", "whole_s")

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from reports.frame import groups, load_frame
+from reports.frame import load_frame
+from reports.groups import groups
 from reports.page.write import render
 from reports.pareto.resamples import resampled_scores
 from reports.tables.results import write_tables
@@ -125,7 +126,7 @@ def test_table_page_and_resamples_of_a_run_on_one_image_say_why_its_headline_is_
     assert f"n/a: {ALONE}." in (tmp_path / "tables" / "table.md").read_text(encoding="utf-8")
     assert f"n/a: {ALONE}." in render(alone, frame)[0]
     (group,) = groups(frame)
-    assert resampled_scores(alone, group) == {}
+    assert resampled_scores(group) == {}
 
 
 def test_the_gate_cannot_tell_by_a_score_that_is_undefined_and_says_why(alone):
@@ -139,4 +140,4 @@ def test_a_single_sample_has_no_resamples(tmp_path, monkeypatch):
     out = start_run(tmp_path / "run", 1)
     write_cell(out, "none")
     (group,) = groups(load_frame(out))
-    assert resampled_scores(out, group) == {}
+    assert resampled_scores(group) == {}

@@ -15,15 +15,23 @@ function pairNumbers(compare, a, b) {
   };
 }
 
-function startCompare(data, samples, pictures) {
-  const { compare } = data, names = compare.cells.map((place) => data.cells[place].name);
-  const state = { a: 0, b: 1, which: "", shown: FIRST_SHOWN };
-  if (compare.first) [state.a, state.b] = compare.first.map((place) => compare.cells.indexOf(place));
-  const binary = compare.kind === "labels" || compare.kind === "agreement";
-  const listed = samplesOf(compare, samples);
+// One set of cells on the same samples, with what is chosen of it.
+async function openSet(data, number) {
+  const compare = data.compares[number], samples = await unpackedJson(`samples${number}`);
+  const [a, b] = compare.first ? compare.first.map((place) => compare.cells.indexOf(place)) : [0, 1];
+  return {
+    compare, samples, pictures: (await unpackedJson(`pictures${number}`)) ?? {}, listed: samplesOf(compare, samples),
+    names: compare.cells.map((place) => data.cells[place].name), binary: compare.kind === "labels" || compare.kind === "agreement",
+    state: { a, b, which: "", shown: FIRST_SHOWN },
+  };
+}
+
+async function startCompare(data) {
+  const opened = [await openSet(data, 0)];
+  let set = opened[0];
 
   function draw() {
-    const { a, b } = state, entries = names.map((name, i) => [String(i), name]);
+    const { compare, names, listed, binary, state } = set, { a, b } = state, entries = names.map((name, i) => [String(i), name]);
     fillSelect(byId("cell-a"), entries, String(a));
     fillSelect(byId("cell-b"), entries, String(b));
     const numbers = a === b ? null : pairNumbers(compare, a, b);
@@ -39,7 +47,8 @@ function startCompare(data, samples, pictures) {
   }
 
   function drawSamples() {
-    const { a, b } = state, [, , found] = listed.kinds(a, b).find(([key]) => key === state.which);
+    const { compare, samples, pictures, listed, binary, state } = set, { a, b } = state;
+    const [, , found] = listed.kinds(a, b).find(([key]) => key === state.which);
     const seen = found.filter((i) => pictures[samples.ids[i]]), order = binary ? [...seen, ...found.filter((i) => !pictures[samples.ids[i]])] : found;
     byId("pictured").textContent = found.length ? `${seen.length} of these ${found.length} have a picture.${compare.kept < compare.n ? ` The ${compare.kept} of ${compare.n} samples on which cells differ most are kept on this page.` : ""}` : "No such sample.";
     byId("samples").classList.toggle("long", compare.kind === "captions");
@@ -47,10 +56,16 @@ function startCompare(data, samples, pictures) {
     byId("more").hidden = order.length <= state.shown;
   }
 
-  byId("cell-a").addEventListener("change", (event) => { state.a = Number(event.target.value); draw(); });
-  byId("cell-b").addEventListener("change", (event) => { state.b = Number(event.target.value); draw(); });
-  byId("swap").addEventListener("click", () => { [state.a, state.b] = [state.b, state.a]; draw(); });
-  byId("more").addEventListener("click", () => { state.shown += MORE_SHOWN; drawSamples(); });
+  byId("compared")?.addEventListener("change", async (event) => {
+    const number = Number(event.target.value);
+    opened[number] ??= await openSet(data, number);
+    set = opened[number];
+    draw();
+  });
+  byId("cell-a").addEventListener("change", (event) => { set.state.a = Number(event.target.value); draw(); });
+  byId("cell-b").addEventListener("change", (event) => { set.state.b = Number(event.target.value); draw(); });
+  byId("swap").addEventListener("click", () => { [set.state.a, set.state.b] = [set.state.b, set.state.a]; draw(); });
+  byId("more").addEventListener("click", () => { set.state.shown += MORE_SHOWN; drawSamples(); });
   draw();
 }
 

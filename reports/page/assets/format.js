@@ -7,6 +7,9 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// plotly takes some markup for its own.
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
 const minus = (text) => text.replace("-", "−");
 const fixed = (value, digits) => minus(value.toFixed(digits).replace(/^-(0(\.0+)?)$/, "$1"));
 const signed = (value, digits) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + fixed(value, digits);

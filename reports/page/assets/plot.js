@@ -60,10 +60,10 @@ function curveTrace(series, points, intervals) {
 
 function startPlot(data, filters) {
   const state = { score: "", axis: "" }, plot = byId("plot");
-  const group = () => data.groups[filters.group];
+  const task = () => data.tasks[filters.task], several = () => filters.groups.size > 1;
 
   function controls() {
-    const { scores, axes } = group();
+    const { scores, axes } = task();
     if (!scores.some((score) => score.name === state.score)) state.score = scores[0]?.name ?? "";
     if (!axes.some((axis) => axis.name === state.axis)) state.axis = axes[0]?.name ?? "";
     fillSelect(byId("score"), scores.map((score) => [score.name, score.short]), state.score);
@@ -83,7 +83,7 @@ function startPlot(data, filters) {
   }
 
   function draw() {
-    const { axes, scores } = group(), axis = axes.find((one) => one.name === state.axis);
+    const { axes, scores } = task(), axis = axes.find((one) => one.name === state.axis);
     const score = scores.find((one) => one.name === state.score);
     if (!axis || !score) {
       const nothing = { visible: false };
@@ -93,8 +93,9 @@ function startPlot(data, filters) {
     }
     const points = visiblePoints(), traces = [], shapes = [], notes = [...axis.notes];
     const fair = points.filter((point) => point.cell.fair);
-    const best = axis.noisy ? [] : frontierOf(fair.length ? fair : points, axis.fewer), annotations = [];
-    if (axis.noisy) {
+    const noisy = axis.noisy.some((group) => filters.groups.has(group));
+    const best = noisy ? [] : frontierOf(fair.length ? fair : points, axis.fewer), annotations = [];
+    if (noisy) {
       const text = narrow() ? "Noisy: do not rank by these speeds" : "Noisy: do not rank by these speeds, so there is no frontier";
       annotations.push({ text, xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { color: colour("--bad") } });
     }
@@ -104,17 +105,18 @@ function startPlot(data, filters) {
     }
     // where memory hardly moves, cells are joined by their cost
     const along = (point) => (axis.name === "peak_memory_mib" ? point.cell.x.gmacs ?? point.x : point.x);
-    const curves = Map.groupBy ? Map.groupBy(points, (point) => point.cell.series) : grouped(points);
-    for (const [series, of] of [...curves].sort(([a], [b]) => (a ?? Infinity) - (b ?? Infinity))) {
+    for (const of of curvesOf(points)) {
+      const { series, group } = of[0].cell, { dash } = data.groups[group];
       of.sort((a, b) => along(a) - along(b));
       if (series === null) {
         const look = { colour: colour("--ink"), dark: colour("--ink"), name: "unreduced", symbol: "star", size: 14, filled: true, dash: "solid" };
-        traces.push({ ...curveTrace(look, of, byId("intervals").checked), mode: "markers" });
-        for (const { y } of of) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below", line: { color: colour("--faint"), width: 1, dash: "dash" } });
-      } else traces.push(curveTrace(data.series[series], of, byId("intervals").checked));
+        const named = several() ? { mode: "markers+text", text: of.map((point) => plain(namesAt(points, point, data.groups))), textposition: axis.fewer ? "top left" : "top right", textfont: { size: 11 }, cliponaxis: false } : { mode: "markers" };
+        traces.push({ ...curveTrace(look, of, byId("intervals").checked), ...named });
+        for (const { y } of of) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below", line: { color: colour("--faint"), width: 1, dash: several() ? dash : "dash" } });
+      } else traces.push(curveTrace(several() ? { ...data.series[series], dash } : data.series[series], of, byId("intervals").checked));
     }
-    const yaxis = points.length ? rangeOf(points, best, notes) : {};
-    Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis, annotations }), CONFIG);
+    const yaxis = points.length ? rangeOf(points, best, notes) : {}, xaxis = several() ? scaleOf(points) : {};
+    Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis, xaxis, annotations }), CONFIG);
     byId("plot-notes").textContent = notes.join(" · ");
   }
 
@@ -133,10 +135,29 @@ function startPlot(data, filters) {
   return { draw, controls };
 }
 
-function grouped(points) {
+// The points of each method of each group; the unreduced models last.
+function curvesOf(points) {
   const found = new Map();
-  for (const point of points) found.set(point.cell.series, [...(found.get(point.cell.series) ?? []), point]);
-  return found;
+  for (const point of points) {
+    const { series, group } = point.cell, key = `${series} ${group}`;
+    found.set(key, [...(found.get(key) ?? []), point]);
+  }
+  const order = ([{ cell }]) => cell.series ?? Infinity;
+  return [...found.values()].sort((a, b) => (order(a) === order(b) ? a[0].cell.group - b[0].cell.group : order(a) - order(b)));
+}
+
+// The names of the models whose unreduced ones are this point; they stand at the first of these.
+function namesAt(points, point, groups) {
+  const here = points.filter(({ cell, x, y }) => cell.series === null && x === point.x && y === point.y);
+  return here[0] === point ? here.map(({ cell }) => groups[cell.group].label).join(", ") : "";
+}
+
+// Of models that differ much in size the small ones would lie in one heap; as in reports/pareto/overlay.py.
+function scaleOf(points) {
+  const all = points.map((point) => point.x), low = Math.min(...all), high = Math.max(...all);
+  if (!(high > 6 * low)) return {};
+  const powers = Array.from({ length: 13 }, (_, i) => 10 ** (i - 4)), tickvals = powers.flatMap((power) => [power, 2 * power, 5 * power]).filter((tick) => low <= tick && tick <= high);
+  return { type: "log", tickvals, ticktext: tickvals.map((tick) => String(Number(tick.toPrecision(1)))) };
 }
 
 function rangeOf(points, best, notes) {
@@ -162,6 +183,7 @@ function startTip(plot, data) {
     const [[, reducer], [, rate], ...numbers] = numbersOf(place);
     tip.replaceChildren(
       element("b", { textContent: `${reducer}  ${rate === "–" ? "" : rate}` }),
+      data.groups.length > 1 ? element("p", { textContent: data.groups[data.cells[place].group].label }) : "",
       element("dl", {}, ...numbers.flatMap(([head, text]) => [element("dt", { textContent: head }), element("dd", { textContent: text })])),
       data.cells[place].binds ? element("p", { textContent: data.cells[place].binds }) : "",
     );

@@ -16,7 +16,7 @@ async function fill(data) {
   filters.start();
   const plotting = await startPlotly();
   if (plotting && byId("plot")) plot = startPlot(data, filters);
-  if (data.compare) startCompare(data, await unpackedJson("samples"), (await unpackedJson("pictures")) ?? {});
+  if (data.compares.length) await startCompare(data);
   tokens = await startTokens(data, await unpackedJson("tokens"), plotting);
   document.addEventListener("themechange", () => {
     plot?.draw();

@@ -27,11 +27,11 @@ function sortTable(table, head, column) {
 
 function filterTables(data, filters) {
   let shown = 0, all = 0;
-  for (const group of document.querySelectorAll("#table .group")) group.hidden = Number(group.dataset.group) !== filters.group;
+  for (const group of document.querySelectorAll("#table .group")) group.hidden = !filters.groups.has(Number(group.dataset.group));
   for (const row of document.querySelectorAll("#table tbody tr")) {
     const cell = data.cells[Number(row.dataset.cell)];
     row.hidden = !filters.visible(cell);
-    all += cell.group === filters.group;
+    all += filters.groups.has(cell.group);
     shown += !row.hidden;
   }
   byId("shown").textContent = shown === all ? `${all} cells. A click on a heading sorts.` : `${shown} of ${all} cells, as filtered above.`;

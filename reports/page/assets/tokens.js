@@ -74,35 +74,44 @@ async function pictureOf(url) {
   return picture;
 }
 
-async function startTokens(data, tokens, plotting) {
+async function startTokens(data, sets, plotting) {
   const reduced = data.cells.map((cell, place) => place).filter((place) => data.cells[place].series !== null && data.cells[place].status === "done");
   if (!byId("left") || !reduced.length) return null;
-  const withMaps = tokens ? reduced.filter((place) => tokens.cells[place]) : [];
-  const offered = withMaps.length ? withMaps : reduced, first = data.firstTokens ?? data.compare?.first ?? [];
-  const [left, right = left] = new Set([...first.filter((place) => offered.includes(place)), ...offered]);
-  const state = { left, right, sample: 0, block: 0 };
-  const pictures = tokens ? await Promise.all(tokens.views.map(pictureOf)) : [];
-  const entries = offered.map((place) => [String(place), data.cells[place].name]);
+  const firsts = [...data.firstTokens, ...data.compares.map(({ first }) => first ?? [])];
+  let tokens = null, pictures = [], state = null;
+
+  // What one model's cells made of its images; without any, tokens and cost of all cells.
+  async function open(number) {
+    const withMaps = reduced.filter((place) => sets?.[number].cells[place]), offered = withMaps.length ? withMaps : reduced;
+    tokens = withMaps.length ? sets[number] : null;
+    pictures = tokens ? await Promise.all(tokens.views.map(pictureOf)) : [];
+    const first = firsts.find((pair) => pair.length && pair.every((place) => offered.includes(place))) ?? [];
+    const [left, right = left] = new Set([...first, ...offered]), entries = offered.map((place) => [String(place), data.cells[place].name]);
+    state = { left, right, sample: 0, block: 0 };
+    for (const side of ["left", "right"]) fillSelect(byId(side), entries, String(state[side]));
+    if (tokens) {
+      fillSelect(byId("sample"), tokens.ids.map((id, i) => [String(i), id]), "0");
+      const slider = byId("block");
+      slider.max = tokens.cells[left].owners[0].length;
+      state.block = Math.round(slider.max / 2);
+      slider.value = state.block;
+    }
+    draw();
+  }
 
   function draw() {
-    if (tokens && withMaps.length) drawMaps(data, tokens, pictures[state.sample], state);
+    if (tokens) drawMaps(data, tokens, pictures[state.sample], state);
     if (plotting) drawBlocks(data, tokens, state);
   }
 
-  for (const side of ["left", "right"]) {
-    fillSelect(byId(side), entries, String(state[side]));
-    byId(side).addEventListener("change", (event) => { state[side] = Number(event.target.value); draw(); });
+  for (const side of ["left", "right"]) byId(side).addEventListener("change", (event) => { state[side] = Number(event.target.value); draw(); });
+  byId("sample")?.addEventListener("change", (event) => { state.sample = Number(event.target.value); draw(); });
+  byId("block")?.addEventListener("input", (event) => { state.block = Number(event.target.value); draw(); });
+  if (sets && byId("viewed")) {
+    fillSelect(byId("viewed"), sets.map(({ label }, i) => [String(i), label]), "0");
+    byId("viewed").addEventListener("change", (event) => open(Number(event.target.value)));
   }
-  if (tokens && withMaps.length) {
-    fillSelect(byId("sample"), tokens.ids.map((id, i) => [String(i), id]), "0");
-    byId("sample").addEventListener("change", (event) => { state.sample = Number(event.target.value); draw(); });
-    const slider = byId("block");
-    slider.max = tokens.cells[withMaps[0]].owners[0].length;
-    state.block = Math.round(slider.max / 2);
-    slider.value = state.block;
-    slider.addEventListener("input", () => { state.block = Number(slider.value); draw(); });
-  }
-  draw();
+  await open(0);
   return { draw };
 }
 
@@ -148,7 +157,7 @@ function drawBlocks(data, tokens, { left, right, sample }) {
     Plotly.purge(id);
     byId(id).replaceChildren(element("p", { className: "small", textContent: `n/a: no ${title} is stored` }));
   };
-  const text = (traces) => traces.map((one) => ({ ...one, name: one.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;") }));
+  const text = (traces) => traces.map((one) => ({ ...one, name: plain(one.name) }));
   show("plot-tokens", counts, "tokens after the block");
   show("plot-macs", macs, "GFLOPs of the block");
 }

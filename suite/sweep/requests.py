@@ -1,0 +1,79 @@
+"""A request taken apart into single runs: one for each entry of `runs`, one for each of its `models`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from suite.errors import RequestError
+from suite.models.registry import list_models
+from suite.sweep.spec import LISTS, current_keys, is_wildcard
+
+
+def requests_of(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The keys and values of each entry of `runs`, those beside it where it leaves them out; without `runs`, the one.
+
+    `out` beside `runs` is the folder of all, and no entry's. RequestError for what is no list of runs.
+    """
+    shared = {key: value for key, value in current_keys(dict(values)).items() if key not in ("runs", "out")}
+    if (runs := values.get("runs")) is None:
+        return [shared]
+    if not isinstance(runs, list | tuple) or not runs:
+        raise RequestError(f"runs={runs!r} is no list of runs; write keys and values of each behind a '-'")
+    for number, run in enumerate(runs):
+        if not isinstance(run, Mapping) or "runs" in run:
+            raise RequestError(f"runs.{number}={run!r} is no run; write its keys and values, such as task: imagenet")
+        if run.get("out") and run["out"] != folder_name(str(run["out"])):
+            raise RequestError(
+                f"runs.{number}: out={run['out']!r} is no name of a folder; it will lie in the folder of all"
+            )
+    return [_with_defaults(current_keys(dict(run)), shared) for run in runs]
+
+
+def _with_defaults(run: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """A run's own keys, and of the shared ones those whose place none of them takes."""
+    taken: set[str] = {"model", "models"} if run.keys() & {"model", "models"} else set()
+    taken |= set(LISTS) if "cells" in run else set()
+    taken |= {"cells"} if run.keys() & set(LISTS) else set()
+    return {**{key: value for key, value in shared.items() if key not in taken}, **run}
+
+
+def by_model(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The request once for each of its models, and whether that was named outright.
+
+    RequestError for no list of names, and for one that stands beside a `model`.
+    """
+    request = dict(request)
+    if (models := request.pop("models", None)) is None:
+        yield request, True
+        return
+    if request.get("model"):
+        raise RequestError(f"model={request['model']!r} stands beside models={models!r}; leave one of them out")
+    patterns = [name.strip() for name in models.split(",") if name.strip()] if isinstance(models, str) else models
+    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(name, str) for name in patterns):
+        raise RequestError(f"models={models!r} is no list of names; write for example deit_tiny*,deit_small*")
+    names, own = expand_models(patterns), request.get("out")
+    for model, named in names.items():
+        apart = {"out": f"{own}-{folder_name(model)}"} if own and len(names) > 1 else {}
+        yield {**request, "model": model, **apart}, named
+
+
+def folder_name(text: str) -> str:
+    """What a folder can be called by: 'microsoft/git-base-coco' -> 'microsoft-git-base-coco'."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.")
+
+
+def expand_models(patterns: Sequence[str]) -> dict[str, bool]:
+    """Names of models -> whether they were named outright. RequestError for a wildcard that no model's name matches."""
+    names: dict[str, bool] = {}
+    for pattern in patterns:
+        if not is_wildcard(pattern):
+            names[pattern] = True
+            continue
+        matching = [name for name, _ in list_models(pattern)]
+        if not matching:
+            raise RequestError(f"no model matches {pattern!r}; `list models` shows what there is")
+        for name in matching:
+            names.setdefault(name, False)
+    return names
