@@ -27,6 +27,7 @@ def merge_command(
     devices stay apart. Files of `gpu` add theirs to the cells of runs; without a run, those of one GPU become one file.
     """
     from suite.store.merging.runs import merge_runs
+    from suite.store.study import one_run
 
     if len({part.resolve() for part in parts}) < max(len(parts), 2):
         raise RequestError("give two or more folders or files, each once, such as: merge A B --out C")
@@ -35,7 +36,7 @@ def merge_command(
     if not runs:
         merge_files(files, out, allowed, prefer)
         return
-    merged = merge_runs(runs, out, allowed, prefer, read_speeds(files))
+    merged = merge_runs([one_run(run) for run in runs], out, allowed, prefer, read_speeds(files))
     for line in describe(merged):
         say(line)
     say(f"{len(merged.cells)} cells in {out}; draw them with: report {out}")
