@@ -1,5 +1,6 @@
 """Several models, and several tasks, in one command: a run each, and one report over all of them."""
 
+import io
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import huggingface_hub
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from reports.frame import load_frame
 from reports.groups import groups
@@ -20,7 +22,7 @@ from suite.sweep.study import make_study
 from tests.photos import write_photos
 
 QUIET = Progress(quiet=True)
-MODELS = ["test_vit", "vit_tiny_patch16_224"]  # with class tokens, and prepared alike but for their size of patches
+MODELS = ["test_vit", "test_vit3"]  # tiny, and their images are prepared alike
 
 
 def code_of(*arguments) -> int:
@@ -41,7 +43,7 @@ def asked(tmp_path_factory):
     photos = write_photos(tmp_path_factory.mktemp("study") / "photos")
     return {
         "task": "imagenet", "data": str(photos), "checkpoint": "none", "image_size": 64, "batch_size": 5,
-        "device": "cpu", "workers": 0, "reducers": ["tome", "evit"], "rates": ["r=1"], "speed": False,
+        "device": "cpu", "workers": 0, "reducers": ["tome", "pitome"], "rates": ["r=1"], "speed": False,
     }  # fmt: skip
 
 
@@ -69,6 +71,14 @@ def test_every_model_is_the_run_that_it_is_by_itself(asked, study, tmp_path):
         alone = run(asked, model=model, out=str(tmp_path / model), progress=QUIET, report=False)
         assert scored(study.out / model) == scored(alone.out) != {}
         assert (study.out / model / "report" / "index.html").is_file()
+
+
+def test_models_whose_images_are_prepared_alike_are_run_together(asked, tmp_path):
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=1000))
+    run(asked, models=[*MODELS, "vit_tiny_patch16_224"], out=str(tmp_path / "out"), progress=progress, report=False)
+    assert f"together, as their images are prepared alike: {', '.join(MODELS)}\n" in said.getvalue()
+    assert "\nvit_tiny_patch16_224: 3 cells into" in said.getvalue()
 
 
 def test_one_report_stands_over_all_grouped_by_model_with_every_unreduced_one(study):
