@@ -21,13 +21,12 @@ def merge_command(
     allow_different: Annotated[str, typer.Option(help="What may differ: device,tf32,torch,timm,task_options.")] = "",
     prefer: Annotated[Path | None, typer.Option(help="The run whose cell is taken where two differ.")] = None,
 ) -> None:
-    """Make one run of several: of one model on the same samples, wherever its cells were made.
+    """Make one run of several: of one model on the same samples, wherever its cells were made. Or one study of several.
 
     A cell of several runs has to have the same outcomes in all; batches complete each other. Speeds on different
     devices stay apart. Files of `gpu` add theirs to the cells of runs; without a run, those of one GPU become one file.
     """
-    from suite.store.merging.runs import merge_runs
-    from suite.store.study import one_run
+    from suite.store.merging.folders import merge_folders
 
     if len({part.resolve() for part in parts}) < max(len(parts), 2):
         raise RequestError("give two or more folders or files, each once, such as: merge A B --out C")
@@ -36,21 +35,23 @@ def merge_command(
     if not runs:
         merge_files(files, out, allowed, prefer)
         return
-    merged = merge_runs([one_run(run) for run in runs], out, allowed, prefer, read_speeds(files))
-    for line in describe(merged):
-        say(line)
-    say(f"{len(merged.cells)} cells in {out}; draw them with: report {out}")
+    for run, merged in merge_folders(runs, out, allowed, prefer, read_speeds(files)).items():
+        say(f"{run}: {len(merged.cells)} cells")
+        for line in describe(merged):
+            say(line)
+    say(f"draw what there is with: report {out}")
 
 
 def merge_files(files: list[Path], out: Path, allowed: list[str], prefer: Path | None) -> None:
     from suite.analyse.gpu.merge import merge_sessions
-    from suite.store.merging.runs import check_out
+    from suite.store.merging.runs import new_folder
 
     if prefer is not None:
         raise RequestError(f"--prefer {str(prefer)!r} is of runs, and there is none; leave it out")
-    check_out(out)
-    for file, sessions in merge_sessions(files, out, allowed):
-        say(f"{sessions} of the files in {file}; show it with: gpu --show {file}")
+    with new_folder(out) as made:
+        joined = merge_sessions(files, made, allowed)
+    for name, sessions in joined:
+        say(f"{sessions} of the files are one now; show it with: gpu --show {out / name}")
 
 
 def read_speeds(files: list[Path]) -> list[Further]:

@@ -255,14 +255,14 @@ def test_sessions_are_joined_by_their_gpu_with_every_cell_once(session, tmp_path
     ]
     (one, sessions), (other, single) = merge_sessions(sent, tmp_path / "joined")
     assert (sessions, single) == (2, 1)
-    joined = read_session(one)
+    joined = read_session(tmp_path / "joined" / one)
     ours = [cell for cell in content["cells"] if cell["method"] != "none"]
     found = [cell for cell in joined["cells"] if cell["method"] not in ("none", "late")]
     assert [cell["measured"] for cell in found] == [cell["measured"] for cell in ours]
     assert [cell["method"] for cell in joined["cells"]].count("late") == len(late)
     assert [ask["method"] for stage in joined["left_out"] for ask in stage["cells"]] == ["later"]
     assert len({cell["group"] for cell in joined["cells"]}) == 2 * len({cell["group"] for cell in content["cells"]})
-    assert read_session(other)["cells"] == content["cells"]
+    assert read_session(tmp_path / "joined" / other)["cells"] == content["cells"]
     assert len(lines_of(joined)) == 1 + len(found) + len(late)
 
 

@@ -17,7 +17,7 @@ from suite.api import run
 from suite.cli.app import main
 from suite.errors import RequestError
 from suite.store.folder import RUN, RunFolder
-from suite.store.merging.runs import merge_runs
+from suite.store.merging.folders import merge_folders
 from suite.store.sealed import DamagedError
 from suite.sweep.progress import Progress
 
@@ -74,7 +74,7 @@ def change_identity(folder: Path, **values: object) -> None:
 
 def test_runs_of_two_machines_are_the_run_that_one_would_have_made(parts, tiny_run, tmp_path):
     before = [contents_of(part) for part in parts]
-    merged = merge_runs(parts, tmp_path / "c")
+    (merged,) = merge_folders(parts, tmp_path / "c").values()
     assert merged.cells == ["none", "tome r=1", "evit r=1"]
     assert not merged.joined
     run(tiny_run, progress=QUIET)
@@ -86,7 +86,7 @@ def test_runs_of_two_machines_are_the_run_that_one_would_have_made(parts, tiny_r
 
 
 def test_the_first_runs_command_continues_a_merged_run_and_runs_nothing_again(parts, tiny_run, tmp_path):
-    merge_runs(parts, tmp_path / "c")
+    merge_folders(parts, tmp_path / "c")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("cells/*/samples.parquet")}
     scores = {path: path.read_bytes() for path in (tmp_path / "c").glob("cells/*/scores.json")}
     results = run(tiny_run | {"out": str(tmp_path / "c")}, progress=QUIET, report=False)
@@ -101,7 +101,7 @@ def test_what_two_stopped_runs_have_of_a_cell_is_joined_and_scored_when_the_run_
     shutil.copytree(parts[0], parts[1])
     keep_rows(parts[0], slice(0, 7))
     keep_rows(parts[1], slice(5, None))
-    merged = merge_runs(parts, tmp_path / "c")
+    (merged,) = merge_folders(parts, tmp_path / "c").values()
     assert merged.joined == merged.unscored == ["none", "tome r=1"]
     frame = load_frame(tmp_path / "c")
     assert set(frame.status) == {"running"}
@@ -118,7 +118,7 @@ def test_rows_that_are_in_logs_still_are_merged(parts, tmp_path):
     log.append(cell.shards.stream, 0, batch)
     cell.files.remove(cell.shards.whole)
     cell.remove_scores()
-    merge_runs(parts, tmp_path / "c")
+    merge_folders(parts, tmp_path / "c")
     log.close()
     assert dict(load_frame(tmp_path / "c").set_index("reducer").samples) == {"none": 12, "tome": 12, "evit": 12}
 
@@ -127,21 +127,21 @@ def test_another_outcome_of_a_sample_is_refused_by_its_name_unless_a_run_is_pref
     sample = change_outcome(parts[1], "none", 4)
     change_outcome(parts[1], "none", 9)
     with pytest.raises(RequestError, match=f"none: sample '{sample}' has another outcome in .*a and .*b; .*--prefer"):
-        merge_runs(parts, tmp_path / "c")
+        merge_folders(parts, tmp_path / "c")
     assert not (tmp_path / "c").exists()
     for number, part in enumerate(parts):
-        merge_runs(parts, tmp_path / f"c{number}", preferred=part)
+        merge_folders(parts, tmp_path / f"c{number}", preferred=part)
         taken, own = (cell_of(of, "none") for of in (tmp_path / f"c{number}", part))
         assert taken.shards.outcomes().equals(own.shards.outcomes())
-    with pytest.raises(RequestError, match="none of the runs"):
-        merge_runs(parts, tmp_path / "d", preferred=tmp_path)
+    with pytest.raises(RequestError, match="none of them"):
+        merge_folders(parts, tmp_path / "d", preferred=tmp_path)
 
 
 def test_another_count_of_flops_is_a_conflict(parts, tmp_path):
     cell = cell_of(parts[1], "none")
     cell.write("flops", cell.read("flops") | {"total": 1.0})
     with pytest.raises(RequestError, match=r"none: FLOPs are .* and 1 in"):
-        merge_runs(parts, tmp_path / "c")
+        merge_folders(parts, tmp_path / "c")
 
 
 def test_stopped_cells_of_other_code_do_not_complete_each_other(parts, tmp_path):
@@ -158,7 +158,7 @@ def test_stopped_cells_of_other_code_do_not_complete_each_other(parts, tmp_path)
     slots = {other if k == key else k: slot for k, slot in stored["slots"].items()}
     store.files.write_json(RUN, stored | {"cells": list(slots), "slots": slots})
     with pytest.raises(RequestError, match="not all outcomes are there to be compared"):
-        merge_runs(parts, tmp_path / "c")
+        merge_folders(parts, tmp_path / "c")
 
 
 @pytest.mark.parametrize("change", [{"limit": 6}, {"batch_size": 4}, {"image_size": 32}])
@@ -166,7 +166,7 @@ def test_runs_of_other_samples_or_circumstances_are_two_runs(parts, tiny_run, ch
     run(tiny_run | {"reducers": ["evit"]} | change, progress=QUIET, report=False)
     (name,) = change
     with pytest.raises(RequestError, match=f"{name if name != 'limit' else 'samples'} is .*; these are two runs"):
-        merge_runs([parts[0], Path(tiny_run["out"])], tmp_path / "c")
+        merge_folders([parts[0], Path(tiny_run["out"])], tmp_path / "c")
 
 
 def test_a_file_that_is_another_one_on_the_other_machine_is_named(parts, tmp_path):
@@ -175,7 +175,7 @@ def test_a_file_that_is_another_one_on_the_other_machine_is_named(parts, tmp_pat
     rows[3]["digest"] = "0" * 32
     store.contents.replace([], rows, store.files.read_rows(store.contents.whole).schema)
     with pytest.raises(RequestError, match=f"the file of sample '{rows[3]['id']}' is not the same"):
-        merge_runs(parts, tmp_path / "c")
+        merge_folders(parts, tmp_path / "c")
 
 
 def test_another_release_of_torch_is_a_conflict_that_can_be_allowed_and_is_said_in_every_table(parts, tmp_path):
@@ -183,11 +183,11 @@ def test_another_release_of_torch_is_a_conflict_that_can_be_allowed_and_is_said_
     with pytest.raises(
         RequestError, match=r"torch is .* in .*a and '1.0' in .*b; allow it with --allow-different torch"
     ):
-        merge_runs(parts, tmp_path / "c")
-    merge_runs(parts, tmp_path / "c", allowed=["torch"])
+        merge_folders(parts, tmp_path / "c")
+    merge_folders(parts, tmp_path / "c", allowed=["torch"])
     (group,) = groups(load_frame(tmp_path / "c"))
     assert any("Made with torch 1.0 (evit r=1)" in note for note in notes(group))
-    merge_runs([tmp_path / "c", parts[0]], tmp_path / "d")  # of a merged run, too
+    merge_folders([tmp_path / "c", parts[0]], tmp_path / "d")  # of a merged run, too
     (group,) = groups(load_frame(tmp_path / "d"))
     assert any("Made with torch 1.0 (evit r=1)" in note for note in notes(group))
 
@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named_and_nothing_is_written(parts, tmp_path):
     path = cell_of(parts[1], "evit").path / "scores.json"
     path.write_text(path.read_text().replace("0.", "0.1", 1))
     with pytest.raises(DamagedError, match=r"scores\.json"):
-        merge_runs(parts, tmp_path / "c")
+        merge_folders(parts, tmp_path / "c")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "c"))) == []
 
 
@@ -210,7 +210,7 @@ def test_speeds_on_different_devices_stand_in_no_column_together(tiny_run, parts
         timed["runtimes"]["eager"] |= {"device": "Another GPU", "im_s": 12345.0}
         cell.write("speed", timed)
     own = load_frame(parts[0]).set_index("reducer").im_s
-    merged = merge_runs(parts, tmp_path / "c")
+    (merged,) = merge_folders(parts, tmp_path / "c").values()
     assert merged.apart == ["Another GPU"]
     frame = load_frame(tmp_path / "c")
     (group,) = groups(frame)
@@ -226,7 +226,7 @@ def test_speeds_on_different_devices_stand_in_no_column_together(tiny_run, parts
     _, markdown = write_speeds(frame, tmp_path)
     assert "| Another GPU |" in markdown.read_text()
     assert "Also timed on Another GPU, which stands apart in speed.md." in notes(group)
-    again = merge_runs([tmp_path / "c", parts[1]], tmp_path / "d")
+    (again,) = merge_folders([tmp_path / "c", parts[1]], tmp_path / "d").values()
     assert again.apart == merged.apart
     pd.testing.assert_frame_equal(speeds_of(load_frame(tmp_path / "d")), speeds)
 
@@ -246,8 +246,33 @@ def test_the_verb_says_what_became_of_the_runs_and_writes_to_no_folder_that_is_i
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert not ended.value.code
-    assert f"3 cells in {tmp_path / 'c'}" in capsys.readouterr().out
+    assert f"{tmp_path / 'c'}: 3 cells" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert "is there already and not empty" in capsys.readouterr().err
+
+
+def test_studies_are_merged_run_by_run(tiny_run, other_photos, tmp_path):
+    spec = {name: value for name, value in tiny_run.items() if name not in ("model", "reducers")}
+    asked = {
+        "a": {"models": ["test_vit", "test_vit2"], "reducers": ["tome"]},
+        "b": {"models": ["test_vit2", "test_vit3"], "reducers": ["tofu"], "data": str(other_photos)},
+    }
+    for name, of in asked.items():
+        run({**spec, **of, "out": str(tmp_path / name)}, progress=QUIET, report=False)
+    merged = merge_folders([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert {out.name: made.cells for out, made in merged.items()} == {
+        "test_vit": ["none", "tome r=1"],
+        "test_vit2": ["none", "tome r=1", "tofu r=1"],
+        "test_vit3": ["none", "tofu r=1"],
+    }
+    frame = load_frame(tmp_path / "c")
+    assert list(zip(frame.model, frame.reducer, strict=True)) == [
+        (out.name, cell.split(" ")[0])
+        for out, made in merged.items()
+        for cell in sorted(made.cells, key=lambda cell: (cell != "none", cell))
+    ]
+    assert set(frame.status) == {"done"}
+    with pytest.raises(RequestError, match=r"is one run and .*a holds several; name one of them: .*test_vit2"):
+        merge_folders([tmp_path / "a", tmp_path / "b" / "test_vit2"], tmp_path / "d")

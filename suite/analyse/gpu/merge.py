@@ -16,8 +16,8 @@ from suite.store.sealed import SealedFiles
 Content = Mapping[str, Any]
 
 
-def merge_sessions(files: Sequence[Path], out: Path, allowed: Collection[str] = ()) -> list[tuple[Path, int]]:
-    """Write what was measured on each kind of GPU into one file of folder `out`; the files, and of how many each is.
+def merge_sessions(files: Sequence[Path], out: Path, allowed: Collection[str] = ()) -> list[tuple[str, int]]:
+    """Write what was measured on each kind of GPU into one file of folder `out`; their names, and of how many each is.
 
     allowed: 'torch' where its release may differ. RequestError for sessions of one GPU that were timed differently.
     """
@@ -28,7 +28,7 @@ def merge_sessions(files: Sequence[Path], out: Path, allowed: Collection[str] = 
     joined = [(sessions, join_sessions(sessions, allowed)) for sessions in by_device.values()]
     for sessions, content in joined:
         SealedFiles(out).write_json(sessions[0][0].name, content)
-    return [(out / sessions[0][0].name, len(sessions)) for sessions, _ in joined]
+    return [(sessions[0][0].name, len(sessions)) for sessions, _ in joined]
 
 
 def join_sessions(sessions: Sequence[tuple[Path, Content]], allowed: Collection[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,42 +40,36 @@ class Merged:
     apart: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that has the place of `out` once all is in it. RequestError where something is there."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"--out {str(out)!r} is there already and not empty; give a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as above:
+        made = Path(above) / out.name
+        yield made
+        made.replace(out)
+
+
 def merge_runs(
     runs: Sequence[Path],
+    made: Path,
     out: Path,
     allowed: Collection[str] = (),
     preferred: Path | None = None,
     further: Sequence[Further] = (),
 ) -> Merged:
-    """Write the run that `runs` come to into `out`, which is new or empty; it says of itself what the first run does.
+    """Write the run that `runs` come to into the folder `made`, which will be `out`; it says of itself what the first
+    run does.
 
     allowed: what of their identities may differ (`agreement.ALLOWED`). preferred: the run whose cell is taken where two
-    are not the same. RequestError for whatever cannot be merged; nothing is written then.
+    are not the same. RequestError for whatever cannot be merged.
     """
-    sources = [Source(folder, folder.read_run()) for folder in map(RunFolder, dict.fromkeys(runs))]
-    check_out(out)
+    sources = [Source(one, one.read_run()) for one in map(RunFolder, runs)]
     check_agreement(sources, allowed)
-    first = next((one for one in sources if preferred is not None and one.folder.path == preferred), None)
-    if preferred is not None and first is None:
-        raise RequestError(f"--prefer {str(preferred)!r} is none of the runs; give {' or '.join(map(str, runs))}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as above:
-        made = Path(above) / out.name
-        merged = write_merged(RunFolder(made), out, sources, first, further)
-        made.replace(out)
-    return merged
-
-
-def check_out(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"--out {str(out)!r} is there already and not empty; give a new folder")
-
-
-def write_merged(
-    folder: RunFolder, out: Path, sources: Sequence[Source], preferred: Source | None, further: Sequence[Further]
-) -> Merged:
-    """All files of the new run, which will be in `out`."""
-    run, samples = sources[0].run, read_samples(sources)
+    first = next((one for one in sources if one.folder.path == preferred), None)
+    folder, run, samples = RunFolder(made), sources[0].run, read_samples(sources)
     ids = samples["id"].to_pylist()
     contents = pa.Table.from_pylist(join_contents(sources), schema=CONTENTS)
     if len(samples):
@@ -84,7 +79,7 @@ def write_merged(
     folder.write_missing(join_missing(sources))
     merged, slots, timings = Merged(), {}, {}
     for slot, held in holders_of(sources, ids):
-        chosen = choose(held, preferred)
+        chosen = choose(held, first)
         key = chosen[0].key
         into = folder.cell(key)
         write_cell(chosen, into)
