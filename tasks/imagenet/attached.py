@@ -26,6 +26,8 @@ def labels_beside(tree: FileTree, num_classes: int | None) -> tuple[dict[str, in
 
     None where they have none. RequestError where some have one and others not, or two images have one key.
     """
+    if not any(name.endswith((CLS, JSON)) for name in tree.files):
+        return None
     classes = num_classes or IMAGENET_CLASSES
     images = [name for name in tree.files if is_image(name)]
     files = {image: file for image in images if (file := _label_file(tree, image))}

@@ -6,6 +6,7 @@ They were made by the version that wrote schema 3: scenes by `run --limit 12 --r
 scenes.parquet is a baseline of the first.
 """
 
+import shutil
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_an_old_run_goes_on_with_nothing_lost_or_shown_twice(old, capsys):
     assert {path: path.read_bytes() for path in kept} == kept
     assert exit_code("run", *request, "--workers", 0, "--out", "scenes") == 0
     assert "measured again" not in capsys.readouterr().err
+
+
+def test_old_runs_are_merged_and_their_tables_stay_what_they_were(old):
+    shutil.copytree("scenes", "copy")
+    lost = sorted(RunFolder("copy").read_run()["cells"])[0]
+    shutil.rmtree(Path("copy", "cells", lost))
+    assert exit_code("merge", "copy", "scenes", "--out", "merged") == 0
+    pd.testing.assert_frame_equal(load("merged").frame(), load("scenes").frame())
 
 
 def made_by_libraries_of_today(run: Path) -> None:
