@@ -55,7 +55,8 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
     absent: runs of a study that could not be run or read, and why.
     """
     parts, library = list(groups(frame)), plotly_source()
-    labels, exhibits = labels_of(parts), {Path(run): exhibits_of(Path(run)) for run in frame.attrs["runs"]}
+    labels = labels_of(parts) if len(parts) > 1 else [""] * len(parts)  # a page of one run does not hang on its folder
+    exhibits = {Path(run): exhibits_of(Path(run)) for run in frame.attrs["runs"]}
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
     series = curves.curves_of(frame)
     sentences = [launches.sentences_of(part) for part in parts]
