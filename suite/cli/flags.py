@@ -38,6 +38,9 @@ FLAGS: dict[str, Any] = {
     "runtime": Annotated[str | None, typer.Option(help="How models are timed: eager,compiled,graphs. [eager]")],
     "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="The same as --runtime compiled, eager.")],
     "latency": Annotated[bool | None, typer.Option("--latency/--no-latency", help="Time single images, too. [no]")],
+    "executor": Annotated[str | None, typer.Option(help="local, ray or ray://HOST:PORT. [local]")],
+    "executor_cores": Annotated[int | None, typer.Option(help="Threads of a Ray worker. [as here]")],
+    "timing_device": Annotated[str | None, typer.Option(help="Kind of device that Ray times on. [of most workers]")],
     "out": Annotated[str | None, typer.Option(help="Folder of the results. [results/TASK-MODEL]")],
 }
 MODELS = Annotated[

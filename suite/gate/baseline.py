@@ -29,7 +29,8 @@ FORMAT, KEY, DIGEST = 2, b"reducerbench", b"reducerbench.sha256"
 READABLE = (1, FORMAT)
 """Format 1 says nothing of disputed costs."""
 CONTENT = "content"
-PRIVATE = ("data", "out", "device", "workers")  # of a spec: where things lie on one machine
+PRIVATE = ("data", "out", "device", "workers", "executor", "executor_cores", "timing_device")
+"""Of a spec: where things lie on one machine, and who does the work."""
 
 
 def baseline_path(name: str, folder: Path = FOLDER) -> Path:

@@ -15,10 +15,10 @@ from suite.papers.table import Way
 from suite.rates.rate import parse_rate
 from suite.reducers import reducer_options
 from suite.sweep.engine import execute
-from suite.sweep.executors import make_executor
-from suite.sweep.plan import Plan, make_plan, make_task
+from suite.sweep.executors import open_executor
+from suite.sweep.plan import make_plan, make_task
 from suite.sweep.progress import Progress
-from suite.sweep.spec import CellSpec, make_spec
+from suite.sweep.spec import CellSpec, RunSpec, make_spec
 
 Cells = list[Found]
 
@@ -80,8 +80,9 @@ def measure(
         own = {"model": model, "image_size": size, "checkpoint": checkpoints.get(model, ""), "out": str(folder)}
         progress.note(f"{model}: {len(ways)} rows into {folder}")
         try:
-            plan = plan_of(ways, {**values, **own})
-            execute(plan, progress, make_executor(plan.spec))
+            spec = spec_of(ways, {**values, **own})
+            with open_executor(spec, progress) as executor:
+                execute(make_plan(spec, executor.kind), progress, executor)
         except RequestError as error:
             refused[model] = str(error)
             progress.failed(model, str(error))
@@ -90,8 +91,8 @@ def measure(
     return cells, refused
 
 
-def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
-    """One plan of all ways, which are of one model. What has no rate is left out, unless it has learned its own."""
+def spec_of(ways: Sequence[Way], values: Mapping[str, Any]) -> RunSpec:
+    """One request for all ways, which are of one model. What has no rate is left out, unless it has learned its own."""
     cells = [
         CellSpec(reducer=way.reducer, options=dict(way.options), rate=way.rate, optional=way.rate is None)
         for way in ways
@@ -99,4 +100,4 @@ def plan_of(ways: Sequence[Way], values: Mapping[str, Any]) -> Plan:
     names = {way.reducer for way in ways}
     weights = {name: file for name, file in (values.get("reducer_weights") or {}).items() if name in names}
     spec = {**values, "cells": cells, "reducer_weights": weights}
-    return make_plan(make_spec({key: value for key, value in spec.items() if value}))
+    return make_spec({key: value for key, value in spec.items() if value})

@@ -69,13 +69,10 @@ class LogWriter:
 
     def append(self, stream: str, number: int, rows: pa.RecordBatch) -> None:
         """Add the rows of a batch, in one call to the operating system."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_batch(rows)
-        self.append_packed(stream, number, sink.getvalue().to_pybytes())
+        self.append_packed(stream, number, pack(rows))
 
     def append_packed(self, stream: str, number: int, packed: bytes) -> None:
-        """The same of rows that are an Arrow IPC stream already, as a worker elsewhere sends them."""
+        """The same of rows that are packed already, as a worker elsewhere sends them."""
         name = f"{number} {stream}".encode()
         left = memoryview(b"".join((HEAD.pack(MARK, len(name), len(packed), _digest(name, packed)), name, packed)))
         with self._writing:
@@ -131,6 +128,14 @@ class Logs:
         for path in paths:
             path.unlink(missing_ok=True)
             _SCANNED.pop(path, None)
+
+
+def pack(rows: pa.RecordBatch) -> bytes:
+    """An Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return bytes(sink.getvalue())
 
 
 def read_frame(frame: Frame) -> pa.Table:

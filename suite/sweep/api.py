@@ -13,6 +13,7 @@ import pandas as pd
 from reports.frame import load_frame, load_samples
 from reports.tables.speeds import speeds_of
 from suite.store.study import StudyFolder, failures_in
+from suite.sweep.executors import open_executor
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.study import execute_plans, make_plans, make_study
@@ -86,10 +87,13 @@ def run_sweep(
     does. RequestError for what cannot be done; what fails is named by `Results.failed`.
     """
     progress, study = progress or Progress(), make_study(values)
-    plans = make_plans(study)
-    for line in (*plans.notes, *(f"left out: {line}" for line in plans.skipped)):
-        progress.note(line)
-    with closing(Tracking(track, study.config, study.out, progress.note)) as tracking:
+    with (
+        open_executor(study.spec, progress) as executor,
+        closing(Tracking(track, study.config, study.out, progress.note)) as tracking,
+    ):
+        plans = make_plans(study, executor.kind)
+        for line in (*plans.notes, *(f"left out: {line}" for line in plans.skipped)):
+            progress.note(line)
         if study.several:
             names = [member.name for member in study.members if member.name in {**plans.by_name, **plans.failed}]
             for line in StudyFolder(study.out).add(names, plans.failed):
@@ -99,7 +103,7 @@ def run_sweep(
         failed = dict(plans.failed)
         for name, why in failed.items():
             progress.failed(name, why)
-        for name, plan, why in execute_plans(plans.by_name, progress):
+        for name, plan, why in execute_plans(plans.by_name, progress, executor):
             if why:
                 failed[name] = why
             elif report:

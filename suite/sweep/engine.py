@@ -23,7 +23,7 @@ from suite.sweep.changes import forget_changed
 from suite.sweep.executors.base import Executor
 from suite.sweep.images import sample_images
 from suite.sweep.lane import Lane, StoredCell, drop_failed
-from suite.sweep.plan import Plan, resolve_device
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.tracing import trace_cells
 
@@ -37,7 +37,7 @@ def execute(plans: Plan | Sequence[Plan], progress: Progress, executor: Executor
     def count(progress: Progress) -> None:
         for lane in lanes:
             lane.cells = count_cost(lane.plan, lane.cells, progress)
-            trace_cells(lane.plan, lane.cells, resolve_device(lane.plan.spec.device), progress)
+            trace_cells(lane.plan, lane.cells, progress)
 
     with preparing_scores(lanes):
         executor.evaluate(lanes, count, progress)
@@ -52,7 +52,7 @@ def begin(plan: Plan, progress: Progress) -> Lane:
     for line in notes:
         progress.note(line)
     folder.write_environment(describe_machine)
-    plan.model.to(resolve_device(plan.spec.device))
+    plan.model.to(plan.device)
     known = forget_changed(plan, folder, progress)
     return Lane(plan, folder, known, prepare(plan, folder, list(plan.methods), progress))
 

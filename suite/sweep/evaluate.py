@@ -51,8 +51,8 @@ class Sink(Protocol):
     def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
         """A cell's rows of a batch; from another thread than the rest."""
 
-    def failed(self, cell: Cell, reason: str) -> None:
-        """A cell that goes no further; from either thread."""
+    def failed(self, cell: Cell, number: int, reason: str) -> None:
+        """A cell that goes no further than a batch; from either thread."""
 
 
 @dataclass
@@ -75,10 +75,10 @@ class Work:
     def over(self) -> bool:
         return all(cell.key in self.failed for cell in self.cells)
 
-    def fail(self, cell: Cell, reason: str) -> None:
+    def fail(self, cell: Cell, number: int, reason: str) -> None:
         if cell.key not in self.failed:
             self.failed.add(cell.key)
-            self.sink.failed(cell, reason)
+            self.sink.failed(cell, number, reason)
 
 
 def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device: torch.device) -> None:
@@ -105,7 +105,7 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
                         try:
                             parts = forward(work.plan.task, work.plan.model, cell, images, batch)
                         except CellError as error:
-                            work.fail(cell, f"batch {number}: {error}")
+                            work.fail(cell, number, f"batch {number}: {error}")
                             continue
                         behind.append(scorer.submit(_score, work, cell, number, parts))
                         if len(behind) > AHEAD:
@@ -197,9 +197,9 @@ def _score(work: Work, cell: Cell, number: int, parts: Sequence[Part]) -> None:
     try:
         rows = rows_of(work.plan.task, parts)
     except CellError as error:
-        work.fail(cell, f"batch {number}: {error}")
+        work.fail(cell, number, f"batch {number}: {error}")
     except Exception as error:  # outputs that the task has no place for
-        work.fail(cell, f"batch {number}, from sample {parts[0][0][0].id!r} on: {describe_error(error)}")
+        work.fail(cell, number, f"batch {number}, from sample {parts[0][0][0].id!r} on: {describe_error(error)}")
     else:
         work.sink.scored(cell, number, rows)
 

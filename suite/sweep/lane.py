@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from suite.contract.task import Sample
 from suite.store.folder import CellFolder, RunFolder
 from suite.sweep.changes import Contents
 from suite.sweep.evaluate import Cell
@@ -41,11 +40,6 @@ class Lane:
     folder: RunFolder
     known: Contents
     cells: list[StoredCell] = field(default_factory=list)
-
-    @property
-    def batches(self) -> list[Sequence[Sample]]:
-        samples, size = self.plan.task.samples, self.plan.spec.batch_size
-        return [samples[i : i + size] for i in range(0, len(samples), size)]
 
     @property
     def ids(self) -> list[str]:

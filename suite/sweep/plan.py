@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from suite.attachment.handle import Handle, attach, check_class_token
 from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
-from suite.contract.task import Task, spread
+from suite.contract.task import Sample, Task, spread
 from suite.errors import RequestError, describe_error, unknown
 from suite.measure.flops_target import Search, Solved
 from suite.measure.precision import check_precision, tf32_setting
@@ -45,7 +45,8 @@ RUNNING = ("suite.sweep.engine", "suite.sweep.timing")  # what runs a cell; by n
 class Plan:
     """What a spec comes to.
 
-    methods: by the keys of their cells. skipped: pairs that were left out, and why. notes: what the task says.
+    device: this process' own; the CPU where only others have the kind that the run is on. methods: by the keys of their
+    cells. skipped: pairs that were left out, and why. notes: what the task says.
     """
 
     spec: RunSpec
@@ -53,6 +54,7 @@ class Plan:
     model: nn.Module
     weights: WeightsInfo
     identity: dict[str, Any]
+    device: torch.device
     notes: list[str] = field(default_factory=list)
     methods: dict[str, MethodAtRate] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -127,6 +129,12 @@ class Plan:
         return handle
 
     @property
+    def batches(self) -> list[Sequence[Sample]]:
+        """The samples, as many at a time as one forward sees."""
+        samples, size = self.task.samples, self.spec.batch_size
+        return [samples[i : i + size] for i in range(0, len(samples), size)]
+
+    @property
     def backbone(self) -> nn.Module:
         """What reducers are attached to: the model itself, or its encoder."""
         return backbone_of(self.model)
@@ -149,12 +157,16 @@ class Plan:
         return folder, notes
 
 
-def make_plan(spec: RunSpec) -> Plan:
-    """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done."""
+def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
+    """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done.
+
+    kind: of the devices that the cells run on ('cpu' or 'cuda'), where these are others than this process' own.
+    """
     methods, skipped = expand(spec)
-    device = resolve_device(spec.device)
-    make_runtimes(spec.runtime, device)
-    check_precision(spec.precision, device)
+    device = torch.device(kind) if kind else resolve_device(spec.device)
+    if device.type != "cuda" or torch.cuda.is_available():  # else those who have one say what it cannot do
+        make_runtimes(spec.runtime, device)
+        check_precision(spec.precision, device)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
@@ -182,7 +194,8 @@ def make_plan(spec: RunSpec) -> Plan:
     # wherever the data lie: runs of several machines can be merged, and what the files hold is known sample by sample
     decisive = {name: value for name, value in identity.items() if name != "data"}
     notes = [*task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
-    plan = Plan(spec, task, model, weights, identity, notes=notes, skipped=skipped)
+    here = device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
+    plan = Plan(spec, task, model, weights, identity, here, notes=notes, skipped=skipped)
     for method in methods:
         check_base(method, spec, weights)
         try:  # what the model cannot do is a bad request, said before the run

@@ -44,9 +44,11 @@ class Progress:
                 advance(name(item), 1)
 
     @contextmanager
-    def images(self, total: int, cells: int) -> Iterator[Callable[[str, int], None]]:
-        """A counter of forwards (images x cells), with images/s and time left."""
-        with self._counter(f"evaluating {cells} cells", total, unit="images") as advance:
+    def images(
+        self, total: int, cells: int, where: Callable[[], str] = lambda: ""
+    ) -> Iterator[Callable[[str, int], None]]:
+        """A counter of forwards (images x cells), with images/s and time left. where: said beside, as it is then."""
+        with self._counter(f"evaluating {cells} cells", total, unit="images", where=where) as advance:
             yield advance
 
     @contextmanager
@@ -68,18 +70,22 @@ class Progress:
             yield lambda done, blocks, what: update(what, done, blocks)
 
     @contextmanager
-    def _counter(self, label: str, total: int, unit: str, settable: bool = False) -> Iterator[Callable[..., None]]:
+    def _counter(
+        self, label: str, total: int, unit: str, settable: bool = False, where: Callable[[], str] = lambda: ""
+    ) -> Iterator[Callable[..., None]]:
         if self.quiet or (total == 0 and not settable):
             yield lambda *_: None
         elif self.console.is_terminal:
-            with self._bar(label, total, unit, settable) as advance:
+            with self._bar(label, total, unit, settable, where) as advance:
                 yield advance
         else:
-            with self._lines(label, total, unit, settable) as advance:
+            with self._lines(label, total, unit, settable, where) as advance:
                 yield advance
 
     @contextmanager
-    def _bar(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
+    def _bar(
+        self, label: str, total: int, unit: str, settable: bool, where: Callable[[], str]
+    ) -> Iterator[Callable[..., None]]:
         rate = TextColumn("{task.fields[rate]}")
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate)
         with Bar(
@@ -95,12 +101,16 @@ class Progress:
             def advance(what: str, done: int, of: int | None = None) -> None:
                 counted = done if settable else bar.tasks[0].completed + done
                 speed = f"{counted / max(time.monotonic() - start, 1e-9):.0f} {unit}/s" if unit == "images" else ""
-                bar.update(task, completed=counted, total=of or total, rate=speed, what=what)
+                bar.update(
+                    task, description=label + where(), completed=counted, total=of or total, rate=speed, what=what
+                )
 
             yield advance
 
     @contextmanager
-    def _lines(self, label: str, total: int, unit: str, settable: bool) -> Iterator[Callable[..., None]]:
+    def _lines(
+        self, label: str, total: int, unit: str, settable: bool, where: Callable[[], str]
+    ) -> Iterator[Callable[..., None]]:
         start = began = printed = time.monotonic()
         count = 0
         self.note(f"{label} ...")
@@ -114,7 +124,9 @@ class Progress:
             if now - printed >= PLAIN_INTERVAL and count:
                 printed, spent = now, now - began
                 speed = f", {count / spent:.0f} {unit}/s" if unit == "images" else ""
-                self.note(f"{label}: {count} of {whole}{speed}, about {spent * (whole - count) / count:.0f} s left")
+                self.note(
+                    f"{label}{where()}: {count} of {whole}{speed}, about {spent * (whole - count) / count:.0f} s left"
+                )
 
         yield advance
         self.note(f"{label}: done in {time.monotonic() - start:.1f} s")

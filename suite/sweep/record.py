@@ -41,7 +41,13 @@ class Record:
         self.log.append(stored.folder.shards.stream, number, rows)
         self.advance(stored.name, len(rows))
 
-    def failed(self, cell: Cell, reason: str) -> None:
+    def received(self, key: str, number: int, packed: bytes, rows: int) -> None:
+        """The same of a worker elsewhere, which sends them packed."""
+        stored = self.cells[key]
+        self.log.append_packed(stored.folder.shards.stream, number, packed)
+        self.advance(stored.name, rows)
+
+    def failed(self, cell: Cell, number: int, reason: str) -> None:
         stored = self.cells[cell.key]
         stored.folder.fail(reason)
         self.progress.failed(stored.name, reason)
@@ -53,7 +59,7 @@ class Record:
 
     def expected(self) -> list[list[str]]:
         """Ids of the samples of every batch that can be read."""
-        batches = self.lane.batches
+        batches = self.lane.plan.batches
         return [[sample.id for sample in batch if sample.id not in self.missing] for batch in batches]
 
     def todo(self, cells: Sequence[StoredCell]) -> dict[str, set[int]]:

@@ -144,7 +144,21 @@ class RunSpec(BaseModel):
     Outcomes are those of eager ones."""
     latency: bool = False
     """Time single images as well, in at least 100 forwards of each cell."""
+    executor: str = "local"
+    """Who does the work: 'local', this process; 'ray', the cluster that this machine belongs to, else one that is begun
+    here; 'ray://HOST:PORT', the cluster there."""
+    executor_cores: int | None = Field(default=None, ge=1)
+    """Threads of a worker of a cluster, and on a CPU the cores of its node; None: as many as this process has."""
+    timing_device: str | None = None
+    """Part of the name of the kind of device that a cluster times on; None: the kind that most of its workers have."""
     out: str = ""
+
+    @field_validator("executor")
+    @classmethod
+    def _check_executor(cls, value: str) -> str:
+        if not re.fullmatch(r"local|ray|ray://[^\s/]+:\d+", value):
+            raise ValueError("write local, ray or ray://HOST:PORT")
+        return value
 
     _listed = field_validator("reducers", "rates", "flops", "runtime", mode="before")(listed)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +20,16 @@ from suite.store.sealed import DamagedError
 from suite.store.study import StudyFolder
 from suite.sweep.cells import expand
 from suite.sweep.engine import execute
-from suite.sweep.executors import make_executor
+from suite.sweep.executors.base import Executor
 from suite.sweep.lane import decoded_alike
-from suite.sweep.plan import Plan, make_plan, resolve_device
+from suite.sweep.plan import Plan, make_plan
 from suite.sweep.progress import Progress
 from suite.sweep.requests import by_model, folder_name, requests_of
 from suite.sweep.spec import SEVERAL, RunSpec, current_keys, make_spec
 
 Found = TypeVar("Found")
+OF_A_COMMAND = ("executor", "executor_cores", "timing_device")
+"""Keys that are one for all runs of a command."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Study:
     @property
     def several(self) -> bool:
         return self.members[0].name != ""
+
+    @property
+    def spec(self) -> RunSpec:
+        """One for what is the same in all: who does the work."""
+        return self.members[0].spec
 
     @property
     def config(self) -> dict[str, Any]:
@@ -93,6 +101,11 @@ def make_study(values: Mapping[str, Any]) -> Study:
             asked += [(one, make_spec({**one, "out": ""}), named) for one, named in by_model(request)]
         except RequestError as error:
             raise RequestError(f"runs.{number}: {error}" if "runs" in values else str(error)) from error
+    for key in OF_A_COMMAND:
+        if len(values_of := {str(getattr(spec, key)) for _, spec, _ in asked}) > 1:
+            raise RequestError(
+                f"runs are of several values of {key} ({', '.join(sorted(values_of))}); one command has one"
+            )
     tasks = dict.fromkeys(spec.task for _, spec, _ in asked)
     out = Path(values.get("out") or Path("results") / "+".join(tasks))
     members: dict[str, Member] = {}
@@ -109,15 +122,18 @@ def make_study(values: Mapping[str, Any]) -> Study:
     return Study(out, tuple(members.values()))
 
 
-def make_plans(study: Study) -> Plans:
+def make_plans(study: Study, kind: str | None = None) -> Plans:
     """Plan every member. RequestError for whatever cannot be done, but that a model's weights cannot be had, or one
-    that a wildcard names cannot be used: that costs the others nothing."""
+    that a wildcard names cannot be used: that costs the others nothing.
+
+    kind: see `make_plan`.
+    """
     found = Plans()
     members = [member for member in study.members if _attempt(member, found, _check)]
     if study.several:
         StudyFolder(study.out).check()
     for member in members:
-        if (plan := _attempt(member, found, _plan)) is None:
+        if (plan := _attempt(member, found, partial(_plan, kind=kind))) is None:
             continue
         found.by_name[member.name] = plan
         found.notes += [note for note in plan.notes if note not in found.notes]
@@ -153,8 +169,8 @@ def _check(member: Member) -> Member:
     return member
 
 
-def _plan(member: Member) -> Plan:
-    plan = make_plan(member.spec)
+def _plan(member: Member, kind: str | None) -> Plan:
+    plan = make_plan(member.spec, kind)
     if member.name:
         with suppress(DamagedError):  # made again when it is opened
             RunFolder(plan.spec.out).check(plan.identity, list(plan.methods))
@@ -177,16 +193,16 @@ def _check_distinct(out: Path, plans: Mapping[str, Plan]) -> None:
             )
 
 
-def execute_plans(plans: Mapping[str, Plan], progress: Progress) -> Iterator[tuple[str, Plan, str]]:
+def execute_plans(plans: Mapping[str, Plan], progress: Progress, executor: Executor) -> Iterator[tuple[str, Plan, str]]:
     """Run every plan, and give it back with its name and, where it could not be run to its end, why.
 
     Those whose images are prepared alike are run together, so that these are decoded once. What one raises costs no
     other its results, unless it is the only one.
     """
     for together in _alike(plans):
-        at_once = len(together) > 1 and _execute_at_once(together, progress)
+        at_once = len(together) > 1 and _execute_at_once(together, progress, executor)
         for name, plan in together.items():
-            yield name, plan, "" if at_once else _execute_one(name, plan, progress)
+            yield name, plan, "" if at_once else _execute_one(name, plan, progress, executor)
             plan.model.to("cpu")  # the next one has the device to itself
 
 
@@ -194,18 +210,17 @@ def _alike(plans: Mapping[str, Plan]) -> list[dict[str, Plan]]:
     """Those that are run together."""
     found: dict[object, dict[str, Plan]] = {}
     for name, plan in plans.items():
-        device = resolve_device(plan.spec.device)
         # on CUDA, peak memory is what the whole process holds
-        apart = name if device.type == "cuda" and plan.spec.speed else ""
-        found.setdefault((device, decoded_alike(plan), apart), {})[name] = plan
+        apart = name if plan.device.type == "cuda" and plan.spec.speed else ""
+        found.setdefault((plan.device, decoded_alike(plan), apart), {})[name] = plan
     return list(found.values())
 
 
-def _execute_at_once(plans: Mapping[str, Plan], progress: Progress) -> bool:
+def _execute_at_once(plans: Mapping[str, Plan], progress: Progress, executor: Executor) -> bool:
     """Whether they could be run to their end."""
     progress.note(f"together, as their images are prepared alike: {', '.join(plans)}")
     try:
-        execute(list(plans.values()), progress, make_executor(next(iter(plans.values())).spec))
+        execute(list(plans.values()), progress, executor)
     except Exception as error:  # whose it is shows when they are run one by one; what is stored is not done again
         progress.note(f"{', '.join(plans)} cannot be run together: {describe_error(error)}; now one by one")
         for plan in plans.values():
@@ -214,12 +229,12 @@ def _execute_at_once(plans: Mapping[str, Plan], progress: Progress) -> bool:
     return True
 
 
-def _execute_one(name: str, plan: Plan, progress: Progress) -> str:
+def _execute_one(name: str, plan: Plan, progress: Progress, executor: Executor) -> str:
     """Why it could not be run to its end, "" if it was."""
     if name:
         progress.note(f"{name}: {len(plan.methods)} cells into {plan.spec.out}")
     try:
-        execute(plan, progress, make_executor(plan.spec))
+        execute(plan, progress, executor)
     except Exception as error:
         if not name:
             raise

@@ -62,20 +62,25 @@ def title(plan: Plan, file: str) -> str:
     return {SINGLE: "single images", WHOLE: whole}.get(file, "im/s of encoders" if whole else "cells")
 
 
-def find_untimed(plan: Plan, cells: Sequence[StoredCell], file: str) -> Timing:
+def find_untimed(plan: Plan, cells: Sequence[StoredCell], file: str, device: str | None = None) -> Timing:
     """What is to be timed of some cells. What was timed before is timed again beside it: all speeds of a cell are of
-    the same rounds."""
+    the same rounds.
+
+    device: what was timed on one of another name is to be timed as well.
+    """
     sources = {name: source_of_runtime(name) for name in list_runtimes()}
     asked = [EAGER] if file == WHOLE else list(plan.spec.runtime)
     stored = {cell.key: (cell.folder.read(file) or {"runtimes": {}})["runtimes"] for cell in cells}
-    todo = [cell for cell in cells if any(is_outdated(stored[cell.key].get(name), sources[name]) for name in asked)]
+    todo = [
+        cell for cell in cells if any(is_outdated(stored[cell.key].get(name), sources[name], device) for name in asked)
+    ]
     before = [name for cell in todo for name in stored[cell.key] if name in sources]
     return Timing(file, todo, list(dict.fromkeys([*asked, *before])))
 
 
-def is_outdated(timed: dict[str, Any] | None, source: str) -> bool:
-    """Whether a cell was not timed under a runtime, or the runtime's code has changed since."""
-    return timed is None or timed.get("source", source) != source
+def is_outdated(timed: dict[str, Any] | None, source: str, device: str | None) -> bool:
+    """Whether a cell was not timed under a runtime, on the device, or the runtime's code has changed since."""
+    return timed is None or timed.get("source", source) != source or device not in (None, timed.get("device"))
 
 
 def time_cells(

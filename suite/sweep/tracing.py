@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from suite.errors import describe_error
@@ -26,12 +25,12 @@ ON_IMAGES = 32
 READS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-def trace_cells(plan: Plan, cells: Sequence[StoredCell], device: torch.device, progress: Progress) -> None:
+def trace_cells(plan: Plan, cells: Sequence[StoredCell], progress: Progress) -> None:
     """kernels.json of every cell that has none: in the run's precision on a GPU, else in bf16, as a GPU would be used.
 
     A cell that cannot be traced says why and goes on.
     """
-    precision = plan.spec.precision if device.type == "cuda" else "bf16"
+    precision = plan.spec.precision if plan.identity["device"] == "cuda" else "bf16"
 
     @cache
     def unreduced(batch_size: int) -> Trace:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -85,7 +84,7 @@ def write_run(values: dict[str, Any], progress: Progress) -> Plan:
     folder, _ = plan.open_folder()
     folder.write_environment(describe_machine)
     cells = count_cost(plan, prepare(plan, folder, list(plan.methods), progress), progress)
-    trace_cells(plan, cells, torch.device("cpu"), progress)
+    trace_cells(plan, cells, progress)
     contents = {sample.id: content for sample in plan.task.samples if (content := content_now(plan, sample))}
     folder.contents.replace([], rows_of(contents), CONTENTS)
     hardness = np.random.default_rng(0).random(len(plan.task.samples))

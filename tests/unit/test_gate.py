@@ -53,7 +53,7 @@ def sweep(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("gate") / "run"
     reducers = ["tome", *(f"{BROKEN}:{name}" for name in ("Copy", "Useless", "InPlace", *WRONG))]
     asked = {"reducers": reducers, "rates": ["r=15"], "limit": LIMIT, "speed": False, "workers": 0, "device": "cpu"}
-    execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True), Local("cpu"))
+    execute(make_plan(make_spec({**asked, "out": str(out)})), Progress(quiet=True), Local())
     return out
 
 

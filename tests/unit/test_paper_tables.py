@@ -30,12 +30,13 @@ from suite.models.load import check_model_name, load_model
 from suite.papers import paper_table, paper_tables
 from suite.papers.conventions import in_convention
 from suite.papers.measured_table import Cost, count_lines, explained, lines_of, read_plans, table_frame
-from suite.papers.runs import find, measure, plan_of, read_run, stored_in
+from suite.papers.runs import find, measure, read_run, spec_of, stored_in
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE, PaperTable, Way
 from suite.papers.verdicts import Score, cost_verdict, rounding, score_verdict
 from suite.rates.rate import TokensPerBlock, parse_rate, rate_text
 from suite.rates.schedule import resolve
 from suite.reducers import make_reducer
+from suite.sweep.plan import make_plan
 from suite.sweep.progress import Progress
 from tests.photos import write_photos
 
@@ -310,7 +311,7 @@ def test_one_method_with_two_sets_of_options_is_one_plan(small_run):
     cells = [("tofu", "r=2", {"merge": "average"}), ("tofu", "r=2", {"merge": "mlerp"}),
              ("tofu", "r=1", {"merge": "average"}), ("tome", "r=2", {})]  # fmt: skip
     ways = [Way(TINY, reducer, parse_rate(rate), options) for reducer, rate, options in cells]
-    plan = plan_of([*ways, Way(TINY), Way(TINY, "tome")], {**values, "model": TINY})
+    plan = make_plan(spec_of([*ways, Way(TINY), Way(TINY, "tome")], {**values, "model": TINY}))
     (unreduced, *found) = plan.methods.values()
     assert unreduced.reducer == "none"
     assert [(method.reducer, str(method.rate), method.options) for method in found] == cells

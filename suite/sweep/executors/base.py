@@ -12,6 +12,10 @@ from suite.sweep.progress import Progress
 class Executor(Protocol):
     """Does the work of the cells of one or more plans; what becomes of it goes into their runs' folders."""
 
+    @property
+    def kind(self) -> str | None:
+        """Of the devices that do it, 'cpu' or 'cuda', where these are not this process' own; else None."""
+
     def evaluate(self, lanes: Sequence[Lane], count: Callable[[Progress], None], progress: Progress) -> None:
         """Store outcomes of all samples for all cells, and fail the cells that have none to give.
 
