@@ -40,6 +40,8 @@ class Timing:
 
 def time_lane(lane: Lane, device: torch.device, progress: Progress) -> None:
     """All timings that are asked for of the cells that have not failed, alone on the device, in common rounds."""
+    if not files_of(lane.plan):
+        return
     with alone(device, lambda: progress.note("another run is on this device; timing waits until it is free")):
         for file in files_of(lane.plan):
             timing = find_untimed(lane.plan, drop_failed(lane.cells), file)
