@@ -354,7 +354,7 @@ def test_tasks_of_a_study_are_told_apart_on_one_page(chromium, tmp_path):
     assert page.locator("#models label:visible").inner_text().strip() == "captioner · vit_scenes"
     assert page.locator("#table .group:visible").count() == 1
     page.select_option("#compared", index=1)
-    page.wait_for_function("document.querySelector('#verdict').textContent.includes('CIDEr')")
+    page.locator("#verdict", has_text="CIDEr").wait_for()
     assert HOSTILE[0] in page.inner_text("#samples")
     assert page.said == []
     page.context.close()

@@ -272,7 +272,7 @@ def test_two_tasks_have_a_table_and_a_figure_each_and_one_page(tmp_path, capsys)
 def test_verbs_of_one_run_name_the_runs_of_a_study(study, tmp_path, capsys):
     line = one_error_line(capsys, "compare", study.out, study.out / "test_vit")
     assert all(str(study.out / model) in line for model in MODELS)
-    assert "several runs" in one_error_line(
+    assert "is one run and" in one_error_line(
         capsys, "merge", study.out, study.out / "test_vit", "--out", tmp_path / "out"
     )
     assert "several runs" in one_error_line(capsys, "check", "tome", "--against", f"{study.out}:tome")

@@ -35,7 +35,8 @@ class FolderTree(FileTree):
         return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ctime_ns}"
 
     def where(self, name: str) -> str:
-        return self._above + name  # a Path would take longer than to ask the file for its stamp
+        # a Path would take longer than to ask the file for its stamp
+        return self._above + name if name else str(self.location)
 
 
 def _is_loop(folder: str, name: str) -> bool:
