@@ -52,7 +52,8 @@ def estimate(plan: Plan) -> tuple[list[Row], float]:
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
         rows.append(Row(labels[key], rate_text(method.rate), state_of(cell, left, len(ids)), left))
-    return rows, sum(row.images for row in rows) * seconds_per_image(plan)
+    left = sum(row.images for row in rows)
+    return rows, left * seconds_per_image(plan) if left else 0.0
 
 
 def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:
