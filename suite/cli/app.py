@@ -92,13 +92,19 @@ def show(out: Path) -> list[str]:
 @with_flags(models=MODELS)
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
-    from suite.sweep.forecast import estimate
+    from suite.sweep.executors import open_executor
+    from suite.sweep.forecast import list_left, seconds_of
+    from suite.sweep.progress import Progress
     from suite.sweep.study import make_plans, make_study
 
     study = make_study(asked(config, flags))
-    plans, spent = make_plans(study), 0.0
-    for plan in plans.by_name.values():
-        rows, seconds = estimate(plan)
+    with open_executor(study.spec, Progress()) as executor:
+        plans = make_plans(study, executor.kind)
+        left = {name: list_left(plan) for name, plan in plans.by_name.items()}
+        paces = {name: executor.paces(plan) for name, plan in plans.by_name.items()}
+    spent = 0.0
+    for name, plan in plans.by_name.items():
+        rows, seconds = left[name], seconds_of(left[name], paces[name])
         lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
         headers = ("Reducer", "Rate", "State", "Images to do")
         print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
@@ -109,7 +115,12 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
         say(f"left out: {line}")
     for name, why in plans.failed.items():
         warn(f"failed: {name}: {why}", style="red")
-    say(f"{len(plans.cells)} cells into {study.out}, about {spent:.0f} s of evaluation on this machine")
+    where = "this machine"
+    if executor.kind:
+        workers = max(map(len, paces.values()), default=0)
+        unit = "GPU hours" if executor.kind == "cuda" else "hours of a worker"
+        where = f"{workers} workers, {spent * workers / 3600:.2f} {unit}"
+    say(f"{len(plans.cells)} cells into {study.out}, about {spent:.0f} s of evaluation on {where}")
     raise typer.Exit(ExitCode.FAILED if plans.failed else ExitCode.DONE)
 
 

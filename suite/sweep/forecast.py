@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-
-import torch
 
 from reports.order import method_order, rate_order
 from reports.text.wording import method_label, short_names, short_origins, training_mark, training_of
-from suite.contract.task import ReadError, evenly_spaced, views_of
-from suite.measure.timing import synchronize
 from suite.rates.rate import rate_text
 from suite.store.folder import CellFolder, RunFolder
-from suite.sweep.images import sample_images
 from suite.sweep.methods import MethodAtRate
-from suite.sweep.plan import Plan, resolve_device
-
-PROBE_BATCH, PROBED = 8, 16  # images of a forward; samples whose views are counted
+from suite.sweep.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -39,8 +29,8 @@ class Row:
     images: int
 
 
-def estimate(plan: Plan) -> tuple[list[Row], float]:
-    """The cells, and the seconds that their forwards will take if every one costs as much as the unreduced model's."""
+def list_left(plan: Plan) -> list[Row]:
+    """The cells, and what is left of each."""
     folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
     folder.check(plan.identity, list(plan.methods))
     missing = {record["id"] for record in folder.read_missing()}
@@ -52,8 +42,15 @@ def estimate(plan: Plan) -> tuple[list[Row], float]:
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
         rows.append(Row(labels[key], rate_text(method.rate), state_of(cell, left, len(ids)), left))
-    left = sum(row.images for row in rows)
-    return rows, left * seconds_per_image(plan) if left else 0.0
+    return rows
+
+
+def seconds_of(rows: Sequence[Row], paces: Sequence[float]) -> float:
+    """What the forwards that are left will take if every one costs as much as the unreduced model's.
+
+    paces: seconds an image, of each of the devices that do it together.
+    """
+    return sum(row.images for row in rows) / sum(1 / pace for pace in paces)
 
 
 def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:
@@ -90,25 +87,3 @@ def state_of(cell: CellFolder, left: int, images: int) -> str:
     if left:
         return "to do" if left == images else "partly done"
     return "to score" if cell.scores() is None else "done"
-
-
-def seconds_per_image(plan: Plan) -> float:
-    """Measured on the unreduced model, the second of two forwards; of all views of an image, as one sample has them."""
-    device = resolve_device(plan.spec.device)
-    model = plan.model.to(device)
-    images = sample_images(plan, 1).to(device).expand(PROBE_BATCH, -1, -1, -1)
-    with torch.inference_mode():
-        for _ in range(2):
-            start = time.perf_counter()
-            plan.task.predict(model, images)
-            synchronize(device)
-    return (time.perf_counter() - start) / PROBE_BATCH * views_per_sample(plan)
-
-
-def views_per_sample(plan: Plan) -> float:
-    """The mean over a few samples that can be read."""
-    preprocessing, views = plan.task.preprocessing(plan.model, plan.spec.image_size), []
-    for sample in evenly_spaced(plan.task.samples, PROBED):
-        with suppress(ReadError):
-            views.append(len(views_of(plan.task.load(sample, preprocessing))))
-    return fmean(views) if views else 1.0

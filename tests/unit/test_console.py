@@ -12,7 +12,6 @@ from gate_runs import cli, identified
 from run_folder import rewrite, write_cell, write_run
 
 import suite.cli.doctor
-import suite.sweep.forecast
 from reports.frame import load_frame
 from reports.page.curves import curves_of
 from reports.pareto.layers import layers_of
@@ -25,6 +24,7 @@ from suite.cli import app as verbs
 from suite.cli.analyse import show as show_sheet
 from suite.cli.console import print_fitted, print_table
 from suite.cli.doctor import Finding
+from suite.sweep.executors.local import Local
 
 WIDTHS = (40, 60, 80, 120)
 LONG_RATE = "r=[16,16,16,16,16,16,16,16,16,16,16,8]"
@@ -140,7 +140,7 @@ def test_what_works_here_is_printed_whole(width, capsys, monkeypatch):
 
 
 def test_a_plan_names_trained_methods_and_rates_in_the_tables_order(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(suite.sweep.forecast, "seconds_per_image", lambda plan: 0.0)
+    monkeypatch.setattr(Local, "paces", lambda self, plan: [1e-9])
     for width in WIDTHS:
         monkeypatch.setenv("COLUMNS", str(width))
         asked = ["--reducers", "mctf@embedded,tome,mctf", "--rates", "r=13,r=8", "--limit", "2"]

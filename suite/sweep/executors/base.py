@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from suite.sweep.lane import Lane
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 
 
@@ -22,6 +23,9 @@ class Executor(Protocol):
         count: finds out what the cells cost, and fails those that cannot be counted; to be called once, before the
         evaluation or while it runs elsewhere.
         """
+
+    def paces(self, plan: Plan) -> list[float]:
+        """Seconds that the unreduced model takes for an image, of each of the devices."""
 
     def time(self, lanes: Sequence[Lane], progress: Progress) -> None:
         """Time the cells that have not failed, where that is asked for and was not done."""

@@ -14,6 +14,8 @@ from suite.sweep.evaluate import Work, evaluate
 from suite.sweep.executors.share import WAIT, WAITING, Share
 from suite.sweep.images import load
 from suite.sweep.lane import Lane
+from suite.sweep.pace import seconds_per_image
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.record import Record
 from suite.sweep.timing import time_lane
@@ -29,6 +31,9 @@ class Local:
         for lane in lanes:
             lane.plan.model.to(dtype_of(lane.plan.spec.precision))
         evaluate_lanes(lanes, lanes[0].plan.device, progress)
+
+    def paces(self, plan: Plan) -> list[float]:
+        return [seconds_per_image(plan)]
 
     def time(self, lanes: Sequence[Lane], progress: Progress) -> None:
         for lane in lanes:

@@ -82,6 +82,19 @@ class Crew:
         for member in self.members.values():
             member.told, member.opened = set(), set()
 
+    def wait(self) -> None:
+        """Until all workers that there is room for have joined, or some have and others take long."""
+        since = time.monotonic()
+        while not self.ready() or (len(self.ready()) < len(self.members) and time.monotonic() - since < PATIENCE):
+            self.news()
+
+    def pace(self, worker: int, spec: RunSpec) -> float:
+        """Seconds that the unreduced model takes there for an image. RequestError for what cannot be done there."""
+        try:
+            return float(ray.get(self.members[worker].actor.pace.remote(spec.model_dump(mode="json"))))
+        except RayTaskError as error:
+            raise error.as_instanceof_cause() from error
+
     def is_free(self, worker: int) -> bool:
         """Whether it can be told something: it has answered what it was told before."""
         return self.members[worker].about is not None and worker not in self._calls.values()
@@ -219,7 +232,7 @@ def connect(executor: str) -> tuple[bool, str | None]:
     address = executor if "://" in executor else None
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has no class of its own for it
         raise RequestError(f"executor {executor!r} cannot be reached: {' '.join(str(error).split())}") from error
     return True, context.dashboard_url
 

@@ -16,6 +16,7 @@ from suite.sweep.executors.ray.timing import time_lanes
 from suite.sweep.executors.ray.units import KILLS, Pair, Schedule
 from suite.sweep.executors.share import WAIT, WAITING, Share
 from suite.sweep.lane import Lane, drop_failed
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.record import Record, still_unreadable
 from suite.sweep.spec import RunSpec
@@ -64,6 +65,14 @@ class Ray:
 
     def _where(self) -> str:
         return f" on {len(self.crew.ready())} workers"
+
+    def paces(self, plan: Plan) -> list[float]:
+        """Of a worker of each kind of device, which stands for the others."""
+        self.crew.wait()
+        workers = self.crew.ready()
+        of_kind = {about.device: worker for worker, about in workers.items()}
+        found = {kind: self.crew.pace(worker, plan.spec) for kind, worker in of_kind.items()}
+        return [found[about.device] for about in workers.values()]
 
     def time(self, lanes: Sequence[Lane], progress: Progress) -> None:
         time_lanes(self.crew, lanes, assignments_of(lanes), progress)

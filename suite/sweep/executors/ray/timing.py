@@ -21,8 +21,7 @@ def time_lanes(crew: Crew, lanes: Sequence[Lane], assignments: Mapping[int, Assi
     while the others have nothing to do."""
     if not any(files_of(lane.plan) for lane in lanes):
         return
-    while not crew.ready():
-        crew.news()
+    crew.wait()
     device = choose_device(crew, lanes, progress)
     if device is None:
         return

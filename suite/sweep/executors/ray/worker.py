@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,14 +41,15 @@ from suite.sweep.executors.ray.messages import (
     TimeOrder,
 )
 from suite.sweep.executors.ray.units import Pair, Piece
-from suite.sweep.forecast import seconds_per_image
 from suite.sweep.images import load
+from suite.sweep.pace import seconds_per_image
 from suite.sweep.plan import Plan, make_plan, resolve_device
 from suite.sweep.spec import RunSpec
 from suite.sweep.timing import time_cells
 
 DECODERS = 8  # processes of a worker that decode, at most
 WAIT = 2.0  # seconds without anything to say
+LINGER = 0.02  # seconds in which events are said together: an answer costs the driver as much as some events
 
 
 class Worker:
@@ -218,12 +220,13 @@ class _Outbox:
         self._events.put(event)
 
     def take(self, acknowledged: int) -> list[Event]:
-        """All there are; waits `WAIT` for the first."""
+        """What there is within `LINGER` of the first; waits `WAIT` for that."""
         for _ in range(acknowledged):
             self._room.release()
-        found = []
+        found: list[Event] = []
         with suppress(Empty):
             found.append(self._events.get(timeout=WAIT))
-            while True:
-                found.append(self._events.get_nowait())
+            end = time.monotonic() + LINGER
+            while len(found) < WINDOW // 2:
+                found.append(self._events.get(timeout=max(end - time.monotonic(), 0)))
         return found
