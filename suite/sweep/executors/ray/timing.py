@@ -41,8 +41,9 @@ def choose_device(crew: Crew, lanes: Sequence[Lane], progress: Progress) -> str 
     if asked:
         found = [kind for kind in kinds if asked.lower() in kind.lower()]
         if len(found) != 1:
-            which = "no worker has" if not found else "it is a part of the names of several that workers have:"
-            raise RequestError(f"timing_device {asked!r}: {which} {' and '.join(found)}; there are {here}")
+            several = f"it is a part of the names of several that workers have: {' and '.join(found)}"
+            which = several if found else "no worker has it"
+            raise RequestError(f"timing_device {asked!r}: {which}; there are {here}")
         chosen = found[0]
     elif before:
         present = [device for device, _ in before.most_common() if device in kinds]
