@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 import suite  # noqa: E402
 from suite.errors import RequestError  # noqa: E402
+from suite.store.files import locked  # noqa: E402
 from suite.sweep.executors.ray import cluster, driver, worker  # noqa: E402
 from suite.sweep.executors.ray.cluster import Joined  # noqa: E402
 from suite.sweep.executors.ray.messages import Scored  # noqa: E402
@@ -30,12 +32,13 @@ NODE = {"object_store_memory": 80 * 2**20}
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A cluster of a head with one core; tests add nodes to it."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **NODE})
-    ray.init(found.address, log_to_driver=False, logging_level="ERROR")
-    yield found
-    ray.shutdown()
-    found.shutdown()
+    """A cluster of a head with one core; tests add nodes to it. One at a time on a machine."""
+    with locked(Path(tempfile.gettempdir()) / "reducerbench-ray-tests.lock"):
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **NODE})
+        ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+        yield found
+        ray.shutdown()
+        found.shutdown()
 
 
 @pytest.fixture

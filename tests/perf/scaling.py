@@ -41,7 +41,7 @@ def measure(workers: int, batches: int, cells: int, seconds: float) -> dict[str,
             scored.append((worker, news.pair.key, time.monotonic(), time.process_time()))
 
     Round._hear = timed
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
     with tempfile.TemporaryDirectory() as folder:
         run = suite.run(
             task="imagenet",

@@ -39,12 +39,7 @@ class Ray:
         with beside(count, Progress(progress.console, quiet=True)) as counted, ExitStack() as stack:
             records = [stack.enter_context(Record(lane, progress)) for lane in lanes]
             shares = [Share(record, stack.enter_context(record.lane.folder.claims())) for record in records]
-            total = sum(
-                len(share.record.lane.plan.batches[number])
-                for share in shares
-                for numbers in share.todo.values()
-                for number in numbers
-            )
+            total = sum(map(_images, shares))
             cells = sum(len(lane.cells) for lane in lanes)
             advance = stack.enter_context(progress.images(total, cells, self._where))
             for record in records:
@@ -147,6 +142,12 @@ class Round:
             if error.id not in here:
                 host = self.crew.ready()[worker].host
                 raise RequestError(f"node {host!r} cannot read what can be read here: {error}; give it the same data")
+
+
+def _images(share: Share) -> int:
+    """Forwards of an image that are to do."""
+    sizes = [len(batch) for batch in share.record.lane.plan.batches]
+    return sum(sizes[number] for numbers in share.todo.values() for number in numbers)
 
 
 class _Supply:
