@@ -101,10 +101,11 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
     with open_executor(study.spec, Progress()) as executor:
         plans = make_plans(study, executor.kind)
         left = {name: list_left(plan) for name, plan in plans.by_name.items()}
-        paces = {name: executor.paces(plan) for name, plan in plans.by_name.items()}
+        todo = [name for name, rows in left.items() if any(row.images for row in rows)]
+        paces = {name: executor.paces(plans.by_name[name]) for name in todo}
     spent = 0.0
     for name, plan in plans.by_name.items():
-        rows, seconds = left[name], seconds_of(left[name], paces[name])
+        rows, seconds = left[name], seconds_of(left[name], paces.get(name, ()))
         lines = [[row.reducer, row.rate or "–", row.state, str(row.images)] for row in rows]
         headers = ("Reducer", "Rate", "State", "Images to do")
         print_table(fields_of(headers, lines, names=2), title=f"{plan.spec.task} / {plan.spec.model}")
@@ -116,8 +117,8 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
     for name, why in plans.failed.items():
         warn(f"failed: {name}: {why}", style="red")
     where = "this machine"
-    if executor.kind:
-        workers = max(map(len, paces.values()), default=0)
+    if executor.kind and paces:
+        workers = max(map(len, paces.values()))
         unit = "GPU hours" if executor.kind == "cuda" else "hours of a worker"
         where = f"{workers} workers, {spent * workers / 3600:.2f} {unit}"
     say(f"{len(plans.cells)} cells into {study.out}, about {spent:.0f} s of evaluation on {where}")

@@ -45,10 +45,8 @@ def _held(path: Path, kind: int, wait: Callable[[], None] = lambda: None) -> Ite
             pass
         yield
     finally:
-        with suppress(OSError):
-            fcntl.flock(
-                handle, fcntl.LOCK_UN
-            )  # by itself, it would last as long as a process that was forked meanwhile
+        with suppress(OSError):  # by itself, it would last as long as a process that was forked meanwhile
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,52 +141,48 @@ class RunFolder:
         """
         with suppress(DamagedError):
             self.check(identity, cells)  # before anything is put there
+        with self._beginning():
+            remove_orphans(self.path)
+            notes = []
+            try:
+                old = self.check(identity, cells)
+            except DamagedError as error:
+                if not self._has_any(cells):
+                    raise RequestError(
+                        f"{error.path} is damaged ({error.reason}), and no cell of the folder is one of this request; "
+                        "give the request that the folder was made by, or another --out"
+                    ) from error
+                old, notes = None, [error.put_aside()]
+            if old is not None:
+                taken = set(slots.values())
+                replaced = [key for key, slot in old["slots"].items() if slot in taken and key not in slots]
+                if replaced:
+                    notes.append(
+                        f"cells that are measured again, because code or weights have changed since: {len(replaced)}; "
+                        f"what was stored of them stays in {self.path / 'cells'}"
+                    )
+                slots = {key: slot for key, slot in old["slots"].items() if slot not in taken} | slots
+                cells = [*[key for key in old["cells"] if key in slots and key not in cells], *cells]
+            elif others := self._others(cells):
+                notes.append(
+                    f"{self.path / RUN} is made anew, of the cells of this request; {others} more in "
+                    f"{self.path / 'cells'} are listed again by the request that they were made by"
+                )
+            run = {
+                "schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots,
+                "shown": shown.as_dict(),
+            }  # fmt: skip
+            self.files.write_json(RUN, run)
+            return notes
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        """Alone among the processes that begin or continue this run. RequestError where nothing can be written."""
         try:
             with self.locked():
-                return self._open(spec, identity, cells, slots, shown)
+                yield
         except OSError as error:
             raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
-
-    def _open(
-        self,
-        spec: dict[str, Any],
-        identity: dict[str, Any],
-        cells: Sequence[str],
-        slots: dict[str, str],
-        shown: TaskReport,
-    ) -> list[str]:
-        remove_orphans(self.path)
-        notes = []
-        try:
-            old = self.check(identity, cells)
-        except DamagedError as error:
-            if not self._has_any(cells):
-                raise RequestError(
-                    f"{error.path} is damaged ({error.reason}), and no cell of the folder is one of this request; give "
-                    "the request that the folder was made by, or another --out"
-                ) from error
-            old, notes = None, [error.put_aside()]
-        if old is not None:
-            taken = set(slots.values())
-            replaced = [key for key, slot in old["slots"].items() if slot in taken and key not in slots]
-            if replaced:
-                notes.append(
-                    f"cells that are measured again, because code or weights have changed since: {len(replaced)}; what "
-                    f"was stored of them stays in {self.path / 'cells'}"
-                )
-            slots = {key: slot for key, slot in old["slots"].items() if slot not in taken} | slots
-            cells = [*[key for key in old["cells"] if key in slots and key not in cells], *cells]
-        elif others := self._others(cells):
-            notes.append(
-                f"{self.path / RUN} is made anew, of the cells of this request; {others} more in {self.path / 'cells'} "
-                "are listed again by the request that they were made by"
-            )
-        run = {
-            "schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots,
-            "shown": shown.as_dict(),
-        }  # fmt: skip
-        self.files.write_json(RUN, run)
-        return notes
 
     def _others(self, cells: Sequence[str]) -> int:
         folder = self.path / "cells"

@@ -110,9 +110,9 @@ class Logs:
             yield found
 
     def frames(self, stream: str) -> list[Frame]:
-        """The good frames of a stream in all logs, each batch once, in order."""
-        found = {frame.number: frame for path in self.paths() for frame in _scan(path).frames.get(stream, ())}
-        return [found[number] for number in sorted(found)]
+        """The good frames of a stream in all logs, in the order of batches; what two processes made is there twice."""
+        found = (frame for path in self.paths() for frame in _scan(path).frames.get(stream, ()))
+        return sorted(found, key=lambda frame: frame.number)
 
     def streams(self, paths: Iterable[Path]) -> list[str]:
         """The streams that have frames in some logs."""

@@ -36,6 +36,10 @@ class Shards:
         """The rows that are in logs, a table a batch. To miss none, read these before the files: they go there."""
         return read_frames(self.logs.frames(self.stream), columns)
 
+    def read_all(self) -> list[pa.Table]:
+        """All rows that are stored, some of them twice: those in logs and batches first. DamagedError for a file."""
+        return [*self.read_logged(), *map(self.files.read_rows, reversed(list(self.names())))]
+
     def outcomes(self) -> pd.DataFrame:
         """All rows of a complete cell."""
         return self.files.read_rows(self.whole).to_pandas()
@@ -59,12 +63,10 @@ class Shards:
         Of rows that are there twice, those in logs and batches count: they were run again after a repair.
         """
         names = [name for name in self.names() if name != self.whole]
-        tables = [*self.read_logged(), *(self.files.read_rows(name) for name in names)]
-        if not tables:
+        if not names and not self.logs.frames(self.stream):
             return
-        if self.files.exists(self.whole):
-            tables.append(self.files.read_rows(self.whole))
-        self.files.write_rows(self.whole, in_order(pa.concat_tables(tables), ids))
+        if tables := self.read_all():  # else another process has joined them in the meantime
+            self.files.write_rows(self.whole, in_order(pa.concat_tables(tables), ids))
         for name in names:
             self.files.remove(name)
 

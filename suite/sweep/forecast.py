@@ -48,9 +48,10 @@ def list_left(plan: Plan) -> list[Row]:
 def seconds_of(rows: Sequence[Row], paces: Sequence[float]) -> float:
     """What the forwards that are left will take if every one costs as much as the unreduced model's.
 
-    paces: seconds an image, of each of the devices that do it together.
+    paces: seconds an image, of each of the devices that do it together; none need be known where nothing is left.
     """
-    return sum(row.images for row in rows) / sum(1 / pace for pace in paces)
+    images = sum(row.images for row in rows)
+    return images / sum(1 / pace for pace in paces) if images else 0.0
 
 
 def method_labels(methods: Mapping[str, MethodAtRate]) -> dict[str, str]:

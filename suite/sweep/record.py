@@ -26,14 +26,14 @@ class Record:
         self.cells = {cell.key: cell for cell in lane.cells}
         self.advance: Advance = lambda name, images: None
         self.missing = still_unreadable(lane.plan, lane.folder.read_missing())
-        self.write_missing(())
+        self._write_missing()
         self.log = lane.folder.log()
         self.joined: set[str] = set()
 
     def decoded(self, number: int, samples: Sequence[Sample], errors: Sequence[ReadError]) -> None:
         """RequestError for a sample that holds something else than when other outcomes were made of it."""
         if errors:
-            self.write_missing(errors)
+            self.add_missing(errors)
         note_contents(self.log, number, samples, self.lane.known)
 
     def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
@@ -52,9 +52,14 @@ class Record:
         stored.folder.fail(reason)
         self.progress.failed(stored.name, reason)
 
-    def write_missing(self, errors: Sequence[ReadError]) -> None:
-        """Add samples that cannot be read to those that are known; another process may have found more."""
-        self.missing |= {error.id: {"id": error.id, "path": error.path, "reason": error.reason} for error in errors}
+    def add_missing(self, errors: Sequence[ReadError]) -> None:
+        """Samples that cannot be read, to those that are known; another process may have found more."""
+        with self.lane.folder.locked():
+            self.missing |= {record["id"]: record for record in self.lane.folder.read_missing()}
+            self.missing |= {error.id: {"id": error.id, "path": error.path, "reason": error.reason} for error in errors}
+            self._write_missing()
+
+    def _write_missing(self) -> None:
         self.lane.folder.write_missing([self.missing[id] for id in sorted(self.missing)])
 
     def expected(self) -> list[list[str]]:

@@ -9,12 +9,11 @@ begun to the end. What the driver needs is its CPU time for a cell and batch.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.perf.apart import measure_apart
 
 METHOD = f"{Path(__file__).with_name('sleeper.py')}:Sleeper"
 
@@ -81,16 +80,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=120)
     parser.add_argument("--cells", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measure(int(asked.workers), asked.batches, asked.cells, asked.seconds)))
-        return
-    for workers in asked.workers.split(","):
-        command = [sys.executable, "-m", "tests.perf.scaling", "--one", "--workers", workers]
-        command += ["--batches", str(asked.batches), "--cells", str(asked.cells), "--seconds", str(asked.seconds)]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        print("  ".join(f"{name}: {value:.3g}" for name, value in found.items()), flush=True)
+    measure_apart(
+        parser, "workers", lambda asked: measure(int(asked.workers), asked.batches, asked.cells, asked.seconds)
+    )
 
 
 if __name__ == "__main__":

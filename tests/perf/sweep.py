@@ -1,6 +1,6 @@
 """What a sweep takes beside its forwards: on a device that needs a known time for a forward, and no CPU.
 
-    python -m tests.perf.sweep --images 1000,10000,50000 --forward-ms 6 0
+    python -m tests.perf.sweep --images 1000,10000,50000 --forward-ms 6
 
 A stub takes the model's place: `predict` sleeps, as who waits for a device does, and returns logits of 1000 classes
 that were made before. All else is the program's own: loader, scoring, log, claims, joining. A process each, so that
@@ -10,16 +10,12 @@ peaks of memory are its own.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,8 +26,11 @@ from suite.store.folder import RunFolder
 from suite.sweep import evaluate
 from suite.sweep.executors.local import evaluate_lanes
 from suite.sweep.lane import OF_DATA, Lane, StoredCell
+from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
+from suite.sweep.spec import RunSpec
 from tasks.classification import ClassificationTask
+from tests.perf.apart import measure_apart
 
 CLASSES, BATCH = 1000, 64
 
@@ -74,10 +73,9 @@ class Stub(nullcontext):
 def measure(images: int, cells: int, seconds: float, workers: int) -> dict[str, float]:
     out = Path(tempfile.mkdtemp(prefix="sweep-"))
     task, folder = Drawn(images, seconds), RunFolder(out)
-    spec = SimpleNamespace(
-        batch_size=BATCH, workers=workers, precision="fp32", image_size=None, allow_missing=0, device="cpu"
-    )
-    plan: Any = SimpleNamespace(spec=spec, task=task, model=None, identity=dict.fromkeys(OF_DATA))
+    spec = RunSpec(batch_size=BATCH, workers=workers, device="cpu", speed=False)
+    nothing: Any = None  # the task asks neither model nor weights
+    plan = Plan(spec, task, nothing, nothing, dict.fromkeys(OF_DATA), torch.device("cpu"))
     handle: Any = Stub()
     made = [
         StoredCell(key := f"{i:016x}", handle, BATCH, folder.cell(key), {"reducer": "stub", "rate": f"r={i}"})
@@ -118,16 +116,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=45)
     parser.add_argument("--forward-ms", type=float, default=6.0)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measure(int(asked.images), asked.cells, asked.forward_ms / 1e3, asked.workers)))
-        return
-    for images in asked.images.split(","):
-        command = [sys.executable, "-m", "tests.perf.sweep", "--one", "--images", images, "--cells", str(asked.cells)]
-        command += ["--forward-ms", str(asked.forward_ms), "--workers", str(asked.workers)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print("  ".join(f"{name}: {value:.4g}" for name, value in found.items()), flush=True)
+    measure_apart(
+        parser, "images", lambda asked: measure(int(asked.images), asked.cells, asked.forward_ms / 1e3, asked.workers)
+    )
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ def join_contents(sources: Sequence[Source]) -> list[dict[str, str]]:
     known: dict[str, dict[str, str]] = {}
     whose: dict[str, str] = {}
     for source in sources:
-        contents = source.folder.contents
-        tables = [*contents.read_logged(), *map(contents.files.read_rows, contents.names())]
-        for row in (row for table in tables for row in table.to_pylist()):
+        for row in (row for table in source.folder.contents.read_all() for row in table.to_pylist()):
             if known.setdefault(row["id"], row)["digest"] != row["digest"]:
                 raise RequestError(
                     f"the file of sample {row['id']!r} is not the same in {whose[row['id']]} and {source.name}; merge "

@@ -38,8 +38,7 @@ class Held:
     @cached_property
     def rows(self) -> pa.Table | None:
         """Its outcomes in the order of the samples; None where there are none."""
-        shards = self.folder.shards
-        tables = [*shards.read_logged(), *map(shards.files.read_rows, shards.names())]
+        tables = self.folder.shards.read_all()
         return in_order(pa.concat_tables(tables), self.ids) if tables else None
 
     @property

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from itertools import groupby
 
 import torch
 
 from suite.measure.precision import dtype_of
 from suite.sweep.evaluate import Work, evaluate
-from suite.sweep.executors.share import WAIT, WAITING, Share
+from suite.sweep.executors.share import Share, work_off
 from suite.sweep.images import load
 from suite.sweep.lane import Lane
 from suite.sweep.pace import seconds_per_image
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
-from suite.sweep.record import Record
 from suite.sweep.timing import time_lane
 
 
@@ -50,28 +47,14 @@ def evaluate_lanes(lanes: Sequence[Lane], device: torch.device, progress: Progre
 
 def _evaluate_alike(lanes: Sequence[Lane], device: torch.device, progress: Progress) -> None:
     plan, batches = lanes[0].plan, lanes[0].plan.batches
-    with ExitStack() as stack:
-        records = [stack.enter_context(Record(lane, progress)) for lane in lanes]
-        shares = [Share(record, stack.enter_context(record.lane.folder.claims())) for record in records]
-        total = sum(len(batches[n]) for share in shares for numbers in share.todo.values() for n in numbers)
-        advance = stack.enter_context(progress.images(total, sum(len(lane.cells) for lane in lanes)))
-        for record in records:
-            record.advance = advance
-        waiting = False
-        while numbers := sorted(set().union(*(share.numbers for share in shares))):
-            works = [_work_of(share) for share in shares]
-            taken = _taken(shares, works, numbers)
-            evaluate(works, load(plan, batches, taken, pinned=device.type == "cuda"), device)
-            if not any(work.todo[key] for work in works for key in work.todo):
-                if not waiting:
-                    progress.note(WAITING)
-                waiting = True
-                time.sleep(WAIT)
-            for share in shares:
-                share.look()
-        for share in shares:
-            for cell in share.alive:
-                share.record.finish(cell)
+
+    def work(shares: Sequence[Share]) -> bool:
+        works = [_work_of(share) for share in shares]
+        numbers = sorted(set().union(*(share.numbers for share in shares)))
+        evaluate(works, load(plan, batches, _taken(shares, works, numbers), pinned=device.type == "cuda"), device)
+        return any(work.todo[key] for work in works for key in work.todo)
+
+    work_off(lanes, work, progress)
 
 
 def _work_of(share: Share) -> Work:

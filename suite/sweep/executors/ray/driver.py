@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import Thread
 
 from suite.contract.task import ReadError
@@ -14,11 +13,11 @@ from suite.sweep.executors.ray.cluster import Crew, Joined, Lost, News
 from suite.sweep.executors.ray.messages import WINDOW, Assignment, Failed, Read, Scored
 from suite.sweep.executors.ray.timing import time_lanes
 from suite.sweep.executors.ray.units import KILLS, Pair, Schedule
-from suite.sweep.executors.share import WAIT, WAITING, Share
-from suite.sweep.lane import Lane, drop_failed
+from suite.sweep.executors.share import Share, work_off
+from suite.sweep.lane import Lane
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
-from suite.sweep.record import Record, still_unreadable
+from suite.sweep.record import still_unreadable
 from suite.sweep.spec import RunSpec
 
 IN_FLIGHT = WINDOW + AHEAD + 2  # what a worker may have begun beyond what it has reported
@@ -36,27 +35,8 @@ class Ray:
     def evaluate(self, lanes: Sequence[Lane], count: Callable[[Progress], None], progress: Progress) -> None:
         """What cells cost is counted here, while they are evaluated."""
         self.crew.forget()
-        with beside(count, Progress(progress.console, quiet=True)) as counted, ExitStack() as stack:
-            records = [stack.enter_context(Record(lane, progress)) for lane in lanes]
-            shares = [Share(record, stack.enter_context(record.lane.folder.claims())) for record in records]
-            total = sum(map(_images, shares))
-            cells = sum(len(lane.cells) for lane in lanes)
-            advance = stack.enter_context(progress.images(total, cells, self._where))
-            for record in records:
-                record.advance = advance
-            waiting = False
-            while any(share.numbers for share in shares):
-                if not Round(self.crew, shares).run():
-                    if not waiting:
-                        progress.note(WAITING)
-                    waiting = True
-                    time.sleep(WAIT)
-                for share in shares:
-                    share.look()
-            counted()
-            for share in shares:
-                for cell in drop_failed(share.alive):
-                    share.record.finish(cell)
+        with beside(count, Progress(progress.console, quiet=True)) as counted:
+            work_off(lanes, lambda shares: Round(self.crew, shares).run(), progress, self._where, counted)
 
     def _where(self) -> str:
         return f" on {len(self.crew.ready())} workers"
@@ -142,12 +122,6 @@ class Round:
             if error.id not in here:
                 host = self.crew.ready()[worker].host
                 raise RequestError(f"node {host!r} cannot read what can be read here: {error}; give it the same data")
-
-
-def _images(share: Share) -> int:
-    """Forwards of an image that are to do."""
-    sizes = [len(batch) for batch in share.record.lane.plan.batches]
-    return sum(sizes[number] for numbers in share.todo.values() for number in numbers)
 
 
 class _Supply:
