@@ -213,17 +213,20 @@ def test_timing_is_one_cell_at_a_time_and_of_one_device(nodes, more, spec):
     assert run(spec, speed=True, speed_rounds=2, latency=True, reducers=["tome"]).frame().im_s.equals(frame.im_s)
 
 
+@pytest.mark.slow
 def test_a_device_that_no_worker_has_is_refused_by_name(nodes, spec):
     with pytest.raises(RequestError, match="timing_device 'H100': no worker has it; there are 1 of"):
         run(spec, speed=True, timing_device="H100", limit=4)
 
 
+@pytest.mark.slow
 def test_a_node_with_other_sources_is_refused_by_name(nodes, spec, monkeypatch):
     monkeypatch.setattr(cluster, "sources_here", lambda: "0" * 64)
     with pytest.raises(RequestError, match=rf"node '.+': it runs other sources \({worker.sources_here()[:12]}\)"):
         run(spec)
 
 
+@pytest.mark.slow
 def test_data_that_a_node_cannot_read_are_no_missing_samples(nodes, spec, monkeypatch):
     bad = next(Path(spec["data"]).rglob("*.JPEG"))
     whole = bad.read_bytes()
@@ -238,6 +241,7 @@ def test_data_that_a_node_cannot_read_are_no_missing_samples(nodes, spec, monkey
     bad.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_unreadable_samples_are_missing_as_they_are_for_one_process(nodes, spec, tmp_path):
     for bad in list(Path(spec["data"]).rglob("*.JPEG"))[:4]:
         bad.write_bytes(b"")
