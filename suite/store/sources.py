@@ -61,8 +61,8 @@ def _facts(roots: Collection[str]) -> Iterator[str]:
     yield from map(_content, found.values())
     strangers = {name for name in found if name.partition(".")[0] not in OURS}
     used = {other for name in strangers for other in _imports(name, found[name])} | set(roots)
-    for package in {name.partition(".")[0] for name in used - set(found)}:
-        yield from _releases(package)
+    packages = {name.partition(".")[0] for name in used - set(found)} - OURS  # ours count by their content
+    yield from {release for package in packages for release in _releases(package)}
 
 
 def _file_of(name: str) -> Path | None:

@@ -77,6 +77,18 @@ def test_installed_packages_that_a_file_imports_count_by_their_versions(tmp_path
     assert digest_sources(["uses_yaml"]) != before
 
 
+def test_where_the_project_is_installed_and_how_often_says_nothing_about_a_method(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_too.py").write_text("from suite.reducers.random import Random\n")
+    module = module_from_file(tmp_path / "mine_too.py")
+
+    def digested(distributions):
+        monkeypatch.setattr(sources, "_distributions", lambda: distributions)
+        return digest_sources([module.__name__])
+
+    assert digested({"suite": ["reducerbench", "reducerbench"]}) == digested({})
+
+
 def test_what_a_type_checker_alone_imports_does_not_count(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "typed.py").write_text(
