@@ -15,7 +15,8 @@ import safetensors.torch
 from torch import Tensor
 
 from suite.errors import RequestError
-from suite.models.weights_file import check_fit, read_state_dict
+from suite.models.contents import read_state_dict
+from suite.models.weights_file import check_fit
 from suite.reducers.base import Reducer
 from suite.store.files import atomic_path
 

@@ -112,8 +112,8 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
         spent += seconds
         if study.several:
             say(f"{len(rows)} cells into {plan.spec.out}, about {seconds:.0f} s of evaluation")
-    for line in plans.skipped:
-        say(f"left out: {line}")
+    for line in (*plans.notes, *(f"left out: {line}" for line in plans.skipped)):
+        say(line)
     for name, why in plans.failed.items():
         warn(f"failed: {name}: {why}", style="red")
     where = "this machine"

@@ -16,7 +16,9 @@ FLAGS: dict[str, Any] = {
     "task": Annotated[str | None, typer.Option(help="Task: see `list tasks`. [scenes]")],
     "data": Annotated[str | None, typer.Option(help="Folder, zip, tar or shards of the task's data.")],
     "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
-    "checkpoint": Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")],
+    "checkpoint": Annotated[
+        str | None, typer.Option(help="pretrained, none (random weights), FILE, or FILE::MODEL_IN_IT.")
+    ],
     "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [a selection]")],
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],

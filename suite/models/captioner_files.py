@@ -1,7 +1,7 @@
 """Captioners with their weights: folders in transformers' format, downloaded, local or shipped, and random weights.
 
-A folder holds config.json, model.safetensors (or pytorch_model.bin, of tensors alone), tokenizer.json (or vocab.txt),
-perhaps tokenizer_config.json, and preprocessor_config.json. All of it is data: no code of a folder is run.
+A folder holds config.json, model.safetensors (or pytorch_model.bin, or an index of parts), tokenizer.json (or
+vocab.txt), perhaps tokenizer_config.json, and preprocessor_config.json. All of it is data: no code of a folder is run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from transformers import GitConfig, GitForCausalLM, GitVisionConfig
 
 from suite.errors import RequestError, UnavailableError
 from suite.models.captioner import Captioner
+from suite.models.contents import IN_FOLDERS, read_contents
 from suite.models.hub import no_waiting_for_an_unreachable_hub
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
@@ -33,7 +34,6 @@ from suite.models.weights_file import (
     check_fit,
     file_sha256,
     one_line,
-    read_state_dict,
     state_dict_sha256,
 )
 
@@ -67,15 +67,15 @@ def _trained(entry: ModelEntry, folder: Path, source: str) -> tuple[Captioner, W
     config = read_config(folder)
     _check_shape(entry, config, folder)
     words, preparation = read_tokenizer(folder, config.vocab_size), read_preparation(folder, config)
-    weights = _first(folder, WEIGHTS)
-    state, _ = read_state_dict(weights)
+    contents = read_contents(_first(folder, IN_FOLDERS))
     try:
         git = GitForCausalLM(config)
     except Exception as error:  # sizes that do not go together fail in many ways
         raise RequestError(f"'{folder / 'config.json'}' describes no GIT model: {one_line(error)}") from error
-    _load(git, state, weights)
+    _load(git, contents.tensors, contents.path)
     digest = hashlib.sha256()
-    files = [folder / "config.json", weights, _first(folder, TOKENIZER), folder / PREPROCESSOR, folder / WRITING]
+    words_from = _first(folder, TOKENIZER)
+    files = [folder / "config.json", *contents.files, words_from, folder / PREPROCESSOR, folder / WRITING]
     for file in filter(Path.is_file, files):
         digest.update(f"{file.name} {file_sha256(file)}\n".encode())
     return Captioner(git, words, preparation), WeightsInfo("trained", source, digest.hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -9,17 +10,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from suite.errors import RequestError, UnavailableError
+from suite.models.contents import read_contents, split_choice
+from suite.models.fitting import load_into
 from suite.models.hub import no_waiting_for_an_unreachable_hub
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
-from suite.models.weights_file import (
-    WeightsInfo,
-    file_sha256,
-    load_into,
-    one_line,
-    read_state_dict,
-    state_dict_sha256,
-)
+from suite.models.weights_file import WeightsInfo, one_line, state_dict_sha256
 
 
 def load_classifier(
@@ -31,9 +27,9 @@ def load_classifier(
 ) -> tuple[nn.Module, WeightsInfo]:
     """A classifier in float32 on the CPU, and what its weights are.
 
-    `checkpoint`: 'pretrained', 'embedded', 'none' (random weights from `seed`) or a local file, whose position
-    embeddings are resampled to `image_size` (pixels) as timm does. RequestError, one line, for whatever cannot be had
-    or does not fit.
+    `checkpoint`: 'pretrained', 'embedded', 'none' (random weights from `seed`) or a local file, of several models in it
+    'FILE::NAME'. Its position embeddings are resampled to `image_size` (pixels) as timm does; without `num_classes`,
+    the model has as many classes as the file. RequestError, one line, for whatever cannot be had or does not fit.
     """
     if checkpoint == "pretrained":
         return _pretrained(entry, seed, image_size, num_classes)
@@ -41,13 +37,11 @@ def load_classifier(
         model = build_classifier(entry, seed, image_size, num_classes)
         return model, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(model.state_dict()))
     # The file is read first: a refused file should not cost the building of a large model.
-    path = entry.locate(checkpoint)
-    state, wrapper = read_state_dict(path, entry.wrapper)
+    path, choice = split_choice(str(entry.locate(checkpoint)))
+    contents = read_contents(path)
     model = build_classifier(entry, seed, image_size, num_classes)
-    note = load_into(model, state, path, entry.renamed)
-    source = f"{path}[{wrapper}]" if wrapper else str(path)
-    source = f"embedded:{entry.name}" if checkpoint == "embedded" else source + note
-    return model, WeightsInfo("trained", source, file_sha256(path))
+    info = load_into(model, contents, entry, choice, any_classes=num_classes is None)
+    return model, replace(info, source=f"embedded:{entry.name}") if checkpoint == "embedded" else info
 
 
 def build_classifier(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
+from suite.models.contents import read_state_dict, split_choice
 from suite.models.registry import MMSEG_PREFIX, ModelEntry
 from suite.models.segmenter_files import look_up
 from suite.models.weights_file import (
@@ -22,7 +23,6 @@ from suite.models.weights_file import (
     check_fit,
     file_sha256,
     one_line,
-    read_state_dict,
     state_dict_sha256,
 )
 
@@ -78,8 +78,8 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
         model = build(config, settings, seed)
         kind, source, weights = "random", f"random:seed={seed}", state_dict_sha256(model.state_dict())
     else:
-        path = Path(checkpoint)
-        state, wrapper = read_state_dict(path)
+        path, choice = split_choice(checkpoint)
+        state, wrapper = read_state_dict(path, choice)
         if PATCH_BIAS in state:  # the release of today makes patches without one, unless told
             settings["backbone"].setdefault("patch_bias", True)
         model = build(config, settings, seed)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
+from suite.models.contents import read_state_dict, split_choice
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
 from suite.models.weights_file import (
@@ -26,7 +27,6 @@ from suite.models.weights_file import (
     check_fit,
     file_sha256,
     one_line,
-    read_state_dict,
     state_dict_sha256,
 )
 
@@ -50,9 +50,10 @@ def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[S
     if checkpoint == "none":
         segmenter = build_random(entry, seed)
         return segmenter, WeightsInfo("random", f"random:seed={seed}", state_dict_sha256(segmenter.state_dict()))
-    path = checkpoint_file(entry.locate(checkpoint))
+    place, choice = split_choice(str(entry.locate(checkpoint)))
+    path = checkpoint_file(place)
     # the file is read first: a refused file should not cost the building of a large model
-    state, wrapper = read_state_dict(path)
+    state, wrapper = read_state_dict(path, choice)
     naming = naming_of(state)
     note = f"[{wrapper}]" if wrapper else ""
     if naming is AUTHORS and entry.shape and path.with_name(VARIANT).is_file():

@@ -46,7 +46,7 @@ class Plan:
     """What a spec comes to.
 
     device: this process' own; the CPU where only others have the kind that the run is on. methods: by the keys of their
-    cells. skipped: pairs that were left out, and why. notes: what the task says.
+    cells. skipped: pairs that were left out, and why. notes: what the weights are, and what the task says.
     """
 
     spec: RunSpec
@@ -193,7 +193,7 @@ def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
     shared = digest_sources([*RUNNING, *parts])
     # wherever the data lie: runs of several machines can be merged, and what the files hold is known sample by sample
     decisive = {name: value for name, value in identity.items() if name != "data"}
-    notes = [*task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
+    notes = [*weights.notes, *task.notes, *check_cache(spec, task, task.preprocessing(model, spec.image_size))]
     here = device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
     plan = Plan(spec, task, model, weights, identity, here, notes=notes, skipped=skipped)
     for method in methods:

@@ -107,7 +107,8 @@ class RunSpec(BaseModel):
     model: str = ""
     """timm name, with or without a tag; empty: the task's default."""
     checkpoint: str = ""
-    """'pretrained', 'none' (random weights), a local file, or 'embedded'; empty: what the model comes with."""
+    """'pretrained', 'none' (random weights), 'embedded', or a local file, of several models in it 'FILE::NAME'; empty:
+    what the model comes with."""
     reducers: tuple[str, ...] = ()
     """Names, wildcards, 'training-free' (all that learn nothing), or path/to/file.py:ClassName; empty: a cross-section
     (DEFAULT_REDUCERS). The unreduced model is always measured beside them."""

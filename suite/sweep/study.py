@@ -72,7 +72,8 @@ class Study:
 class Plans:
     """What a study comes to: a plan for every member that can be run, by the members' names.
 
-    notes: what the tasks say; skipped: what was left out; failed: members whose weights cannot be had, and why.
+    notes: what the weights are, and what the tasks say; skipped: what was left out; failed: members whose weights
+    cannot be had, and why.
     """
 
     by_name: dict[str, Plan] = field(default_factory=dict)

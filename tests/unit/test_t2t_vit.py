@@ -251,7 +251,7 @@ def test_the_authors_file_loads_with_its_averaged_weights_first(tmp_path, name):
         own = model.state_dict()
         assert len(own) == len(state)
         assert all(torch.equal(own[key.replace("tokens_to_token", "patch_embed")], state[key]) for key in state)
-    assert info.source.endswith("[state_dict_ema]")
+    assert info.source.endswith("[state_dict_ema], prefix 'module.' stripped")
 
 
 def test_a_file_with_a_wrong_key_is_refused_in_one_line(tmp_path):

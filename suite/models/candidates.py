@@ -1,0 +1,115 @@
+"""Which of a file's tensors are a model's weights: under containers and prefixes of any names, in any nesting.
+
+A model is recognised by its own parameters' names, wherever they begin: 'state_dict.module.blocks.0.norm1.weight' has
+the prefix 'state_dict.module.'. Of several models in a file, those are candidates that have most of the names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from suite.errors import RequestError
+from suite.models.contents import Contents
+from suite.models.foreign_names import State, translate
+
+# The last layer's other names; it may stand beside the backbone, outside its prefix.
+HEAD = re.compile(r"(?:fc|classifier|linear|cls_head|heads?\.(?:head|fc|linear))\.(weight|bias)")
+TOP = "."
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """state: tensors by names without the prefix. place: what leads to it, without a dot at the end; container: its
+    part that leads to a mapping; prefix: its part that all keys there begin with. library: whose names it had."""
+
+    state: State
+    place: str
+    container: str
+    prefix: str
+    library: str
+    outside: tuple[str, ...]
+    """Keys of the same mapping that belong to no model."""
+
+    @property
+    def name(self) -> str:
+        """How the user chooses it."""
+        return self.place or TOP
+
+
+def find_candidates(contents: Contents, own: Mapping[str, Tensor]) -> list[Candidate]:
+    """Those of a file for a model with the parameters `own`, in the file's order; at least one."""
+    tensors, library = translate(contents.tensors)
+    counts = Counter(name[:start] for name in tensors for start in _starts(name) if name[start:] in own)
+    found = [place for place, count in counts.items() if 2 * count >= len(own)]
+    if not found:  # of no such model; the largest mapping shows it best, or has names that only timm knows
+        held = {place: sum(name.startswith(place) for name in tensors) for place in contents.containers}
+        found = [max(held, key=lambda place: (held[place], -len(place)))]
+    return [_candidate(contents, tensors, library, place, found) for place in found]
+
+
+def _starts(name: str) -> Iterator[int]:
+    yield 0
+    yield from (match.end() for match in re.finditer(r"\.", name))
+
+
+def _candidate(contents: Contents, tensors: State, library: str, place: str, all_places: list[str]) -> Candidate:
+    container = max((one for one in contents.containers if place.startswith(one)), key=len, default="")
+    others = [other for other in all_places if other.startswith(place) and other != place]
+    state = {
+        _with_our_head(name.removeprefix(place)): value
+        for name, value in tensors.items()
+        if name.startswith(place) and not name.startswith(tuple(others))
+    }
+    outside = []
+    for name in tensors:
+        if name.startswith(container) and not name.startswith(tuple(all_places)):
+            key = next((key for key in _heads_beside(name, place, container) if key not in state), "")
+            if key:
+                state[key] = tensors[name]
+            else:
+                outside.append(name.removeprefix(container))
+    return Candidate(state, place[:-1], container[:-1], place.removeprefix(container), library, tuple(outside))
+
+
+def _with_our_head(key: str) -> str:
+    return HEAD.sub(r"head.\1", key) if HEAD.fullmatch(key) else key
+
+
+def _heads_beside(name: str, place: str, container: str) -> Iterator[str]:
+    """What a name outside a prefix is called, if it is of the layer that follows the model with that prefix."""
+    for start in _starts(place):
+        if start >= len(container) and name.startswith(place[:start]):
+            key = _with_our_head(name[start:])
+            if re.fullmatch(r"head(?:_dist)?\.(?:weight|bias)", key):
+                yield key
+
+
+def choose(candidates: list[Candidate], choice: str, contents: Contents) -> list[Candidate]:
+    """Those that a user's word names: a part of the way to them. RequestError where there is none."""
+    if not choice:
+        return candidates
+    exact = [one for one in candidates if choice == one.name]
+    named = exact or [one for one in candidates if f".{choice}." in f".{one.place}."]
+    if not named:
+        known = ", ".join(one.name for one in candidates)
+        raise RequestError(f"checkpoint '{contents.path}' has no such model under '{choice}'; it has: {known}")
+    return named
+
+
+AVERAGED = (r"(^|[._])ema([._]|$)|averaged|(^|[._])swa([._]|$)", r"(^|[._])teacher([._]|$)")
+
+
+def prefer(candidates: list[Candidate], wrapper: str) -> Candidate:
+    """The one that stands for a model of whose weights a file has several: `wrapper`, then averages of weights over
+    training, as timm takes them, then the first."""
+
+    def rank(one: Candidate) -> tuple[bool, int]:
+        kinds = [number for number, pattern in enumerate(AVERAGED) if re.search(pattern, one.place)]
+        return one.container != wrapper or not wrapper, min(kinds, default=len(AVERAGED))
+
+    return min(candidates, key=rank)

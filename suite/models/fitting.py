@@ -1,0 +1,199 @@
+"""A file's weights into a model: found, renamed, joined and resampled where that changes nothing or is asked for.
+
+Every name and shape must match in the end, and what was done on the way is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.models.candidates import Candidate, choose, find_candidates, prefer
+from suite.models.contents import Contents
+from suite.models.foreign_names import State
+from suite.models.registry import ModelEntry
+from suite.models.weights_file import WeightsInfo, check_fit, one_line
+
+KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
+HEADS = ("head.", "head_dist.", "aux_head.")
+# What a linear layer is made of, in this order, where a file has it in parts or by another name.
+MADE_OF = {
+    "qkv": (("to_qkv",), ("q", "kv"), ("to_q", "to_kv"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"),
+            ("query", "key", "value"), ("to_q", "to_k", "to_v")),
+    "q": (("q_proj",), ("query",)),
+    "kv": (("k", "v"), ("k_proj", "v_proj"), ("key", "value")),
+    "proj": (("out_proj",), ("to_out.0",)),
+    "fc1": (("gate_proj", "up_proj"),),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a candidate comes to: a state dict of the model with so many `classes`, and what was done to it."""
+
+    candidate: Candidate
+    state: State
+    classes: int
+    notes: tuple[str, ...]
+
+
+def load_into(
+    model: nn.Module, contents: Contents, entry: ModelEntry, choice: str = "", any_classes: bool = False
+) -> WeightsInfo:
+    """Loads what a file has for the model, cast to the model's dtype, and says what that is.
+
+    choice: the user's, of a file with several models. any_classes: a head of another number of classes takes the place
+    of the model's. RequestError, one line, for what does not fit.
+    """
+    fits: list[Fit] = []
+    errors: dict[str, RequestError] = {}
+    candidates = choose(find_candidates(contents, model.state_dict()), choice, contents)
+    for candidate in candidates:
+        try:
+            fits.append(_fit(model, candidate, contents, entry, any_classes))
+        except RequestError as error:
+            errors[candidate.place] = error
+    if not fits:
+        raise errors[prefer(candidates, entry.wrapper).place]
+    best = prefer([fit.candidate for fit in fits], entry.wrapper)
+    fit = next(fit for fit in fits if fit.candidate is best)
+    if fit.classes != getattr(model, "num_classes", fit.classes):
+        with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
+            cast(Any, model).reset_classifier(fit.classes)
+    model.load_state_dict(fit.state)
+    source = f"{contents.path}[{best.container}]" if best.container else str(contents.path)
+    sha256, remark = contents.sha256, ""
+    if len(fits) > 1:
+        others = ", ".join(one.candidate.name for one in fits if one is not fit)
+        remark = (
+            f"it holds {len(fits)} models, and of {best.name} and {others} {best.name} is taken (averaged weights "
+            f"first); choose with --checkpoint {contents.path}::NAME"
+        )
+    if choice or len(fits) > 1:
+        sha256 = hashlib.sha256(f"{sha256} {best.place}".encode()).hexdigest()
+    return WeightsInfo("trained", ", ".join((source, *fit.notes)), sha256, remark)
+
+
+def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: ModelEntry, any_classes: bool) -> Fit:
+    """RequestError unless the candidate has all that the model needs, and nothing else."""
+    misfit = f"checkpoint '{contents.path}' does not fit the model"
+    own, state = model.state_dict(), entry.renamed(candidate.state)
+    notes = [f"prefix '{candidate.prefix}' stripped"] if candidate.prefix else []
+    notes += [f"names of {candidate.library}"] if candidate.library else []
+    state, resampled = _as_timm_has_it(model, own, state, misfit)
+    state, joined = join_layers(own, state)
+    present = classes = int(getattr(model, "num_classes", 0))
+    if any_classes and _has_other_classes(model, own, state):
+        own, classes = _with_its_classes(own, state)
+    check_fit(own, state, misfit, _remedy(own, state))
+    for key, value in own.items():
+        if value.is_floating_point() and not state[key].is_floating_point():
+            raise RequestError(f"{misfit}: '{key}' holds {state[key].dtype}; give weights that are not quantised")
+    if classes != present:
+        notes.append(f"{classes} classes instead of {present}")
+    outside = candidate.outside
+    if outside:
+        more = ", ..." if len(outside) > 3 else ""
+        notes.append(f"{len(outside)} tensors outside the model left out ({', '.join(outside[:3])}{more})")
+    return Fit(candidate, state, classes, (*notes, *resampled, *joined))
+
+
+def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> tuple[State, list[str]]:
+    """After timm's own conversions, which resample position embeddings for another image size."""
+    if not isinstance(model, timm.models.VisionTransformer):
+        return state, []
+    kernels = [x[KERNEL].shape[2:] for x in (state, own) if KERNEL in x and x[KERNEL].ndim == 4]
+    if len(kernels) == 2 and kernels[0] != kernels[1]:  # timm would resample the patches of another model
+        sides = ["{} x {}".format(*kernel) for kernel in kernels]
+        raise RequestError(
+            f"{misfit}: '{KERNEL}' is for patches of {sides[0]} pixels, and the model's have {sides[1]}; name a model "
+            "of that patch size"
+        )
+    try:
+        found = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
+    except Exception as error:
+        check_fit(own, state, misfit, _remedy(own, state))  # names the keys, where they are what is wrong
+        raise RequestError(f"{misfit}: {one_line(error)}") from error
+    counts = [x[POSITIONS].shape[1] for x in (state, found) if POSITIONS in x and x[POSITIONS].ndim == 3]
+    resampled = len(counts) == 2 and counts[0] != counts[1]
+    return found, [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
+
+
+def join_layers(own: Mapping[str, Tensor], state: State) -> tuple[State, list[str]]:
+    """With every linear layer of `own` that the file has in parts made whole, and what was done.
+
+    Queries, keys and values without a bias have one of zeros, which is the same.
+    """
+    state = dict(_apart(own, state))
+    made: State = {}
+    used: set[str] = set()
+    for key in own:
+        stem, layer, kind = _split(key)
+        for parts in MADE_OF.get(layer, ()) if key not in state else ():
+            weights, names = ([f"{stem}{part}.{end}" for part in parts] for end in ("weight", kind))
+            if all(name in state for name in weights) and any(name in state for name in names):
+                zeros = {name: state[weight].new_zeros(len(state[weight])) for name, weight in zip(names, weights)}
+                made[key] = torch.cat([state.get(name, zeros[name]) for name in names])
+                used |= {*names, *weights}
+        q, v = f"{stem}q_bias", f"{stem}v_bias"
+        if key not in state and (layer, kind) == ("qkv", "bias") and q in state and v in state:
+            made[key] = torch.cat([state[q], torch.zeros_like(state[q]), state[v]])
+            used |= {q, v, f"{stem}k_bias"}
+    notes = ["layers made of their parts (q, k, v)"] if made else []
+    state = {**{key: value for key, value in state.items() if key not in used}, **made}
+    bare = [key for key in own if key not in state and key.endswith(("qkv.bias", "kv.bias", "attn_pool.q.bias"))]
+    if bare and not any(key.endswith("qkv.bias") for key in state):
+        state |= {key: torch.zeros(own[key].shape) for key in bare}
+        notes.append("no bias of q, k and v: zeros")
+    return state, notes
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """'blocks.0.attn.', 'qkv', 'weight'."""
+    match = re.fullmatch(r"(.*\.)?([^.]+)\.(weight|bias)", key)
+    return (match[1] or "", match[2], match[3]) if match else (key, "", "")
+
+
+def _apart(own: Mapping[str, Tensor], state: State) -> list[tuple[str, Tensor]]:
+    """With what torch's MultiheadAttention keeps in one by the names of the layers that the model has for it."""
+    found = []
+    for key, value in state.items():
+        match = re.fullmatch(r"(.*\.)in_proj_(weight|bias)", key)
+        if match and f"{match[1]}qkv.weight" in own:
+            found.append((f"{match[1]}qkv.{match[2]}", value))
+        elif match and f"{match[1]}kv.weight" in own:
+            third = len(value) // 3
+            found += [(f"{match[1]}q.{match[2]}", value[:third]), (f"{match[1]}kv.{match[2]}", value[third:])]
+        else:
+            found.append((key, value))
+    return found
+
+
+def _has_other_classes(model: nn.Module, own: State, state: State) -> bool:
+    """Whether the file has a head that would stand in the place of the model's."""
+    head, present = state.get("head.weight"), own.get("head.weight")
+    width = present.shape[-1] if present is not None else getattr(model, "num_features", None)
+    return hasattr(model, "reset_classifier") and head is not None and head.ndim == 2 and head.shape[1] == width
+
+
+def _with_its_classes(own: State, state: State) -> tuple[State, int]:
+    """What the file is checked by: the parameters of a model with as many classes as the file has, and these."""
+    head = state["head.weight"]
+    heads = {"head.weight": head, "head.bias": head[:, 0], **{k: v for k, v in own.items() if k.startswith(HEADS)}}
+    return {**own, **{key: value.new_empty((len(head), *value.shape[1:])) for key, value in heads.items()}}, len(head)
+
+
+def _remedy(own: Mapping[str, Tensor], state: State) -> str:
+    missing = [key for key in own if key not in state]
+    if missing and all(key.startswith(HEADS) for key in missing):
+        return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
+    return "name the model that it was saved from"

@@ -1,0 +1,128 @@
+"""Pickled checkpoints, read without running anything of theirs.
+
+torch's `weights_only` unpickler makes tensors and plain containers and refuses all else. Training scripts put more
+beside the weights: their arguments, paths, numpy's numbers. These are let through by name, and what is made in their
+place is ours and does nothing: the classes of that name are never called. A file with any other name is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from suite.errors import RequestError
+
+
+class Inert:
+    """Stands for a value beside the weights, which nothing reads. It takes whatever it is made of, and forgets it."""
+
+    def __new__(cls, *_: Any) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class PlainDict:
+    """Stands for classes of dictionaries; what it makes is a dict."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return {}
+
+
+class DType:
+    """Stands for numpy's dtype, made of a code such as 'f4'; its byte order comes with its state."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    @property
+    def numeric(self) -> np.dtype | None:
+        """None for what is no number: objects, records, text."""
+        plain = re.fullmatch(r"b1|[iu][1248]|f[248]", str(self.code)) and self.order in ("<", ">", "=", "|")
+        return np.dtype(self.order + self.code) if plain else None
+
+
+class Array:
+    """Stands for numpy's ndarray."""
+
+    tensor: Tensor | None = None
+    """The array, where it is one of numbers."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        if isinstance(dtype, DType) and dtype.numeric is not None and isinstance(data, bytes):
+            values = np.frombuffer(data, dtype.numeric).reshape(shape, order="F" if by_columns else "C")
+            self.tensor = torch.from_numpy(values.astype(dtype.numeric.newbyteorder("=")))
+
+
+def new_array(*_: Any) -> Array:
+    """In the place of the function that numpy's pickles call, whose state then follows."""
+    return Array()
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+_INERT = (
+    *("argparse.Namespace", "types.SimpleNamespace"),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
+    *(f"{module}.scalar" for module in _NUMPY),
+    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
+    *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "dict", "tuple", "bytes")),
+    *(f"builtins.{name}" for name in ("frozenset", "range", "slice")),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+)
+_DICTS = (
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
+_LATER = {66, 67, *range(140, 153)}  # operations that protocols after the second brought
+STAND_INS: list[Any] = [
+    *((Inert, name) for name in _INERT),
+    *((PlainDict, name) for name in _DICTS),
+    *((new_array, f"{module}._reconstruct") for module in _NUMPY),
+    *((Array, "numpy.ndarray"), (DType, "numpy.dtype")),
+]
+
+
+def load_pickle(path: Path) -> Any:
+    """What torch.save wrote, with stand-ins for harmless values. RequestError, one line, for what is refused."""
+    try:
+        with warnings.catch_warnings(), safe_globals(STAND_INS):
+            warnings.simplefilter("ignore")  # remarks on pickle protocols, before the error that says it all
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    # A broken or hostile pickle can fail in any way: UnpicklingError, RuntimeError, EOFError, KeyError, ...
+    except Exception as error:
+        raise RequestError(f"checkpoint '{path}' is refused: {_reason(str(error))}") from error
+
+
+def _reason(text: str) -> str:
+    where = "where you trust it, load it as its authors do, torch.load(FILE, weights_only=False), and save"
+    alone = f"{where} its state dict alone"
+    if "TorchScript" in text:
+        return f"it is a TorchScript program, and to load that could run code; {where} its state_dict()"
+    if "legacy .tar" in text:
+        return f"it is of torch's first format, which cannot be read without running code; {alone}"
+    operand = re.search(r"Unsupported operand (\d+)", text)
+    if operand and int(operand[1]) in _LATER:
+        return f"it is pickled by protocol 3 or later, and to unpickle that could run code; {alone}"
+    wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>", text)
+    if wanted:
+        return f"it asks for {wanted[1] or wanted[2]}, and to unpickle that could run code; {alone}"
+    return f"it is not a complete, plain file of tensors; {alone}"
