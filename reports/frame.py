@@ -49,6 +49,8 @@ _COLUMNS_BY_DTYPE = (
     # the task's metrics stand here: <name> <name>_low <name>_high, the latter two a 95 % interval
     # share of samples with the unreduced model's prediction, on the same ids, with Wilson's 95 % interval
     ("agreement agreement_low agreement_high", NUMBER),
+    # what guessing scores by the task's first metric, where it is known
+    ("chance", NUMBER),
     # 10^9 multiply-accumulates per image; reduction -0.35 = 35 % fewer than the unreduced model
     ("gmacs reduction overhead_gmacs", NUMBER),
     # the task's further costs stand here: <name>_gmacs, of what comes after the backbone
@@ -207,8 +209,9 @@ def _scores(cell: Cell) -> dict[str, float | None]:
     """Values of the metrics with their intervals; none of random weights, whose scores mean nothing."""
     if cell.scores is None or cell.status != "done" or cell.about.get("weights_kind") == "random":
         return {}
-    scores = cell.scores["scores"].items()
-    return {f"{name}{end}": score[part] for name, score in scores for end, part in zip(INTERVAL, SCORE_PARTS)}
+    scores = cell.scores["scores"]
+    found = {f"{name}{end}": of[part] for name, of in scores.items() for end, part in zip(INTERVAL, SCORE_PARTS)}
+    return found | {"chance": next((of["chance"] for of in scores.values() if of.get("chance")), None)}
 
 
 def _agreement(cell: Cell, baseline: Cell | None) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,11 @@ SAMPLE, CLASSES = Need("samples", 1, "1 sample"), Need("classes", TOP_K + 1, f"{
 
 
 class ClassificationTask(Task):
-    """A task with one label in [0, num_classes) a sample, for models that output logits (B, num_classes)."""
+    """A task with a label in [0, num_classes) a sample, for models that output logits (B, num_classes).
+
+    A label is a class, or a tuple of several that are all right. competing: the classes that a prediction is one of,
+    ascending; None: all. said: how labels were assigned, and what else stands with the scores.
+    """
 
     shown = TaskReport(
         (
@@ -45,6 +51,17 @@ class ClassificationTask(Task):
         ]
     )
     num_classes: int
+    competing: tuple[int, ...] | None = None
+    said: Sequence[str] = ()
+
+    @property
+    def choices(self) -> int:
+        """How many classes a prediction is one of."""
+        return len(self.competing) if self.competing else self.num_classes
+
+    def protocol(self) -> dict[str, Any]:
+        """The classes that compete, where these are not all."""
+        return {"classes": list(self.competing)} if self.competing else {}
 
     def check_model(self, model: nn.Module) -> None:
         """RequestError unless the model outputs as many classes as there are."""
@@ -57,20 +74,24 @@ class ClassificationTask(Task):
         if classes != self.num_classes:
             raise RequestError(
                 f"task {self.name!r} has {self.num_classes} classes, but the model outputs {classes}; "
-                "use a model whose head was trained for these classes"
+                f"{self.remedy(classes)}"
             )
+
+    def remedy(self, classes: int) -> str:
+        """What to do where a model outputs another number of classes."""
+        return "use a model whose head was trained for these classes"
 
     def score(self, outputs: Tensor, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, label, prediction, correct, correct5, top5 and confidence; see `score_logits`."""
-        return score_logits(outputs, samples, self.num_classes)
+        return score_logits(outputs, samples, self.num_classes, self.competing)
 
     def measure(self, outputs: Tensor, samples: Sequence[Sample]) -> Tensor:
         """See `measure_logits`."""
-        return measure_logits(outputs, samples, self.num_classes)
+        return measure_logits(outputs, samples, self.num_classes, self.competing)
 
     def columns(self, measured: Tensor, samples: Sequence[Sample]) -> pa.RecordBatch:
         """See `logit_columns`."""
-        return logit_columns(measured, samples, self.num_classes)
+        return logit_columns(measured, samples, self.num_classes, self.choices)
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary]]:
         """top1, top5 and the calibration error as fractions in [0, 1], with 95 % intervals."""
@@ -78,35 +99,59 @@ class ClassificationTask(Task):
             yield key, self._summary(cells[key])
 
     def _summary(self, rows: pd.DataFrame) -> Summary:
-        return Summary(self.score_metrics(rows, {"samples": len(rows), "classes": self.num_classes}))
+        scores = self.score_metrics(rows, self.counts(rows))
+        if scores["top1"].value is not None:
+            scores["top1"] = replace(scores["top1"], chance=1 / self.choices)
+        return Summary(scores, notes=tuple(self.said))
+
+    def counts(self, rows: pd.DataFrame) -> dict[str, int]:
+        """What the metrics' needs name."""
+        return {"samples": len(rows), "classes": self.choices}
 
 
-def score_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> list[dict[str, Any]]:
+def score_logits(
+    logits: Tensor, samples: Sequence[Sample], num_classes: int, competing: tuple[int, ...] | None = None
+) -> list[dict[str, Any]]:
     """One row per sample from logits (B, num_classes) of any float dtype, on any device.
 
     prediction: class of the largest logit; top5: the five best classes, best first; equal logits are
     ordered by class index, lowest first, so that a result never depends on a kernel's order. confidence:
-    softmax of the prediction. With five classes or fewer every label is among the five best, so top-5 has
-    no meaning and correct5 is None. Raises CellError naming the first sample for a wrong shape, NaN or Inf,
-    or a label outside [0, num_classes).
+    softmax of the prediction; all three are of the classes that compete. With five of these or fewer
+    every label is among the five best, so top-5 has no meaning and correct5 is None. Raises CellError naming the
+    first sample for a wrong shape, NaN or Inf, or a label outside [0, num_classes).
     """
-    measured = measure_logits(logits, samples, num_classes).cpu()
-    rows: list[dict[str, Any]] = logit_columns(measured, samples, num_classes).to_pylist()
+    measured = measure_logits(logits, samples, num_classes, competing).cpu()
+    choices = len(competing) if competing else num_classes
+    rows: list[dict[str, Any]] = logit_columns(measured, samples, num_classes, choices).to_pylist()
     return rows
 
 
-def measure_logits(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> Tensor:
+def measure_logits(
+    logits: Tensor, samples: Sequence[Sample], num_classes: int, competing: tuple[int, ...] | None = None
+) -> Tensor:
     """What rows are made of, (B, k + 2) on the logits' device: the k <= 5 best classes, the confidence, the smallest
     logit. NaN of the logits is in the last two, Inf makes one of them NaN or Inf.
 
+    competing: the classes that can be among the best, and that the confidence is over; None: all.
     float64 of float64, else float32, which holds classes below 2^24. CellError for a wrong shape or dtype.
     """
     _check(logits, samples, num_classes)
     # float32 holds the values of every shorter dtype exactly: ties are the model's own, not made by rounding.
     exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
-    best = best_classes(exact, min(TOP_K, num_classes))
+    if competing:
+        # of classes that do not compete, NaN and Inf alone count: they are multiplied into those that do
+        classes = _classes(competing, exact.device)
+        exact = exact[:, classes] + 0 * exact.sum(dim=1, keepdim=True)
+        best = classes[best_classes(exact, min(TOP_K, len(competing)))]
+    else:
+        best = best_classes(exact, min(TOP_K, num_classes))
     confidence = torch.softmax(exact, dim=1).amax(dim=1, keepdim=True)
     return torch.cat([best, confidence, exact.amin(dim=1, keepdim=True)], dim=1)
+
+
+@lru_cache(maxsize=16)
+def _classes(competing: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(competing, device=device)
 
 
 def best_classes(logits: Tensor, count: int) -> Tensor:
@@ -130,27 +175,37 @@ def sorted_classes(logits: Tensor) -> Tensor:
     return torch.sort(logits + 0.0, dim=1, descending=True, stable=True).indices  # -0.0 becomes 0.0, which it equals
 
 
-def logit_columns(measured: Tensor, samples: Sequence[Sample], num_classes: int) -> pa.RecordBatch:
+def logit_columns(
+    measured: Tensor, samples: Sequence[Sample], num_classes: int, choices: int | None = None
+) -> pa.RecordBatch:
     """The rows of `score_logits` as columns, from what `measure_logits` returned, on the CPU now.
 
+    choices: how many classes competed; None: all. Of several labels that are right, `label` is the first.
     CellError naming the first sample whose logits hold NaN or Inf, or whose label is outside [0, num_classes).
     """
     numbers = measured.numpy()
     top, (confidence, smallest) = numbers[:, :-2].astype(np.int32), numbers[:, -2:].T
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    labels = label_rows(samples)
     _check_labels(labels, samples, num_classes)
     _check_finite(confidence, smallest, samples)
-    right = top == labels[:, None]
+    right = (top[:, :, None] == labels[:, None, :]).any(axis=2)
     columns = {
         "id": pa.array([sample.id for sample in samples], pa.string()),
-        "label": labels.astype(np.int32),
+        "label": labels[:, 0].astype(np.int32),
         "prediction": top[:, 0].copy(),
         "correct": right[:, 0].copy(),
-        "correct5": right.any(axis=1) if num_classes > TOP_K else pa.nulls(len(samples), pa.bool_()),
+        "correct5": right.any(axis=1) if (choices or num_classes) > TOP_K else pa.nulls(len(samples), pa.bool_()),
         "top5": pa.ListArray.from_arrays(np.arange(len(top) + 1, dtype=np.int32) * top.shape[1], top.ravel()),
         "confidence": confidence.astype(np.float32),
     }
     return pa.RecordBatch.from_pydict(columns, schema=ClassificationTask.outcomes)
+
+
+def label_rows(samples: Sequence[Sample]) -> np.ndarray:
+    """The labels that are right (B, W) int64, a row a sample; where one has fewer than W, its first fills the row."""
+    labels = [sample.label if isinstance(sample.label, tuple) else (sample.label,) for sample in samples]
+    width = max(map(len, labels), default=1)
+    return np.array([(*of, *of[:1] * (width - len(of))) for of in labels], dtype=np.int64).reshape(-1, width)
 
 
 def _check(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> None:
@@ -165,7 +220,7 @@ def _check(logits: Tensor, samples: Sequence[Sample], num_classes: int) -> None:
 
 
 def _check_labels(labels: np.ndarray, samples: Sequence[Sample], num_classes: int) -> None:
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    outside = np.flatnonzero(((labels < 0) | (labels >= num_classes)).any(axis=1))
     if outside.size:
         sample = samples[outside[0]]
         raise CellError(f"sample '{sample.id}' has label {sample.label}, outside 0..{num_classes - 1}")

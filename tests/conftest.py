@@ -39,6 +39,7 @@ def tiny_run(tmp_path, photos) -> dict:
     return {
         "task": "imagenet",
         "data": str(photos),
+        "task_options": {"classes": "all"},  # of the model: the photos are of four
         "model": "test_vit",
         "checkpoint": "none",
         "image_size": 64,

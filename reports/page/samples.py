@@ -60,7 +60,7 @@ def sample_data(outcomes: Outcomes, order: np.ndarray) -> dict[str, Any]:
     elif outcomes.said is not None:
         data["said"] = np.array(outcomes.said).T[order].tolist()
         data["truth"] = None if outcomes.truth is None else [outcomes.truth[i] for i in order]
-    if outcomes.kind == LABELS:  # right is what equals the truth
+    if outcomes.kind == LABELS:  # right is what the truth holds
         return data
     return data | {"score": outcomes.shown.T[order].tolist()}
 

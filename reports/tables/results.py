@@ -17,7 +17,17 @@ from reports.groups import Group, groups, labels_of, shown_of
 from reports.speeds import INTERVAL
 from reports.tables import console
 from reports.tables.console import Field, terminal_width
-from reports.text.headings import DISPUTED, REMARK, UNCOUNTED, circumstances, notes, once_each, titles
+from reports.text.headings import (
+    AT_CHANCE,
+    DISPUTED,
+    REMARK,
+    UNCOUNTED,
+    circumstances,
+    is_at_chance,
+    notes,
+    once_each,
+    titles,
+)
 from reports.text.markup import TEX_HEAD, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import (
     NO_DATA,
@@ -68,7 +78,9 @@ def _headline(row: Any, metric: Metric) -> str:
         return shorten(f"failed: {row.reason}", REASON_WIDTH)
     if row.status == "running":
         return f"running: {row.samples} of {row.expected}"
-    return _of_metric(row, AGREEMENT if row.weights_kind == "random" else metric, interval=True)
+    if row.weights_kind == "random":
+        return _of_metric(row, AGREEMENT, interval=True)
+    return _of_metric(row, metric, interval=True) + (AT_CHANCE if is_at_chance(row, metric) else "")
 
 
 def _gflops(row: Any) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 from reports.groups import Group, labels_of
 from reports.text.wording import NO_DATA, is_untrained, known, percent, reducer_label, row_label
 from reports.traces import trace_notes
+from suite.contract.baseline import BASELINE
+from suite.contract.metric import Metric
 
 RANDOM_WEIGHTS = "random weights: scores are meaningless"
-DISPUTED, UNCOUNTED, REMARK = "†", "‡", "§"
+DISPUTED, UNCOUNTED, REMARK, AT_CHANCE = "†", "‡", "§", "¶"
 
 
 def images(group: Group) -> str:
@@ -78,6 +80,7 @@ def notes(group: Group) -> list[str]:
             f"{group.shown.throughput} and speed-up: the whole model ({circumstances(group, whole=True)}); "
             f"{group.shown.remark}."
         )
+    said += _chance_notes(rows, group.shown.metrics[0])
     said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
@@ -105,6 +108,22 @@ def notes(group: Group) -> list[str]:
     ]
     said += [f"{row_label(row)} failed: {' '.join(row.reason.split())}" for row in rows if row.status == "failed"]
     return said
+
+
+def is_at_chance(row: Any, metric: Metric) -> bool:
+    """Whether a score cannot be told from what guessing comes to, or lies below it."""
+    low = getattr(row, f"{metric.name}_low")
+    return known(row.chance) and known(low) and low <= row.chance
+
+
+def _chance_notes(rows: list[Any], metric: Metric) -> list[str]:
+    """Rows that are no better than guessing; where the unreduced model is not, the labels are what to look at."""
+    marked = [row for row in rows if is_at_chance(row, metric)]
+    if not marked:
+        return []
+    plain = {row.reducer for row in rows if known(getattr(row, metric.name))} - {row.reducer for row in marked}
+    question = "" if BASELINE in plain else ": are labels in the model's order?"
+    return [f"{AT_CHANCE} at chance{question} ({', '.join(map(row_label, marked))})."]
 
 
 def _score_notes(rows: list[Any], group: Group) -> list[str]:

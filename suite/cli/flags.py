@@ -26,6 +26,7 @@ FLAGS: dict[str, Any] = {
     "reducer_weights": Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")],
     "reducer_option": Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")],
     "task_option": Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")],
+    "classes": Annotated[str | None, typer.Option(help="all: of --task-option classes=all (imagenet).")],
     "limit": Annotated[int | None, typer.Option(help="Samples, evenly spaced over the data. [all]")],
     "batch_size": Annotated[int | None, typer.Option(help="Images in a batch. [64]")],
     "image_size": Annotated[int | None, typer.Option(help="Side in pixels. [the model's own]")],
@@ -74,6 +75,8 @@ def overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
             raise RequestError(f"{key}: {values[key]!r} in the configuration holds no keys; write NAME: VALUE below it")
     given = current_keys({key: value for key, value in flags.items() if value is not None})
     values = {key: value for key, value in values.items() if key not in APART or not given.keys() & APART}
+    if classes := given.pop("classes", None):
+        given["task_option"] = [*given.get("task_option", ()), f"classes={classes}"]
     for flag, key, depth in (("reducer_option", "reducer_options", 2), ("task_option", "task_options", 1)):
         for text in given.pop(flag, None) or []:
             values[key] = values.get(key) or {}

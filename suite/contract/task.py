@@ -44,12 +44,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value over the samples of a cell, with its 95 % interval. No value: `reason` says why."""
+    """A metric's value over the samples of a cell, with its 95 % interval. No value: `reason` says why.
+
+    chance: what guessing comes to, where that is known.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     reason: str = ""
+    chance: float | None = None
 
 
 @dataclass(frozen=True)

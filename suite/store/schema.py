@@ -199,6 +199,7 @@ class ScoreFields(TypedDict):
     low: Number
     high: Number
     reason: str
+    chance: NotRequired[Number]  # what guessing comes to; older runs do not say it
 
 
 class ScoresFile(TypedDict):

@@ -69,8 +69,9 @@ def _class_in(tree: FileTree, file: str, num_classes: int) -> int | None:
     return next((label for value in values if (label := class_index(value, num_classes)) is not None), None)
 
 
-def labels_in_rows(tree: ParquetTree, num_classes: int | None) -> tuple[dict[str, int], int]:
-    """Image -> class, and the number of classes, from the column of labels and what the schema says of it.
+def labels_in_rows(tree: ParquetTree, num_classes: int | None) -> tuple[dict[str, int], int, frozenset[int] | None]:
+    """Image -> class, the number of classes, and those of ImageNet-1k's that are named, where not all are; from the
+    column of labels and what the schema says of it.
 
     Names of classes that are ImageNet-1k's synsets say their classes. RequestError for rows without a class.
     """
@@ -91,7 +92,8 @@ def labels_in_rows(tree: ParquetTree, num_classes: int | None) -> tuple[dict[str
         if label is None or not 0 <= label < classes:
             raise RequestError(f"'{tree.where(row)}' has label {label}, which is {NO_CLASS.format(classes - 1)}")
         labels[row] = synset_index()[names[label]] if synsets else label
-    return labels, IMAGENET_CLASSES if synsets else classes
+    named = frozenset(synset_index()[name] for name in names) if synsets else None
+    return labels, IMAGENET_CLASSES if synsets else classes, named
 
 
 def _class_names(metadata: Mapping[bytes, bytes], column: str) -> Sequence[str]:

@@ -12,27 +12,31 @@ from torch import Tensor, nn
 from suite.contract.task import Sample, evenly_spaced
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
-from tasks.imagenet.index import Options, build_index
+from tasks.imagenet.index import Index, Options, build_index, occurring
+from tasks.imagenet.labels import IMAGENET_CLASSES
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing
 from tasks.reading.trees.opening import open_shards
 from tasks.reading.trees.tree import FileTree
 
 GROUND_TRUTH_IDS = ("devkit", "sorted")
+ALL, PRESENT = "all", "present"
 
 
 class ImageNet(ClassificationTask):
     """Top-1 and top-5 on labelled image files.
 
-    `data`: class folders (`<synset>/*`, also under `val/`), or a flat folder with a label file (a CSV
-    `name,label`, or ILSVRC2012_validation_ground_truth.txt with the devkit's meta.mat), or a zip or tar of
-    either; or a WebDataset (tars of `KEY.jpg` with `KEY.cls` or `KEY.json`) or Hugging Face's Parquet files
-    (columns `image` and `label`): one of them, a folder, or a pattern such as `val-{000..063}.tar`. `limit`: so
-    many images, evenly spaced over their order, which is that of class folders, or classes, and names. Task
-    options: `labels`: the label file, where it is not found by itself. `ground_truth_ids`: 'devkit' (default:
-    ILSVRC2012_IDs, needs meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets). `num_classes`: for
-    data whose classes are not ImageNet's 1000: folders are labelled by the rank of their names, other labels
-    go up to num_classes-1.
+    `data`: class folders (`<synset>/*`, also under `val/`), or a flat folder with a label file (`name,label` or
+    `name label` a line, or ILSVRC2012_validation_ground_truth.txt with the devkit's meta.mat) or with the synset in
+    every name, or a zip or tar of either; or a WebDataset (tars of `KEY.jpg` with `KEY.cls` or `KEY.json`) or Hugging
+    Face's Parquet files (columns `image` and `label`): one of them, a folder, or a pattern such as
+    `val-{000..063}.tar`. `limit`: so many images, evenly spaced over their order, which is that of classes and names.
+    Task options: `labels`: the file that says the classes of images or of class folders, where it is not found by
+    itself. `classes`: of synset folders of fewer than 1000 classes only these compete, the model's other logits are
+    left out; 'all': all compete; 'present': only those that occur do, in any layout. `ground_truth_ids`: 'devkit'
+    (default: ILSVRC2012_IDs, needs meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets).
+    `num_classes`: for data whose classes are not ImageNet's 1000: folders are labelled by the rank of their names,
+    other labels go up to num_classes-1.
     """
 
     name = "imagenet"
@@ -47,8 +51,11 @@ class ImageNet(ClassificationTask):
         labels: str | None = None,
         ground_truth_ids: str | None = None,
         num_classes: int | None = None,
+        classes: str | None = None,
     ) -> None:
         super().__init__(data, limit)
+        if classes not in (None, ALL, PRESENT):
+            raise RequestError(f"classes '{classes}' is unknown; use all or present")
         if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
             raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
         num_classes = _positive(num_classes)
@@ -58,9 +65,37 @@ class ImageNet(ClassificationTask):
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
-        self.num_classes, self.notes = index.num_classes, [*self.tree.notes, *index.notes]
+        self.num_classes, self._at_least = index.num_classes, index.at_least
+        self._folders = len({name.split("/")[0] for name in index.labels if "/" in name})
+        self.competing = _competing(index, classes)
+        self.said = [said for said in (index.said, self._said_of_classes()) if said]
+        self.notes = [*self.tree.notes, *index.notes, *self.said]
         samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
+
+    def _said_of_classes(self) -> str:
+        if not self.competing:
+            return ""
+        left = "the model's other logits are left out, as the makers of such sets do (--classes all: all compete)"
+        return f"Only the {len(self.competing)} classes of the data compete; {left}"
+
+    def check_model(self, model: nn.Module) -> None:
+        """RequestError unless the model outputs as many classes as there are, or those that the data speak of."""
+        classes = getattr(model, "num_classes", None)
+        if self._at_least and isinstance(classes, int):
+            self.num_classes = max(self.num_classes, classes)
+        super().check_model(model)
+
+    def remedy(self, classes: int) -> str:
+        """What to do where a model outputs another number of classes."""
+        if self.num_classes == IMAGENET_CLASSES and classes == self._folders:
+            return f"if they are these folders, by the rank of their names, say --task-option num_classes={classes}"
+        if self.num_classes == IMAGENET_CLASSES:
+            return "use a model with a head of ImageNet-1k's classes"
+        return (
+            f"use a model of {self.num_classes} classes, or say which of the model's each class is with "
+            "--task-option labels=FILE, lines 'folder,class' or 'image,class'"
+        )
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -81,6 +116,12 @@ class ImageNet(ClassificationTask):
     def load(self, sample: Sample, preprocessing: TimmPreprocessing) -> Tensor:
         """The preprocessed image, (3, H, W) float32. Raises ReadError when it is missing, damaged or no image."""
         return load_image(self.tree, self._root + sample.id, sample, preprocessing)
+
+
+def _competing(index: Index, classes: str | None) -> tuple[int, ...] | None:
+    """The classes that compete, where these are not all. Of a single class every prediction would be right."""
+    found = {None: index.classes, ALL: None, PRESENT: occurring(index.labels)}[classes]
+    return tuple(sorted(found)) if found and 1 < len(found) < index.num_classes else None
 
 
 def _positive(num_classes: int | str | None) -> int | None:

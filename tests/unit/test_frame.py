@@ -53,7 +53,7 @@ def test_the_frame_has_one_row_per_cell_and_the_agreed_columns(run):
     assert " ".join(frame.columns) == (
         "task model weights weights_kind restore reducer training options rate resolved_rate precision batch_size "
         "samples expected missing top1 top1_low top1_high top5 top5_low top5_high ece ece_low ece_high "
-        "agreement agreement_low agreement_high "
+        "agreement agreement_low agreement_high chance "
         "gmacs reduction overhead_gmacs gmacs_p5 gmacs_p95 disputed uncounted formulation "
         "tokens_left tokens_p5 tokens_p95 launches extra_launches moved_mb host_reads traced_peak_mib "
         "im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib "

@@ -43,6 +43,7 @@ def asked(tmp_path_factory):
     photos = write_photos(tmp_path_factory.mktemp("study") / "photos")
     return {
         "task": "imagenet", "data": str(photos), "checkpoint": "none", "image_size": 64, "batch_size": 5,
+        "task_options": {"classes": "all"},
         "device": "cpu", "workers": 0, "reducers": ["tome", "pitome"], "rates": ["r=1"], "speed": False,
     }  # fmt: skip
 

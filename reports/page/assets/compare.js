@@ -106,7 +106,8 @@ function samplesOf(compare, samples) {
   const said = (what, value, mark = "") => [element("dt", { textContent: what }), element("dd", { className: mark, textContent: value })];
 
   if (compare.kind === "labels") {
-    const right = (i, cell) => samples.said[i][cell] === samples.truth[i];
+    const truths = (i) => [samples.truth[i]].flat();  // several may be right
+    const right = (i, cell) => truths(i).includes(samples.said[i][cell]);
     const mark = (i, cell) => said_(named(samples.said[i][cell]), right(i, cell));
     const said_ = (text, fine) => [`${text} ${fine ? "✓" : "✗"}`, fine ? "right" : "wrong"];
     return {
@@ -115,7 +116,7 @@ function samplesOf(compare, samples) {
         ["only-b", "only B right", every.filter((i) => right(i, b) && !right(i, a))],
         ["differ", "both wrong, differently", every.filter((i) => !right(i, a) && !right(i, b) && samples.said[i][a] !== samples.said[i][b])],
       ],
-      item: (i, a, b, pictures) => sampleItem(samples.ids[i], pictures, [said("truth", named(samples.truth[i])), said("A", ...mark(i, a)), said("B", ...mark(i, b))]),
+      item: (i, a, b, pictures) => sampleItem(samples.ids[i], pictures, [said("truth", truths(i).map(named).join(" / ")), said("A", ...mark(i, a)), said("B", ...mark(i, b))]),
     };
   }
   if (compare.kind === "agreement") {

@@ -41,6 +41,8 @@ class Classification(Objective):
         self.preprocessing = TimmPreprocessing.of(model)
         self.pictures = Pictures(task)
         self.classes = task.num_classes
+        if several := next((sample.id for sample in task.samples if isinstance(sample.label, tuple)), None):
+            raise RequestError(f"sample {several!r} has several labels that are right; train on data with one each")
         if self.mixes and recipe.batch_size % 2:
             raise RequestError(f"batch_size={recipe.batch_size}: images are mixed in pairs; use an even number")
         try:

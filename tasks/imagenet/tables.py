@@ -1,0 +1,114 @@
+"""Files that say labels, in the forms that they come in: CSV, lines of text, JSON; by names, or by place alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from suite.errors import RequestError
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """number: of the line or entry, counted from 1. name: what it speaks of; "" where its place alone says that.
+
+    said: what it says of it; several, where several classes are right.
+    """
+
+    number: int
+    name: str
+    said: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of labels. address: where it is, for messages. lines: of a text, whole. meta: the meta.mat beside it."""
+
+    address: str
+    rows: tuple[Row, ...]
+    lines: tuple[str, ...] = ()
+    meta: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return file_name(self.address)
+
+    @property
+    def named(self) -> bool:
+        """Whether its rows have names."""
+        return any(row.name for row in self.rows)
+
+    @property
+    def is_json(self) -> bool:
+        return self.address.lower().endswith(".json")
+
+
+def file_name(address: str) -> str:
+    """The last part of a path, or of `archive:path`."""
+    return posixpath.basename(address.replace("\\", "/").replace(":", "/"))
+
+
+def read_table(address: str, data: bytes, meta: bytes | None = None) -> Table:
+    """The table in the bytes of a file. RequestError where they are no text, no CSV or no JSON."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"label file '{address}' is not UTF-8 text ({error}); save it as UTF-8") from error
+    if address.lower().endswith(".json"):
+        return Table(address, tuple(_entries(text, address)), meta=meta)
+    lines = tuple(line.strip() for line in text.splitlines())
+    if address.lower().endswith(".csv"):
+        return Table(address, tuple(_csv_rows(text, address)), lines, meta)
+    return Table(address, tuple(_line(number, line) for number, line in enumerate(lines, 1) if line), lines, meta)
+
+
+def _entries(text: str, address: str) -> Iterator[Row]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"label file '{address}' is no JSON ({error}); write it again") from error
+    if not isinstance(found, dict | list):
+        raise RequestError(f"label file '{address}' holds neither names nor a list; write a JSON of one of these")
+    entries = found.items() if isinstance(found, dict) else (("", value) for value in found)
+    for number, (name, value) in enumerate(entries, 1):
+        yield Row(number, str(name), _values(value))
+
+
+def _values(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(map(str, value))
+    return () if value is None else (str(value),)
+
+
+def _csv_rows(text: str, address: str) -> Iterator[Row]:
+    """Name and label are the first two columns; of a label of several words the first counts."""
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), 1) if any(row)]
+    except csv.Error as error:
+        raise RequestError(f"label file '{address}' is no CSV ({error}); write lines 'name,label'") from error
+    for number, row in rows:
+        yield Row(number, row[0].strip(), _several(row[1]) if len(row) > 1 else ())
+
+
+def _line(number: int, line: str) -> Row:
+    """'name<tab>label...', 'name,label' or 'name label', of which the name may have spaces; or a label alone."""
+    for mark in ("\t", ","):
+        name, found, rest = line.partition(mark)
+        if found:
+            return Row(number, name.strip(), _several(rest.split(mark)[0]))
+    name, _, label = line.rpartition(" ")
+    return Row(number, name.strip(), _several(label))
+
+
+def _several(cell: str) -> tuple[str, ...]:
+    """'409;530' are two classes that are both right; of several words the first counts."""
+    words = re.sub(r"\s*;\s*", ";", cell.strip()).split()
+    return tuple(filter(None, words[0].split(";"))) if words else ()

@@ -1,0 +1,216 @@
+"""Data of classification as they come: every image gets its own class, or it is said what is in the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from reports.tables.results import write_tables
+from suite import load, run
+from suite.cli.app import main
+from suite.contract.task import Sample
+from suite.errors import RequestError
+from suite.sweep.progress import Progress
+from tasks.classification import score_logits
+from tasks.imagenet.task import ImageNet
+from tests.wild import classification as wild
+from tests.wild.classification import FEW, SYNSETS
+
+QUIET = Progress(quiet=True)
+OF_FEW = tuple(sorted(SYNSETS.index(synset) for synset in FEW))
+
+
+def labels(data: Path, **options: object) -> dict[str, object]:
+    return {sample.id: sample.label for sample in ImageNet(str(data), **options).samples}
+
+
+def test_folders_without_a_known_order_are_numbered_in_sorted_order_and_that_is_said(tmp_path):
+    task = ImageNet(str(wild.numbered_from_one(tmp_path)))
+    assert [s.label for s in task.samples] == list(range(1000))
+    [said] = task.said
+    assert "sorted order" in said
+    assert "'0001' is class 0, '0002' is class 1, '0003' is class 2" in said
+    assert said in task.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("class_to_idx.json", json.dumps({"dog": 0, "cat": 1, "sea_lion": 2})),
+        ("classes.txt", "dog\ncat\nsea lion\n"),
+        ("imagenet_class_index.json", json.dumps({"0": ["n1", "dog"], "1": ["n2", "cat"], "2": ["n3", "sea_lion"]})),
+        ("names.json", json.dumps(["dog", "cat", "sea_lion"])),
+        ("labels.csv", "folder,class\ncat,1\ndog,0\nsea_lion,2\n"),
+    ],
+)
+def test_a_file_that_numbers_the_classes_decides_the_order_of_folders(tmp_path, name, content):
+    data = wild.write(wild.in_folders(tmp_path / "data", ("cat", "dog", "sea_lion")), {name: content})
+    task = ImageNet(str(data))
+    assert {s.id.split("/")[0]: s.label for s in task.samples} == {"cat": 1, "dog": 0, "sea_lion": 2}
+    assert task.num_classes == 3
+    assert name in task.said[0]
+
+
+def test_files_that_number_the_classes_differently_are_refused(tmp_path):
+    data = wild.write(
+        wild.in_folders(tmp_path, "ab"), {"classes.txt": "b\na\n", "class_to_idx.json": '{"a": 0, "b": 1}'}
+    )
+    with pytest.raises(RequestError, match=r"differently.*labels=FILE"):
+        ImageNet(str(data))
+    assert labels(data, labels=str(data / "classes.txt")) == {"b/0.JPEG": 0, "a/0.JPEG": 1}
+
+
+def test_folders_that_are_numbers_are_class_indices_in_numeric_order(tmp_path):
+    task = ImageNet(str(wild.imagenet_v2(tmp_path)))
+    assert [(s.id, s.label) for s in task.samples] == [(f"{i}/0.JPEG", i) for i in range(12)]
+    task.check_model(timm.create_model("test_vit", num_classes=1000))
+    assert task.num_classes == 1000
+    some = ImageNet(str(wild.in_folders(tmp_path / "some", ("2", "10", "999"))))
+    assert [s.label for s in some.samples] == [2, 10, 999]
+    with pytest.raises(RequestError, match="1000 classes, but the model outputs 7"):
+        some.check_model(timm.create_model("test_vit", num_classes=7))
+
+
+@pytest.mark.parametrize("data", [wild.imagenette, wild.imagenet_r, wild.imagenet_100, wild.tiny_imagenet])
+def test_of_sets_with_fewer_classes_only_these_compete(tmp_path, data):
+    folder = str(data(tmp_path))
+    task = ImageNet(folder)
+    assert sorted({SYNSETS[s.label] for s in task.samples}) == sorted(FEW)
+    assert task.competing == OF_FEW
+    assert "Only the 8 classes" in task.notes[-1]
+    assert task.protocol() == {"classes": list(OF_FEW)}
+    everything = ImageNet(folder, classes="all")
+    assert everything.competing is None
+    assert everything.protocol() == {}
+
+
+def test_a_class_that_does_not_compete_is_never_predicted_and_confidence_is_over_those_that_do():
+    logits = torch.zeros(1, 1000)
+    logits[0, 3], logits[0, 569], logits[0, 0] = 9.0, 2.0, 1.0
+    sample = [Sample("a", 569)]
+    [row] = score_logits(logits, sample, 1000, OF_FEW)
+    assert (row["prediction"], row["correct"], row["top5"][:2]) == (569, True, [569, 0])
+    assert row["confidence"] == pytest.approx(logits[0, list(OF_FEW)].softmax(0).max().item())
+    assert score_logits(logits, sample, 1000)[0]["prediction"] == 3
+
+
+def test_labels_of_every_usual_list_are_read_beside_the_images(tmp_path):
+    lists = {
+        wild.caffe_list: [65, 970, 230, 809],
+        wild.kaggle: [SYNSETS.index(synset) for synset in FEW[1:5]],
+        wild.slim_synsets: [SYNSETS.index(FEW[i]) for i in (3, 1, 2, 0)],
+        wild.hugging_face_flat: [SYNSETS.index(synset) for synset in FEW[:4]],
+    }
+    for data, expected in lists.items():
+        folder = data(tmp_path / data.__name__)
+        assert list(labels(folder).values()) == expected, data.__name__
+    deep = tmp_path / "kaggle" / "ILSVRC/Data/CLS-LOC/val"
+    assert list(labels(deep).values()) == lists[wild.kaggle]
+
+
+def test_lists_that_agree_are_one_and_lists_that_do_not_are_refused(tmp_path):
+    data = wild.hugging_face_flat(tmp_path)
+    index = "".join(f"{wild.val_name(i)} {SYNSETS.index(s)}\n" for i, s in enumerate(FEW[:4], 1))
+    wild.write(data, {"val.txt": index, "real.json": json.dumps([[0, 7]] * 4)})
+    task = ImageNet(str(data))
+    assert [s.label for s in task.samples] == [SYNSETS.index(synset) for synset in FEW[:4]]
+    assert any("real.json is not used" in note for note in task.notes)
+    wild.write(data, {"val.txt": index.replace(" 0\n", " 5\n")})
+    with pytest.raises(RequestError, match=r"val\.txt.*of class 5.*of 0; choose one"):
+        ImageNet(str(data))
+
+
+def test_a_list_that_says_the_labels_of_all_images_goes_before_a_guess_about_folders(tmp_path):
+    data = wild.write(tmp_path, {f"{i:04d}/{wild.val_name(i)}": wild.jpeg(i) for i in range(1, 4)})
+    wild.write(data, {"LOC_val_solution.csv": "".join(f"ILSVRC2012_val_{i:08d},{FEW[i]} 1 2 3 4\n" for i in (1, 2, 3))})
+    assert list(labels(data).values()) == [SYNSETS.index(synset) for synset in FEW[1:4]]
+
+
+def test_of_several_right_labels_any_is_right(tmp_path):
+    task = ImageNet(str(wild.reassessed(tmp_path)))
+    assert [s.label for s in task.samples] == [(970, 795), (230, 231), (809,)]
+    assert any("no right class" in note for note in task.notes)
+    logits = torch.zeros(3, 1000)
+    logits[0, 795] = logits[1, 5] = logits[2, 809] = 1
+    rows = task.score(logits, task.samples)
+    assert [row["correct"] for row in rows] == [True, False, True]
+
+
+def test_a_mapping_of_folders_to_several_classes_leaves_the_other_folders_out(tmp_path):
+    data = wild.objectnet(tmp_path)
+    with pytest.raises(RequestError, match=r"4 classes, but the model outputs 1000.*labels=FILE"):
+        ImageNet(str(data)).check_model(timm.create_model("test_vit", num_classes=1000))
+    task = ImageNet(str(data), labels=str(data / "mapping.csv"))
+    assert labels(data, labels=str(data / "mapping.csv")) == {
+        "alarm_clock/0.JPEG": (409, 530),
+        "backpack/0.JPEG": (414,),
+        "bath_towel/0.JPEG": (434,),
+    }
+    assert any("without a class" in note and "coffee_table" in note for note in task.notes)
+    task.check_model(timm.create_model("test_vit", num_classes=1000))
+
+
+def test_a_folder_above_the_class_folders_is_refused_and_these_are_named(tmp_path):
+    data = wild.imagenet_c(tmp_path)
+    for root in (data, data / "fog"):
+        with pytest.raises(RequestError, match=r"synsets, lie in '(fog/)?1'.*--data") as caught:
+            ImageNet(str(root))
+        assert "head" not in str(caught.value)
+    for split in ("train", "test"):
+        wild.in_folders(tmp_path / "own" / split, ("cat", "dog"))
+    with pytest.raises(RequestError, match=r"'test', 'train'.* splits, no classes"):
+        ImageNet(str(tmp_path / "own"))
+
+
+def table_of(spec: dict, favourite: int, data: Path, **options: object) -> str:
+    """table.md of a run whose weights are from a file, and say class `favourite` of every image."""
+    out = Path(spec["out"])
+    model = timm.create_model("test_vit")
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.arange(1000) == favourite)
+    torch.save(model.state_dict(), out.parent / "weights.pth")
+    asked = {**spec, "data": str(data), "checkpoint": str(out.parent / "weights.pth"), "limit": 20, "reducers": "tome"}
+    run({**asked, "task_options": options}, progress=QUIET, report=False)
+    write_tables(load(out).frame(), out)
+    return (out / "table.md").read_text()
+
+
+def test_a_score_at_chance_is_marked_in_the_table_with_how_the_labels_were_assigned(tiny_run, tmp_path):
+    table = table_of(tiny_run, 7, wild.numbered_from_one(tmp_path / "data"))
+    assert "¶ at chance: are labels in the model's order? (none, tome r=1)" in table
+    assert "]¶" in table
+    assert "Labels: folders are numbered in sorted order" in table
+
+
+def test_a_score_above_chance_is_not_marked(tiny_run, tmp_path):
+    data = wild.flat(tmp_path / "data", count=6)
+    wild.write(data, {"val.txt": "".join(f"{wild.val_name(i)} 7\n" for i in range(1, 7))})
+    table = table_of(tiny_run, 7, data)
+    assert "100.0" in table
+    assert "¶" not in table
+
+
+def test_the_table_says_that_few_classes_compete(tiny_run, tmp_path):
+    data = wild.imagenet_r(tmp_path / "data")
+    table = table_of(tiny_run, 3, data)  # goldfish and others are in it, no shark
+    assert "Only the 8 classes of the data compete" in table
+    assert "12.5" in table  # of equal logits the first class, of one image in eight
+    unlike = {**tiny_run, "out": str(tmp_path / "all")}
+    assert "]¶" in table_of(unlike, 3, data, classes="all")
+
+
+def test_plan_says_once_how_labels_were_assigned(tmp_path, capsys):
+    data = wild.in_folders(tmp_path / "data", ("0", "1", "10"))
+    flags = ["--task", "imagenet", "--data", str(data), "--model", "test_vit", "--checkpoint", "none"]
+    with pytest.raises(SystemExit) as left:
+        main(["plan", *flags, "--image-size", "64", "--device", "cpu", "--reducers", "tome", "--rates", "r=1",
+              "--classes", "present", "--out", str(tmp_path / "run")])  # fmt: skip
+    assert left.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("numbers of folders are class indices: '0' is class 0, '1' is class 1, '10' is class 10") == 1
+    assert "Only the 3 classes of the data compete" in said
