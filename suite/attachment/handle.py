@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from suite.attachment.checks import check_called, check_class_token, check_site
 from suite.attachment.reducer_weights import read_reducer_weights
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import WeightSwap
 from suite.backbones import backbone_of, family_of
 from suite.backbones.base import BackboneFamily, Decoder
-from suite.backbones.block import BlockTrace, reducible_block
+from suite.backbones.block import BlockTrace, checkpointed_block, reducible_block
 from suite.backbones.fused import FusedProjections
+from suite.backbones.mixin import reduced_class
 from suite.errors import RequestError
 from suite.models.shipped import weights_path
 from suite.rates.rate import Rate
@@ -46,7 +50,7 @@ def attach(
     if weights is not None:
         trained = read_reducer_weights(made, weights_path(str(weights)))
         handle.bring(trained.backbone)
-        if any(handle.schedule(handle.layout.tokens).amounts):  # else nothing was built that could be filled
+        if handle.reduces:  # else nothing was built that could be filled
             trained.load_into(made)
         else:
             made.mark_trained()
@@ -90,21 +94,25 @@ class Handle:
         self.rate = rate
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
+        self._given_out = WeakTensorKeyDictionary()
         self.prefix: SharedPrefix | None = None
         self._swap = WeightSwap(model)
-        schedule = self.schedule(self.layout.tokens)
-        if any(schedule.amounts):
+        if self.reduces:
             check_class_token(reducer, self.layout)
             check_site(reducer, self.restoring)
             try:
-                reducer.build(self.layout, schedule.num_stages)
+                reducer.build(self.layout, self.schedule(self.layout.tokens).num_stages)
             except Exception as error:  # also what torch says of sizes that no memory holds
                 what = " ".join(str(error).split())
                 raise RequestError(f"reducer {reducer.name!r} cannot be used on this model: {what}") from error
 
     def __getstate__(self) -> dict[str, object]:
-        # features may hold a graph, which cannot be copied; fused weights belong to the tensors they were made of
-        return {**self.__dict__, "_last": None, "_fused": FusedProjections(), "prefix": None}
+        # features may hold a graph, which cannot be copied; all else that is of forwards is made again by them
+        return {**self.__dict__, "_last": None, "_fused": None, "_given_out": None, "prefix": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._fused, self._given_out = FusedProjections(), WeakTensorKeyDictionary()
 
     @property
     def rate(self) -> Rate | None:
@@ -139,6 +147,7 @@ class Handle:
         if not self.attached:
             if (other := handle_of(self.model)) is not None:
                 raise RequestError(f"the model has reducer {other.reducer.name!r} attached; detach it first")
+            check_called(self.model, self.family.blocks(self.model))
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:
@@ -146,7 +155,7 @@ class Handle:
             self._swap.bring()
             kind: Any = type(self.model)  # mypy takes a class of torch's for one of its instances, which is no key
             mixin: Any = self.family.mixin
-            self.model.__class__ = reduced_class(kind, mixin)
+            self.model.__class__ = reduced_class(mixin, kind)
             self.model.__dict__[SLOT] = self
         return self
 
@@ -193,6 +202,9 @@ class Handle:
         schedule = self.schedule(tokens.count)
         amounts, depth = schedule.amounts, len(schedule.amounts)
         traces, received = [BlockTrace.plain(tokens.count)] * first, None
+        again = self.family.checkpoints(model) and torch.is_grad_enabled() and not torch.jit.is_tracing()
+        run = checkpointed_block if again else reducible_block
+        fused = self._fused.of([parts for parts in blocks[first:] if amounts[parts.index]], reducer)
         for block, parts in enumerate(blocks[first:], start=first):
             call = BlockCall(
                 amount=amounts[block],
@@ -200,13 +212,13 @@ class Handle:
                 planned=schedule.counts[block],
                 stage=schedule.stages[block],
                 plan=schedule.plan,
-                fused=self._fused.of(parts, reducer) if amounts[block] else None,
+                fused=fused.get(block),
                 received=received,
                 grid=grid,
                 proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
             )
-            tokens, trace, received = reducible_block(parts, tokens, reducer, call)
+            tokens, trace, received = run(parts, tokens, reducer, call)
             traces.append(trace)
             if self.restoring == "per_block":
                 # a group's share of attention is divided among its tokens
@@ -235,8 +247,21 @@ class Handle:
         counted = reducer.reads_sizes or reducer.weighted_pooling or self.proportional_attention
         return Tokens.start(x, self.layout.num_prefix, self.restoring, counted)
 
-    def changed(self) -> None:
-        """Weights may have: what was made of them is made again."""
+    def give_out(self, features: Tensor, tokens: Tokens) -> None:
+        """A user gets `features` of these tokens; what comes back is recognised by `behind`."""
+        self._given_out[features] = tokens.with_features(tokens.x.detach())  # which may be `features`, the key
+
+    def behind(self, features: Tensor) -> Tokens | None:
+        """The tokens whose features a forward gave out, an earlier one, too; None for any other tensor."""
+        return self._given_out.get(features)
+
+    @property
+    def reduces(self) -> bool:
+        """Some block takes tokens out."""
+        return any(self.schedule(self.layout.tokens).amounts)
+
+    def moved(self) -> None:
+        """Weights were: memory beside them is let go of."""
         self._fused.clear()
 
     def forget(self) -> None:
@@ -290,26 +315,3 @@ class Handle:
                 "if a step makes tokens of those it takes out, it has to declare so: def leaving(self, count, amount)"
             )
         return f"block {block} passed on {trace.leaving} tokens, but the rate plans {wanted}; {remedy}"
-
-
-def check_class_token(reducer: Reducer, layout: Layout) -> None:
-    """RequestError for a method that selects by class attention on a model without a class token."""
-    if reducer.needs_class_token and not layout.num_class:
-        raise RequestError(
-            f"reducer {reducer.name!r} selects by class attention, but the model has no class token; "
-            "use a method that needs none"
-        )
-
-
-def check_site(reducer: Reducer, restoring: str | None) -> None:
-    """RequestError for a method that takes tokens out where a block that gives them back has nothing left to do."""
-    if restoring == "per_block" and reducer.site == "after_block":
-        raise RequestError(
-            f"reducer {reducer.name!r} takes tokens out at the end of a block, so restore=per_block would give them "
-            "back at once; use before_decoder or after_decoder"
-        )
-
-
-@cache
-def reduced_class(cls: type, mixin: type) -> type:
-    return type(f"Reduced{cls.__name__}", (mixin, cls), {})

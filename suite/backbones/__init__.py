@@ -11,6 +11,7 @@ from torch import nn
 
 from suite.backbones.base import BackboneFamily
 from suite.contract.plugins import add_once, load_plugins, refuse_broken
+from suite.errors import RequestError
 
 # The module that defines models, as their library or we name it -> 'module:class' of their family. By name, because
 # importing some takes seconds. An entry point of a plug-in is such a line.
@@ -32,11 +33,31 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
 
 def family_of(model: nn.Module) -> BackboneFamily:
-    """The family of `model`'s backbone. RequestError that says what is supported for any other model."""
+    """The family of `model`'s backbone. RequestError that says what is supported for any other model, or what of it."""
     model = backbone_of(model)
     family = _candidate(model)
-    family.check(model)
+    try:
+        family.check(model)
+    except RequestError as error:
+        inner = _supported_within(model)
+        if inner is None:
+            raise
+        kind = type(model).__name__
+        raise RequestError(f"model {kind!r} is not supported itself; pass the inner model: {inner}") from error
     return family
+
+
+def _supported_within(model: nn.Module) -> str | None:
+    """How to get at the first module in a wrapper, such as peft's or DataParallel, that has a family; None without."""
+    for name, module in model.named_modules():
+        try:
+            if name:
+                _candidate(module).check(module)
+                simple = all(part.isidentifier() for part in name.split("."))
+                return f"model.{name}" if simple else f"model.get_submodule({name!r})"
+        except RequestError:
+            pass
+    return None
 
 
 def _candidate(model: nn.Module) -> BackboneFamily:

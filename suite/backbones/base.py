@@ -52,6 +52,10 @@ class BackboneFamily(ABC, Generic[Model]):
     def blocks(self, model: Model) -> list[BlockParts]:
         """Where the pieces of every block are, in the order in which they run."""
 
+    def checkpoints(self, model: Model) -> bool:
+        """What happens within a block is to be computed again in the backward pass, not kept."""
+        return False
+
     @abstractmethod
     def image_size(self, model: Model) -> tuple[int, int]:
         """(H, W) in pixels that the model was built for."""

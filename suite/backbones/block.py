@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from suite.backbones.modules import call_as, is_hooked
+from suite.errors import RequestError
 from suite.reducers.base import Reducer, SelectedQueries
 from suite.reducers.signals import BlockCall, BlockParts, Signals
 from suite.tokens.constants import remembered
@@ -37,13 +40,16 @@ class BlockTrace(NamedTuple):
         return cls(entering, attended, attended, attended, attended, leaving, leaving)
 
 
-def reducible_block(
-    parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall
-) -> tuple[Tokens, BlockTrace, Tensor | None]:
+Outcome = tuple[Tokens, BlockTrace, Tensor | None]
+
+
+def reducible_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall) -> Outcome:
     """One block on `tokens`: what leaves it, the counts that its cost follows from, and `Signals.received` if watched.
 
     While nothing was merged and nothing is asked for, this is the original block: the same kernels on the same
-    values, so that zero reduction is the unmodified model bit for bit.
+    values, so that zero reduction is the unmodified model bit for bit. Hooks on the block are called either way.
+
+    RequestError for hooks on what it does without calling it.
     """
     entering, amount = tokens.count, call.amount
     site = reducer.site if amount else None
@@ -53,6 +59,30 @@ def reducible_block(
     bias, attended = tokens.attention_bias(call.proportional), tokens.count
     if bias is None and site in (None, "before_block") and not call.watch and tokens.residual is None:
         return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
+    refuse_hooks(parts)
+    outcome: list[Outcome] = []
+
+    def forward(x: Tensor, *_: None) -> Any:
+        entered = tokens if x is tokens.x else tokens.with_features(x)  # a hook may say otherwise
+        outcome.append(_in_pieces(parts, entered, reducer, call, bias))
+        return parts.returned(outcome[-1][0].x)
+
+    x = parts.features(call_as(parts.block, forward, *parts.given(tokens.x)))
+    left, trace, received = outcome[-1]
+    if x is not left.x:
+        left = left.with_features(x) if left.residual is None else left.add(x - left.x)
+    return left, trace._replace(entering=entering), received
+
+
+def checkpointed_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall) -> Outcome:
+    """The same, of which the backward pass keeps what enters and computes the rest again."""
+    return checkpoint(reducible_block, parts, tokens, reducer, call, use_reentrant=False)
+
+
+def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall, bias: Tensor | None) -> Outcome:
+    """The block part by part, on tokens that a reducer has seen or will."""
+    amount = call.amount
+    site = reducer.site if amount else None
     signals = Signals(parts, tokens, reducer.extra_projection, call, bias)
     # the model's own work comes first: what is computed within a reducer's hook is counted as the reducer's
     if not (site == "inside_attention" and reducer.reads_map):
@@ -63,7 +93,7 @@ def reducible_block(
         tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
     else:
         tokens = tokens.add(parts.attention_branch(signals.attend(), signals.normed))
-        trace = BlockTrace.plain(attended)
+        trace = BlockTrace.plain(tokens.count)
     if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)
     mlp = tokens.count
@@ -71,7 +101,17 @@ def reducible_block(
     if site == "after_block":
         tokens = reducer("after_block", tokens, signals, amount)
     received = signals.received if call.watch else None
-    return tokens, trace._replace(entering=entering, mlp=mlp, leaving=tokens.count), received
+    return tokens, trace._replace(mlp=mlp, leaving=tokens.count), received
+
+
+def refuse_hooks(parts: BlockParts) -> None:
+    """RequestError, one line, for hooks that would not be called where the block runs in pieces."""
+    for name, module in parts.in_pieces.items():
+        if is_hooked(module):
+            raise RequestError(
+                f"a hook on the {name} of block {parts.index} would not be called while a reducer is attached; "
+                "put it on the block or on a layer, or detach the reducer first"
+            )
 
 
 def _attention_with(

@@ -18,6 +18,7 @@ from transformers.models.git import modeling_git as hf
 
 from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
+from suite.backbones.timm_vit import linear_macs
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
@@ -69,6 +70,7 @@ def masks_wanted() -> int:
 
 
 NO_MASKS = (None,) * masks_wanted()
+IN_A_TUPLE = "uple" in str(inspect.signature(hf.GitVisionEncoderLayer.forward).return_annotation)
 
 
 class GitBlock(BlockParts):
@@ -78,13 +80,22 @@ class GitBlock(BlockParts):
 
     def __init__(self, block: hf.GitVisionEncoderLayer, index: int) -> None:
         self.block, self.attention, self.index = block, block.self_attn, index
+        self.in_pieces = {"attention": block.self_attn}
         self.scale = block.self_attn.scale
         stock = getattr(block.self_attn.config, "_attn_implementation", None)
         self.fused = getattr(block.self_attn, "fused_attn", stock == "sdpa")
 
     def original(self, x: Tensor) -> Tensor:
-        out = self.block(x, *NO_MASKS)
-        return out[0] if isinstance(out, tuple) else out
+        return self.features(self.block(*self.given(x)))
+
+    def given(self, x: Tensor) -> tuple[Any, ...]:
+        return (x, *NO_MASKS)
+
+    def returned(self, x: Tensor) -> Any:
+        return (x,) if IN_A_TUPLE else x
+
+    def features(self, returned: Any) -> Tensor:
+        return returned[0] if isinstance(returned, tuple) else returned
 
     def norm1(self, x: Tensor) -> Tensor:
         return self.block.layer_norm1(x)
@@ -264,6 +275,10 @@ class GitViT(BackboneFamily[hf.GitVisionTransformer]):
         tokens = ImageTokens(whole)
         return tokens if tokens.layers else None
 
+    def checkpoints(self, model: hf.GitVisionTransformer) -> bool:
+        asked = any(getattr(m, "gradient_checkpointing", False) for m in (model.encoder, *model.encoder.layers))
+        return asked and model.training
+
     def embed(self, model: hf.GitVisionTransformer, x: Tensor) -> Tensor:
         return model.pre_layrnorm(model.embeddings(x))
 
@@ -293,8 +308,8 @@ class GitViT(BackboneFamily[hf.GitVisionTransformer]):
             head_dim=attention.head_dim,
             qkv_macs=3 * width * width,
             proj_macs=width * width,
-            mlp_macs=mlp.fc1.weight.numel() + mlp.fc2.weight.numel(),
-            patch_macs=rows * columns * model.embeddings.patch_embedding.weight.numel(),
+            mlp_macs=linear_macs(mlp),
+            patch_macs=rows * columns * width * model.config.num_channels * cast(int, model.embeddings.patch_size) ** 2,
             head_macs=0,
             grid=(rows, columns),
         )

@@ -140,6 +140,8 @@ class LVViT(VisionTransformer):
 class ReducedLVViT(ReducedViT):
     """Mixed into `LVViT` while a reducer is attached to it."""
 
+    _head_reads_patches = True
+
     def _head(self, x: Tensor, tokens: Tokens, pre_logits: bool = False) -> Tensor:
         present = None if tokens.presence is None else tokens.presence > 0
         if tokens.active is not None:  # soft merging leaves tokens behind that it has emptied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
@@ -33,10 +34,15 @@ class Attached(Protocol):
     reducer: Reducer
     tokens: Tokens | None
     decoder: Decoder | None
+    reduces: bool
 
     def encode(self, model: nn.Module, x: Tensor) -> Tokens: ...
 
-    def changed(self) -> None: ...
+    def give_out(self, features: Tensor, tokens: Tokens) -> None: ...
+
+    def behind(self, features: Tensor) -> Tokens | None: ...
+
+    def moved(self) -> None: ...
 
 
 class Reduced(Beside):
@@ -46,11 +52,25 @@ class Reduced(Beside):
 
     def train(self, mode: bool = True) -> Any:
         self._reducerbench.reducer.train(mode)
-        self._reducerbench.changed()
         return super().train(mode)
 
     def _apply(self, *args: Any, **options: Any) -> Any:
         """`to`, `half`, `cuda` and the like move the reducer's weights with the model's."""
         self._reducerbench.reducer._apply(*args, **options)
-        self._reducerbench.changed()
+        self._reducerbench.moved()
         return super()._apply(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled with its handle; its class is made on the way and cannot be found by its name."""
+        return unfilled, type(self).__bases__, self.__getstate__()
+
+
+@cache
+def reduced_class(mixin: type, cls: type) -> type:
+    return type(f"Reduced{cls.__name__}", (mixin, cls), {})
+
+
+def unfilled(mixin: type, cls: type) -> Any:
+    """A model of `reduced_class` whose state is yet to be set."""
+    reduced: Any = reduced_class(mixin, cls)
+    return reduced.__new__(reduced)

@@ -66,6 +66,7 @@ class MmsegBlock(BlockParts):
 
     def __init__(self, block: TransformerEncoderLayer, index: int, num_class: int) -> None:
         self.block, self.attention, self.index, self.num_class = block, block.attn, index, num_class
+        self.in_pieces = {"attention": block.attn, "MLP": block.ffn}
         self.scale = block.attn.attn.head_dim**-0.5
 
     def original(self, x: Tensor) -> Tensor:
@@ -170,8 +171,13 @@ class MmsegViT(BackboneFamily[SegmenterViT]):
         if type(model) is not SegmenterViT:
             raise RequestError(f"model {kind!r} is not supported as it is; {SUPPORTED}")
         for block in model.layers:
-            if type(block) is not TransformerEncoderLayer or type(block.attn) is not FusedAttention:
-                raise RequestError(f"model {kind!r} has {type(block).__name__} in its blocks; {SUPPORTED}")
+            layers = (block, TransformerEncoderLayer), (block.attn, FusedAttention), (block.attn.attn, InProjection)
+            odd = next((layer for layer, known in layers if type(layer) is not known), None)
+            if odd is not None:
+                raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
+
+    def checkpoints(self, model: SegmenterViT) -> bool:
+        return any(block.with_cp for block in model.layers)
 
     def embed(self, model: SegmenterViT, x: Tensor) -> Tensor:
         return model.embed(x)

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.base import BackboneFamily
 from suite.backbones.mixin import Reduced
+from suite.backbones.modules import call_as, is_plain
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.grouping import full_precision
@@ -56,15 +57,18 @@ class TimmBlock(BlockParts):
         return self.in_heads(self._rows_of_qkv(x, 2, 3), 1)[0]
 
     def _rows_of_qkv(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Thirds `first` to `last` of the qkv product alone."""
-        linear = self.attention.qkv
+        """Thirds `first` to `last` of the qkv product: alone, or out of the whole where the layer must be called."""
+        linear = self.qkv_linear
+        if linear is None:
+            third = self.attention.num_heads * self.attention.head_dim
+            return self.attention.qkv(x)[..., first * third : last * third]
         third = linear.out_features // 3
         bias = None if linear.bias is None else linear.bias[first * third : last * third]
         return F.linear(x, linear.weight[first * third : last * third], bias)
 
     @property
     def qkv_linear(self) -> nn.Linear | None:
-        return self.attention.qkv
+        return self.attention.qkv if is_plain(self.attention.qkv) else None
 
     def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = self.attention
@@ -78,13 +82,25 @@ class TimmBlock(BlockParts):
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:
-        """What the attention module returns for heads (B, H, N, d)."""
+        """What the attention module returns for heads (B, H, N, d); its hooks see `normed` and that.
+
+        RequestError for a hook that changes what enters: queries, keys and values have been made of it already.
+        """
         attention = self.attention
-        x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
-        gate = getattr(attention, "gate", None)
-        if gate is not None:
-            x = x * gate(normed).sigmoid()
-        return attention.proj_drop(attention.proj(x))
+
+        def forward(entered: Tensor) -> Tensor:
+            if entered is not normed:
+                raise RequestError(
+                    f"a hook changes what enters the attention of block {self.index}, or looks at its gradient, which "
+                    "is not possible while a reducer is attached; put it on the block or its norm1"
+                )
+            x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
+            gate = getattr(attention, "gate", None)
+            if gate is not None:
+                x = x * gate(normed).sigmoid()
+            return attention.proj_drop(attention.proj(x))
+
+        return call_as(attention, forward, normed)
 
     def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
         return self.block.drop_path1(self.block.ls1(self.attention_output(attended, normed)))
@@ -96,6 +112,9 @@ class TimmBlock(BlockParts):
     @property
     def attention_dropout(self) -> float:
         return self.attention.attn_drop.p if self.block.training else 0.0
+
+    def dropped(self, attention: Tensor) -> Tensor:
+        return self.attention.attn_drop(attention)
 
 
 class TimmPostNormBlock(TimmBlock):
@@ -126,13 +145,25 @@ class ReducedViT(Reduced):
     head: nn.Module
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self.norm(self._reducerbench.encode(self, x).x)
+        tokens = self._reducerbench.encode(self, x)
+        features = self.norm(tokens.x)
+        self._reducerbench.give_out(features, tokens)
+        return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        tokens = self._reducerbench.tokens
-        if tokens is None or tokens.x.shape[:2] != x.shape[:2]:
-            raise RuntimeError("forward_head needs the features of the last forward_features of this model")
-        return self._head(x, tokens, pre_logits)
+        tokens = self._reducerbench.behind(x)
+        if tokens is not None:
+            return self._head(x, tokens, pre_logits)
+        if self._head_reads_patches and self._reducerbench.reduces:
+            raise RuntimeError(
+                "forward_head does not know the sizes of these tokens: give it the very tensor that forward_features "
+                "returned, not a copy, a part or a conversion of it, or call the whole model"
+            )
+        return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
+
+    @property
+    def _head_reads_patches(self) -> bool:
+        return self.attn_pool is not None or self.global_pool not in ("", "token")
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self._reducerbench.encode(self, x)
@@ -181,6 +212,9 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
                 odd = block if type(block) not in BLOCKS else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
+    def checkpoints(self, model: timm_vit.VisionTransformer) -> bool:
+        return model.grad_checkpointing
+
     def embed(self, model: timm_vit.VisionTransformer, x: Tensor) -> Tensor:
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
 
@@ -210,7 +244,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             num_patches=math.prod(grid),
             width=model.embed_dim,
             heads=attention.num_heads,
-            head_dim=attention.qkv.out_features // (3 * attention.num_heads),
+            head_dim=attention.head_dim,
             qkv_macs=linear_macs(attention.qkv),
             proj_macs=linear_macs(attention.proj) + (0 if gate is None else linear_macs(gate)),
             mlp_macs=linear_macs(block.mlp),
@@ -252,7 +286,7 @@ def head_macs(model: timm_vit.VisionTransformer) -> tuple[int, int]:
     if pool is None:
         return 0, fixed
     latents = getattr(pool, "latent_len", 1)
-    inner = cast(nn.Linear, pool.q).out_features
+    inner = pool.num_heads * pool.head_dim
     fixed += latents * (linear_macs(pool.q) + linear_macs(pool.proj) + linear_macs(pool.mlp))
     return linear_macs(pool.kv) + 2 * latents * inner, fixed
 

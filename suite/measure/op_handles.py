@@ -218,7 +218,7 @@ _MADE = """arange linspace empty empty_like zeros zeros_like ones ones_like full
 
 _KERNELS = """_unsafe_view _reshape_alias _to_copy _local_scalar_dense native_batch_norm native_group_norm
     _native_batch_norm_legit _native_batch_norm_legit_no_training unsafe_split unsafe_split_with_sizes
-    unsafe_chunk _index_put_impl _upsample_nearest_exact2d promote_types
+    unsafe_chunk _index_put_impl _foreach_copy _upsample_nearest_exact2d promote_types
     max_pool2d_with_indices _adaptive_avg_pool2d"""
 
 _NAMES = f"{_NORMS} {_ELEMENTWISE} {_REDUCTIONS} {_ORDER} {_MOVES} {_MADE} {_KERNELS}".split()

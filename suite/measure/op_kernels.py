@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 from torch import Tensor
@@ -43,6 +43,10 @@ ROWS_READ = {"gather", "index_select", "index", "take", "embedding"}
 ROWS_WRITTEN = {"scatter_", "scatter_add_", "scatter_reduce_", "index_add_", "index_copy_", "index_put_", "put_"}
 """Of what they change they touch as much as they are given."""
 
+COPIES = "_foreach_copy_"
+"""Many tensors in one kernel, which takes at most so many of them, and so many blocks of so many elements."""
+TENSORS_A_COPY, BLOCKS_A_COPY, ELEMENTS_A_BLOCK = 64, 320, 65536
+
 PRODUCTS = {"mm", "addmm", "mv", "addmv", "convolution", "_convolution"}
 BATCHES = {"bmm", "baddbmm", "baddbmm_"}
 
@@ -50,7 +54,7 @@ BATCHES = {"bmm", "baddbmm", "baddbmm_"}
 def kernel_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Kernel | None:
     """What the operator `func` costs that was called with these and returned `out`; None where it launches nothing."""
     name = func.overloadpacket.__name__
-    results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    results = [leaf for leaf in tree_leaves(args[0] if name == COPIES else out) if isinstance(leaf, Tensor)]
     if name in HOST_READS:
         return Kernel(name, 1, 0, host_read=True)
     if name in UNSEEN or is_view(func) or not any(result.numel() for result in results):
@@ -69,6 +73,9 @@ def is_view(func: Any) -> bool:
 def launches(name: str, args: Sequence[Any]) -> int:
     if name in ("convolution", "_convolution"):
         return 1 + (args[2] is not None)
+    if name == COPIES:
+        blocks = sum(ceil(tensor.numel() / ELEMENTS_A_BLOCK) for tensor in args[0])
+        return max(ceil(len(args[0]) / TENSORS_A_COPY), ceil(blocks / BLOCKS_A_COPY))
     return LAUNCHES.get(name, 1)
 
 
@@ -81,8 +88,8 @@ def moved(name: str, args: Sequence[Any], operands: list[Tensor], results: list[
         given = sum(read[1:])
         rows = max(read[1:], default=0)
         return given + 2 * rows
-    elif name in ("fill_", "zero_", "copy_"):
-        read = read[1:]
+    elif name in ("fill_", "zero_", "copy_", COPIES):
+        read = read[len(results) :]
     return sum(read) + sum(written)
 
 

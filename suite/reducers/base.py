@@ -95,7 +95,7 @@ class Reducer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._trained = False
-        self.register_load_state_dict_post_hook(lambda module, _: module.mark_trained())
+        self.register_load_state_dict_post_hook(note_loading)
 
     @property
     def site(self) -> str | None:
@@ -207,6 +207,11 @@ class Reducer(nn.Module):
     def leaving(self, count: int, amount: int) -> int:
         """Tokens that leave a block that `count` entered, with `amount` taken out."""
         return count - amount
+
+
+def note_loading(reducer: Reducer, _: object) -> None:
+    """A hook of torch's; a function by itself, so that a reducer can be pickled."""
+    reducer.mark_trained()
 
 
 def yes_no_or_default(value: bool | None) -> bool | None:

@@ -75,7 +75,6 @@ class DiffRate(Reducer):
         self.lists = ()
         for name in LEARNED:
             self.register_buffer(name, None)
-        self.register_load_state_dict_post_hook(lambda module, _: module.read_lists())
 
     @property
     def has_fixed_schedule(self):
@@ -100,6 +99,11 @@ class DiffRate(Reducer):
         check_plans(*(state[name] for name in LEARNED))
         for name in LEARNED:
             setattr(self, name, state[name].clone())
+        self.read_lists()
+
+    def mark_trained(self):
+        """Called when tensors have been loaded: plans may be among them."""
+        super().mark_trained()
         self.read_lists()
 
     def read_lists(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -38,9 +38,16 @@ class BlockCall(NamedTuple):
 
 
 class BlockParts(ABC):
-    """Where the pieces of one block are; what a backbone family has to say about it."""
+    """Where the pieces of one block are; what a backbone family has to say about it.
+
+    block, attention: the modules. in_pieces: by name, modules within the block that are not called, and whose hooks are
+    not, where it runs in pieces.
+    """
 
     index: int
+    block: Any  # libraries build its parts by name: no types
+    attention: Any
+    in_pieces: Mapping[str, nn.Module] = {}
     scale: float
     fused: bool  # attention through scaled_dot_product_attention, as the original block does
     num_class: int  # leading tokens that a head reads: class, and distillation where there is one
@@ -48,6 +55,18 @@ class BlockParts(ABC):
     @abstractmethod
     def original(self, x: Tensor) -> Tensor:
         """The untouched block, (B, N, C) -> (B, N, C)."""
+
+    def given(self, x: Tensor) -> tuple[Any, ...]:
+        """What the block is called with for tokens `x`."""
+        return (x,)
+
+    def returned(self, x: Tensor) -> Any:
+        """What the block returns where tokens `x` leave it."""
+        return x
+
+    def features(self, returned: Any) -> Tensor:
+        """The tokens (B, N, C) in what the block returned."""
+        return returned
 
     @abstractmethod
     def norm1(self, x: Tensor) -> Tensor: ...
@@ -66,7 +85,7 @@ class BlockParts(ABC):
 
     @property
     def qkv_linear(self) -> nn.Linear | None:
-        """The one linear layer that `qkv` consists of, where it is one; see `split_heads`."""
+        """The one linear layer that `qkv` consists of, where it is one and nothing else; see `split_heads`."""
         return None
 
     def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,6 +103,10 @@ class BlockParts(ABC):
     @property
     def attention_dropout(self) -> float:
         return 0.0
+
+    def dropped(self, attention: Tensor) -> Tensor:
+        """The attention map (B, H, M, N) after its dropout."""
+        return F.dropout(attention, self.attention_dropout)
 
 
 class lazy:
@@ -131,9 +154,9 @@ class Signals:
     @lazy
     def heads(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, H, N, d)."""
-        linear = self._parts.qkv_linear
-        if self._call.fused is None or linear is None:
+        if self._call.fused is None:
             return self._parts.qkv(self.normed)
+        linear = cast(nn.Linear, self._parts.qkv_linear)
         projected = F.linear(self.normed, *self._call.fused)
         self.__dict__["extra"] = projected[..., linear.out_features :]
         return self._parts.split_heads(projected[..., : linear.out_features])
@@ -224,7 +247,7 @@ class Signals:
             attention = self.attention_map.take_along_dim(rows[:, None, :, None], 2)
         else:
             attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2), keys)
-        return F.dropout(attention, parts.attention_dropout) @ values
+        return parts.dropped(attention) @ values
 
     def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Attention (B, H, M, N) that queries (B, H, M, d) pay to keys (B, H, N, d)."""

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.attachment.handle import Handle, attach, check_class_token
+from suite.attachment.checks import check_class_token
+from suite.attachment.handle import Handle, attach
 from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
 from suite.contract.task import Sample, Task, spread

@@ -69,7 +69,6 @@ class Fit:
         self.optimiser.step()
         if self.average:
             self.average.update()
-        session.handle.changed()
         speed = len(batch.ids) / (time.monotonic() - began)
         return {**noted, "lr": lr, "gradient_norm": norm, "images_per_s": speed}
 
