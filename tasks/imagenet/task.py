@@ -15,7 +15,7 @@ from tasks.classification import ClassificationTask
 from tasks.imagenet.index import Index, Options, build_index, occurring
 from tasks.imagenet.labels import IMAGENET_CLASSES
 from tasks.reading.image_files import load_image
-from tasks.reading.images import TimmPreprocessing
+from tasks.reading.images import TimmPreprocessing, undecoded
 from tasks.reading.trees.opening import open_shards
 from tasks.reading.trees.tree import FileTree
 
@@ -69,7 +69,7 @@ class ImageNet(ClassificationTask):
         self._folders = len({name.split("/")[0] for name in index.labels if "/" in name})
         self.competing = _competing(index, classes)
         self.said = [said for said in (index.said, self._said_of_classes()) if said]
-        self.notes = [*self.tree.notes, *index.notes, *self.said]
+        self.notes = [*self.tree.notes, *index.notes, *undecoded(index.labels), *self.said]
         samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
 

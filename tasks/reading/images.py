@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, ToTensor
@@ -26,8 +26,13 @@ from torchvision.transforms import CenterCrop, Compose, ToTensor
 from suite.errors import RequestError
 
 # Formats that Pillow decodes itself. Others are not tried: decoding EPS, for one, would run a program.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000")
-SUFFIXES = (".jpeg", ".jpg", ".jpe", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000", "AVIF")
+SUFFIXES = (
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2",
+    ".avif", ".heic", ".heif",
+)  # fmt: skip
+UNDECODED = (".heic", ".heif")  # images all the same: they count as ones that cannot be read
+CONVERT = "convert it to JPEG or PNG"
 FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB"})
 FLOOR = "center-floor"  # crop mode: see `_FloorCrop`
 BORDER = "border"  # timm's
@@ -41,6 +46,19 @@ class UnreadableImage(Exception):
 def is_image(name: str) -> bool:
     """Whether a file's name ends as those of images do."""
     return name.lower().endswith(SUFFIXES)
+
+
+def undecoded(names: Iterable[str]) -> list[str]:
+    """A sentence on the images whose format is not decoded here, by their suffix."""
+    kinds = UNDECODED if features.check("avif") else (*UNDECODED, ".avif")
+    found = [name for name in names if name.lower().endswith(kinds)]
+    if not found:
+        return []
+    suffixes = ", ".join(sorted({name[name.rindex(".") :].lower() for name in found}))
+    return [
+        f"{len(found)} images are {suffixes}, which is not decoded here, so that they count as unreadable, first "
+        f"{found[0]}; convert them to JPEG or PNG"
+    ]
 
 
 def decode(data: bytes) -> Image.Image:
@@ -84,6 +102,9 @@ def _said_in_one_line(data: bytes) -> Iterator[None]:
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp":  # the container of HEIC and AVIF
+            kind = data[8:12].decode("ascii", "replace").upper()
+            raise UnreadableImage(f"an image of kind {kind}, which is not decoded here; {CONVERT}") from None
         raise UnreadableImage(f"not an image ({len(data)} bytes that start with {data[:12]!r})") from None
     # On bad bytes Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error, ...
     except Exception as error:

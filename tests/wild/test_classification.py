@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from PIL import Image, features
 
 from reports.tables.results import write_tables
 from suite import load, run
 from suite.cli.app import main
-from suite.contract.task import Sample
+from suite.contract.task import ReadError, Sample
 from suite.errors import RequestError
 from suite.sweep.progress import Progress
 from tasks.classification import score_logits
@@ -214,3 +218,75 @@ def test_plan_says_once_how_labels_were_assigned(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("numbers of folders are class indices: '0' is class 0, '1' is class 1, '10' is class 10") == 1
     assert "Only the 3 classes of the data compete" in said
+
+
+def test_a_tar_of_tars_is_read_in_place_as_class_folders(tmp_path):
+    archive = wild.archive_of_archives(tmp_path / "train.tar")
+    task = ImageNet(str(archive))
+    assert {s.id: s.label for s in task.samples} == {
+        f"{synset}/{synset}_{i}.JPEG": SYNSETS.index(synset) for synset in FEW[:3] for i in range(2)
+    }
+    for seed, synset in enumerate(FEW[:3]):
+        assert task.tree.read(f"{synset}/{synset}_1.JPEG") == wild.jpeg(10 * seed + 1)
+    packed = tmp_path / "train.tar.gz"
+    packed.write_bytes(gzip.compress(archive.read_bytes()))
+    assert labels(packed) == labels(archive)
+
+
+def test_a_folder_of_class_tars_is_labelled_by_the_names_of_its_images(tmp_path):
+    with tarfile.open(wild.archive_of_archives(tmp_path / "train.tar")) as archive:
+        archive.extractall(tmp_path / "train", filter="data")
+    assert sorted(set(labels(tmp_path / "train").values())) == sorted(map(SYNSETS.index, FEW[:3]))
+
+
+def test_a_cut_tar_within_a_tar_is_named(tmp_path):
+    whole = io.BytesIO()
+    with tarfile.open(wild.archive_of_archives(tmp_path / "a.tar")) as outer:
+        inner = outer.extractfile(f"{FEW[0]}.tar").read()[:2000]
+    with tarfile.open(fileobj=whole, mode="w") as outer:
+        info = tarfile.TarInfo(f"{FEW[0]}.tar")
+        info.size = len(inner)
+        outer.addfile(info, io.BytesIO(inner))
+    (tmp_path / "cut.tar").write_bytes(whole.getvalue())
+    with pytest.raises(RequestError, match=rf"cut\.tar:{FEW[0]}\.tar"):
+        ImageNet(str(tmp_path / "cut.tar"))
+
+
+def test_what_file_managers_and_servers_leave_is_no_image_and_no_class(tmp_path):
+    data = wild.littered(tmp_path)
+    task = ImageNet(str(data))
+    assert [s.id for s in task.samples] == [f"{synset}/{i}.JPEG" for synset in FEW[:2] for i in range(2)]
+    assert task.notes[0] == "3 files in '@eaDir', which other programs have put there, are left out"
+    assert all(
+        task.load(sample, task.preprocessing(timm.create_model("test_vit"))).ndim == 3 for sample in task.samples
+    )
+
+
+def test_links_are_followed_and_circles_of_them_are_not(tmp_path):
+    wild.in_folders(tmp_path / "store", FEW[:2])
+    data = tmp_path / "data"
+    data.mkdir()
+    for synset in FEW[:2]:
+        (data / synset).symlink_to(tmp_path / "store" / synset)
+    (tmp_path / "store" / FEW[0] / "back").symlink_to(data)
+    assert list(labels(data)) == [f"{synset}/0.JPEG" for synset in FEW[:2]]
+
+
+def test_photographs_named_jfif_and_avif_are_read_and_heic_is_named_before_a_run(tmp_path):
+    data = wild.write(
+        tmp_path, {f"{FEW[0]}/a.jfif": wild.jpeg(0), f"{FEW[0]}/b.HEIC": b"\0\0\0\x18ftypheic" + bytes(40)}
+    )
+    if features.check("avif"):
+        Image.new("RGB", (40, 40), "red").save(data / FEW[0] / "c.avif")
+    task = ImageNet(str(data))
+    preprocessing = task.preprocessing(timm.create_model("test_vit"))
+    for sample in task.samples:
+        if sample.id.endswith("HEIC"):
+            with pytest.raises(ReadError, match="kind HEIC, which is not decoded here; convert it"):
+                task.load(sample, preprocessing)
+        else:
+            assert task.load(sample, preprocessing).shape[0] == 3
+    assert "1 images are .heic, which is not decoded here" in task.notes[0]
+    only = wild.write(tmp_path / "only", {f"{FEW[0]}/notes.svg": "<svg/>"})
+    with pytest.raises(RequestError, match=r"no image, but 1 files \.svg"):
+        ImageNet(str(only))

@@ -17,7 +17,7 @@ class FolderTree(FileTree):
         folders: set[str] = set()
         for folder, subfolders, names in os.walk(location, followlinks=True, onerror=_raise):
             here = os.path.relpath(folder, location).replace(os.sep, "/")
-            subfolders[:] = [name for name in subfolders if not _is_loop(folder, name)]
+            subfolders[:] = [name for name in subfolders if not _is_loop(location, folder, name)]
             folders.update(posixpath.normpath(f"{here}/{name}") for name in subfolders)
             files.extend(posixpath.normpath(f"{here}/{name}") for name in names)
         self._above = "" if location == Path() else os.path.join(location, "")
@@ -39,9 +39,15 @@ class FolderTree(FileTree):
         return self._above + name if name else str(self.location)
 
 
-def _is_loop(folder: str, name: str) -> bool:
-    target = os.path.join(folder, name)
-    return os.path.islink(target) and (os.path.realpath(folder) + os.sep).startswith(os.path.realpath(target) + os.sep)
+def _is_loop(location: Path, folder: str, name: str) -> bool:
+    """Whether a link leads to a folder that it was reached through, or to one above that."""
+    link = os.path.join(folder, name)
+    if not os.path.islink(link):
+        return False
+    target = os.path.realpath(link) + os.sep
+    way = Path(folder)
+    passed = [way, *way.parents][: len(way.parts) - len(location.parts) + 1]
+    return any((os.path.realpath(place) + os.sep).startswith(target) for place in passed)
 
 
 def _raise(error: OSError) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
-from io import BufferedIOBase
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from suite.errors import RequestError
 from tasks.reading.trees.tree import FileTree, normal_name
 
-Opener = Callable[[Path, Literal["rb"]], BufferedIOBase]
+Opener = Callable[[Path, Literal["rb"]], io.BufferedIOBase]
 COMPRESSIONS: dict[bytes, Opener] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -29,6 +29,7 @@ COMPRESSIONS: dict[bytes, Opener] = {
 class TarTree(FileTree):
     """A tar file, read at recorded offsets with positional reads, which need no state that processes could share.
 
+    Tars in it, as ImageNet's training archive has one a class, are folders of their name, read in place as well.
     A compressed tar has no random access: it is decompressed once into an unnamed temporary file, which
     needs as much space in the temporary folder and disappears with the process, however that ends.
     """
@@ -40,8 +41,7 @@ class TarTree(FileTree):
         self._file: IO[bytes] | None = self._open()
         self._extents: dict[str, tuple[int, int] | str] = {}
         files, folders = [], set()
-        for member in _members(self._file, location):
-            name = normal_name(member.name)
+        for name, member in _unfolded(self._file, location):
             if member.isdir():
                 folders.add(name)
             elif member.isfile() or member.issym() or member.islnk():
@@ -89,7 +89,7 @@ class TarTree(FileTree):
         return {**self.__dict__, "_file": None}
 
 
-def _members(file: IO[bytes], location: Path) -> list[tarfile.TarInfo]:
+def _members(file: IO[bytes] | _Part, location: Path) -> list[tarfile.TarInfo]:
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -100,11 +100,50 @@ def _members(file: IO[bytes], location: Path) -> list[tarfile.TarInfo]:
             f"data '{location}' is no folder, zip or complete tar ({error}); name one of these"
         ) from error
     # tarfile takes a damaged header, or a file cut between two members, for the end; the end mark is zeros.
-    if os.pread(file.fileno(), tarfile.BLOCKSIZE, end) != bytes(tarfile.BLOCKSIZE):
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise RequestError(
             f"data '{location}' is damaged or cut off after {len(members)} entries; copy or download it again"
         )
     return members
+
+
+def _unfolded(file: IO[bytes], location: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Names and members, those of a plain tar within the tar in its place, by the offsets that they have in `file`."""
+    for member in _members(file, location):
+        name = normal_name(member.name)
+        if not (member.isfile() and name.lower().endswith(".tar")):
+            yield name, member
+            continue
+        folder, inner = name[: -len(".tar")], _Part(file, member.offset_data, member.size)
+        for part in _members(inner, Path(f"{location}:{name}")):
+            part.offset_data += member.offset_data
+            if part.islnk():  # a hard link names its target from the top
+                part.linkname = posixpath.join(folder, part.linkname)
+            yield posixpath.join(folder, normal_name(part.name)), part
+
+
+class _Part(io.RawIOBase):
+    """A range of bytes of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._descriptor, self._start, self._size, self._at = file.fileno(), start, size, 0
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._descriptor, max(0, min(len(buffer), self._size - self._at)), self._start + self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 def _extent(member: tarfile.TarInfo, name: str) -> tuple[int, int] | str:

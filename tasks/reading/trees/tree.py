@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,14 @@ from pathlib import Path
 from suite.contract.content import digest_of
 from suite.errors import RequestError
 
+LITTER = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that archivers, file servers and systems put beside data; what is in them may look like it."""
+LITTER_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+
 
 class FileTree(ABC):
-    """Files by relative name. `files` and `folders` are sorted; hidden ones and __MACOSX are left out.
+    """Files by relative name. `files` and `folders` are sorted; hidden ones and what other programs put there (LITTER)
+    are left out.
 
     notes: lines the user should read once.
     """
@@ -29,6 +35,10 @@ class FileTree(ABC):
     def __init__(self, location: Path, files: list[str], folders: set[str]) -> None:
         self.location = location
         self.files = sorted(name for name in files if is_visible(name))
+        self.notes = [
+            f"{count} files in {folder!r}, which other programs have put there, are left out"
+            for folder, count in Counter(filter(None, map(_littered, files))).items()
+        ]
         # A folder exists by being listed or by holding a file: archives often list files alone.
         above = {parent for name in self.files for parent in _parents(name)}
         self.folders = sorted({name for name in folders if is_visible(name)} | above)
@@ -84,7 +94,14 @@ def _parents(name: str) -> list[str]:
 
 
 def is_visible(name: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part in LITTER for part in parts)
+    return not hidden and parts[-1].lower() not in LITTER_FILES
+
+
+def _littered(name: str) -> str:
+    """The folder of other programs that a file lies in and that may hold pictures; "" for none."""
+    return next((part for part in name.split("/") if part in LITTER[1:]), "")
 
 
 def _check_encodable(name: str, location: Path) -> None:
