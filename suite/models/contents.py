@@ -42,13 +42,13 @@ class Contents:
     def path(self) -> Path:
         return self.files[0]
 
-    @property
-    def sha256(self) -> str:
-        """Of the file's bytes; of several, of their names and digests. In hexadecimal."""
-        if len(self.files) == 1:
-            return file_sha256(self.path)
-        lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in self.files)
-        return hashlib.sha256(lines.encode()).hexdigest()
+    def sha256(self, place: str = "") -> str:
+        """Of the bytes of all files, and of what `place` leads to in them; of one file its own, in hexadecimal."""
+        digests = [file_sha256(file) for file in self.files]
+        if len(digests) == 1 and not place:
+            return digests[0]
+        lines = [f"{file.name} {digest}" for file, digest in zip(self.files[1:], digests[1:])]
+        return hashlib.sha256("\n".join([digests[0], *lines, place]).encode()).hexdigest()
 
     def add(self, value: Any, before: str = "", depth: int = 0) -> None:
         """Take in the tensors that `value` holds, under names that begin with `before`."""
@@ -74,13 +74,20 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 def read_contents(path: Path) -> Contents:
     """All tensors of a weights file, or of several with an index. RequestError, one line, for a missing, broken or
     refused file."""
-    path = _file_of(path)
-    contents = Contents((path, *_shards_of(path)))
+    contents = Contents(files_of(path))
     for file in contents.files[len(contents.files) > 1 :]:
         contents.add(_load(file))
     if not contents.tensors:
-        raise RequestError(f"checkpoint '{path}' holds no state dict of tensors; give the file of a model's weights")
+        raise RequestError(
+            f"checkpoint '{contents.path}' holds no state dict of tensors; give the file of a model's weights"
+        )
     return contents
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that are meant by a path, the one that leads to the others first. Errors as `read_contents`."""
+    path = _file_of(path)
+    return path, *_shards_of(path)
 
 
 def _file_of(path: Path) -> Path:
@@ -149,7 +156,7 @@ def _tensor_of(array: np.ndarray) -> Tensor:
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "state_dict_ema", "net", "module", "teacher",
             "student")  # fmt: skip
 
-PREFIXES = ("module.", "_orig_mod.")  # of models wrapped by DistributedDataParallel or torch.compile
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "student.", "teacher.")  # of all keys of a wrapped model
 
 
 def split_choice(checkpoint: str) -> tuple[Path, str]:
@@ -159,7 +166,7 @@ def split_choice(checkpoint: str) -> tuple[Path, str]:
 
 
 def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], str]:
-    """The tensors of one state dict of a file by name, and what leads to it ('' for nothing).
+    """The tensors of one state dict of a file by name, and what leads to it ('' for nothing), with what was not taken.
 
     choice: what holds it; else it is looked for under `WRAPPERS`. `PREFIXES` of all its names are taken off.
     RequestError as `read_contents`, and for a file that has none there.
@@ -174,7 +181,14 @@ def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], st
             f"checkpoint '{path}' has no state dict under {choice or ', '.join(WRAPPERS)}; it has tensors under "
             f"{held}: choose with {path.name}::NAME"
         )
-    names = [name for name in contents.tensors if name.startswith(within)]
-    while prefix := next((one for one in PREFIXES if all(name.startswith(within + one) for name in names)), ""):
-        within += prefix
-    return {name.removeprefix(within): contents.tensors[name] for name in names}, within[:-1]
+    keys = _keys_under(contents, within)
+    like = [
+        one[:-1] for one in contents.containers if one != within and not choice and _keys_under(contents, one) == keys
+    ]
+    while prefix := next((one for one in PREFIXES if all(key.startswith(one) for key in keys)), ""):
+        within, keys = within + prefix, [key.removeprefix(prefix) for key in keys]
+    return {key: contents.tensors[within + key] for key in keys}, ", not ".join((within[:-1], *like))
+
+
+def _keys_under(contents: Contents, container: str) -> list[str]:
+    return [name.removeprefix(container) for name in contents.tensors if name.startswith(container)]

@@ -5,7 +5,6 @@ Every name and shape must match in the end, and what was done on the way is said
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +18,18 @@ from torch import Tensor, nn
 from suite.errors import RequestError
 from suite.models.candidates import Candidate, choose, find_candidates, prefer
 from suite.models.contents import Contents
+from suite.models.described import follow_description
 from suite.models.foreign_names import State
 from suite.models.registry import ModelEntry
 from suite.models.weights_file import WeightsInfo, check_fit, one_line
 
 KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
 HEADS = ("head.", "head_dist.", "aux_head.")
+HINTS = {
+    "fc_norm.": "its classifier reads the mean of the patches; name a model that does, such as mae_vit_base_patch16",
+    "dist_token": "it has a distillation token; name a distilled model",
+    "reg_token": "it has registers; name a model with as many",
+}
 # What a linear layer is made of, in this order, where a file has it in parts or by another name.
 MADE_OF = {
     "qkv": (("to_qkv",), ("q", "kv"), ("to_q", "to_kv"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"),
@@ -66,21 +71,22 @@ def load_into(
         raise errors[prefer(candidates, entry.wrapper).place]
     best = prefer([fit.candidate for fit in fits], entry.wrapper)
     fit = next(fit for fit in fits if fit.candidate is best)
+    described, told = follow_description(model, contents.path.parent, best.library)
+    contents.files += tuple(described)
     if fit.classes != getattr(model, "num_classes", fit.classes):
         with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
             cast(Any, model).reset_classifier(fit.classes)
     model.load_state_dict(fit.state)
     source = f"{contents.path}[{best.container}]" if best.container else str(contents.path)
-    sha256, remark = contents.sha256, ""
+    remark = ""
     if len(fits) > 1:
         others = ", ".join(one.candidate.name for one in fits if one is not fit)
         remark = (
             f"it holds {len(fits)} models, and of {best.name} and {others} {best.name} is taken (averaged weights "
             f"first); choose with --checkpoint {contents.path}::NAME"
         )
-    if choice or len(fits) > 1:
-        sha256 = hashlib.sha256(f"{sha256} {best.place}".encode()).hexdigest()
-    return WeightsInfo("trained", ", ".join((source, *fit.notes)), sha256, remark)
+    sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")
+    return WeightsInfo("trained", ", ".join((source, *fit.notes, *told)), sha256, remark)
 
 
 def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: ModelEntry, any_classes: bool) -> Fit:
@@ -196,4 +202,7 @@ def _remedy(own: Mapping[str, Tensor], state: State) -> str:
     missing = [key for key in own if key not in state]
     if missing and all(key.startswith(HEADS) for key in missing):
         return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
+    for key, hint in HINTS.items():
+        if any(name.startswith(key) and name not in own for name in state):
+            return hint
     return "name the model that it was saved from"

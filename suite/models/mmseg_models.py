@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
-from suite.models.contents import read_state_dict, split_choice
+from suite.models.contents import Contents, files_of, read_state_dict, split_choice
 from suite.models.registry import MMSEG_PREFIX, ModelEntry
 from suite.models.segmenter_files import look_up
 from suite.models.weights_file import (
     WeightsInfo,
     check_fit,
-    file_sha256,
     one_line,
     state_dict_sha256,
 )
@@ -85,7 +84,11 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
         model = build(config, settings, seed)
         check_fit(model.state_dict(), state, f"checkpoint '{path}' does not fit '{config}'", "give the config's own")
         model.load_state_dict(state)
-        kind, source, weights = "trained", f"{path}[{wrapper}]" if wrapper else str(path), file_sha256(path)
+        kind, source, weights = (
+            "trained",
+            f"{path}[{wrapper}]" if wrapper else str(path),
+            Contents(files_of(path)).sha256(choice),
+        )
     described = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{weights} {described}".encode()).hexdigest()
     segmenter = as_segmenter(model, settings)

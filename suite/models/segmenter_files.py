@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
-from suite.models.contents import read_state_dict, split_choice
+from suite.models.contents import Contents, files_of, read_state_dict, split_choice
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
 from suite.models.weights_file import (
     WeightsInfo,
     check_fit,
-    file_sha256,
     one_line,
     state_dict_sha256,
 )
@@ -61,7 +60,7 @@ def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[S
     segmenter = build_random(entry, seed)
     note += put_in(segmenter, naming, state, path)
     source = f"embedded:{entry.name}" if checkpoint == "embedded" else f"{path}{note}"
-    return segmenter, WeightsInfo("trained", source, file_sha256(path))
+    return segmenter, WeightsInfo("trained", source, Contents(files_of(path)).sha256(choice))
 
 
 def checkpoint_file(path: Path) -> Path:

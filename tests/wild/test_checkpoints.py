@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,24 @@ def test_plan_and_run_say_what_was_loaded_and_how_it_was_adapted(tmp_path, train
     assert all("prefix 'module.' stripped" in one for one in stored)
 
 
+def test_segmenters_are_found_and_chosen_alike(tmp_path):
+    name = "scenes_segmenter"
+    plain, averaged = (noisy(load_model(name, "none")[0], seed) for seed in (1, 2))
+    state = {
+        "model": prefixed(plain.state_dict(), "module.model."),
+        "model_ema": prefixed(averaged.state_dict(), "module.model."),
+    }
+    torch.save({**state, "args": HARMLESS["argparse.Namespace"]}, tmp_path / "a.pth")
+    loaded, info = load_model(name, str(tmp_path / "a.pth"))
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert "[model.module.model, not model_ema]" in info.source
+    digest = info.sha256
+    loaded, info = load_model(name, f"{tmp_path / 'a.pth'}::model_ema")
+    assert info.sha256 != digest
+    assert all(torch.equal(value, averaged.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert "not" not in info.source.removeprefix(str(tmp_path))
+
+
 # ---- what differs from the model
 
 
@@ -371,8 +390,8 @@ def named_small(monkeypatch):
 SHAPE = {"image_size": 56, "patch_size": 14, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 
 
-def noisy(model: nn.Module) -> nn.Module:
-    torch.manual_seed(3)
+def noisy(model: nn.Module, seed: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -479,6 +498,92 @@ def test_torchvisions_vit_gives_its_own_logits(tmp_path, named_small):
     vit = noisy(TorchvisionViT(56, 14, 3, 2, 64, 192, num_classes=5))
     torch.save({"model": prefixed(vit.state_dict(), "module.")}, tmp_path / "a.pth")
     assert_same(load_model(named_small(), str(tmp_path / "a.pth"))[0], images(56), vit(images(56)))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh"])
+def test_what_transformers_configuration_says_is_followed(tmp_path, named_small, activation):
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    vision = {**SHAPE, "intermediate_size": 192, "hidden_act": activation, "layer_norm_eps": 1e-2}
+    siglip = noisy(SiglipVisionModel(SiglipVisionConfig(**vision)))
+    siglip.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.5, 0.5]}')
+    model, info = load_model(named_small(**SIGLIP), str(tmp_path))
+    assert_same(model, images(56), siglip(images(56)).pooler_output)
+    assert model.pretrained_cfg["std"] == (0.25, 0.5, 0.5)
+    assert "LayerNorm epsilon 0.01 by config.json" in info.source
+    assert ("activation gelu_pytorch_tanh by config.json" in info.source) == (activation != "gelu")
+    assert "deviation (0.25, 0.5, 0.5) by preprocessor_config.json" in info.source
+    (tmp_path / "config.json").unlink()
+    assert load_model("small", str(tmp_path))[1].sha256 != info.sha256
+
+
+def test_a_configuration_with_other_heads_is_refused(tmp_path, named_small):
+    """Tensors of one shape can be cut into heads in many ways."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(**{**SHAPE, "num_attention_heads": 4}, intermediate_size=192, num_labels=5)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    assert "4 attention heads, not 2" in refusal(tmp_path, named_small(), image_size=56)
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}')
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    assert "config.json" in refusal(tmp_path, "small", image_size=56)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_colours_of_timms_configuration_are_followed(tmp_path, trained):
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": MODEL, "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, info = load_model(MODEL, str(tmp_path), image_size=SIDE)
+    assert model.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert "images of mean (0.1, 0.2, 0.3)" in info.source
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked", "said"),
+    [
+        ({"build": "timm.models.deit:VisionTransformerDistilled"}, {}, "name a distilled model"),
+        ({}, {"build": "timm.models.deit:VisionTransformerDistilled"}, "3 keys missing (dist_token"),
+        ({"shape": {"global_pool": "avg"}}, {}, "reads the mean of the patches"),
+        ({"shape": {"reg_tokens": 4}}, {}, "it has registers"),
+        ({}, {"shape": {"no_embed_class": True}}, "pos_embed"),
+        ({}, {"shape": {"class_token": False, "global_pool": "avg"}}, "cls_token"),
+    ],
+)
+def test_a_model_of_another_kind_is_named(tmp_path, monkeypatch, saved, asked, said):
+    def entry(build="", shape=None) -> ModelEntry:
+        made = small(num_classes=5, **(shape or {}))
+        return replace(made, build=build or made.build)
+
+    torch.save({"model": entry(**saved).make().state_dict()}, tmp_path / "a.pth")
+    monkeypatch.setitem(MODELS, "small", entry(**asked))
+    assert said in refusal(tmp_path / "a.pth", "small", image_size=56)
+
+
+def test_openais_clip_gives_what_timm_makes_of_it(tmp_path, named_small, trained):
+    """Its files hold both towers; the image tower's names begin with 'visual.'."""
+    name = named_small(pre_norm=True, num_classes=16)
+    model = MODELS[name].make().eval()
+    swaps = [("patch_embed.proj", "conv1"), ("blocks.", "transformer.resblocks."), ("norm_pre", "ln_pre"),
+             ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"), ("attn.qkv.", "attn.in_proj_"),
+             ("attn.proj.", "attn.out_proj."), ("norm1", "ln_1"), ("norm2", "ln_2")]  # fmt: skip
+    state = {"text_projection": torch.ones(8, 16), "logit_scale": torch.ones([])}
+    for key, value in noisy(model).state_dict().items():
+        for ours, theirs in swaps:
+            key = key.replace(ours, theirs)
+        if key in ("cls_token", "pos_embed"):
+            state["visual." + {"cls_token": "class_embedding", "pos_embed": "positional_embedding"}[key]] = (
+                value.squeeze()
+            )
+        elif key == "head.weight":
+            state["visual.proj"] = value.T
+        elif key != "head.bias":
+            state["visual." + re.sub("^norm", "ln_post", key)] = value
+    with torch.no_grad():
+        model.head.bias.zero_()
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    assert torch.equal(load_model(name, str(tmp_path / "a.pth"))[0](images(56)), model(images(56)))
 
 
 def flax_arrays(
