@@ -78,7 +78,7 @@ class TimmBlock(BlockParts):
     def in_heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts·H·d) -> `parts` tensors (B, H, N, d)."""
         batch, count, _ = projected.shape
-        heads = projected.reshape(batch, count, parts, self.attention.num_heads, -1)
+        heads = projected.reshape(batch, count, parts, self.attention.num_heads, self.attention.head_dim)
         return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:

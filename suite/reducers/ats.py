@@ -59,6 +59,8 @@ def sample(significance, points, present=None):
 def padded(picked):
     """(B, T) bool -> positions (B, M) of what is picked, ascending, and (B, M) bool False on padding, or None."""
     counts = picked.sum(dim=1, keepdim=True)
+    if not len(counts):  # of no sample nothing is picked
+        return counts.expand(-1, picked.shape[1]), None
     shortest, longest = torch.stack(torch.aminmax(counts)).tolist()  # one read of the device; M has to be known
     index = picked.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
     return index, None if shortest == longest else torch.arange(longest, device=index.device) < counts

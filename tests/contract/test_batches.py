@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import make_images, make_model, on_a_share, rates
+from tiny_models import make_images, make_model, on_a_share, on_every_pair, rates
 
 from suite import attach
 from suite.reducers.base import Reducer
@@ -33,6 +33,28 @@ def assert_independent(model, reducer, rate):
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_batch_or_on_its_place_in_it(name, kind):
     assert_independent(make_model(kind), name, rates(name)[0])
+
+
+NEVER_EMPTY = "dynamic image size", "no position embedding, no head", "GIT, explicit attention"  # nor unreduced
+
+
+@on_every_pair(1)
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_batch_gives_an_empty_result(name, kind, training):
+    model = make_model(kind)
+    if kind in NEVER_EMPTY or (training and kind in ("LV-ViT", "attention pool")):
+        pytest.skip("the unreduced model takes none, or its head takes no softly pruned tokens")
+    images = make_images(model)[:0]
+    expected = model(images).shape
+    with attach(model, name, rates(name)[0]) as handle:
+        model.train(training)
+        logits = model(images)
+        assert logits.shape == expected
+        assert len(handle.tokens.sizes) == 0
+        assert handle.planned_counts is None or handle.token_counts == handle.planned_counts
+        if not handle.tokens.soft:
+            assert handle.tokens.owner.shape == (0, handle.layout.tokens)
+        logits.sum().backward()
 
 
 class Leak(Reducer):
