@@ -72,5 +72,4 @@ def reduced_class(mixin: type, cls: type) -> type:
 
 def unfilled(mixin: type, cls: type) -> Any:
     """A model of `reduced_class` whose state is yet to be set."""
-    reduced: Any = reduced_class(mixin, cls)
-    return reduced.__new__(reduced)
+    return object.__new__(reduced_class(mixin, cls))

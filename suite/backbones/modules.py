@@ -46,7 +46,7 @@ def call_as(module: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any
     """
     if not is_hooked(module):
         return forward(*inputs)
-    stand_in = module.__new__(type(module))
+    stand_in = object.__new__(type(module))
     hooks = {
         kind: {key: _with(module, hook) for key, hook in getattr(module, kind).items() if _listens(hook)}
         for kind in HOOKS

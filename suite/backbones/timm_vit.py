@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -208,8 +209,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
         for block in model.blocks:
             attention = getattr(block, "attn", None)
-            if type(block) not in BLOCKS or type(attention) is not timm_vit.Attention:
-                odd = block if type(block) not in BLOCKS else attention
+            if runs_as(block, BLOCKS) is None or runs_as(attention, [timm_vit.Attention]) is None:
+                odd = block if runs_as(block, BLOCKS) is None else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
     def checkpoints(self, model: timm_vit.VisionTransformer) -> bool:
@@ -220,7 +221,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
 
     def blocks(self, model: timm_vit.VisionTransformer) -> list[BlockParts]:
         num_class = class_tokens(model)
-        return [BLOCKS[type(block)](block, index, num_class) for index, block in enumerate(model.blocks)]
+        kinds = [cast(type[nn.Module], runs_as(block, BLOCKS)) for block in model.blocks]
+        return [BLOCKS[kind](model.blocks[i], i, num_class) for i, kind in enumerate(kinds)]
 
     def image_size(self, model: timm_vit.VisionTransformer) -> tuple[int, int]:
         height, width = cast(PatchEmbed, model.patch_embed).img_size
@@ -253,6 +255,11 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             head_token_macs=head_token,
             grid=grid,
         )
+
+
+def runs_as(module: object, kinds: Iterable[type[nn.Module]]) -> type[nn.Module] | None:
+    """The one of `kinds` that a module is, or whose forward its class has inherited, as FSDP's classes do; or None."""
+    return next((kind for kind in kinds if isinstance(module, kind) and type(module).forward is kind.forward), None)
 
 
 def class_tokens(model: timm_vit.VisionTransformer) -> int:

@@ -9,6 +9,7 @@ from suite.backbones.fused import FusedProjections
 from tests.tiers import mostly_slow
 from tests.wild.modules import LAYERS, change_layers, merge_layers
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
 FAMILIES = ["class token", "q/k norm", "explicit attention", "LV-ViT", "T2T-ViT", "GIT", "average pool"]
 READING_ROWS = ["dtem", "mctf", "heuristic"]  # rows of the weights, or keys without values
 

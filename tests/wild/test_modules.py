@@ -8,6 +8,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from transformers.models.git.modeling_git import GitVisionConfig, GitVisionModel
 
 from suite import RequestError, attach, list_reducers
@@ -179,6 +180,7 @@ def use_checkpointing(model):
 
 @pytest.mark.parametrize("name", ["tome", "dtem", "mctf", "evit", "dynamicvit", "diffrate"])
 @pytest.mark.parametrize("make", [make_model, make_git])
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 def test_gradient_checkpointing_is_honoured_and_changes_no_gradient(make, name):
     kept, gradients = [], []
     for checkpointing in (False, True):
@@ -260,6 +262,24 @@ def test_an_attached_model_goes_to_a_process_that_is_spawned():
         results = manager.list()
         torch.multiprocessing.spawn(logits_of, (model, make_images(), results), nprocs=1)
         torch.testing.assert_close(torch.tensor(results[0]), model(make_images()), **TINY32)
+
+
+@pytest.mark.slow
+def test_sharded_and_distributed_models_run_reduced(tmp_path):
+    model, images = make_model(), make_images()
+    with attach(model, "dtem", "r=6"), torch.no_grad():
+        expected = model(images)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        with attach(model, "dtem", "r=6"), torch.no_grad():
+            assert torch.equal(nn.parallel.DistributedDataParallel(model)(images), expected)
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        with attach(fully_shard(model, mesh=mesh), "dtem", "r=6"), torch.no_grad():
+            torch.testing.assert_close(model(images), expected, **TINY32)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class Lightning(nn.Module):
