@@ -37,9 +37,11 @@ def photo(number: int, size: tuple[int, int], form: str = "JPEG", mode: str | No
 
 
 def labels(number: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 in patches of 8 pixels, 0..150; a fifth of them is 0."""
+    """(H, W) uint8 in patches of 8 pixels, 0..150; a fifth of them is 0, and the first one 150, as no other numbering
+    has it."""
     draw = np.random.default_rng(100 + number)
     coarse = draw.integers(1, 151, (19, 19), dtype=np.uint8) * (draw.random((19, 19)) < 0.8).astype(np.uint8)
+    coarse[0, 0] = 150
     return np.kron(coarse, np.ones((8, 8), dtype=np.uint8))[: size[1], : size[0]]
 
 

@@ -16,7 +16,7 @@ from suite.contract.task import Reader, ReadError, collate
 from suite.errors import RequestError
 from tasks.ade20k.task import Ade20k
 from tasks.reading.images import UnreadableImage
-from tasks.reading.masks import RecentMasks, mask_size, read_mask, reduce_zero_label
+from tasks.reading.masks import RecentMasks, class_indices, mask_size, read_mask
 from tasks.windows import SlidingWindows
 from tests.segmented import FOLDER, ade20k, encoded, labels, name_of, photo, write
 
@@ -55,10 +55,13 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 NO_MASKS = {
-    "RGB": (encoded(MASK, "PNG", "RGB"), "8-bit RGB says no class"),
-    "RGB with alpha": (encoded(MASK, "PNG", "RGBA"), "8-bit RGBA says no class"),
-    "greyscale with alpha": (encoded(MASK, "PNG", "LA"), "8-bit greyscale with alpha says no class"),
-    "16 bits": (encoded(MASK.astype(np.uint16), "PNG"), "16-bit greyscale says no class"),
+    "RGB": (encoded(np.stack([MASK, MASK, MASK + 1], axis=2), "PNG"), "8-bit RGB is coloured: .* use masks of indices"),
+    "RGB with alpha": (encoded(np.stack([MASK, MASK + 1, MASK, MASK // MASK.max() * 255], axis=2), "PNG"), "RGBA is"),
+    "greyscale that is transparent": (
+        encoded(Image.merge("LA", [Image.fromarray(MASK)] * 2), "PNG"),
+        "8-bit greyscale with alpha says no class",
+    ),
+    "16 bits that say more": (encoded(MASK.astype(np.uint16) * 200, "PNG"), r"pixels .* beyond 0\.\.150 .*: 3000, "),
     "1 bit": (encoded(MASK > 75, "PNG"), "1-bit greyscale says no class"),
     "4 bits": (low_grey(MASK % 16, 4), "4-bit greyscale says no class"),
     "a JPEG": (encoded(MASK, "JPEG"), "no PNG .* masks are PNG files"),
@@ -79,7 +82,15 @@ NO_IMAGES = {
     "empty": (b"", "empty"),
     "a sliver": (photo(1, (5000, 1)), "aspect ratio 5000:1"),
 }
-GOOD_MASKS = {"greyscale": PNG, "palette": palette(), "interlaced or not": PNG + b"bytes after the end"}
+GOOD_MASKS = {
+    "greyscale": PNG,
+    "palette": palette(),
+    "interlaced or not": PNG + b"bytes after the end",
+    "grey as RGB": encoded(MASK, "PNG", "RGB"),
+    "grey as RGB that hides nothing": encoded(MASK, "PNG", "RGBA"),
+    "greyscale that hides nothing": encoded(MASK, "PNG", "LA"),
+    "16 bits": encoded(MASK.astype(np.uint16), "PNG"),
+}
 
 
 def data_with(tmp_path, image: bytes, mask: bytes) -> Ade20k:
@@ -128,13 +139,19 @@ def test_a_palette_may_have_fewer_bits(bits):
     assert (read_mask(data) == MASK % 2**bits).all()
 
 
-def test_label_0_and_255_are_ignored_and_the_others_move_down():
-    mask = np.array([[0, 1, 150, 255]], dtype=np.uint8)
-    assert reduce_zero_label(mask, 150).tolist() == [[255, 0, 149, 255]]
-    assert mask.tolist() == [[0, 1, 150, 255]]
-    for label in (151, 253, 254):
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
+def test_labels_count_classes_from_1_or_from_0_and_255_is_none(kind):
+    mask = np.array([[0, 1, 149, 255]], dtype=kind)
+    assert class_indices(mask, 150, reduce_zero_label=True).tolist() == [[255, 0, 148, 255]]
+    assert class_indices(mask, 150, reduce_zero_label=False).tolist() == [[0, 1, 149, 255]]
+    assert mask.tolist() == [[0, 1, 149, 255]]
+    for label, first in ((151, True), (253, True), (254, True), (150, False), (254, False)):
         with pytest.raises(UnreadableImage, match=f"1 pixels .*: {label}$"):
-            reduce_zero_label(np.array([[0, label]], dtype=np.uint8), 150)
+            class_indices(np.array([[0, label]], dtype=kind), 150, reduce_zero_label=first)
+
+
+def test_unlabelled_pixels_of_16_bits_are_none():
+    assert class_indices(np.array([[65535, 7]], np.uint16), 150, reduce_zero_label=False).tolist() == [[255, 7]]
 
 
 def test_a_mask_of_one_pixel_is_read():

@@ -77,7 +77,7 @@ def coded(tmp_path, sizes=((90, 70), (64, 150), (40, 40))):
         grey = Image.fromarray((labels - 1) * GREY).convert("RGB")
         files[f"{FOLDER}/annotations/validation/{name_of(number)}.png"] = encoded(labels, "PNG")
         files[f"{FOLDER}/images/validation/{name_of(number)}.jpg"] = encoded(grey, "JPEG")
-    return Ade20k(str(write_masks(tmp_path, files)))
+    return Ade20k(str(write_masks(tmp_path, files)), reduce_zero_label=True)
 
 
 def disagreement(image, mask):
