@@ -249,3 +249,47 @@ class CalibrationError(Aggregate):
 
     def statistic(self, n: int) -> Statistic:
         return lambda sums: np.abs(sums).sum(axis=1) / n
+
+
+@dataclass(frozen=True)
+class CorruptionError(Aggregate):
+    """Mean over kinds of corruption of the share of wrong answers, each relative to a reference's share.
+
+    correct: column of right (1) or wrong (0). corruption: column of a sample's kind; kinds without a reference do not
+    count. A sample adds wrong and 1 in its kind's places. Kinds that do not occur are not in the mean.
+
+    Source: mean corruption error of D. Hendrycks and T. Dietterich, "Benchmarking neural network robustness to common
+    corruptions and perturbations", ICLR 2019; with as many images at every severity, a kind's share is their mean.
+    """
+
+    correct: str
+    corruption: str
+    reference: Mapping[str, float]
+    kind = "corruption_error"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.correct, self.corruption
+
+    def addends(self, *tables: pd.DataFrame) -> Iterator[np.ndarray]:
+        return (self._addends(table) for table in tables)
+
+    def _addends(self, table: pd.DataFrame) -> np.ndarray:
+        places = pd.Index(list(self.reference)).get_indexer(table[self.corruption])
+        (known,) = np.nonzero(places >= 0)
+        added = np.zeros((len(table), 2, len(self.reference)))
+        added[known, 0, places[known]] = 1 - table[self.correct].to_numpy(float)[known]
+        added[known, 1, places[known]] = 1
+        return added.reshape(len(table), -1)
+
+    def statistic(self, n: int) -> Statistic:
+        reference = np.array(list(self.reference.values()))
+
+        def mean(sums: np.ndarray) -> np.ndarray:
+            wrong, count = np.moveaxis(sums.reshape(len(sums), 2, -1), 1, 0)
+            relative = np.divide(wrong, count * reference, out=np.zeros_like(wrong), where=count > 0.5)
+            kinds = (count > 0.5).sum(axis=1)
+            found: np.ndarray = np.divide(relative.sum(axis=1), kinds, out=np.full(len(sums), np.nan), where=kinds > 0)
+            return found
+
+        return mean

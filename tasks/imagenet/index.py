@@ -9,12 +9,13 @@ the flat images; so it is the same in a folder, a zip and a tar. Where images br
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from suite.errors import RequestError
 from tasks.imagenet.attached import labels_beside, labels_in_rows
+from tasks.imagenet.corrupted import choose_corruptions, corruption_in, say_what_mce_is_over
 from tasks.imagenet.folders import order_folders
 from tasks.imagenet.label_files import LabelFiles
 from tasks.imagenet.labels import GROUND_TRUTH, IMAGENET_CLASSES, Images, Label, Labels, labels_in_names, synset_index
@@ -33,6 +34,7 @@ class Options:
     labels: str | None = None
     ground_truth_ids: str | None = None
     num_classes: int | None = None
+    corruptions: str | Sequence[str] | None = None
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Index:
 
     said: how labels were assigned, where that is not beyond doubt. classes: those that the data say they are of, where
     that is a part of ImageNet-1k's; None: any. at_least: the model may have more classes than `num_classes`.
+    corruptions: image -> what was done to it, of ImageNet-C.
     """
 
     root: str
@@ -52,6 +55,7 @@ class Index:
     notes: list[str] = field(default_factory=list)
     said: str = ""
     classes: frozenset[int] | None = None
+    corruptions: Mapping[str, str] = field(default_factory=dict)
     at_least: bool = False
 
 
@@ -65,6 +69,8 @@ def build_index(tree: FileTree, options: Options) -> Index:
         raise RequestError(
             f"data '{tree.location}' holds no image{_what_there_is(tree)}; expected val/<synset>/*.JPEG or flat images"
         )
+    if options.corruptions:
+        return _from_corruptions(tree, options.corruptions)
     if not options.labels and (attached := labels_beside(tree, options.num_classes)):
         return _from_attached(*attached)
     files = LabelFiles(tree, options.labels)
@@ -152,6 +158,26 @@ def _from_labels(root: str, labels: Labels, images: list[str], named: bool) -> I
     return Index(
         root, dict(sorted(kept.items())), labels.num_classes, notes, said,
         classes=occurring(labels.by_image) if labels.address.endswith(ANNOTATIONS) else None,
+    )  # fmt: skip
+
+
+def _from_corruptions(tree: FileTree, asked: str | Sequence[str]) -> Index:
+    above, images = tree.location.absolute().name, [name for name in tree.files if is_image(name)]
+    found = {name: at for name in images if (at := corruption_in(name, above))}
+    there = sorted({corruption for corruption, *_ in found.values()})
+    chosen, notes = choose_corruptions(there, asked, str(tree.location))
+    read = {name: at for name, at in found.items() if at[0] in chosen}
+    severities: dict[str, set[str]] = {}
+    for corruption, severity, _ in read.values():
+        severities.setdefault(corruption, set()).add(severity)
+    notes += _note(
+        [name for name in images if name not in found], "lie in no CORRUPTION/SEVERITY/SYNSET and are left out"
+    )
+    labels = {name: synset_index()[synset] for name, (*_, synset) in read.items()}
+    said = say_what_mce_is_over({name: sorted(of) for name, of in severities.items()})
+    return Index(
+        "", labels, IMAGENET_CLASSES, notes, said,
+        classes=occurring(labels), corruptions={name: corruption for name, (corruption, *_) in read.items()},
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from suite.errors import RequestError
+from tasks.imagenet.corrupted import is_corrupted
 from tasks.imagenet.labels import GROUND_TRUTH, synset_index
 from tasks.reading.images import is_image
 from tasks.reading.trees.tree import FileTree
@@ -88,9 +89,12 @@ def check_level(tree: FileTree, root: str) -> None:
     at = f"'{tree.where(root)}'" if root else f"'{tree.location}'"
     parents = synset_parents(images)
     if parents and not set(folders) & synset_index().keys():
+        other = ""
+        if is_corrupted(images, tree.location.absolute().name):
+            other = ", or have every corruption and severity read, for mCE, with --task-option corruptions=all"
         raise RequestError(
             f"the folders in {at} ({_some(folders)}) are no classes: class folders, named by synsets, lie in "
-            f"{_some(parents)}; name one of these with --data"
+            f"{_some(parents)}; name one of these with --data{other}"
         )
     if folders and all(name.lower() in SPLITS for name in folders):
         raise RequestError(f"the folders in {at} ({_some(folders)}) are splits, no classes; name one with --data")

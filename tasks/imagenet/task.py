@@ -5,13 +5,18 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from suite.contract.task import Sample, evenly_spaced
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
+from tasks.imagenet.corrupted import ALEXNET, MCE
 from tasks.imagenet.index import Index, Options, build_index, occurring
 from tasks.imagenet.labels import IMAGENET_CLASSES
 from tasks.reading.image_files import load_image
@@ -21,6 +26,7 @@ from tasks.reading.trees.tree import FileTree
 
 GROUND_TRUTH_IDS = ("devkit", "sorted")
 ALL, PRESENT = "all", "present"
+CORRUPTION = "corruption"  # the column of outcomes
 
 
 class ImageNet(ClassificationTask):
@@ -36,7 +42,8 @@ class ImageNet(ClassificationTask):
     left out; 'all': all compete; 'present': only those that occur do, in any layout. `ground_truth_ids`: 'devkit'
     (default: ILSVRC2012_IDs, needs meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets).
     `num_classes`: for data whose classes are not ImageNet's 1000: folders are labelled by the rank of their names,
-    other labels go up to num_classes-1.
+    other labels go up to num_classes-1. `corruptions`: of ImageNet-C's root, 'all' or names, each at all severities;
+    mCE is reported.
     """
 
     name = "imagenet"
@@ -52,6 +59,7 @@ class ImageNet(ClassificationTask):
         ground_truth_ids: str | None = None,
         num_classes: int | None = None,
         classes: str | None = None,
+        corruptions: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__(data, limit)
         if classes not in (None, ALL, PRESENT):
@@ -61,7 +69,7 @@ class ImageNet(ClassificationTask):
         num_classes = _positive(num_classes)
         self.tree = open_shards(data)
         try:
-            index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes))
+            index = build_index(self.tree, Options(labels, ground_truth_ids, num_classes, corruptions))
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
@@ -72,6 +80,30 @@ class ImageNet(ClassificationTask):
         self.notes = [*self.tree.notes, *index.notes, *undecoded(index.labels), *self.said]
         samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
+        self._corruptions = index.corruptions
+        if index.corruptions:
+            self.shown = replace(self.shown, metrics=(*self.shown.metrics, MCE))  # type: ignore[misc]
+            self.outcomes = self.outcomes.append(pa.field(CORRUPTION, pa.string()))  # type: ignore[misc]
+
+    def score(self, outputs: Tensor, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Rows as of any classification, with what was done to the image, of ImageNet-C."""
+        rows = super().score(outputs, samples)
+        if self._corruptions:
+            rows = [row | {CORRUPTION: self._corruptions[row["id"]]} for row in rows]
+        return rows
+
+    def columns(self, measured: Tensor, samples: Sequence[Sample]) -> pa.RecordBatch:
+        """See `score`."""
+        rows = super().columns(measured, samples)
+        if not self._corruptions:
+            return rows
+        done = pa.array([self._corruptions[sample.id] for sample in samples], pa.string())
+        return pa.RecordBatch.from_arrays([*rows.columns, done], schema=self.outcomes)
+
+    def counts(self, rows: pd.DataFrame) -> dict[str, int]:
+        """Of what the metrics' needs name, mCE's corruptions too."""
+        known = set(rows[CORRUPTION]) & ALEXNET.keys() if self._corruptions else ()
+        return {**super().counts(rows), "corruptions": len(known)}
 
     def _said_of_classes(self) -> str:
         if not self.competing:

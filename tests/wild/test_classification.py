@@ -8,6 +8,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -20,6 +21,7 @@ from suite.contract.task import ReadError, Sample
 from suite.errors import RequestError
 from suite.sweep.progress import Progress
 from tasks.classification import score_logits
+from tasks.imagenet.corrupted import ALEXNET, MCE
 from tasks.imagenet.task import ImageNet
 from tests.wild import classification as wild
 from tests.wild.classification import FEW, SYNSETS
@@ -161,7 +163,7 @@ def test_a_mapping_of_folders_to_several_classes_leaves_the_other_folders_out(tm
 def test_a_folder_above_the_class_folders_is_refused_and_these_are_named(tmp_path):
     data = wild.imagenet_c(tmp_path)
     for root in (data, data / "fog"):
-        with pytest.raises(RequestError, match=r"synsets, lie in '(fog/)?1'.*--data") as caught:
+        with pytest.raises(RequestError, match=r"synsets, lie in '(fog/)?1'.*corruptions=all") as caught:
             ImageNet(str(root))
         assert "head" not in str(caught.value)
     for split in ("train", "test"):
@@ -290,3 +292,38 @@ def test_photographs_named_jfif_and_avif_are_read_and_heic_is_named_before_a_run
     only = wild.write(tmp_path / "only", {f"{FEW[0]}/notes.svg": "<svg/>"})
     with pytest.raises(RequestError, match=r"no image, but 1 files \.svg"):
         ImageNet(str(only))
+
+
+def test_mce_is_the_mean_of_errors_relative_to_alexnets(tiny_run, tmp_path):
+    data = wild.imagenet_c(tmp_path / "data")
+    wild.in_folders(data / "saturate" / "1", FEW[:2])  # not one of mCE's
+    table = table_of(tiny_run, 0, data, corruptions="all")
+    frame = load(tiny_run["out"]).frame()
+    expected = (0.5 / 0.819324 + 0.5 / 0.886428) / 2  # of two classes, one is always said
+    assert frame.mce.tolist() == pytest.approx([expected] * 2)
+    assert f"{100 * expected:.1f}" in table
+    assert (
+        "mCE is over 2 of 15 corruptions at severities 1, 2, 3, 4, 5, so that it is not the published measure" in table
+    )
+    assert set(load(tiny_run["out"]).samples(frame.index[0]).corruption) == {"fog", "gaussian_noise"}
+
+
+def test_a_corruption_is_chosen_by_name_and_may_be_the_folder_itself(tmp_path):
+    data = wild.imagenet_c(tmp_path)
+    fog = ImageNet(str(data), corruptions="fog")
+    assert {s.id.split("/")[0] for s in fog.samples} == {"fog"}
+    assert "gaussian_noise" in fog.notes[0]
+    alone = ImageNet(str(data / "fog"), corruptions="all")
+    assert [s.label for s in alone.samples] == [s.label for s in fog.samples]
+    assert len(fog.samples) == 10
+    with pytest.raises(RequestError, match="did you mean 'fog'"):
+        ImageNet(str(data), corruptions="fogg")
+    with pytest.raises(RequestError, match="no folders CORRUPTION/SEVERITY/SYNSET"):
+        ImageNet(str(wild.imagenet_r(tmp_path / "r")), corruptions="all")
+
+
+def test_the_reference_of_mce_is_all_of_its_corruptions():
+    """AlexNet's own mCE is 100 %."""
+    assert len(ALEXNET) == 15
+    kinds = pd.DataFrame({"corruption": list(ALEXNET), "correct": [1 - error for error in ALEXNET.values()]})
+    assert MCE.made_of.score(next(MCE.made_of.addends(kinds))) == pytest.approx(1)

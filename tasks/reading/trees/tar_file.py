@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import os
 import posixpath
@@ -12,13 +11,14 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from suite.errors import RequestError
 from tasks.reading.trees.tree import FileTree, normal_name
 
-Opener = Callable[[Path, Literal["rb"]], io.BufferedIOBase]
+Opener = Callable[[Path, Literal["rb"]], BufferedIOBase]
 COMPRESSIONS: dict[bytes, Opener] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -89,8 +89,9 @@ class TarTree(FileTree):
         return {**self.__dict__, "_file": None}
 
 
-def _members(file: IO[bytes] | _Part, location: Path) -> list[tarfile.TarInfo]:
-    file.seek(0)
+def _members(file: IO[bytes], location: Path, start: int = 0, stop: int | None = None) -> list[tarfile.TarInfo]:
+    """Those of the tar between two offsets of a file; their own offsets are the file's, too."""
+    file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             members = archive.getmembers()
@@ -100,8 +101,8 @@ def _members(file: IO[bytes] | _Part, location: Path) -> list[tarfile.TarInfo]:
             f"data '{location}' is no folder, zip or complete tar ({error}); name one of these"
         ) from error
     # tarfile takes a damaged header, or a file cut between two members, for the end; the end mark is zeros.
-    file.seek(end)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    whole = os.pread(file.fileno(), tarfile.BLOCKSIZE, end) == bytes(tarfile.BLOCKSIZE)
+    if not whole or (stop is not None and end + tarfile.BLOCKSIZE > stop):
         raise RequestError(
             f"data '{location}' is damaged or cut off after {len(members)} entries; copy or download it again"
         )
@@ -109,41 +110,17 @@ def _members(file: IO[bytes] | _Part, location: Path) -> list[tarfile.TarInfo]:
 
 
 def _unfolded(file: IO[bytes], location: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Names and members, those of a plain tar within the tar in its place, by the offsets that they have in `file`."""
+    """Names and members, in place of a plain tar within the tar its own."""
     for member in _members(file, location):
         name = normal_name(member.name)
         if not (member.isfile() and name.lower().endswith(".tar")):
             yield name, member
             continue
-        folder, inner = name[: -len(".tar")], _Part(file, member.offset_data, member.size)
-        for part in _members(inner, Path(f"{location}:{name}")):
-            part.offset_data += member.offset_data
+        folder, start = name[: -len(".tar")], member.offset_data
+        for part in _members(file, Path(f"{location}:{name}"), start, start + member.size):
             if part.islnk():  # a hard link names its target from the top
                 part.linkname = posixpath.join(folder, part.linkname)
             yield posixpath.join(folder, normal_name(part.name)), part
-
-
-class _Part(io.RawIOBase):
-    """A range of bytes of a file, as a file."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._descriptor, self._start, self._size, self._at = file.fileno(), start, size, 0
-
-    def readinto(self, buffer: Any) -> int:
-        data = os.pread(self._descriptor, max(0, min(len(buffer), self._size - self._at)), self._start + self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
 
 def _extent(member: tarfile.TarInfo, name: str) -> tuple[int, int] | str:
