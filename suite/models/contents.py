@@ -50,8 +50,8 @@ class Contents:
         lines = [f"{file.name} {digest}" for file, digest in zip(self.files[1:], digests[1:])]
         return hashlib.sha256("\n".join([digests[0], *lines, place]).encode()).hexdigest()
 
-    def add(self, value: Any, before: str = "", depth: int = 0) -> None:
-        """Take in the tensors that `value` holds, under names that begin with `before`."""
+    def add(self, value: Any, before: str = "", above: tuple[int, ...] = ()) -> None:
+        """Take in the tensors that `value` holds, under names that begin with `before`. above: ids of what holds it."""
         held = dict(_items(value))
         self.names += len(held)
         if self.names > MOST_NAMES:
@@ -60,8 +60,8 @@ class Contents:
         self.tensors |= tensors
         self.containers += [before] if tensors else []
         for key, one in held.items():
-            if depth < DEEPEST:
-                self.add(one, f"{before}{key}.", depth + 1)
+            if len(above) < DEEPEST and id(one) not in (*above, id(value)):
+                self.add(one, f"{before}{key}.", (*above, id(value)))
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

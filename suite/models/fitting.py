@@ -82,8 +82,8 @@ def load_into(
     if len(fits) > 1:
         others = ", ".join(one.candidate.name for one in fits if one is not fit)
         remark = (
-            f"it holds {len(fits)} models, and of {best.name} and {others} {best.name} is taken (averaged weights "
-            f"first); choose with --checkpoint {contents.path}::NAME"
+            f"it holds {len(fits)} models; {best.name} is taken and not {others} (averaged weights first); choose with "
+            f"--checkpoint {contents.path}::NAME"
         )
     sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")
     return WeightsInfo("trained", ", ".join((source, *fit.notes, *told)), sha256, remark)
@@ -94,6 +94,7 @@ def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: Mode
     misfit = f"checkpoint '{contents.path}' does not fit the model"
     own, state = model.state_dict(), entry.renamed(candidate.state)
     notes = [f"prefix '{candidate.prefix}' stripped"] if candidate.prefix else []
+    notes += [f"'{candidate.wrapped}' taken out of names"] if candidate.wrapped else []
     notes += [f"names of {candidate.library}"] if candidate.library else []
     state, resampled = _as_timm_has_it(model, own, state, misfit)
     state, joined = join_layers(own, state)
@@ -102,8 +103,13 @@ def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: Mode
         own, classes = _with_its_classes(own, state)
     check_fit(own, state, misfit, _remedy(own, state))
     for key, value in own.items():
-        if value.is_floating_point() and not state[key].is_floating_point():
-            raise RequestError(f"{misfit}: '{key}' holds {state[key].dtype}; give weights that are not quantised")
+        theirs = state[key]
+        if theirs.layout != torch.strided or theirs.is_meta:
+            raise RequestError(
+                f"{misfit}: '{key}' is {'empty' if theirs.is_meta else theirs.layout}; give dense weights"
+            )
+        if value.is_floating_point() and not theirs.is_floating_point():
+            raise RequestError(f"{misfit}: '{key}' holds {theirs.dtype}; give weights that are not quantised")
     if classes != present:
         notes.append(f"{classes} classes instead of {present}")
     outside = candidate.outside
@@ -124,6 +130,8 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
             f"{misfit}: '{KERNEL}' is for patches of {sides[0]} pixels, and the model's have {sides[1]}; name a model "
             "of that patch size"
         )
+    if lost := next((key for key in state if "pre_logits" in key), ""):  # timm would leave it out
+        raise RequestError(f"{misfit}: '{lost}' is of a layer before the classifier, which the model does not have")
     try:
         found = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
     except Exception as error:
@@ -131,7 +139,9 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
         raise RequestError(f"{misfit}: {one_line(error)}") from error
     counts = [x[POSITIONS].shape[1] for x in (state, found) if POSITIONS in x and x[POSITIONS].ndim == 3]
     resampled = len(counts) == 2 and counts[0] != counts[1]
-    return found, [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
+    notes = ["image tower of CLIP"] if "visual.class_embedding" in state else []
+    notes += [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
+    return found, notes
 
 
 def join_layers(own: Mapping[str, Tensor], state: State) -> tuple[State, list[str]]:

@@ -122,7 +122,8 @@ def _reason(text: str) -> str:
     operand = re.search(r"Unsupported operand (\d+)", text)
     if operand and int(operand[1]) in _LATER:
         return f"it is pickled by protocol 3 or later, and to unpickle that could run code; {alone}"
-    wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>", text)
+    wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>|``(torch\.distributed[\w.]*)``", text)
     if wanted:
-        return f"it asks for {wanted[1] or wanted[2]}, and to unpickle that could run code; {alone}"
+        name = next(filter(None, wanted.groups()))
+        return f"it asks for {name}, and to unpickle that could run code; {alone}"
     return f"it is not a complete, plain file of tensors; {alone}"

@@ -85,6 +85,25 @@ HARMLESS: dict[str, object] = {
 
 # ---- where the weights stand
 
+
+def by_module(state: State) -> dict:
+    """Dictionaries in dictionaries, as Flax and Haiku keep parameters."""
+    found: dict = {}
+    for key, value in state.items():
+        *parts, last = key.split(".")
+        place = found
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
+
+
+def in_itself(state: State) -> dict:
+    found: dict = {"model": dict(state)}
+    found["trainer"] = {"all": [found]}
+    return found
+
+
 PLACES: dict[str, Callable[[State], object]] = {
     "DistributedDataParallel": lambda state: {"state_dict": prefixed(state, "module.")},
     "torch.compile": lambda state: prefixed(state, "_orig_mod."),
@@ -97,27 +116,21 @@ PLACES: dict[str, Callable[[State], object]] = {
     "an encoder and fc": lambda state: {
         (k.replace("head.", "fc.") if k.startswith("head.") else f"encoder.{k}"): v for k, v in state.items()
     },
+    "compiled blocks": lambda state: {k.replace("blocks.0.", "blocks.0._orig_mod."): v for k, v in state.items()},
+    "activation checkpointing within FSDP": lambda state: {
+        f"_fsdp_wrapped_module.{k.replace('blocks.', 'blocks._fsdp_wrapped_module._checkpoint_wrapped_module.')}": v
+        for k, v in state.items()
+    },
+    "a container in itself": in_itself,
     "peft, merged": lambda state: prefixed(state, "base_model.model."),
     "AveragedModel": lambda state: {**prefixed(state, "module."), "n_averaged": torch.tensor(7)},
     "containers in containers": lambda state: {"state": {"net": {"module": prefixed(state, "student.model.")}}},
     "a list": lambda state: [{"epoch": 3}, {"state_dict": dict(state)}],
-    "modules in modules": lambda state: nested(state),
+    "modules in modules": by_module,
     "numpy arrays": lambda state: {"model": {k: v.numpy() for k, v in state.items()}},
     "parameters": lambda state: {"model": {k: nn.Parameter(v) for k, v in state.items()}},
 }
 """Of a state dict, what a script that somebody uses saves."""
-
-
-def nested(state: State) -> dict:
-    """Dictionaries by module, as Flax and Haiku keep parameters."""
-    found: dict = {}
-    for key, value in state.items():
-        *parts, last = key.split(".")
-        place = found
-        for part in parts:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
 
 
 # ---- several models in one file
