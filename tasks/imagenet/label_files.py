@@ -11,7 +11,7 @@ from pathlib import Path
 
 from suite.errors import RequestError
 from tasks.imagenet.labels import META, Images, Labels, read_labels
-from tasks.imagenet.layout import inside, join, labels_beside_archive
+from tasks.imagenet.layout import inside, join, labels_beside_archive, upwards
 from tasks.imagenet.tables import SUFFIXES, Table, read_table
 from tasks.reading.images import is_image
 from tasks.reading.trees.joined import key_of
@@ -39,11 +39,6 @@ class LabelFiles:
             raise RequestError(
                 f"label file '{self.named}' does not exist; name an existing file with --task-option labels=FILE"
             )
-
-    @property
-    def outside(self) -> bool:
-        """Whether a label file outside the tree is certain to be of these images."""
-        return bool(self.named or labels_beside_archive(self.tree))
 
     def of_images(
         self, images: Images, root: str, num_classes: int | None, ids: str | None, flat: bool
@@ -84,7 +79,7 @@ class LabelFiles:
     def _places(self, root: str, above: int = ABOVE) -> Iterator[list[Table]]:
         """The tables at the root, in each folder above it, and in those outside the tree, place by place."""
         meta = self._meta(root)
-        for place in _upwards(root):
+        for place in upwards(root):
             names = [join(place, folder, name) for folder in FOLDERS for name in self._files(join(place, folder))]
             yield list(self._read(((self.tree.where(name), self.tree.read(name)) for name in names), meta))
         csv = labels_beside_archive(self.tree)
@@ -111,19 +106,12 @@ class LabelFiles:
 
     def _meta(self, root: str) -> bytes | None:
         """The devkit's meta.mat, at the nearest place that has one."""
-        for place in _upwards(root):
+        for place in upwards(root):
             for folder in FOLDERS:
                 if (name := join(place, folder, META)) in self.tree:
                     return self.tree.read(name)
         paths = (above / folder / META for above in self._above for folder in FOLDERS)
         return next((path.read_bytes() for path in paths if path.is_file()), None)
-
-
-def _upwards(root: str) -> Iterator[str]:
-    yield root
-    while root:
-        root = posixpath.dirname(root)
-        yield root
 
 
 def _speaks_of(table: Table, images: Images, by_place: bool) -> bool:

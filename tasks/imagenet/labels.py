@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -37,6 +37,16 @@ Label = int | tuple[int, ...]
 def synset_index() -> dict[str, int]:
     """ImageNet-1k synset -> class index 0..999, from timm's own list."""
     return {synset: index for index, synset in enumerate(ImageNetInfo().label_names())}
+
+
+def say_labels(how: str, labels: Mapping[str, Label]) -> str:
+    """How labels were found, with the first three."""
+    first = [f"'{name}' is class {_said(label)}" for name, label in list(labels.items())[:3]]
+    return f"Labels: {how}: {', '.join(first)}{', …' if len(labels) > 3 else ''}"
+
+
+def _said(label: Label) -> str:
+    return " or ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 @dataclass

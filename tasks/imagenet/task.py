@@ -73,7 +73,7 @@ class ImageNet(ClassificationTask):
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
-        self.num_classes, self._at_least = index.num_classes, index.at_least
+        self.num_classes, self._at_least, self._ours = index.num_classes, index.at_least, index.ours
         self._folders = len({name.split("/")[0] for name in index.labels if "/" in name})
         self.competing = _competing(index, classes)
         self.said = [said for said in (index.said, self._said_of_classes()) if said]
@@ -121,7 +121,10 @@ class ImageNet(ClassificationTask):
     def remedy(self, classes: int) -> str:
         """What to do where a model outputs another number of classes."""
         if self.num_classes == IMAGENET_CLASSES and classes == self._folders:
-            return f"if they are these folders, by the rank of their names, say --task-option num_classes={classes}"
+            return (
+                f"if its classes are these folders alone, say --task-option num_classes={classes}: they are numbered "
+                "by a file beside them such as class_to_idx.json, else by the rank of their names"
+            )
         if self.num_classes == IMAGENET_CLASSES:
             return "use a model with a head of ImageNet-1k's classes"
         return (
@@ -132,7 +135,7 @@ class ImageNet(ClassificationTask):
     @property
     def class_names(self) -> Sequence[str]:
         """The first of each class' names in ImageNet; none of other data."""
-        if self.num_classes != 1000:
+        if self.num_classes != IMAGENET_CLASSES or not self._ours:
             return ()
         info = ImageNetInfo()
         return [info.index_to_description(i).split(",")[0] for i in range(1000)]
