@@ -210,6 +210,15 @@ def test_features_of_an_earlier_batch_go_with_their_own_sizes():
         assert torch.equal(model.forward_head(features), expected)
 
 
+@torch.no_grad()
+def test_features_of_a_compiled_forward_go_with_their_sizes():
+    torch._dynamo.reset()
+    model = make_model(global_pool="avg")
+    with attach(model, "tome", "r=6"):
+        features = torch.compile(model.forward_features, backend="eager", fullgraph=True)(make_images())
+        torch.testing.assert_close(model.forward_head(features), model(make_images()), **TINY32)
+
+
 @pytest.mark.parametrize("change", [torch.clone, torch.Tensor.double, lambda features: features[:1]])
 @torch.no_grad()
 def test_features_whose_sizes_nobody_knows_are_refused_where_the_head_goes_by_them(change):
