@@ -208,10 +208,20 @@ def _with_its_classes(own: State, state: State) -> tuple[State, int]:
     return {**own, **{key: value.new_empty((len(head), *value.shape[1:])) for key, value in heads.items()}}, len(head)
 
 
+def _width(own: Mapping[str, Tensor]) -> int:
+    """Of a token, 0 where the model is no Vision Transformer of timm's."""
+    return own["norm.weight"].shape[0] if "norm.weight" in own else 0
+
+
 def _remedy(own: Mapping[str, Tensor], state: State) -> str:
     missing = [key for key in own if key not in state]
     if missing and all(key.startswith(HEADS) for key in missing):
         return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
+    head, width = state.get("head.weight"), _width(own)
+    if width and head is not None and head.ndim == 2 and head.shape[1] == 2 * width:
+        return "its classifier reads the class token beside the mean of the patches, which no model here does"
+    if not missing and all(value.shape == state[key].shape for key, value in own.items() if not key.startswith(HEADS)):
+        return "leave the number of classes out, or give a file with as many"
     for key, hint in HINTS.items():
         if any(name.startswith(key) and name not in own for name in state):
             return hint

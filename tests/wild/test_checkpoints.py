@@ -222,7 +222,9 @@ def test_another_number_of_classes_takes_the_place_of_the_models_own(tmp_path):
     assert model.num_classes == 7
     assert torch.equal(model(images()), small(images()))
     assert "7 classes instead of 1000" in info.source
-    assert "'head.weight' has shape (7, 64), the model needs (9, 64)" in refusal(tmp_path / "a.pth", num_classes=9)
+    message = refusal(tmp_path / "a.pth", num_classes=9)
+    assert "'head.weight' has shape (7, 64), the model needs (9, 64)" in message
+    assert "leave the number of classes out" in message
 
 
 def test_the_callers_random_state_is_left_alone(tmp_path):
@@ -358,6 +360,13 @@ def test_integers_are_no_weights(tmp_path, trained):
     assert "torch.int8" in refusal(tmp_path / "a.pth")
 
 
+def test_sparse_and_empty_tensors_are_no_weights(tmp_path, trained):
+    weight = trained.state_dict()["head.weight"]
+    for odd, said in ((weight.to_sparse(), "sparse_coo"), (weight.to("meta"), "empty")):
+        torch.save({**trained.state_dict(), "head.weight": odd}, tmp_path / "a.pth")
+        assert said in refusal(tmp_path / "a.pth")
+
+
 # ---- several files
 
 
@@ -484,6 +493,7 @@ def test_a_classifier_on_more_than_the_class_token_is_refused(tmp_path, named_sm
     Dinov2ForImageClassification(Dinov2Config(**SHAPE, num_labels=5)).save_pretrained(tmp_path)
     message = refusal(tmp_path, named_small(init_values=1e-5, mlp_ratio=4.0, num_classes=5), image_size=56)
     assert "'head.weight' has shape (5, 128), the model needs (5, 64)" in message
+    assert "beside the mean of the patches" in message
 
 
 SIGLIP = {"class_token": False, "global_pool": "map"}
