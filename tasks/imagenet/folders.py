@@ -73,6 +73,13 @@ def order_folders(
     return Order(ranks, len(folders), say_labels(how, ranks), unused=unused)
 
 
+def order_by_names(folders: Sequence[str], names: Sequence[str]) -> Order | None:
+    """The order of class folders by the model's own names of its classes; None where these are not all among them."""
+    listed = Table("the model's own names", (), lines=tuple(names))
+    order = _by_table(folders, len(names), listed)
+    return order if order and len(order.classes) == len(folders) else None
+
+
 def _by_number(numbers: Mapping[str, int], num_classes: int | None, unused: tuple[str, ...]) -> Order:
     """Numbers without leading zeros are class indices; those that count from 1 to their number are ranks."""
     ordered = dict(sorted(numbers.items(), key=lambda item: item[1]))

@@ -56,6 +56,7 @@ class Index:
     said: how labels were assigned, where that is not beyond doubt. classes: those that the data say they are of, where
     that is a part of ImageNet-1k's; None: any. at_least: the model may have more classes than `num_classes`.
     corruptions: image -> what was done to it, of ImageNet-C. ours: of 1000 classes, these are ImageNet-1k's.
+    by_folder: the classes of class folders, where the user names no file that says them.
     """
 
     root: str
@@ -66,6 +67,7 @@ class Index:
     classes: frozenset[int] | None = None
     corruptions: Mapping[str, str] = field(default_factory=dict)
     ours: bool = True
+    by_folder: Mapping[str, Label] = field(default_factory=dict)
     at_least: bool = False
 
 
@@ -219,6 +221,7 @@ def _from_folders(tree: FileTree, root: str, options: Options, files: LabelFiles
     return Index(
         root, labels, order.num_classes, notes, order.said, at_least=order.at_least,
         classes=None if order.said or options.num_classes else occurring(labels), ours=not order.said,
+        by_folder={} if files.named else order.classes,
     )  # fmt: skip
 
 

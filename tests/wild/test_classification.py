@@ -19,6 +19,7 @@ from suite import load, run
 from suite.cli.app import main
 from suite.contract.task import ReadError, Sample
 from suite.errors import RequestError
+from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from tasks.classification import score_logits
 from tasks.imagenet.corrupted import ALEXNET, MCE
@@ -327,3 +328,27 @@ def test_the_reference_of_mce_is_all_of_its_corruptions():
     assert len(ALEXNET) == 15
     kinds = pd.DataFrame({"corruption": list(ALEXNET), "correct": [1 - error for error in ALEXNET.values()]})
     assert MCE.made_of.score(next(MCE.made_of.addends(kinds))) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("key", ["class_to_idx", "classes", "meta"])
+def test_the_names_of_classes_in_a_checkpoint_go_before_the_rank_of_folders(tmp_path, key):
+    names = ["dog", "sea lion", "cat"]
+    said = {"class_to_idx": dict(zip(names, range(3))), "classes": names, "meta": {"CLASSES": tuple(names)}}
+    model = timm.create_model("test_vit", num_classes=3)
+    torch.save({"state_dict": model.state_dict(), key: said[key]}, tmp_path / "weights.pth")
+    task = ImageNet(str(wild.in_folders(tmp_path / "data", ("cat", "dog", "sea_lion"), each=2)))
+    assert [s.label for s in task.samples] == [0, 0, 1, 1, 2, 2]
+    task.check_model(load_model("test_vit", str(tmp_path / "weights.pth"))[0])
+    assert [s.label for s in task.samples] == [2, 2, 0, 0, 1, 1]
+    assert "those of the model's own names: 'cat' is class 2" in task.said[0]
+    assert task.said == task.notes
+
+
+def test_a_model_of_just_the_synsets_is_scored_in_its_own_order(tmp_path):
+    names = FEW[::-1]
+    model = timm.create_model("test_vit", num_classes=8)
+    torch.save({"state_dict": model.state_dict(), "label_names": names}, tmp_path / "weights.pth")
+    task = ImageNet(str(wild.imagenet_r(tmp_path / "data")))
+    task.check_model(load_model("test_vit", str(tmp_path / "weights.pth"))[0])
+    assert [names[s.label] for s in task.samples] == [s.id.split("/")[0] for s in task.samples]
+    assert (task.num_classes, task.competing) == (8, None)
