@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,9 @@ from suite.errors import RequestError
 from tasks.ade20k.classes import ade_palette
 from tasks.ade20k.numbering import LOOKED, Look
 from tasks.ade20k.task import Ade20k
+from tasks.coco.task import CocoCaption
+from tests import captioned
+from tests.captioned import CAPTIONS, file_name
 from tests.segmented import encoded, known_mini
 from tests.wild import annotations
 from tests.wild.annotations import masks_of, patches, with_palette
@@ -29,6 +34,17 @@ ASKED = {
     annotations.cityscapes_train_ids: "have labels 0..18 and 255 in 2 masks, as Cityscapes' trainIds are",
     annotations.pascal_voc: "have labels 0..20 and 255 in 2 masks, as Pascal VOC's are",
     annotations.coco_stuff: "have labels 0..181 and 255 in 2 masks, as COCO-Stuff's are",
+}
+
+LISTS = {
+    annotations.coco_2014_on_2017: (str, f"4 images are matched by their COCO number, first '{391895:012d}.jpg' for "),
+    annotations.karpathy_on_2017: (str, f"4 images are matched by their COCO number, first '{391895:012d}.jpg' for "),
+    annotations.coco_2017_on_2014: (str, f"4 images are matched by their COCO number, first '{file_name(391895)}' for"),
+    annotations.blip_val: (lambda id: f"val2014/{file_name(id)}", ""),
+    annotations.blip_train: (lambda id: f"val2014/{file_name(id)}", ""),
+    annotations.flickr30k: (lambda id: f"{list(CAPTIONS).index(id)}.jpg", ""),
+    annotations.nocaps: (str, ""),
+    annotations.textcaps: (lambda id: f"{id:016x}", ""),
 }
 
 
@@ -115,3 +131,35 @@ def test_a_plan_says_how_labels_are_read(tmp_path, capsys, monkeypatch):
         main(["plan", "--task", "ade20k", "--data", str(data), *request, "--no-speed", "--out", str(tmp_path / "run")])
     assert not ended.value.code
     assert "0..149 are the classes, 255 is none (reduce_zero_label=false" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", LISTS, ids=lambda case: case.__name__)
+def test_captions_of_every_list_are_those_of_their_images(tmp_path, case):
+    id_of, said = LISTS[case]
+    task = CocoCaption(str(case(tmp_path)))
+    assert {sample.id: sample.label for sample in task.samples} == {id_of(id): tuple(CAPTIONS[id]) for id in CAPTIONS}
+    photos = {id_of(id): captioned.photo(number) for number, id in enumerate(CAPTIONS)}
+    assert {sample.id: Path(sample.path).read_bytes() for sample in task.samples} == photos
+    assert [note for note in task.notes if not note.startswith(said)] == [] if said else task.notes == []
+    assert len(task.notes) == bool(said)
+
+
+def test_captions_without_a_word_are_left_out_and_said(tmp_path):
+    task = CocoCaption(str(annotations.with_empty_captions(tmp_path)))
+    assert [sample.label for sample in task.samples] == [("A dog runs.", "A \U0001f415!"), ("One reference.",)]
+    assert task.notes == ["2 captions without a word are left out, first of image 'a.jpg'"]
+
+
+def test_file_names_that_differ_in_their_unicode_form_are_matched_and_it_is_said(tmp_path):
+    task = CocoCaption(str(annotations.captions_from_a_mac(tmp_path)))
+    assert [sample.id for sample in task.samples] == sorted(annotations.NAMES)
+    assert all(Path(sample.path).is_file() for sample in task.samples)
+    (note,) = task.notes
+    assert note.startswith(r"2 images are matched by their Unicode form, first 'cafe\u0301.jpg' for 'caf\xe9.jpg'")
+
+
+def test_of_two_files_that_differ_in_their_unicode_form_the_one_that_is_listed_is_taken(tmp_path):
+    data = annotations.captions_from_a_mac(tmp_path)
+    (data / annotations.NAMES[0]).write_bytes(captioned.photo(9))
+    task = CocoCaption(str(data))
+    assert Path(task.samples[0].path).read_bytes() == captioned.photo(9)
