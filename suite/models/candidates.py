@@ -50,10 +50,17 @@ def find_candidates(contents: Contents, own: Mapping[str, Tensor]) -> list[Candi
     tensors, library = translate(plain)
     counts = Counter(name[:start] for name in tensors for start in _starts(name) if name[start:] in own)
     found = [place for place, count in counts.items() if 2 * count >= len(own)]
-    if not found:  # of no such model; the largest mapping shows it best, or has names that only timm knows
-        held = {place: sum(name.startswith(place) for name in tensors) for place in contents.containers}
-        found = [max(held, key=lambda place: (held[place], -len(place)))]
+    if not found:
+        return [largest_mapping(contents)]
     return [replace(_candidate(contents, tensors, place, found), library=library, wrapped=wrapped) for place in found]
+
+
+def largest_mapping(contents: Contents) -> Candidate:
+    """As it is: it shows best that a file is of no such model, and may have names that only timm's conversions know."""
+    innermost = sorted(contents.containers, key=len, reverse=True)
+    held = Counter(next(one for one in innermost if name.startswith(one)) for name in contents.tensors)
+    place = held.most_common(1)[0][0]
+    return _candidate(contents, contents.tensors, place, [place])
 
 
 def _unwrapped(tensors: State) -> tuple[State, str]:

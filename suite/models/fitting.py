@@ -16,7 +16,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from suite.models.candidates import Candidate, choose, find_candidates, prefer
+from suite.models.candidates import Candidate, choose, find_candidates, largest_mapping, prefer
 from suite.models.contents import Contents
 from suite.models.described import follow_description
 from suite.models.foreign_names import State
@@ -59,14 +59,10 @@ def load_into(
     choice: the user's, of a file with several models. any_classes: a head of another number of classes takes the place
     of the model's. RequestError, one line, for what does not fit.
     """
-    fits: list[Fit] = []
-    errors: dict[str, RequestError] = {}
     candidates = choose(find_candidates(contents, model.state_dict()), choice, contents)
-    for candidate in candidates:
-        try:
-            fits.append(_fit(model, candidate, contents, entry, any_classes))
-        except RequestError as error:
-            errors[candidate.place] = error
+    fits, errors = _try(model, candidates, contents, entry, any_classes)
+    if not fits and not choice:
+        fits, _ = _try(model, [largest_mapping(contents)], contents, entry, any_classes)
     if not fits:
         raise errors[prefer(candidates, entry.wrapper).place]
     best = prefer([fit.candidate for fit in fits], entry.wrapper)
@@ -76,7 +72,10 @@ def load_into(
     if fit.classes != getattr(model, "num_classes", fit.classes):
         with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
             cast(Any, model).reset_classifier(fit.classes)
-    model.load_state_dict(fit.state)
+    try:
+        model.load_state_dict(fit.state)
+    except RuntimeError as error:  # tensors of kinds that cannot be copied, such as those that lie on several machines
+        raise RequestError(f"checkpoint '{contents.path}' cannot be loaded: {one_line(error)}") from error
     source = f"{contents.path}[{best.container}]" if best.container else str(contents.path)
     remark = ""
     if len(fits) > 1:
@@ -87,6 +86,19 @@ def load_into(
         )
     sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")
     return WeightsInfo("trained", ", ".join((source, *fit.notes, *told)), sha256, remark)
+
+
+def _try(
+    model: nn.Module, candidates: list[Candidate], contents: Contents, entry: ModelEntry, any_classes: bool
+) -> tuple[list[Fit], dict[str, RequestError]]:
+    """Those that fit, and what is wrong with the others, by their places."""
+    fits, errors = [], {}
+    for candidate in candidates:
+        try:
+            fits.append(_fit(model, candidate, contents, entry, any_classes))
+        except RequestError as error:
+            errors[candidate.place] = error
+    return fits, errors
 
 
 def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: ModelEntry, any_classes: bool) -> Fit:
@@ -139,7 +151,7 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
         raise RequestError(f"{misfit}: {one_line(error)}") from error
     counts = [x[POSITIONS].shape[1] for x in (state, found) if POSITIONS in x and x[POSITIONS].ndim == 3]
     resampled = len(counts) == 2 and counts[0] != counts[1]
-    notes = ["image tower of CLIP"] if "visual.class_embedding" in state else []
+    notes = ["the image tower alone"] if any(key.startswith("visual.") for key in state) else []
     notes += [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
     return found, notes
 

@@ -626,6 +626,21 @@ def test_openais_clip_gives_what_timm_makes_of_it(tmp_path, named_small, trained
     assert torch.equal(load_model(name, str(tmp_path / "a.pth"))[0](images(56)), model(images(56)))
 
 
+def test_open_clips_image_tower_of_timms_is_read_with_its_projection(tmp_path, named_small):
+    name = named_small(num_classes=16)
+    model = noisy(MODELS[name].make())
+    with torch.no_grad():
+        model.head.bias.zero_()
+    state = {f"visual.trunk.{k}": v for k, v in model.state_dict().items() if not k.startswith("head.")}
+    state |= {"visual.head.proj.weight": model.head.weight, "text.token_embedding.weight": torch.ones(9, 8)}
+    torch.save(
+        {"epoch": 3, "state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, tmp_path / "a.pt"
+    )
+    loaded, info = load_model(name, str(tmp_path / "a.pt"))
+    assert torch.equal(loaded(images(56)), model(images(56)))
+    assert "the image tower alone" in info.source
+
+
 def flax_arrays(
     model: VisionTransformer, prefix: str, big_vision: bool, stacked: bool = False
 ) -> dict[str, np.ndarray]:
