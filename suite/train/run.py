@@ -86,6 +86,8 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     spec = RunSpec(task=request.task, data=request.data, limit=request.limit, task_options=request.task_options or {})
     task = make_task(spec)
     model, weights = load_model(request.model, request.checkpoint)
+    for line in weights.notes:
+        progress.note(line)
     task.check_model(model)
     task.configure(model)
     about = description(request, recipe, task, weights.sha256, weights.source)
