@@ -21,6 +21,7 @@ from suite.cli.listing import listing
 from suite.cli.merge import merge_command
 from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.predict import predict_command
+from suite.cli.score import score_command
 from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
@@ -171,6 +172,7 @@ app.command("pareto")(pareto_command)
 app.command("break-even")(break_even_command)
 app.command("predict")(predict_command)
 app.command("gpu")(gpu_command)
+app.command("score")(score_command)
 app.command("merge")(merge_command)
 app.command("fetch")(fetch_command)
 app.command("compare")(compare_command)

@@ -86,7 +86,7 @@ def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
     if inside:
         return _inside(tree, inside[0])
     if beside:
-        return _outside(beside[0])
+        return read_outside(beside[0])
     raise RequestError(
         f"data '{tree.location}' holds no captions: there is no captions*.json or dataset_coco.json in it or beside "
         "it, nor another file by its usual name; add one, or name it with --task-option annotations=FILE"
@@ -105,7 +105,7 @@ def _named(tree: FileTree, named: str) -> AnnotationFile:
         raise RequestError(
             f"annotation file '{named}' is neither in data '{tree.location}' nor a file elsewhere; name one that exists"
         )
-    return _outside(path)
+    return read_outside(path)
 
 
 def _beside(tree: FileTree) -> list[Path]:
@@ -128,7 +128,8 @@ def _inside(tree: FileTree, name: str) -> AnnotationFile:
         raise _unreadable(tree.where(name), error) from error
 
 
-def _outside(path: Path) -> AnnotationFile:
+def read_outside(path: Path) -> AnnotationFile:
+    """A file outside the tree. RequestError where it cannot be read."""
     try:
         return AnnotationFile(str(path), path.read_bytes())
     except OSError as error:
@@ -170,8 +171,13 @@ def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
 def _known_as(name: str) -> str:
     """What files that are one picture have in common: a number of COCO's, or the name in one Unicode form."""
     base = posixpath.basename(name)
+    return coco_number(base) or composed(base)
+
+
+def coco_number(base: str) -> str:
+    """The digits in the name of one of COCO's files, of 2014 or 2017; "" for another name."""
     number = COCO_NAME.fullmatch(base)
-    return number[1] if number else composed(base)
+    return number[1] if number else ""
 
 
 def _alike(names: Sequence[str], file: str) -> list[str]:

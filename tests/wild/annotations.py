@@ -192,3 +192,8 @@ def captions_from_a_mac(folder: Path) -> Path:
     """Pictures zipped on macOS, whose names have accents apart from letters, and captions written elsewhere."""
     files = captioned_photos([decomposed(name) for name in NAMES])
     return captioned.write(folder, {**files, "captions.json": {name: ["a word"] for name in NAMES}})
+
+
+def results_of(captions: dict[int, str], known_as: Callable[[int], str | int]) -> list[dict[str, str | int]]:
+    """A results file as COCO's server wants it; known_as: what its writer calls an image."""
+    return [{"image_id": known_as(id), "caption": text} for id, text in captions.items()]

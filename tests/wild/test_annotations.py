@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ from suite.errors import RequestError
 from tasks.ade20k.classes import ade_palette
 from tasks.ade20k.numbering import LOOKED, Look
 from tasks.ade20k.task import Ade20k
+from tasks.caption_scoring.scorer import CaptionScorer
+from tasks.caption_scoring.tokens import on_one_line
+from tasks.captioning import CaptioningTask
+from tasks.coco.annotations import read_annotations
+from tasks.coco.results import read_results, score_results
 from tasks.coco.task import CocoCaption
 from tests import captioned
 from tests.captioned import CAPTIONS, file_name
@@ -163,3 +170,91 @@ def test_of_two_files_that_differ_in_their_unicode_form_the_one_that_is_listed_i
     (data / annotations.NAMES[0]).write_bytes(captioned.photo(9))
     task = CocoCaption(str(data))
     assert Path(task.samples[0].path).read_bytes() == captioned.photo(9)
+
+
+SAID = {391895: "a man on a moped", 522418: "a woman cuts a cake", 42: "shoes \U0001f45f on a\nrack", 318219: "a boy"}
+RESULTS = {
+    "COCO's server": annotations.results_of(SAID, int),
+    "ids as text": annotations.results_of(SAID, str),
+    "file names": annotations.results_of(SAID, lambda id: f"{id:012d}.jpg"),
+    "names without an ending": annotations.results_of(SAID, lambda id: file_name(id).removesuffix(".jpg")),
+    "names in folders": [{"image": f"val2014/{file_name(id)}", "caption": text} for id, text in SAID.items()],
+    "a mapping": {str(id): text for id, text in SAID.items()},
+    "a mapping to lists": {file_name(id): [text] for id, text in SAID.items()},
+}
+REFUSED = {
+    "unknown": (
+        [*RESULTS["COCO's server"], {"image_id": 7, "caption": "x"}],
+        "1 of 5 captions .* without references, ",
+    ),
+    "twice": (
+        [*RESULTS["COCO's server"], *RESULTS["file names"]],
+        "'391895' and '000000391895.jpg' are captions of one",
+    ),
+    "no caption": ([{"image_id": 42}], r"a caption of entry 0 \(image '42'\) is None instead of text"),
+    "no image": ([{"caption": "x"}], "entry 0 has the image_id None; it must be a number or a name"),
+    "two captions": ({"42": ["x", "y"]}, "a caption of image '42' is \\['x', 'y'\\] instead of text"),
+    "nothing": ([], "it holds no caption"),
+    "a number": (5, "it holds 5; results are written"),
+    "no JSON": (b"x", "it is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("form", RESULTS)
+def test_results_that_are_there_are_known_by_whatever_their_images_are_called(form):
+    for case in (captioned.coco(), captioned.karpathy()):
+        listed = read_annotations("references", json.dumps(case).encode())
+        found = read_results("results", json.dumps(RESULTS[form]).encode(), listed)
+        assert found.captions == {str(id): on_one_line(text) for id, text in SAID.items()}
+        assert found.notes == ()
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_results_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, fault):
+    content, reason = REFUSED[fault]
+    data = captioned.write(tmp_path, {"captions_val2014.json": captioned.coco(), "results.json": content})
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json"), "--data", str(data / "captions_val2014.json")])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"captions '.*results\.json': .*{reason}", line), line
+
+
+@pytest.mark.slow
+def test_results_are_scored_by_the_scorers_of_a_run(tmp_path):
+    said = {id: text for id, text in SAID.items() if id != 318219}
+    files = {"annotations/captions_val2014.json": captioned.coco()}
+    data = captioned.write(tmp_path, {**files, "captions_x_results.json": annotations.results_of(said, int)})
+    found = score_results(data / "captions_x_results.json", str(data), None, None)
+    with CaptionScorer({str(id): texts for id, texts in CAPTIONS.items()}) as scorer:
+        ((_, own),) = scorer.score({"results": {str(id): text for id, text in said.items()}})
+    assert {name: score.value for name, score in found.scores.items() if score.value is not None} == own.overall
+    assert {name for name, score in found.scores.items() if score.reason} == set(own.missing)
+    assert found.notes[0] == "1 of 4 images have no caption, first '318219': scores are of the others"
+
+
+def test_the_verb_shows_scores_with_intervals_and_why_some_are_unknown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no Java: captions of plain words are scored without
+    references = {"a.jpg": ["a red dog runs"], "b.jpg": ["a big cat sleeps", "the cat is big"], "c.jpg": ["an old man"]}
+    files = {"captions.json": references, "results.json": {"a.jpg": "a red dog runs", "b": "a red cat"}}
+    data = captioned.write(tmp_path, files)
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json"), "--data", str(data)])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    with CaptionScorer(references) as scorer:
+        ((_, own),) = scorer.score({"results": {"a.jpg": "a red dog runs", "b.jpg": "a red cat"}})
+    assert {"cider", "bleu_4", "rouge_l"} <= own.overall.keys()
+    for metric in CaptioningTask.shown.metrics:
+        if metric.name in own.overall:
+            assert re.search(rf"{metric.label} +{100 * own.overall[metric.name]:.1f} +\[[-\d.]+, [\d.]+\]", said), said
+    assert re.search("METEOR +n/a +needs Java", said), said
+    assert "1 of 3 images have no caption, first 'c.jpg': scores are of the others" in said
+
+
+def test_references_are_asked_for(tmp_path, capsys):
+    data = captioned.write(tmp_path, {"results.json": RESULTS["COCO's server"]})
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json")])
+    assert ended.value.code == 2
+    assert "no references given; name their annotation file" in capsys.readouterr().err
