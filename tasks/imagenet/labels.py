@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -83,12 +84,16 @@ class Images:
         self._leading = frozenset(leading)
         self._short = {posixpath.splitext(name)[0]: name for name in images}
         for name in images:
+            if not name.isascii():  # Macs write other bytes for the same accents
+                same = unicodedata.normalize("NFC", name)
+                self._short |= {same: name, posixpath.splitext(same)[0]: name}
             if match := VAL_NAME.fullmatch(posixpath.basename(name)):
                 self._short[f"ILSVRC2012_val_{int(match[1]):08d}"] = name
 
     def find(self, name: str) -> str | None:
         """The image that a name means; None for one that is not there."""
         name = posixpath.normpath(name.replace("\\", "/")).lstrip("/")
+        name = name if name in self.known else unicodedata.normalize("NFC", name)
         if match := VAL_NAME.fullmatch(posixpath.basename(name)):
             return self._short.get(f"ILSVRC2012_val_{int(match[1]):08d}")
         while True:

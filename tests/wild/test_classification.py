@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -352,3 +353,11 @@ def test_a_model_of_just_the_synsets_is_scored_in_its_own_order(tmp_path):
     task.check_model(load_model("test_vit", str(tmp_path / "weights.pth"))[0])
     assert [names[s.label] for s in task.samples] == [s.id.split("/")[0] for s in task.samples]
     assert (task.num_classes, task.competing) == (8, None)
+
+
+def test_a_list_names_images_with_spaces_and_accents_in_either_form(tmp_path):
+    composed, decomposed = "\u00e9t\u00e9 1.jpg", "e\u0301te\u0301 2.jpg"
+    data = wild.write(tmp_path / "mes photos", {composed: wild.jpeg(1), decomposed: wild.jpeg(2)})
+    listed = f"{unicodedata.normalize('NFD', composed)} 3\n{unicodedata.normalize('NFC', decomposed)} 4\n"
+    wild.write(data, {"val.txt": listed})
+    assert labels(data) == {composed: 3, decomposed: 4}
