@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import collections
+import decimal
+import fractions
 import io
 import json
 import pickle
+import random
 import struct
 import tarfile
 import types
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -98,6 +102,14 @@ HARMLESS: dict[str, object] = {
     "complex": 1j,
     "bytes": b"abc",
     "timedelta": timedelta(seconds=5),
+    "deque": collections.deque([1, 2], maxlen=3),
+    "UUID": uuid.UUID(int=7),
+    "Decimal": decimal.Decimal("0.1"),
+    "Fraction": fractions.Fraction(1, 3),
+    "state of random": random.Random(0).getstate(),
+    "state of numpy's random numbers": np.random.RandomState(0).get_state(),
+    "numpy records": np.zeros(2, dtype=[("a", "f4"), ("b", "i8")]),
+    "numpy date": np.array(["2024-01-01"], dtype="datetime64[D]"),
     "type": int,
 }
 """What training scripts were seen to keep in their checkpoints besides weights."""
@@ -148,6 +160,9 @@ PLACES: dict[str, Callable[[State], object]] = {
     "a list": lambda state: [{"epoch": 3}, {"state_dict": dict(state)}],
     "modules in modules": by_module,
     "numpy arrays": lambda state: {"model": {k: v.numpy() for k, v in state.items()}},
+    "numpy arrays by columns, of the other byte order": lambda state: {
+        k: np.asfortranarray(v.numpy()).astype(">f4", order="K") for k, v in state.items()
+    },
     "parameters": lambda state: {"model": {k: nn.Parameter(v) for k, v in state.items()}},
 }
 """Of a state dict, what a script that somebody uses saves."""
@@ -300,9 +315,8 @@ HARMFUL: dict[str, tuple[str, Callable[[Path, State, Path], None]]] = {
 # ---- several files
 
 
-def shards(folder: Path, model: nn.Module) -> Path:
+def shards(folder: Path, state: State) -> Path:
     """Two files and their index, as transformers and accelerate write large models."""
-    state = model.state_dict()
     names = list(state)
     parts = [names[: len(names) // 2], names[len(names) // 2 :]]
     index = {}

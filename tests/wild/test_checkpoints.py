@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from suite.api import run_sweep
 from suite.cli.app import main
 from suite.models.load import load_model
+from suite.models.registry import WEIGHTS
 from tests.wild.checkpoints import (
     HARMFUL,
     HARMLESS,
@@ -344,7 +346,7 @@ def test_sparse_and_empty_tensors_are_no_weights(tmp_path, trained):
 
 
 def test_parts_with_an_index_are_read_by_the_index_a_part_or_the_folder(tmp_path, trained):
-    index = shards(tmp_path, trained)
+    index = shards(tmp_path, trained.state_dict())
     for file in (index, tmp_path / "model-00002-of-00002.safetensors", tmp_path):
         assert gives_the_logits_of(trained, file)
     digest = load_model(MODEL, str(index), image_size=SIDE)[1].sha256
@@ -354,7 +356,7 @@ def test_parts_with_an_index_are_read_by_the_index_a_part_or_the_folder(tmp_path
 
 
 def test_a_part_that_is_missing_and_a_name_that_leads_away_are_refused(tmp_path, trained):
-    index = shards(tmp_path, trained)
+    index = shards(tmp_path, trained.state_dict())
     part = tmp_path / "model-00002-of-00002.safetensors"
     away = part.rename(tmp_path / "elsewhere.safetensors")
     assert "1 of 2 files" in refusal(index)
@@ -365,3 +367,14 @@ def test_a_part_that_is_missing_and_a_name_that_leads_away_are_refused(tmp_path,
     assert "does not exist" in refusal(part)
     index.write_text("[]")
     assert "weight_map" in refusal(index)
+
+
+def test_a_captioner_in_parts_is_read(tmp_path):
+    shutil.copytree(WEIGHTS / "scenes_git", tmp_path / "git")
+    whole, info = load_model("git", str(tmp_path / "git"))
+    shards(tmp_path / "git", safetensors.torch.load_file(tmp_path / "git" / "model.safetensors"))
+    (tmp_path / "git" / "model.safetensors").unlink()
+    parts, info_of_parts = load_model("git", str(tmp_path / "git"))
+    state = whole.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in parts.state_dict().items())
+    assert info_of_parts.sha256 != info.sha256
