@@ -144,6 +144,8 @@ class ImageNet(ClassificationTask):
             )
         if self.num_classes == IMAGENET_CLASSES:
             return "use a model with a head of ImageNet-1k's classes"
+        if not self._by_folder:
+            return super().remedy(classes)
         return (
             f"use a model of {self.num_classes} classes, or say which of the model's each class is with "
             "--task-option labels=FILE, lines 'folder,class' or 'image,class'"

@@ -361,3 +361,16 @@ def test_a_list_names_images_with_spaces_and_accents_in_either_form(tmp_path):
     listed = f"{unicodedata.normalize('NFD', composed)} 3\n{unicodedata.normalize('NFC', decomposed)} 4\n"
     wild.write(data, {"val.txt": listed})
     assert labels(data) == {composed: 3, decomposed: 4}
+
+
+def test_the_official_downloads_are_read_as_they_are(tmp_path):
+    data = wild.official(tmp_path)
+    for place in (data, data / "ILSVRC2012_img_val.tar"):
+        assert list(labels(place).values()) == [999, 998, 0]
+
+
+def test_a_table_that_is_no_text_is_no_hindrance_beside_class_folders(tmp_path):
+    data = wild.write(wild.in_folders(tmp_path, FEW[:2]), {"photographers.csv": "Zoë,1".encode("utf-16")})
+    task = ImageNet(str(data))
+    assert len(task.samples) == 2
+    assert "photographers.csv" in task.notes[0]
