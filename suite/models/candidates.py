@@ -125,12 +125,14 @@ def choose(candidates: list[Candidate], choice: str, contents: Contents) -> list
 AVERAGED = (r"(^|[._])ema([._]|$)|averaged|(^|[._])swa([._]|$)", r"(^|[._])teacher([._]|$)")
 
 
-def prefer(candidates: list[Candidate], wrapper: str) -> Candidate:
-    """The one that stands for a model of whose weights a file has several: `wrapper`, then averages of weights over
-    training, as timm takes them, then the first."""
+def prefer(candidates: list[Candidate], wrapper: str) -> tuple[Candidate, str]:
+    """The one that stands for a model of whose weights a file has several, and why: `wrapper`, then averages of weights
+    over training, as timm takes them, then the first."""
 
-    def rank(one: Candidate) -> tuple[bool, int]:
+    def rank(one: Candidate) -> int:
         kinds = [number for number, pattern in enumerate(AVERAGED) if re.search(pattern, one.place)]
-        return one.container != wrapper or not wrapper, min(kinds, default=len(AVERAGED))
+        return -1 if wrapper and one.container == wrapper else min(kinds, default=len(AVERAGED))
 
-    return min(candidates, key=rank)
+    best = min(candidates, key=rank)
+    reasons = {-1: "as its authors do", len(AVERAGED): "the first in the file"}
+    return best, reasons.get(rank(best), "averaged weights first")

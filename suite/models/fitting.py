@@ -64,8 +64,8 @@ def load_into(
     if not fits and not choice:
         fits, _ = _try(model, [largest_mapping(contents)], contents, entry, any_classes)
     if not fits:
-        raise errors[prefer(candidates, entry.wrapper).place]
-    best = prefer([fit.candidate for fit in fits], entry.wrapper)
+        raise errors[prefer(candidates, entry.wrapper)[0].place]
+    best, why = prefer([fit.candidate for fit in fits], entry.wrapper)
     fit = next(fit for fit in fits if fit.candidate is best)
     described, told = follow_description(model, contents.path.parent, best.library)
     contents.files += tuple(described)
@@ -81,7 +81,7 @@ def load_into(
     if len(fits) > 1:
         others = ", ".join(one.candidate.name for one in fits if one is not fit)
         remark = (
-            f"it holds {len(fits)} models; {best.name} is taken and not {others} (averaged weights first); choose with "
+            f"it holds {len(fits)} models; {best.name} is taken and not {others} ({why}); choose with "
             f"--checkpoint {contents.path}::NAME"
         )
     sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")

@@ -148,6 +148,13 @@ def test_a_model_that_does_not_fit_is_no_choice(tmp_path, trained, averaged):
     assert "model, model_ema" in message
 
 
+def test_of_two_models_that_are_no_averages_the_first_is_taken_and_that_is_said(tmp_path, trained, averaged):
+    torch.save({"best": trained.state_dict(), "last": averaged.state_dict()}, tmp_path / "a.pth")
+    assert gives_the_logits_of(trained, tmp_path / "a.pth")
+    remark = load_model(MODEL, str(tmp_path / "a.pth"), image_size=SIDE)[1].remark
+    assert "best is taken and not last (the first in the file)" in remark
+
+
 def test_a_file_whose_name_has_colons_is_a_file(tmp_path, trained):
     torch.save(trained.state_dict(), tmp_path / "a::b.pth")
     assert gives_the_logits_of(trained, tmp_path / "a::b.pth")
