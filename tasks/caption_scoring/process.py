@@ -39,6 +39,7 @@ class WorkerProcess:
             link_jars(package, self.folder)
         paths = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
         own = {"PYTHONPATH": paths, FOLDER: str(self.folder), SPICE_OPTIONS: java_options(self.folder / MODULES)}
+        own["LC_ALL"] = "C.UTF-8"  # else Java cannot name a folder of other letters than a locale's
         with open(self.folder / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-X", "utf8", "-P", str(WORKER)],  # also where the locale knows ASCII alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 
@@ -30,3 +31,11 @@ def maven_repository(folder: Path, files: dict[str, bytes]) -> None:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
+
+
+def read_only(folder: Path, command: str) -> list[str]:
+    """The command for a shell in which the folder is mounted read-only, as data sets often are."""
+    mount = f"mount --bind {shlex.quote(str(folder))} {shlex.quote(str(folder))}"
+    again = f"mount -o remount,ro,bind {shlex.quote(str(folder))}"
+    inside = f"{mount} && {again} && cd {shlex.quote(str(folder))} && {command}"
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside]

@@ -6,20 +6,29 @@ import functools
 import hashlib
 import http.server
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from reports.frame import load_frame
+from reports.groups import groups
+from reports.tables.speeds import speeds_of
+from reports.text.headings import notes
 from suite.api import run
 from suite.cli.app import main
 from suite.cli.fetch import fetch_command
 from suite.errors import RequestError
+from suite.store.folder import RunFolder
 from suite.sweep.progress import Progress
+from tasks.caption_scoring.scorer import try_scorers
 from tasks.caption_scoring.spice_jars import CACHE, JARS, MIRROR
+from tests.unit.run_folder import write_run
 from tests.wild import machines
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +189,64 @@ def test_processes_of_torchrun_share_a_run_and_one_of_them_speaks(tiny_run, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("page, tables and plots") == 1
     assert done.stderr.count("2 processes of torchrun share the evaluation; this one, the first, scores") == 1
+
+
+def test_speeds_of_a_run_that_went_on_on_another_device_stand_in_no_column_together(tmp_path):
+    store = RunFolder(write_run(tmp_path / "run", {"tome": 4.0, "evit": 7.0}))
+    for cell in map(store.cell, store.read_run()["cells"]):
+        if cell.read("cell")["reducer"] == "evit":
+            timed = cell.read("speed")
+            for speed in timed["runtimes"].values():
+                speed |= {"device": "Another GPU", "im_s": 12345.0}
+            cell.write("speed", timed)
+    frame = load_frame(store.path)
+    (group,) = groups(frame)
+    assert group.seen("device") == ["Test CPU"]
+    assert frame[frame.reducer == "evit"].im_s.isna().all()
+    assert frame[frame.reducer == "tome"].im_s.notna().all()
+    speeds = speeds_of(frame)
+    assert set(speeds[speeds.reducer == "evit"].device) == {"Another GPU"}
+    assert "Also timed on Another GPU, which stands apart in speed.md." in notes(group)
+
+
+@pytest.mark.skipif(not shutil.which("java"), reason="needs Java: the PTB tokenizer is Java's")
+def test_captions_are_scored_where_folders_have_other_letters_than_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "zwischen é 图"))
+    Path(tempfile.gettempdir()).mkdir()
+    monkeypatch.setenv("LC_ALL", "C")
+    assert try_scorers(("cider", "rouge_l"))[0] == "ok"
+
+
+def test_another_limit_is_named_as_what_may_differ(tiny_run):
+    run({**tiny_run, "limit": 6}, progress=QUIET, report=False)
+    with pytest.raises(RequestError, match=r"not '12 \(.*\)' \(other data, or another --limit\); give another --out"):
+        run(tiny_run, progress=QUIET, report=False)
+
+
+@pytest.fixture
+def mounts(tmp_path) -> None:
+    done = subprocess.run(machines.read_only(tmp_path, "true"), capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no folder can be mounted here: {done.stderr.strip()}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mounts")
+def test_data_on_a_read_only_mount_with_odd_letters_are_run_and_results_there_are_refused(tiny_run, tmp_path):
+    data, out = tmp_path / "ein Ordner – é 图" / "photos", tmp_path / "aus gabe é"
+    shutil.copytree(tiny_run.pop("data"), data)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tiny_run | {"workers": 2}))
+    program = f"{sys.executable} -m run_bench"
+
+    def call(command: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+        shell = machines.read_only(data, f"{program} {command}")
+        return subprocess.run(shell, capture_output=True, text=True, timeout=300, env=environment)
+
+    done = call(f"run '{tmp_path}/sweep.yaml' --data . --out '{out}'")
+    assert done.returncode == 0, done.stderr
+    assert (out / "report" / "table.csv").is_file()
+    for command in (f"run '{tmp_path}/sweep.yaml' --data . --out here", "train dtem --limit 8 --steps 1 --workers 0"):
+        done = call(command)
+        assert done.returncode == 2, done.stderr
+        assert "Read-only file system" in done.stderr.splitlines()[-1]
