@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suite.errors import RequestError
-from tasks.imagenet.labels import IMAGENET_CLASSES, SYNSET, Label, class_index, say_labels, synset_index
+from tasks.imagenet.labels import IMAGENET_CLASSES, Label, class_index, say_labels, synset_index
 from tasks.imagenet.tables import Table
 
-NO_ORDER = ("wnids.txt", "words.txt")  # of Tiny ImageNet: lists of synsets, in no model's order
+NO_ORDER = ("wnids.txt", "words.txt", "readme", "license")  # Tiny ImageNet's lists are in no model's order; texts
 MOST = 100_000  # classes that a file may number
 FILES = "class_to_idx.json or classes.txt"
 
@@ -45,7 +45,11 @@ def order_folders(
     if num_classes in (None, IMAGENET_CLASSES) and not strangers:
         return Order({name: known[name] for name in folders}, IMAGENET_CLASSES)
     found = [(table, order) for table in tables if (order := _by_table(folders, num_classes, table))]
-    said = [order for table, order in found if len(order.classes) == len(folders) and table.name not in NO_ORDER]
+    said = [
+        order
+        for table, order in found
+        if len(order.classes) == len(folders) and not table.name.lower().startswith(NO_ORDER)
+    ]
     if said:
         differing = [order for order in said if order.classes != said[0].classes]
         if differing:
@@ -123,9 +127,9 @@ def _readings(table: Table) -> Iterator[tuple[dict[str, Label], int]]:
         yield {_key(name): int(row.name) for row in rows for name in row.said}, len(rows)
     listed = [line for line in table.lines if line] or ["".join(row.said[:1]) for row in table.rows if not row.name]
     yield {_key(line): place for place, line in enumerate(listed)}, len(listed)
-    # of a line that begins with a synset, what follows is its words
-    synsets = {line.split()[0]: place for place, line in enumerate(listed) if SYNSET.match(line)}
-    yield dict(synsets), len(listed)
+    firsts = [_key(line.split()[0]) for line in listed if line.split()]
+    if len(set(firsts)) == len(listed):  # what follows is the class in words
+        yield {first: place for place, first in enumerate(firsts)}, len(listed)
 
 
 def _all_right(said: Mapping[str, Sequence[int | None]]) -> dict[str, Label]:

@@ -52,6 +52,7 @@ def test_folders_without_a_known_order_are_numbered_in_sorted_order_and_that_is_
         ("classes.txt", "dog\ncat\nsea lion\n"),
         ("imagenet_class_index.json", json.dumps({"0": ["n1", "dog"], "1": ["n2", "cat"], "2": ["n3", "sea_lion"]})),
         ("names.json", json.dumps(["dog", "cat", "sea_lion"])),
+        ("synset_words.txt", "dog, domestic dog\ncat, domestic cat\nsea_lion an animal\n".replace(",", "")),
         ("labels.csv", "folder,class\ncat,1\ndog,0\nsea_lion,2\n"),
     ],
 )
@@ -374,3 +375,19 @@ def test_a_table_that_is_no_text_is_no_hindrance_beside_class_folders(tmp_path):
     task = ImageNet(str(data))
     assert len(task.samples) == 2
     assert "photographers.csv" in task.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", "".join(json.dumps({"file_name": wild.val_name(i), "label": 7 * i}) + "\n" for i in (1, 2))),
+        ("labels.json", json.dumps([{"file_name": wild.val_name(i), "label": 7 * i} for i in (1, 2)])),
+        ("dataset.json", json.dumps({"labels": [[wild.val_name(i), 7 * i] for i in (1, 2)]})),
+        ("by_name.json", json.dumps({wild.val_name(i): 7 * i for i in (1, 2)})),
+        ("labels.tsv", "".join(f"{wild.val_name(i)}\t{7 * i}\n" for i in (1, 2))),
+        ("val_labels.txt", "7\n14\n0\n"),
+    ],
+)
+def test_lists_in_json_and_other_tables_are_read(tmp_path, name, content):
+    data = wild.write(wild.flat(tmp_path, count=2), {name: content})
+    assert list(labels(data).values())[:2] == [7, 14]
