@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from suite.attachment.checks import check_called, check_class_token, check_site
 from suite.attachment.reducer_weights import read_reducer_weights
+from suite.attachment.seen_images import SeenImages
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import WeightSwap
 from suite.backbones import backbone_of, family_of
@@ -91,11 +92,12 @@ class Handle:
     ) -> None:
         self.model, self.family, self.reducer, self.decoder = model, family, reducer, decoder
         self.layout: Layout = family.layout(model)
+        self.images = SeenImages(family, model, reducer)
         self.rate = rate
+        self.images.check()
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
         self._given_out = WeakTensorKeyDictionary()
-        self._held: tuple[Tensor, Tokens] | None = None
         self.prefix: SharedPrefix | None = None
         self._swap = WeightSwap(model)
         if self.reduces:
@@ -109,7 +111,7 @@ class Handle:
 
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; all else that is of forwards is made again by them
-        return {**self.__dict__, "_last": None, "_fused": None, "_given_out": None, "_held": None, "prefix": None}
+        return {**self.__dict__, "_last": None, "_fused": None, "_given_out": None, "prefix": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -124,6 +126,12 @@ class Handle:
     def rate(self, rate: Rate | None) -> None:
         self._rate = rate
         self._schedules: dict[tuple[int, bool], Schedule] = {}
+        self.images.rate = rate
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches that images of `size` are cut into."""
+        height, width = size
+        return self.family.grid(self.model, self.images.size((int(height), int(width))))
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -197,9 +205,10 @@ class Handle:
 
     def encode(self, model: nn.Module, x: Tensor) -> Tokens:
         """Images (B, 3, H, W) through embedding and blocks. All state is local, so forwards do not see each other."""
+        x, embedding = self.images.of(x, model)
         grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
         blocks, reducer = self.family.blocks(model), self.reducer
-        tokens, first = self._start(model, x, blocks)
+        tokens, first = self._start(embedding, x, blocks)
         schedule = self.schedule(tokens.count)
         amounts, depth = schedule.amounts, len(schedule.amounts)
         traces, received = [BlockTrace.plain(tokens.count)] * first, None
@@ -250,29 +259,25 @@ class Handle:
 
     def give_out(self, features: Tensor, tokens: Tokens) -> None:
         """A user gets `features` of these tokens; what comes back is recognised by `behind`."""
-        if torch.compiler.is_compiling():  # no compiler knows weak references, so the last are held
-            self._held = features, tokens
-        else:
-            self._given_out[features] = tokens.with_features(tokens.x.detach())  # which may be `features`, the key
+        self._given_out[features] = tokens.with_features(tokens.x.detach())  # which may be `features`, the key
 
     def behind(self, features: Tensor) -> Tokens | None:
         """The tokens whose features a forward gave out, an earlier one, too; None for any other tensor."""
-        if self._held is not None and self._held[0] is features:
-            return self._held[1]
         return self._given_out.get(features)
 
     @property
     def reduces(self) -> bool:
         """Some block takes tokens out."""
-        return any(self.schedule(self.layout.tokens).amounts)
+        return any(self.schedule(self.images.layout().tokens).amounts)
 
     def moved(self) -> None:
         """Weights were: memory beside them is let go of."""
         self._fused.clear()
+        self.images.moved()
 
     def forget(self) -> None:
         """Let go of the last forward's features; in a sweep, those of all cells would fill the memory."""
-        self._last = self._held = None
+        self._last = None
 
     @property
     def tokens(self) -> Tokens | None:
@@ -295,7 +300,7 @@ class Handle:
 
         None where that depends on the image. Soft merging and pruning (training) keep all tokens.
         """
-        entering = self.trace[0].entering if self.trace else self.layout.tokens
+        entering = self.trace[0].entering if self.trace else self.images.layout().tokens
         schedule = self.schedule(entering)
         if self.reducer.input_dependent and any(schedule.amounts):
             return None

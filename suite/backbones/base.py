@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from suite.backbones.mixin import Decoder, Reduced
+from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
 
@@ -67,6 +68,16 @@ class BackboneFamily(ABC, Generic[Model]):
     @abstractmethod
     def layout(self, model: Model, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model that takes others."""
+
+    def patch_size(self, model: Model) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        (height, width), (rows, columns) = self.image_size(model), self.grid(model, self.image_size(model))
+        return height // rows, width // columns
+
+    def at_size(self, model: Model, size: tuple[int, int]) -> Model:
+        """The same model, all weights shared, for `embed` of images of `size` (H, W), in whole patches: position
+        embeddings are resampled as its library does it. RequestError for one that takes no other size than its own."""
+        raise RequestError(f"model {type(model).__name__!r} takes no images of another size than its own")
 
     def backbone(self, whole: nn.Module) -> nn.Module:
         """The part of a library's model that reducers attach to; by default `whole` is nothing but that."""

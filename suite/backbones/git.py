@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from transformers.models.git import modeling_git as hf
 
 from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
+from suite.backbones.sharing import with_module, with_values
 from suite.backbones.timm_vit import linear_macs
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
@@ -281,6 +283,14 @@ class GitViT(BackboneFamily[hf.GitVisionTransformer]):
 
     def embed(self, model: hf.GitVisionTransformer, x: Tensor) -> Tensor:
         return model.pre_layrnorm(model.embeddings(x))
+
+    def at_size(self, model: hf.GitVisionTransformer, size: tuple[int, int]) -> hf.GitVisionTransformer:
+        """As transformers embeds with `interpolate_pos_encoding`; RequestError for a release that does not."""
+        embeddings = model.embeddings
+        if "interpolate_pos_encoding" not in inspect.signature(embeddings.forward).parameters:
+            raise RequestError("this release of transformers embeds GIT's images of one size alone; take a later one")
+        forward = partial(embeddings.forward, interpolate_pos_encoding=True)
+        return with_module(model, "embeddings", with_values(embeddings, forward=forward))
 
     def blocks(self, model: hf.GitVisionTransformer) -> list[BlockParts]:
         return [GitBlock(block, index) for index, block in enumerate(_layers(model))]

@@ -44,6 +44,8 @@ class Attached(Protocol):
 
     def moved(self) -> None: ...
 
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]: ...
+
 
 class Reduced(Beside):
     """Mixed into the class of a backbone while a reducer is attached to it; `_reducerbench` is the handle."""

@@ -154,7 +154,7 @@ class ReducedMmsegViT(Reduced):
         if tokens.steps or tokens.soft:
             rows, place = tokens.restorable()
             x = take(rows, place)
-        grid = grid_of(self, (inputs.shape[-2], inputs.shape[-1]))
+        grid = self._reducerbench.grid((inputs.shape[-2], inputs.shape[-1]))
         return (self.norm(x)[:, tokens.num_prefix :].transpose(1, 2).unflatten(2, grid),)
 
 
@@ -181,6 +181,10 @@ class MmsegViT(BackboneFamily[SegmenterViT]):
 
     def embed(self, model: SegmenterViT, x: Tensor) -> Tensor:
         return model.embed(x)
+
+    def at_size(self, model: SegmenterViT, size: tuple[int, int]) -> SegmenterViT:
+        """The model itself: mmsegmentation resamples position embeddings wherever they do not fit."""
+        return model
 
     def blocks(self, model: SegmenterViT) -> list[BlockParts]:
         return [MmsegBlock(block, index, model.num_prefix_tokens) for index, block in enumerate(model.layers)]

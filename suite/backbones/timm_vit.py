@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from suite.backbones.base import BackboneFamily
 from suite.backbones.mixin import Reduced
 from suite.backbones.modules import call_as, is_plain
+from suite.backbones.timm_sizes import placed
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.grouping import full_precision
@@ -218,6 +219,9 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
 
     def embed(self, model: timm_vit.VisionTransformer, x: Tensor) -> Tensor:
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
+
+    def at_size(self, model: timm_vit.VisionTransformer, size: tuple[int, int]) -> timm_vit.VisionTransformer:
+        return placed(model, size)
 
     def blocks(self, model: timm_vit.VisionTransformer) -> list[BlockParts]:
         num_class = class_tokens(model)

@@ -273,9 +273,9 @@ def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
     family = _family_of(model)
     if family is None:
         return None
-    layout = family.layout(model, (height, width))
     if handle is not None:
-        return base_macs(layout, handle.trace)
+        return base_macs(handle.images.layout((int(height), int(width))), handle.trace)
+    layout = family.layout(model, (height, width))
     return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
 
 

@@ -15,10 +15,21 @@ from suite.backbones.block import BlockTrace
 from suite.errors import UNREACHED, RequestError
 from suite.measure.flops import count_macs_fast, smooth_image
 from suite.measure.formula import base_macs
-from suite.rates.rate import FlopsTarget, KeptFraction, LearnedPlan, Rate, TokensPerBlock, parse_rate, parse_target
+from suite.rates.image_grid import shrunk_grid
+from suite.rates.rate import (
+    FlopsTarget,
+    ImageSide,
+    KeptFraction,
+    LearnedPlan,
+    Rate,
+    TokensPerBlock,
+    parse_rate,
+    parse_target,
+)
 from suite.rates.schedule import Schedule, check_form, resolve
 from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
+from suite.tokens.layout import Layout
 
 GUESSES = 6
 KEEP_DECIMALS = 4  # of kept fractions that are solved for
@@ -98,12 +109,13 @@ def solve_rate(
 class Search:
     """Cost over a method's steps: step 0 reduces nothing and every further step reduces more.
 
-    A step is one token per block for r, 1e-4 of the patches for keep, and a plan where the method has learned some.
+    A step is one token per block for r, 1e-4 of the patches for keep, a patch of the image's shorter side, and a plan
+    where the method has learned some.
     """
 
     def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
         self.model, self.reducer, self.form = backbone_of(model), reducer, form_of(reducer)
-        family = family_of(model)
+        self.family = family = family_of(model)
         self.images = smooth_image(family.image_size(self.model)) if images is None else images
         if not reducer.input_dependent:
             self.images = self.images[:1]
@@ -170,20 +182,44 @@ class Search:
 
     def closed_form(self, step: int) -> int:
         """Cost without what the method itself computes, as for a method that acts after attention."""
-        counts = self.schedule(step).counts
-        entering = [self.layout.tokens] * len(counts) if self.restored_per_block else (self.layout.tokens, *counts[:-1])
+        counts, layout = self.schedule(step).counts, self.layout_of(step)
+        entering = [layout.tokens] * len(counts) if self.restored_per_block else (layout.tokens, *counts[:-1])
         blocks = map(BlockTrace.plain, entering, counts)
-        return base_macs(self.layout, list(blocks)).total
+        return base_macs(layout, list(blocks)).total
 
     def rate(self, step: int) -> Rate:
         if self.form == KeptFraction.form:
             return KeptFraction(round(1 - step / KEEP_STEPS, KEEP_DECIMALS))
+        if self.form == ImageSide.form:
+            most, side = self.shorter_side
+            return ImageSide((most - step) * side)
         return LearnedPlan(step) if self.form == LearnedPlan.form and step else TokensPerBlock(step)
 
     def schedule(self, step: int) -> Schedule:
-        layout, rate = self.layout, self.rate(step)
+        layout, rate = self.layout_of(step), self.rate(step)
         shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
         return resolve(rate, self.reducer, **shape, restored_per_block=self.restored_per_block)
+
+    def layout_of(self, step: int) -> Layout:
+        """The shape that the blocks have: of a method that shrinks images, that of smaller ones."""
+        if self.form != ImageSide.form:
+            return self.layout
+        (height, width), full = self.patch, self.grid
+        rows, columns = shrunk_grid(self.rate(step), self.reducer, full, self.patch)
+        return self.family.layout(self.model, (rows * height, columns * width))
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        return self.family.patch_size(self.model)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.family.grid(self.model, self.family.image_size(self.model))
+
+    @property
+    def shorter_side(self) -> tuple[int, int]:
+        """Patches along it, and pixels of each."""
+        return min(zip(self.grid, self.patch, strict=True))
 
     def macs(self, step: int) -> int:
         """Multiply-accumulates per image, counted once per distinct schedule."""
@@ -201,6 +237,8 @@ class Search:
         """The last step that the model allows; of plans, the cheapest."""
         if self.form == LearnedPlan.form:
             return min(range(1, self.reducer.num_learned_schedules + 1), key=self.macs)
+        if self.form == ImageSide.form:
+            return self.shorter_side[0] - 1
         low, high = 0, self.layout.tokens if self.form == TokensPerBlock.form else KEEP_STEPS
         while high - low > 1:
             middle = (low + high) // 2

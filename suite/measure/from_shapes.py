@@ -69,8 +69,9 @@ class ShapeModel:
                 if handle.reducer.input_dependent:
                     raise CellError(f"what {reducer} costs depends on the image") from error
                 macs, trace = None, planned_trace(handle)
-            closed = base_macs(handle.layout, trace).total
-            return ShapeCount(closed if macs is None else macs, closed, handle.layout, trace)
+            layout = handle.images.layout()
+            closed = base_macs(layout, trace).total
+            return ShapeCount(closed if macs is None else macs, closed, layout, trace)
 
 
 def planned_trace(handle: Handle) -> tuple[BlockTrace, ...]:

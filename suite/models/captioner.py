@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from suite.backbones.git import (
     use_fused_attention,
     vision_of,
 )
+from suite.backbones.sharing import with_module
 from suite.errors import OutputError, RequestError
 
 
@@ -261,13 +261,6 @@ def reading_features(git: GitForCausalLM) -> GitForCausalLM:
     """A GIT model on the encoder's output in place of images. All else is the original's, which is left as it is."""
     model = with_module(git.git, "image_encoder", PassThrough())
     return with_module(git, "git", model)
-
-
-def with_module(module: nn.Module, name: str, other: nn.Module) -> Any:
-    """A copy that shares everything with `module` but its submodule `name`."""
-    twin = copy.copy(module)
-    twin._modules = {**module._modules, name: other}
-    return twin
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from suite.attachment.handle import Handle
 from suite.errors import RequestError
+from suite.reducers.signals import Signals
 from suite.tokens.history import Step
 from suite.tokens.state import Tokens
 
@@ -52,7 +53,8 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
     after: dict[int, Tokens] = {}
 
     def remember(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
-        after[arguments[2].block] = getattr(result, "tokens", result)
+        if isinstance(signals := arguments[2], Signals):  # else it is the image that was made smaller
+            after[signals.block] = getattr(result, "tokens", result)
 
     watching = handle.reducer.register_forward_hook(remember)
     try:
@@ -73,10 +75,9 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
             done, there = len(after[block].steps), after[block].counts
         owners.append(among_patches(owner, prefix))
         present.append(there)
-    size = (int(images.shape[-2]), int(images.shape[-1]))
     return TokenMaps(
         owners=owners,
-        grid=handle.family.grid(model, size),
+        grid=handle.grid((images.shape[-2], images.shape[-1])),
         counts=np.array([last.origin, *handle.token_counts]),
         present=torch.stack(present, 1).cpu().numpy(),
     )

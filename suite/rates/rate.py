@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from suite.errors import RequestError
 
-EXAMPLES = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, plan=1 or flops=-35%"
+EXAMPLES = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, side=160 or flops=-35%"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 
 Blocks = tuple[int, ...] | None
@@ -155,6 +155,25 @@ class MergedPortion(RateOfBlocks):
 
 
 @dataclass(frozen=True, repr=False)
+class ImageSide(Rate):
+    """side=160: the image itself is shrunk, until its shorter side has so many pixels."""
+
+    prefix = form = "side"
+    pixels: int
+
+    def __post_init__(self) -> None:
+        if self.pixels < 1:
+            raise RequestError(f"rate {str(self)!r}: an image's side has at least one pixel")
+
+    def _amount(self) -> str:
+        return str(self.pixels)
+
+    @property
+    def strength(self) -> float:
+        return -self.pixels
+
+
+@dataclass(frozen=True, repr=False)
 class LearnedPlan(Rate):
     """plan=1: this one of the schedules that the method has learned, from 1 in order of strength."""
 
@@ -200,7 +219,7 @@ class FlopsTarget(Rate):
 
 
 def parse_rate(text: str) -> Rate:
-    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'plan=1', 'flops=-35%'.
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'side=160', 'plan=1', 'flops=-35%'.
 
     RequestError for others.
     """
@@ -212,8 +231,8 @@ def parse_rate(text: str) -> Rate:
             return OF_BLOCKS[prefix](amount, tuple(int(block) for block in at.split(",")), text)
         if prefix in OF_BLOCKS:
             return OF_BLOCKS[prefix](amount, None, text)
-        if prefix == LearnedPlan.prefix:
-            return LearnedPlan(int(amount), written=text)
+        if prefix in OF_ONE_NUMBER:
+            return OF_ONE_NUMBER[prefix](int(amount), written=text)
         if prefix == FlopsTarget.prefix:
             change = float(amount[:-1]) / 100 if amount.endswith("%") else float(amount)
             return FlopsTarget(change, written=text)
@@ -261,6 +280,7 @@ def _read_merge(amount: str, blocks: Blocks, text: str) -> Rate:
 
 
 OF_BLOCKS: dict[str, Callable[[str, Blocks, str], Rate]] = {"r": _read_r, "keep": _read_keep, "merge": _read_merge}
+OF_ONE_NUMBER: dict[str, type[LearnedPlan | ImageSide]] = {kind.prefix: kind for kind in (LearnedPlan, ImageSide)}
 
 
 def _items(amount: str) -> list[str]:

@@ -130,6 +130,8 @@ def resolve(
     of = _Sequence(depth, tokens, num_prefix, restored_per_block)
     if rate is not None:
         check_form(rate, reducer)
+    if reducer.site == "before_embedding":  # what it takes out was never a token (`shrunk_grid`)
+        return untouched(depth, tokens)
     if reducer.has_fixed_schedule:
         return _resolve_plan(None, reducer, of)
     if isinstance(rate, LearnedPlan):
@@ -143,7 +145,7 @@ def resolve(
     elif isinstance(rate, MergedPortion):
         asked = spread_evenly(rate.portion * (len(blocks) if restored_per_block else 1), of.patches, blocks, depth)
     if not isinstance(rate, RateOfBlocks) or rate.is_zero:
-        return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
+        return untouched(depth, tokens)
     if isinstance(rate, KeptFraction) and isinstance(rate.keep, tuple) and len(rate.keep) != len(blocks):
         raise RequestError(f"rate {rate} lists {len(rate.keep)} fractions for {len(blocks)} active blocks")
     places = {block: stage for stage, block in enumerate(blocks)}
@@ -158,6 +160,11 @@ def resolve(
         count = reducer.leaving(count, amount)
         counts.append(count)
     return Schedule(tuple(amounts), tuple(counts), tuple(map(places.get, range(depth))))
+
+
+def untouched(depth: int, tokens: int) -> Schedule:
+    """The schedule of blocks that take nothing out."""
+    return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
 
 
 def _take_tokens(rate: Rate, reducer: Reducer, of: _Sequence, block: int, asked: int, count: int) -> int:

@@ -15,7 +15,7 @@ from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 REGISTERED: dict[str, type[Reducer]] = {}
-HOOKS = ("before_block", "inside_attention", "after_attention", "after_block")
+HOOKS = ("before_embedding", "before_block", "inside_attention", "after_attention", "after_block")
 
 
 def register(name: str) -> Callable[[type[Reducer]], type[Reducer]]:
@@ -56,12 +56,20 @@ class SelectedQueries:
     rows: Tensor
 
 
+RETURNED: dict[str, tuple[type, ...]] = {
+    "before_embedding": (Tensor,),
+    "inside_attention": (GroupedAttention, SelectedQueries),
+}
+"""What a hook has to return where that is not `Tokens`."""
+
+
 class Reducer(nn.Module):
     """A method that shrinks the set of tokens while the backbone runs.
 
     A subclass overrides one hook and returns new `Tokens` (`inside_attention`: what attention is to do). `amount` is
     the number of tokens that the block is to take out; it was resolved from the rate before the run, and a hook is
-    never called with 0. The class attributes say what the method is; constructor arguments are its options.
+    never called with 0. `before_embedding` makes smaller images instead, and no block takes anything out. The class
+    attributes say what the method is; constructor arguments are its options.
     """
 
     name: ClassVar[str]
@@ -115,18 +123,19 @@ class Reducer(nn.Module):
     def mark_trained(self) -> None:
         self._trained = True
 
-    def forward(
-        self, hook: str, tokens: Tokens, signals: Signals, amount: int
-    ) -> Tokens | GroupedAttention | SelectedQueries:
+    def forward(self, hook: str, *arguments: Any) -> Any:
         """Calls a hook. Through the module call, so that profilers and FLOP counters see the method's own work."""
-        result = getattr(self, hook)(tokens, signals, amount)
-        wanted = (GroupedAttention, SelectedQueries) if hook == "inside_attention" else Tokens
+        result, wanted = getattr(self, hook)(*arguments), RETURNED.get(hook, (Tokens,))
         if not isinstance(result, wanted):
-            names = "GroupedAttention or SelectedQueries" if hook == "inside_attention" else "Tokens"
+            names = " or ".join(kind.__name__ for kind in wanted)
             raise TypeError(
                 f"{hook} of reducer {type(self).__name__} returned a {type(result).__name__}; return {names}"
             )
         return result
+
+    def before_embedding(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images (B, 3, H, W) -> those of `size` (h, w) that the model is given in their place."""
+        raise NotImplementedError
 
     def before_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError

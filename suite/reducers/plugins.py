@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from suite.contract.plugins import leaving_out
 from suite.reducers.base import REGISTERED, Reducer
 
-FORMS = ("r", "keep")
+FORMS = ("r", "keep", "side")
 
 
 def load_folder(modules: list[str]) -> None:
@@ -58,7 +58,7 @@ def check_class(cls: type[Reducer]) -> None:
         raise TypeError(f"rates={cls.rates!r} is no tuple of {' and '.join(map(repr, FORMS))}")
     for name, promised in vars(Reducer).items():
         own = inspect.getattr_static(cls, name)
-        if not inspect.isfunction(promised) or not inspect.isfunction(own) or name == "__init__":
+        if not inspect.isfunction(promised) or not inspect.isfunction(own) or name in ("__init__", "forward"):
             continue
         arguments = list(inspect.signature(promised).parameters)
         if own is not promised and not takes(own, arguments):

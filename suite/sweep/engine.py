@@ -39,12 +39,11 @@ def execute(plans: Plan | Sequence[Plan], progress: Progress, executor: Executor
             lane.cells = count_cost(lane.plan, lane.cells, progress)
             trace_cells(lane.plan, lane.cells, progress)
 
-    with preparing_scores(lanes if executor.leads else ()):
+    with preparing_scores(lanes):
         executor.evaluate(lanes, count, progress)
-        for lane in lanes if executor.leads else ():
+        for lane in lanes:
             score(lane.plan, drop_failed(lane.cells), progress)
-    if executor.leads:
-        executor.time(lanes, progress)
+    executor.time(lanes, progress)
 
 
 def begin(plan: Plan, progress: Progress) -> Lane:

@@ -53,7 +53,7 @@ def test_an_empty_batch_gives_an_empty_result(name, kind, training):
         assert len(handle.tokens.sizes) == 0
         assert handle.planned_counts is None or handle.token_counts == handle.planned_counts
         if not handle.tokens.soft:
-            assert handle.tokens.owner.shape == (0, handle.layout.tokens)
+            assert handle.tokens.owner.shape == (0, handle.images.layout().tokens)
         logits.sum().backward()
 
 

@@ -135,10 +135,10 @@ def test_patches_dropped_in_training_are_planned_for():
 @torch.no_grad()
 def test_another_image_size_resolves_the_rate_anew(name, side):
     model = make_model("dynamic image size")
-    tokens = (side // 4) ** 2 + 1
     for rate in rates(name)[:-1] or [None]:
         with attach(model, name, rate) as handle:
             try:
+                tokens = handle.images.layout((side, side)).tokens
                 plan = resolve(handle.rate, handle.reducer, depth=4, tokens=tokens, num_prefix=1)
             except RequestError:
                 continue  # said in one line, below

@@ -28,6 +28,7 @@ from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
 from suite.backbones.t2t_vit import T2TViT
 from suite.reducers import list_reducers, reducer_class
+from suite.reducers.base import Reducer
 from tests.tiers import mostly_slow
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 10}
@@ -223,17 +224,23 @@ def reducer_id(name: str) -> str:
     return name.rsplit(":", 1)[-1]
 
 
+def shrinks_images(name: str) -> bool:
+    """Whether a method acts before there are tokens, and no block takes any out."""
+    return reducer_class(name).before_embedding is not Reducer.before_embedding
+
+
 def rates(name: str) -> list[str | None]:
     """Rates that a method is proved at, the first of them first: constant, changing, listed, beyond what is left."""
     every = {
         "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
-        "keep": ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
+        "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
+        "side": ["side=16"],  # whole patches of every kind of model
     }
     return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
 
 
 def zero_rates(name: str) -> list[str | None]:
-    every = {"r": ["r=0", "r=[0]", "r=0:-1", "r=0@2"], "keep": ["keep=1", "keep=1@0,3"]}
+    every = {"r": ["r=0", "r=[0]", "r=0:-1", "r=0@2"], "keep": ["keep=1", "keep=1@0,3"], "side": []}
     return [None, *(rate for form in reducer_class(name).rates for rate in every[form])]
 
 

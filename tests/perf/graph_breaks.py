@@ -66,7 +66,8 @@ def compile_counted(model: nn.Module, images: Tensor) -> Compilation:
 
 def rate_of(name: str) -> str | None:
     """Some rate that a method takes."""
-    return {"r": "r=6", "keep": "keep=0.7"}[reducer_class(name).rates[0]] if reducer_class(name).rates else None
+    usual = {"r": "r=6", "keep": "keep=0.7", "side": "side=16"}
+    return usual[reducer_class(name).rates[0]] if reducer_class(name).rates else None
 
 
 def tiny() -> nn.Module:

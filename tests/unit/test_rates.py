@@ -12,6 +12,7 @@ from suite.rates import rate as rates
 from suite.rates.rate import (
     FlopsTarget,
     FractionPerBlock,
+    ImageSide,
     KeptFraction,
     LearnedPlan,
     MergedPortion,
@@ -44,6 +45,7 @@ PLAINEST = {
     "keep=[0.9,0.5]@3,6": KeptFraction((0.9, 0.5), blocks=(3, 6)),
     "merge=0.3": MergedPortion(0.3),
     "merge=0.5@3,6": MergedPortion(0.5, blocks=(3, 6)),
+    "side=160": ImageSide(160),
     "plan=2": LearnedPlan(2),
     "flops=-35.00%": FlopsTarget(-0.35),
 }
