@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from suite.store.folder import CellFolder, RunFolder
+from suite.store.merging.timings import main_device
 from suite.store.schema import TIMINGS
 from suite.store.sealed import DamagedError
 
@@ -81,7 +82,26 @@ def read_cells(out: Path) -> list[Cell]:
     run, manifest = folder.read_run(), read_manifest(out)
     missing = {record["id"] for record in folder.read_missing()}
     cells = [_read_cell(folder.cell(key), run, manifest, missing) for key in sorted(run["cells"])]
-    return [cell for cell in cells if cell is not None]
+    return set_apart([cell for cell in cells if cell is not None])
+
+
+def set_apart(cells: list[Cell]) -> list[Cell]:
+    """The cells with the timings of one device, that of most, and those of others `elsewhere`: a run that was continued
+    on another device has some of both, which stand in no column together."""
+    main = main_device(map(devices_of, cells))
+    return [_without_own(cell) if devices_of(cell) not in ([], [main]) else cell for cell in cells]
+
+
+def _without_own(cell: Cell) -> Cell:
+    device, *_ = devices_of(cell)
+    timed = {name: runtimes for name, runtimes in cell.timings.items() if runtimes}
+    return replace(cell, timings={name: {} for name in TIMINGS}, elsewhere={device: timed, **cell.elsewhere})
+
+
+def devices_of(cell: Cell) -> list[str]:
+    """Those that its timings name, each once."""
+    timed = [speed for runtimes in cell.timings.values() for speed in runtimes.values()]
+    return list(dict.fromkeys(speed["device"] for speed in timed if speed.get("device")))
 
 
 def read_manifest(out: Path) -> pd.Index:

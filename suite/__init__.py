@@ -8,6 +8,9 @@ with attach(model, "tome", "r=13") as handle:
 
 from importlib import import_module
 
+from suite.contract.names import claim_names
+
+claim_names()
 PUBLIC = {
     "CellError": "suite.errors",
     "Handle": "suite.attachment.handle",

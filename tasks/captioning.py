@@ -179,7 +179,8 @@ class CaptioningTask(Task):
         lengths = self.score_metrics(rows, counts)
         missing = {name: Score(None, reason=reason) for name, reason in result.missing.items()}
         found = lengths | self.score_metrics(result.per_image, counts, result.overall) | missing
-        scores = {metric.name: found[metric.name] for metric in self.shown.metrics}
+        # captions that no model made here have no tokens
+        scores = {metric.name: found[metric.name] for metric in self.shown.metrics if metric.name in found}
         per_image = result.per_image.drop(columns=self.undefined(counts), errors="ignore")
         return Summary(scores, per_image, (*result.notes, *notes(captions_of(rows))))
 

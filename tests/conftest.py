@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from suite.measure.heap import keep_freed_memory
+from tasks.caption_scoring.scorer import availability
+from tasks.caption_scoring.spice_jars import CACHE
 from tests.photos import write_photos
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))
@@ -25,6 +28,23 @@ def threads():
     way."""
     torch.set_num_threads(THREADS)
     keep_freed_memory()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory) -> Iterator[str | None]:
+    """Nothing that was fetched is found, for SPICE takes ten seconds a cell; see `spice`."""
+    before = os.environ.get(CACHE)
+    os.environ[CACHE] = str(tmp_path_factory.mktemp("cache"))
+    yield before
+    os.environ.pop(CACHE) if before is None else os.environ.update({CACHE: before})
+
+
+@pytest.fixture
+def spice(own_cache, monkeypatch) -> None:
+    """With what `fetch spice` has brought; the test is skipped where that is not there."""
+    monkeypatch.delenv(CACHE) if own_cache is None else monkeypatch.setenv(CACHE, own_cache)
+    if reason := availability()["spice"]:
+        pytest.skip(f"SPICE {reason}")
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ class Handle:
         self._last: tuple[Tokens, list[BlockTrace]] | None = None
         self._fused = FusedProjections()
         self._given_out = WeakTensorKeyDictionary()
+        self._held: tuple[Tensor, Tokens] | None = None
         self.prefix: SharedPrefix | None = None
         self._swap = WeightSwap(model)
         if self.reduces:
@@ -111,7 +112,7 @@ class Handle:
 
     def __getstate__(self) -> dict[str, object]:
         # features may hold a graph, which cannot be copied; all else that is of forwards is made again by them
-        return {**self.__dict__, "_last": None, "_fused": None, "_given_out": None, "prefix": None}
+        return {**self.__dict__, "_last": None, "_fused": None, "_given_out": None, "_held": None, "prefix": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -127,11 +128,6 @@ class Handle:
         self._rate = rate
         self._schedules: dict[tuple[int, bool], Schedule] = {}
         self.images.rate = rate
-
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the patches that images of `size` are cut into."""
-        height, width = size
-        return self.family.grid(self.model, self.images.size((int(height), int(width))))
 
     def schedule(self, tokens: int) -> Schedule:
         """The rate resolved for sequences of `tokens` tokens, prefix included."""
@@ -259,10 +255,15 @@ class Handle:
 
     def give_out(self, features: Tensor, tokens: Tokens) -> None:
         """A user gets `features` of these tokens; what comes back is recognised by `behind`."""
-        self._given_out[features] = tokens.with_features(tokens.x.detach())  # which may be `features`, the key
+        if torch.compiler.is_compiling():  # no compiler knows weak references, so the last are held
+            self._held = features, tokens
+        else:
+            self._given_out[features] = tokens.with_features(tokens.x.detach())  # which may be `features`, the key
 
     def behind(self, features: Tensor) -> Tokens | None:
         """The tokens whose features a forward gave out, an earlier one, too; None for any other tensor."""
+        if self._held is not None and self._held[0] is features:
+            return self._held[1]
         return self._given_out.get(features)
 
     @property
@@ -277,7 +278,7 @@ class Handle:
 
     def forget(self) -> None:
         """Let go of the last forward's features; in a sweep, those of all cells would fill the memory."""
-        self._last = None
+        self._last = self._held = None
 
     @property
     def tokens(self) -> Tokens | None:

@@ -41,6 +41,11 @@ class SeenImages:
             self._sizes[own] = own if grid == full else (rows * patch[0], columns * patch[1])
         return self._sizes[own]
 
+    def grid(self, own: Size) -> tuple[int, int]:
+        """Rows and columns of the patches that images of size `own` are cut into."""
+        height, width = own
+        return self.family.grid(self.model, self.size((int(height), int(width))))
+
     def layout(self, own: Size | None = None) -> Layout:
         """The shape of the model on images of size `own`, default the one that it was built for."""
         return self.family.layout(self.model, self.size(own or self.family.image_size(self.model)))

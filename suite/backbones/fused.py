@@ -12,12 +12,12 @@ from suite.backbones.modules import TENSORS, is_plain
 from suite.reducers.base import Reducer
 from suite.reducers.signals import BlockParts
 
-Weights = tuple[Tensor, Tensor]
+Weights = tuple[Tensor, Tensor, int]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Memory of a block's weight and bias, and the parts of it that are copies of what they are made of."""
+    """Memory of a block's weight and bias, how many rows are qkv's, and the parts that are copies of what it is of."""
 
     weights: Weights
     copies: tuple[Tensor, ...]
@@ -40,7 +40,7 @@ class FusedProjections:
         self._places: dict[int, Place] = {}
 
     def of(self, blocks: Iterable[BlockParts], reducer: Reducer) -> dict[int, Weights]:
-        """By index, of those `blocks` where one product can be both: weight (3·H·d + D, C) and bias."""
+        """By index, of those `blocks` where one product can be both: weight (3·H·d + D, C), bias, and 3·H·d."""
         if reducer.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return {}
         found: dict[int, Weights] = {}
@@ -86,4 +86,4 @@ def make_place(sources: Sequence[Tensor]) -> Place:
         fused = weight.new_empty(sum(rows), weight.shape[1])
         bias = weight.new_zeros(sum(rows))
     own, below = bias.split(rows)
-    return Place((fused, bias), (*fused.split(rows), below, own)[: len(sources)])
+    return Place((fused, bias, rows[0]), (*fused.split(rows), below, own)[: len(sources)])

@@ -35,6 +35,7 @@ class Attached(Protocol):
     tokens: Tokens | None
     decoder: Decoder | None
     reduces: bool
+    images: Any  # `SeenImages`, which stands above
 
     def encode(self, model: nn.Module, x: Tensor) -> Tokens: ...
 
@@ -43,8 +44,6 @@ class Attached(Protocol):
     def behind(self, features: Tensor) -> Tokens | None: ...
 
     def moved(self) -> None: ...
-
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]: ...
 
 
 class Reduced(Beside):

@@ -154,7 +154,7 @@ class ReducedMmsegViT(Reduced):
         if tokens.steps or tokens.soft:
             rows, place = tokens.restorable()
             x = take(rows, place)
-        grid = self._reducerbench.grid((inputs.shape[-2], inputs.shape[-1]))
+        grid = self._reducerbench.images.grid((inputs.shape[-2], inputs.shape[-1]))
         return (self.norm(x)[:, tokens.num_prefix :].transpose(1, 2).unflatten(2, grid),)
 
 

@@ -24,7 +24,7 @@ def is_plain(layer: nn.Module) -> bool:
     """
     if type(layer) is not nn.Linear or is_hooked(layer) or has_own_forward(layer):
         return False
-    return type(layer.weight) in TENSORS and (layer.bias is None or type(layer.bias) in TENSORS)
+    return type(layer.weight) in TENSORS and type(layer.bias) in (*TENSORS, type(None))
 
 
 def has_own_forward(module: nn.Module) -> bool:
@@ -34,7 +34,8 @@ def has_own_forward(module: nn.Module) -> bool:
 
 def is_hooked(module: nn.Module) -> bool:
     """It has hooks, other than those of our counters."""
-    if not any(getattr(module, kind) for kind in HOOKS):
+    # asked several times a block, so the usual answer comes first, and quickly
+    if not (module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks):
         return False
     return any(_listens(hook) for kind in HOOKS for hook in getattr(module, kind).values())
 

@@ -130,7 +130,7 @@ class Segmenter(nn.Module):
     def _grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of the patches that the decoder gives scores of."""
         handle = getattr(self.backbone, "_reducerbench", None)
-        return self.backbone.patch_embed.grid_size if handle is None else handle.grid(images.shape[-2:])
+        return self.backbone.patch_embed.grid_size if handle is None else handle.images.grid(images.shape[-2:])
 
     def decoder_inputs(self, images: Tensor) -> tuple[Tensor | None, ...]:
         """What the decoder is called with for images (B, 3, H, W): what its cost is counted on."""

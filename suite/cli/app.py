@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
 from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
+from suite.cli.fetch import fetch_command
 from suite.cli.flags import MODELS, asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
@@ -19,6 +21,7 @@ from suite.cli.listing import listing
 from suite.cli.merge import merge_command
 from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.predict import predict_command
+from suite.cli.score import score_command
 from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError: type[ClickException] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+TAKEN = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(listing, name="list")
 app.add_typer(viewing, name="view")
@@ -61,8 +66,11 @@ def run_command(config: Path | None = None, track: str | None = None, **flags: A
 
 def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     from suite.api import run
+    from suite.sweep.launch import launched
 
     results = run(values, track=track)
+    if launched().rank:  # the first process of torchrun's speaks for all
+        raise typer.Exit(ExitCode.DONE)
     show(results.out)
     failed = results.failed
     for reason in failed:
@@ -164,10 +172,21 @@ app.command("pareto")(pareto_command)
 app.command("break-even")(break_even_command)
 app.command("predict")(predict_command)
 app.command("gpu")(gpu_command)
+app.command("score")(score_command)
 app.command("merge")(merge_command)
+app.command("fetch")(fetch_command)
 app.command("compare")(compare_command)
 app.command("check")(check_command)
 app.add_typer(baselines, name="baseline")
+
+
+def explain(error: Exception) -> tuple[ExitCode, str]:
+    """A place that cannot be written to is the request's fault; anything else that nobody has caught is ours."""
+    if isinstance(error, OSError) and (isinstance(error, TAKEN) or error.errno in UNWRITABLE):
+        where = f"{error.filename!r}: " if error.filename else ""
+        return ExitCode.BAD_REQUEST, f"error: {where}{error.strerror}; give another place or file"
+    text = " ".join(str(error).split())
+    return ExitCode.DEFECT, f"defect: {type(error).__name__}: {text} (--debug shows where)"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -187,18 +206,13 @@ def main(arguments: list[str] | None = None) -> None:
         text = error.format_message() if isinstance(error, UsageError) else str(error)
         print(f"error: {' '.join(text.split())}", file=sys.stderr)
         code = ExitCode.BAD_REQUEST
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error.filename!r}: {error.strerror}; give another place or file", file=sys.stderr)
-        code = ExitCode.BAD_REQUEST
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"defect: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
-        code = ExitCode.DEFECT
+        code, said = explain(error)
+        print(said, file=sys.stderr)
     if code == ExitCode.INTERRUPTED:  # recent releases of typer return it
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
     for _, _, fault in LEFT_OUT:

@@ -80,7 +80,8 @@ def mmcv_operators() -> Iterator[Finding]:
 def caption_scorers() -> Iterator[Finding]:
     """Java, and what the captions' scorers give."""
     try:
-        from tasks.caption_scoring.scorer import FETCH_SPICE, NEEDS_JAVA, availability, java_version, try_scorers
+        from tasks.caption_scoring.scorer import NEEDS_JAVA, availability, java_version, try_scorers
+        from tasks.caption_scoring.spice_jars import FETCH_SPICE
     except ImportError as error:
         yield Finding("caption scorers", "missing", f"cannot be imported: {error}")
         return

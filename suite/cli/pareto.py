@@ -56,7 +56,9 @@ def break_even_command(
     batches: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8,16,32,64",
     task: Annotated[str | None, typer.Option(help="Task, for its images: see `list tasks`. [scenes]")] = None,
     data: Annotated[str | None, typer.Option(help="Folder, zip or tar of the task's data.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="pretrained, none (random weights), or a local file.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="pretrained, none (random weights), FILE, or FILE::MODEL_IN_IT.")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels. [the model's own]")] = None,
     reducer_weights: Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a method learned.")] = None,
     reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,

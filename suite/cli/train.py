@@ -18,7 +18,9 @@ def train_command(
     task: Annotated[str, typer.Option(help="Task: see `list tasks`.")] = "scenes",
     data: Annotated[str | None, typer.Option(help="Folder, zip or tar of training data.")] = None,
     model: Annotated[str, typer.Option(help="See `list models`. [the task's own]")] = "",
-    checkpoint: Annotated[str, typer.Option(help="pretrained, none (random weights), or a local file.")] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="pretrained, none (random weights), FILE, or FILE::MODEL_IN_IT.")
+    ] = "",
     task_option: Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")] = None,
     reducer_option: Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Samples, evenly spaced over the data. [all]")] = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -20,20 +20,23 @@ from suite.models.foreign_names import State, translate
 # The last layer's other names; it may stand beside the backbone, outside its prefix.
 HEAD = re.compile(r"(?:fc|classifier|linear|cls_head|heads?\.(?:head|fc|linear))\.(weight|bias)")
 TOP = "."
+# What wraps a module, or a part of one: torch.compile, activation checkpointing, fully sharded training.
+WRAPPED = re.compile(r"(?<![^.])(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
 class Candidate:
     """state: tensors by names without the prefix. place: what leads to it, without a dot at the end; container: its
-    part that leads to a mapping; prefix: its part that all keys there begin with. library: whose names it had."""
+    part that leads to a mapping; prefix: its part that all keys there begin with. outside: keys of the same mapping
+    that belong to no model. library: whose names it had; wrapped: what was taken out of them."""
 
     state: State
     place: str
     container: str
     prefix: str
-    library: str
     outside: tuple[str, ...]
-    """Keys of the same mapping that belong to no model."""
+    library: str = ""
+    wrapped: str = ""
 
     @property
     def name(self) -> str:
@@ -43,13 +46,30 @@ class Candidate:
 
 def find_candidates(contents: Contents, own: Mapping[str, Tensor]) -> list[Candidate]:
     """Those of a file for a model with the parameters `own`, in the file's order; at least one."""
-    tensors, library = translate(contents.tensors)
+    plain, wrapped = _unwrapped(contents.tensors)
+    tensors, library = translate(plain)
     counts = Counter(name[:start] for name in tensors for start in _starts(name) if name[start:] in own)
     found = [place for place, count in counts.items() if 2 * count >= len(own)]
-    if not found:  # of no such model; the largest mapping shows it best, or has names that only timm knows
-        held = {place: sum(name.startswith(place) for name in tensors) for place in contents.containers}
-        found = [max(held, key=lambda place: (held[place], -len(place)))]
-    return [_candidate(contents, tensors, library, place, found) for place in found]
+    if not found:
+        return [largest_mapping(contents)]
+    return [replace(_candidate(contents, tensors, place, found), library=library, wrapped=wrapped) for place in found]
+
+
+def largest_mapping(contents: Contents) -> Candidate:
+    """As it is: it shows best that a file is of no such model, and may have names that only timm's conversions know."""
+    innermost = sorted(contents.containers, key=len, reverse=True)
+    held = Counter(next(one for one in innermost if name.startswith(one)) for name in contents.tensors)
+    place = held.most_common(1)[0][0]
+    return _candidate(contents, contents.tensors, place, [place])
+
+
+def _unwrapped(tensors: State) -> tuple[State, str]:
+    """Tensors by names without what wraps parts of a model, and the first such; as they are where two would be one."""
+    names = {name: WRAPPED.sub("", name) for name in tensors}
+    found = next((match[1] for name in tensors if (match := WRAPPED.search(name))), "")
+    if not found or len(set(names.values())) < len(names):
+        return tensors, ""
+    return {names[name]: value for name, value in tensors.items()}, found
 
 
 def _starts(name: str) -> Iterator[int]:
@@ -57,8 +77,9 @@ def _starts(name: str) -> Iterator[int]:
     yield from (match.end() for match in re.finditer(r"\.", name))
 
 
-def _candidate(contents: Contents, tensors: State, library: str, place: str, all_places: list[str]) -> Candidate:
-    container = max((one for one in contents.containers if place.startswith(one)), key=len, default="")
+def _candidate(contents: Contents, tensors: State, place: str, all_places: list[str]) -> Candidate:
+    containers = [WRAPPED.sub("", one) for one in contents.containers]
+    container = max((one for one in containers if place.startswith(one)), key=len, default="")
     others = [other for other in all_places if other.startswith(place) and other != place]
     state = {
         _with_our_head(name.removeprefix(place)): value
@@ -73,7 +94,7 @@ def _candidate(contents: Contents, tensors: State, library: str, place: str, all
                 state[key] = tensors[name]
             else:
                 outside.append(name.removeprefix(container))
-    return Candidate(state, place[:-1], container[:-1], place.removeprefix(container), library, tuple(outside))
+    return Candidate(state, place[:-1], container[:-1], place.removeprefix(container), tuple(outside))
 
 
 def _with_our_head(key: str) -> str:
@@ -104,12 +125,14 @@ def choose(candidates: list[Candidate], choice: str, contents: Contents) -> list
 AVERAGED = (r"(^|[._])ema([._]|$)|averaged|(^|[._])swa([._]|$)", r"(^|[._])teacher([._]|$)")
 
 
-def prefer(candidates: list[Candidate], wrapper: str) -> Candidate:
-    """The one that stands for a model of whose weights a file has several: `wrapper`, then averages of weights over
-    training, as timm takes them, then the first."""
+def prefer(candidates: list[Candidate], wrapper: str) -> tuple[Candidate, str]:
+    """The one that stands for a model of whose weights a file has several, and why: `wrapper`, then averages of weights
+    over training, as timm takes them, then the first."""
 
-    def rank(one: Candidate) -> tuple[bool, int]:
+    def rank(one: Candidate) -> int:
         kinds = [number for number, pattern in enumerate(AVERAGED) if re.search(pattern, one.place)]
-        return one.container != wrapper or not wrapper, min(kinds, default=len(AVERAGED))
+        return -1 if wrapper and one.container == wrapper else min(kinds, default=len(AVERAGED))
 
-    return min(candidates, key=rank)
+    best = min(candidates, key=rank)
+    reasons = {-1: "as its authors do", len(AVERAGED): "the first in the file"}
+    return best, reasons.get(rank(best), "averaged weights first")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -11,8 +12,10 @@ from torch import nn
 
 from suite.errors import RequestError, UnavailableError
 from suite.models.contents import read_contents, split_choice
+from suite.models.described import CONFIG, read_description
 from suite.models.fitting import load_into
 from suite.models.hub import no_waiting_for_an_unreachable_hub
+from suite.models.label_names import label_names_in
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
 from suite.models.weights_file import WeightsInfo, one_line, state_dict_sha256
@@ -41,7 +44,17 @@ def load_classifier(
     contents = read_contents(path)
     model = build_classifier(entry, seed, image_size, num_classes)
     info = load_into(model, contents, entry, choice, any_classes=num_classes is None)
+    names = contents.label_names or _names_beside(contents.path.parent)
+    if len(names) == getattr(model, "num_classes", None):
+        cast(Any, model).label_names = names  # a task may have the same classes in another order
     return model, replace(info, source=f"embedded:{entry.name}") if checkpoint == "embedded" else info
+
+
+def _names_beside(folder: Path) -> tuple[str, ...]:
+    """The names of classes in the config.json of transformers or timm."""
+    about = read_description(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    of_timm = about.get("pretrained_cfg")
+    return label_names_in(about) or label_names_in(of_timm if isinstance(of_timm, dict) else {})
 
 
 def build_classifier(

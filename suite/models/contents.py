@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from suite.errors import RequestError, describe_error
+from suite.models.label_names import label_names_in
 from suite.models.pickles import Array, load_pickle
 from suite.models.weights_file import file_sha256, one_line
 
@@ -31,12 +32,14 @@ DEEPEST, MOST_NAMES = 16, 1_000_000  # a file of a few bytes can nest and name m
 @dataclass
 class Contents:
     """tensors: by the keys that lead to them, joined by dots. containers: the beginnings of names that lead to a
-    mapping with tensors in it, '' or with a dot at the end. files: all that were read, the one that was named first."""
+    mapping with tensors in it, '' or with a dot at the end. files: all that were read, the one that was named first.
+    label_names: of the classes, where the file says them."""
 
     files: tuple[Path, ...]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     names: int = 0
+    label_names: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -50,18 +53,19 @@ class Contents:
         lines = [f"{file.name} {digest}" for file, digest in zip(self.files[1:], digests[1:])]
         return hashlib.sha256("\n".join([digests[0], *lines, place]).encode()).hexdigest()
 
-    def add(self, value: Any, before: str = "", depth: int = 0) -> None:
-        """Take in the tensors that `value` holds, under names that begin with `before`."""
+    def add(self, value: Any, before: str = "", above: tuple[int, ...] = ()) -> None:
+        """Take in the tensors that `value` holds, under names that begin with `before`. above: ids of what holds it."""
         held = dict(_items(value))
         self.names += len(held)
         if self.names > MOST_NAMES:
             raise RequestError(f"checkpoint '{self.path}' names more than {MOST_NAMES} values; give its weights alone")
+        self.label_names = self.label_names or label_names_in(held)
         tensors = {f"{before}{key}": one for key, one in held.items() if isinstance(one, Tensor)}
         self.tensors |= tensors
         self.containers += [before] if tensors else []
         for key, one in held.items():
-            if depth < DEEPEST:
-                self.add(one, f"{before}{key}.", depth + 1)
+            if len(above) < DEEPEST and id(one) not in (*above, id(value)):
+                self.add(one, f"{before}{key}.", (*above, id(value)))
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ def follow_description(model: nn.Module, folder: Path, library: str) -> tuple[li
     if not isinstance(model, timm.models.VisionTransformer) or not (folder / CONFIG).is_file():
         return [], []
     if not library.startswith("transformers"):
-        of_timm = _read(folder / CONFIG).get("pretrained_cfg")
+        of_timm = read_description(folder / CONFIG).get("pretrained_cfg")
         about = of_timm if isinstance(of_timm, dict) else {}
         set_ = _follow_colours(model, about.get("mean"), about.get("std"), CONFIG)
         return ([folder / CONFIG] if set_ else []), set_
@@ -47,13 +47,14 @@ def follow_description(model: nn.Module, folder: Path, library: str) -> tuple[li
         [*_follow_activation(model, about.hidden_act, folder), *_follow_norms(model, about)],
     )
     if (folder / PREPROCESSOR).is_file():
-        prepared = _read(folder / PREPROCESSOR)
+        prepared = read_description(folder / PREPROCESSOR)
         files.append(folder / PREPROCESSOR)
         set_ += _follow_colours(model, prepared.get("image_mean"), prepared.get("image_std"), PREPROCESSOR)
     return files, set_
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_description(file: Path) -> dict[str, Any]:
+    """What a file of JSON beside the weights says; RequestError for one that is broken."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from suite.errors import RequestError
-from suite.models.candidates import Candidate, choose, find_candidates, prefer
+from suite.models.candidates import Candidate, choose, find_candidates, largest_mapping, prefer
 from suite.models.contents import Contents
 from suite.models.described import follow_description
 from suite.models.foreign_names import State
@@ -59,34 +59,46 @@ def load_into(
     choice: the user's, of a file with several models. any_classes: a head of another number of classes takes the place
     of the model's. RequestError, one line, for what does not fit.
     """
-    fits: list[Fit] = []
-    errors: dict[str, RequestError] = {}
     candidates = choose(find_candidates(contents, model.state_dict()), choice, contents)
-    for candidate in candidates:
-        try:
-            fits.append(_fit(model, candidate, contents, entry, any_classes))
-        except RequestError as error:
-            errors[candidate.place] = error
+    fits, errors = _try(model, candidates, contents, entry, any_classes)
+    if not fits and not choice:
+        fits, _ = _try(model, [largest_mapping(contents)], contents, entry, any_classes)
     if not fits:
-        raise errors[prefer(candidates, entry.wrapper).place]
-    best = prefer([fit.candidate for fit in fits], entry.wrapper)
+        raise errors[prefer(candidates, entry.wrapper)[0].place]
+    best, why = prefer([fit.candidate for fit in fits], entry.wrapper)
     fit = next(fit for fit in fits if fit.candidate is best)
     described, told = follow_description(model, contents.path.parent, best.library)
     contents.files += tuple(described)
     if fit.classes != getattr(model, "num_classes", fit.classes):
         with torch.random.fork_rng(devices=[]):  # the caller's random state is left alone
             cast(Any, model).reset_classifier(fit.classes)
-    model.load_state_dict(fit.state)
+    try:
+        model.load_state_dict(fit.state)
+    except RuntimeError as error:  # tensors of kinds that cannot be copied, such as those that lie on several machines
+        raise RequestError(f"checkpoint '{contents.path}' cannot be loaded: {one_line(error)}") from error
     source = f"{contents.path}[{best.container}]" if best.container else str(contents.path)
     remark = ""
     if len(fits) > 1:
         others = ", ".join(one.candidate.name for one in fits if one is not fit)
         remark = (
-            f"it holds {len(fits)} models, and of {best.name} and {others} {best.name} is taken (averaged weights "
-            f"first); choose with --checkpoint {contents.path}::NAME"
+            f"it holds {len(fits)} models; {best.name} is taken and not {others} ({why}); choose with "
+            f"--checkpoint {contents.path}::NAME"
         )
     sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")
     return WeightsInfo("trained", ", ".join((source, *fit.notes, *told)), sha256, remark)
+
+
+def _try(
+    model: nn.Module, candidates: list[Candidate], contents: Contents, entry: ModelEntry, any_classes: bool
+) -> tuple[list[Fit], dict[str, RequestError]]:
+    """Those that fit, and what is wrong with the others, by their places."""
+    fits, errors = [], {}
+    for candidate in candidates:
+        try:
+            fits.append(_fit(model, candidate, contents, entry, any_classes))
+        except RequestError as error:
+            errors[candidate.place] = error
+    return fits, errors
 
 
 def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: ModelEntry, any_classes: bool) -> Fit:
@@ -94,6 +106,7 @@ def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: Mode
     misfit = f"checkpoint '{contents.path}' does not fit the model"
     own, state = model.state_dict(), entry.renamed(candidate.state)
     notes = [f"prefix '{candidate.prefix}' stripped"] if candidate.prefix else []
+    notes += [f"'{candidate.wrapped}' taken out of names"] if candidate.wrapped else []
     notes += [f"names of {candidate.library}"] if candidate.library else []
     state, resampled = _as_timm_has_it(model, own, state, misfit)
     state, joined = join_layers(own, state)
@@ -102,8 +115,13 @@ def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: Mode
         own, classes = _with_its_classes(own, state)
     check_fit(own, state, misfit, _remedy(own, state))
     for key, value in own.items():
-        if value.is_floating_point() and not state[key].is_floating_point():
-            raise RequestError(f"{misfit}: '{key}' holds {state[key].dtype}; give weights that are not quantised")
+        theirs = state[key]
+        if theirs.layout != torch.strided or theirs.is_meta:
+            raise RequestError(
+                f"{misfit}: '{key}' is {'empty' if theirs.is_meta else theirs.layout}; give dense weights"
+            )
+        if value.is_floating_point() and not theirs.is_floating_point():
+            raise RequestError(f"{misfit}: '{key}' holds {theirs.dtype}; give weights that are not quantised")
     if classes != present:
         notes.append(f"{classes} classes instead of {present}")
     outside = candidate.outside
@@ -124,6 +142,8 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
             f"{misfit}: '{KERNEL}' is for patches of {sides[0]} pixels, and the model's have {sides[1]}; name a model "
             "of that patch size"
         )
+    if lost := next((key for key in state if "pre_logits" in key), ""):  # timm would leave it out
+        raise RequestError(f"{misfit}: '{lost}' is of a layer before the classifier, which the model does not have")
     try:
         found = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
     except Exception as error:
@@ -131,7 +151,9 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
         raise RequestError(f"{misfit}: {one_line(error)}") from error
     counts = [x[POSITIONS].shape[1] for x in (state, found) if POSITIONS in x and x[POSITIONS].ndim == 3]
     resampled = len(counts) == 2 and counts[0] != counts[1]
-    return found, [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
+    notes = ["the image tower alone"] if any(key.startswith("visual.") for key in state) else []
+    notes += [f"position embeddings resampled from {counts[0]} to {counts[1]}"] if resampled else []
+    return found, notes
 
 
 def join_layers(own: Mapping[str, Tensor], state: State) -> tuple[State, list[str]]:
@@ -198,10 +220,20 @@ def _with_its_classes(own: State, state: State) -> tuple[State, int]:
     return {**own, **{key: value.new_empty((len(head), *value.shape[1:])) for key, value in heads.items()}}, len(head)
 
 
+def _width(own: Mapping[str, Tensor]) -> int:
+    """Of a token, 0 where the model is no Vision Transformer of timm's."""
+    return own["norm.weight"].shape[0] if "norm.weight" in own else 0
+
+
 def _remedy(own: Mapping[str, Tensor], state: State) -> str:
     missing = [key for key in own if key not in state]
     if missing and all(key.startswith(HEADS) for key in missing):
         return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
+    head, width = state.get("head.weight"), _width(own)
+    if width and head is not None and head.ndim == 2 and head.shape[1] == 2 * width:
+        return "its classifier reads the class token beside the mean of the patches, which no model here does"
+    if not missing and all(value.shape == state[key].shape for key, value in own.items() if not key.startswith(HEADS)):
+        return "leave the number of classes out, or give a file with as many"
     for key, hint in HINTS.items():
         if any(name.startswith(key) and name not in own for name in state):
             return hint

@@ -38,6 +38,13 @@ class PlainDict:
         return {}
 
 
+class PlainList:
+    """Stands for classes of lists; what it makes is a list."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return []
+
+
 class DType:
     """Stands for numpy's dtype, made of a code such as 'f4'; its byte order comes with its state."""
 
@@ -78,7 +85,8 @@ _INERT = (
     *("argparse.Namespace", "types.SimpleNamespace"),
     *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
     *(f"{module}.scalar" for module in _NUMPY),
-    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
+    *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
+    *("uuid.UUID", "decimal.Decimal", "fractions.Fraction"),
     *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "dict", "tuple", "bytes")),
     *(f"builtins.{name}" for name in ("frozenset", "range", "slice")),
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode"),
@@ -94,6 +102,7 @@ _LATER = {66, 67, *range(140, 153)}  # operations that protocols after the secon
 STAND_INS: list[Any] = [
     *((Inert, name) for name in _INERT),
     *((PlainDict, name) for name in _DICTS),
+    (PlainList, "collections.deque"),
     *((new_array, f"{module}._reconstruct") for module in _NUMPY),
     *((Array, "numpy.ndarray"), (DType, "numpy.dtype")),
 ]
@@ -122,7 +131,8 @@ def _reason(text: str) -> str:
     operand = re.search(r"Unsupported operand (\d+)", text)
     if operand and int(operand[1]) in _LATER:
         return f"it is pickled by protocol 3 or later, and to unpickle that could run code; {alone}"
-    wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>", text)
+    wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>|``(torch\.distributed[\w.]*)``", text)
     if wanted:
-        return f"it asks for {wanted[1] or wanted[2]}, and to unpickle that could run code; {alone}"
+        name = next(filter(None, wanted.groups()))
+        return f"it asks for {name}, and to unpickle that could run code; {alone}"
     return f"it is not a complete, plain file of tensors; {alone}"

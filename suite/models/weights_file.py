@@ -46,7 +46,7 @@ def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], misfit: st
     ]
     if differing:
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
-        raise RequestError(f"{misfit}: {'; '.join(differing[:3])}{more}")
+        raise RequestError(f"{misfit}: {'; '.join(differing[:3])}{more}; {remedy}")
 
 
 def _some(what: str, keys: list[str]) -> str:

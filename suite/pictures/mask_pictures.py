@@ -81,7 +81,7 @@ def rows_of(plan: Plan, sample: Sample, device: torch.device) -> list[MaskRow]:
         owner = None if tokens is None or handle.restoring == "per_block" else tokens.owner
         if tokens is not None and owner is not None:
             patches = owner[:, tokens.num_prefix :] - tokens.num_prefix
-            grids = patches.unflatten(1, handle.grid((views.shape[-2], views.shape[-1]))).cpu().numpy()
+            grids = patches.unflatten(1, handle.images.grid((views.shape[-2], views.shape[-1]))).cpu().numpy()
             drawn = [draw_groups(window, grid) for window, grid in zip(windows, grids, strict=True)]
             groups = preprocessing.joined_pictures(drawn, truth.shape[0], truth.shape[1])
         before, after = (f"mIoU {percent(miou(found, truth, task.num_classes))}" for found in (plain, mask))

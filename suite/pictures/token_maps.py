@@ -77,7 +77,7 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
         present.append(there)
     return TokenMaps(
         owners=owners,
-        grid=handle.grid((images.shape[-2], images.shape[-1])),
+        grid=handle.images.grid((images.shape[-2], images.shape[-1])),
         counts=np.array([last.origin, *handle.token_counts]),
         present=torch.stack(present, 1).cpu().numpy(),
     )

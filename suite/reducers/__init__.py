@@ -5,15 +5,17 @@ A method's author needs no other import: `from suite.reducers import Reducer, bi
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from suite.contract.baseline import BASELINE
 from suite.contract.plugins import find, load_plugins
@@ -104,7 +106,17 @@ def class_from_file(path: str, class_name: str) -> type[Reducer]:
         raise RequestError(f"reducer {path}:{class_name}: {error}") from error
     if "name" not in cls.__dict__:
         cls.name = class_name
+    copyreg.pickle(cls, partial(_pickled, str(file.resolve()), class_name))
     return cls
+
+
+def _pickled(path: str, class_name: str, reducer: Reducer) -> tuple[Any, ...]:
+    """Kept by its file, for another process knows no module of its name."""
+    return _unfilled, (path, class_name), reducer.__getstate__()
+
+
+def _unfilled(path: str, class_name: str) -> Reducer:
+    return object.__new__(class_from_file(path, class_name))
 
 
 @cache

@@ -20,9 +20,10 @@ class BlockCall(NamedTuple):
 
     amount: tokens that the reducer takes out, 0: it is not called. planned: tokens that the rate lets leave the block,
     prefix included; None: not known. stage: place of this block among those the rate acts in. plan: which of the plans
-    that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below.
-    received: see `Signals.received_before`. grid: rows and columns of the image's patches. watch: the next block's
-    reducer wants to know what attention every token received here. proportional: attention is biased by log size.
+    that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below,
+    and how many rows are qkv's. received: see `Signals.received_before`. grid: rows and columns of the image's patches.
+    watch: the next block's reducer wants to know what attention every token received here. proportional: attention is
+    biased by log size.
     """
 
     amount: int
@@ -30,7 +31,7 @@ class BlockCall(NamedTuple):
     planned: int | None = None
     stage: int | None = None
     plan: int | None = None
-    fused: tuple[Tensor, Tensor | None] | None = None
+    fused: tuple[Tensor, Tensor, int] | None = None
     received: Tensor | None = None
     grid: tuple[int, int] | None = None
     watch: bool = False
@@ -156,10 +157,10 @@ class Signals:
         """Queries, keys, values, each (B, H, N, d)."""
         if self._call.fused is None:
             return self._parts.qkv(self.normed)
-        linear = cast(nn.Linear, self._parts.qkv_linear)
-        projected = F.linear(self.normed, *self._call.fused)
-        self.__dict__["extra"] = projected[..., linear.out_features :]
-        return self._parts.split_heads(projected[..., : linear.out_features])
+        weight, bias, rows = self._call.fused
+        projected = F.linear(self.normed, weight, bias)
+        self.__dict__["extra"] = projected[..., rows:]
+        return self._parts.split_heads(projected[..., :rows])
 
     @lazy
     def queries_keys(self) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,8 @@ from suite.store.upgrade import upgrade
 
 RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
 LOGS, SAMPLES, CONTENTS_NAME = "logs", "samples", "contents"
+OTHERWISE = {"samples": " (other data, or another --limit)"}
+"""What may have been given otherwise, where the name of what differs does not say it."""
 LOCK, CLAIMS = ".lock", ".claims"  # of the processes that work on one run; nothing is in them
 
 
@@ -117,8 +119,8 @@ class RunFolder:
         for name, value in identity.items():
             if old["identity"].get(name) != value:
                 raise RequestError(
-                    f"{str(self.path)!r} holds a run with {name}={old['identity'].get(name)!r}, not {value!r}; "
-                    "give another --out"
+                    f"{str(self.path)!r} holds a run with {name}={old['identity'].get(name)!r}, not {value!r}"
+                    f"{OTHERWISE.get(name, '')}; give another --out"
                 )
         return old
 

@@ -14,6 +14,7 @@ from reports.frame import load_frame, load_samples
 from reports.tables.speeds import speeds_of
 from suite.store.study import StudyFolder, failures_in
 from suite.sweep.executors import open_executor
+from suite.sweep.launch import launched
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.study import execute_plans, make_plans, make_study
@@ -84,9 +85,12 @@ def run_sweep(
 
     values: the keys of `RunSpec`, `models` in place of `model`, and `runs`. track: where finished cells and plots are
     copied to besides ('tensorboard,mlflow'); no part of what is run. report: what draws the results; default: nothing
-    does. RequestError for what cannot be done; what fails is named by `Results.failed`.
+    does. RequestError for what cannot be done; what fails is named by `Results.failed`. Of the processes that torchrun
+    starts, all evaluate, and the first does the rest.
     """
     progress, study = progress or Progress(), make_study(values)
+    if launched().rank:
+        progress, track, report = Progress(progress.console, quiet=True), (), None
     with (
         open_executor(study.spec, progress) as executor,
         closing(Tracking(track, study.config, study.out, progress.note)) as tracking,

@@ -39,11 +39,12 @@ def execute(plans: Plan | Sequence[Plan], progress: Progress, executor: Executor
             lane.cells = count_cost(lane.plan, lane.cells, progress)
             trace_cells(lane.plan, lane.cells, progress)
 
-    with preparing_scores(lanes):
+    with preparing_scores(lanes if executor.leads else ()):
         executor.evaluate(lanes, count, progress)
-        for lane in lanes:
+        for lane in lanes if executor.leads else ():
             score(lane.plan, drop_failed(lane.cells), progress)
-    executor.time(lanes, progress)
+    if executor.leads:
+        executor.time(lanes, progress)
 
 
 def begin(plan: Plan, progress: Progress) -> Lane:

@@ -34,6 +34,7 @@ from suite.store.repair import set_aside_damaged
 from suite.store.sources import digest_sources
 from suite.sweep.cached import check_cache
 from suite.sweep.cells import expand
+from suite.sweep.launch import launched
 from suite.sweep.methods import MethodAtRate
 from suite.sweep.spec import RunSpec
 from tasks import task_class
@@ -243,9 +244,14 @@ def check_base(method: MethodAtRate, spec: RunSpec, weights: WeightsInfo) -> Non
 
 
 def resolve_device(name: str) -> torch.device:
-    """'auto', 'cpu', 'cuda', 'cuda:1', ... RequestError for a device that is not here."""
+    """'auto', 'cpu', 'cuda', 'cuda:1', ... RequestError for a device that is not here.
+
+    Of several processes that torchrun starts, each has a GPU of its own, as far as there are.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched().world > 1 and torch.cuda.is_available():
+        name = f"cuda:{launched().local % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()

@@ -58,6 +58,12 @@ class Progress:
             yield advance
 
     @contextmanager
+    def download(self, what: str, size: int) -> Iterator[Callable[[int], None]]:
+        """A counter of bytes, in megabytes."""
+        with self._counter(f"fetching {what} (MB)", round(size / 1e6), unit="") as advance:
+            yield lambda count: advance("", count / 1e6)
+
+    @contextmanager
     def updates(self, label: str, total: int) -> Iterator[Callable[[str, int], None]]:
         """A counter of training updates."""
         with self._counter(label, total, unit="") as advance:
@@ -123,10 +129,9 @@ class Progress:
                 began = now
             if now - printed >= PLAIN_INTERVAL and count:
                 printed, spent = now, now - began
+                left = spent * (whole - count) / count
                 speed = f", {count / spent:.0f} {unit}/s" if unit == "images" else ""
-                self.note(
-                    f"{label}{where()}: {count} of {whole}{speed}, about {spent * (whole - count) / count:.0f} s left"
-                )
+                self.note(f"{label}{where()}: {count:.0f} of {whole}{speed}, about {left:.0f} s left")
 
         yield advance
         self.note(f"{label}: done in {time.monotonic() - start:.1f} s")

@@ -21,6 +21,7 @@ from suite.models.load import load_model
 from suite.models.registry import default_checkpoint
 from suite.store.files import atomic_path, once, write_json
 from suite.sweep.evaluate import repeatable
+from suite.sweep.launch import Launch, launched
 from suite.sweep.plan import make_task, resolve_device
 from suite.sweep.progress import Progress
 from suite.sweep.spec import RunSpec
@@ -85,6 +86,8 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     spec = RunSpec(task=request.task, data=request.data, limit=request.limit, task_options=request.task_options or {})
     task = make_task(spec)
     model, weights = load_model(request.model, request.checkpoint)
+    for line in weights.notes:
+        progress.note(line)
     task.check_model(model)
     task.configure(model)
     about = description(request, recipe, task, weights.sha256, weights.source)
@@ -153,10 +156,9 @@ def write_manifest(task: Task, file: Path) -> None:
         writer.writerows([sample.id, sample.label] for sample in task.samples)
 
 
-def processes(device: str) -> tuple[int, int, int]:
-    """Number of processes, number of this one, and that on its machine, as torchrun says; joined on first use."""
-    world, rank, local = (int(os.environ.get(name, default)) for name, default in
-                          (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))  # fmt: skip
-    if world > 1 and not torch.distributed.is_initialized():
+def processes(device: str) -> Launch:
+    """Those that torchrun has started, joined on first use."""
+    launch = launched()
+    if launch.world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if resolve_device(device).type == "cuda" else "gloo")
-    return world, rank, local
+    return launch

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from suite.errors import CellError
-from tasks.caption_scoring.worker import FOLDER
+from tasks.caption_scoring.spice_jars import CORENLP, SCRIPTING, find_jar, is_complete, java_options
+from tasks.caption_scoring.worker import FOLDER, SPICE_JAR, SPICE_OPTIONS
 
+MODULES = "modules"  # within a worker's folder: a JavaScript for SPICE's Java
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -31,15 +33,20 @@ class WorkerProcess:
     def __init__(self, package: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="caption-scorer-"))
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(package, self.folder / "pycocoevalcap", copy_function=os.symlink, ignore=ignored)
+        linked = self.folder / "pycocoevalcap"
+        shutil.copytree(package, linked, copy_function=os.symlink, ignore=ignored)
+        if is_complete(package):
+            link_jars(package, self.folder)
         paths = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
+        own = {"PYTHONPATH": paths, FOLDER: str(self.folder), SPICE_OPTIONS: java_options(self.folder / MODULES)}
+        own["LC_ALL"] = "C.UTF-8"  # else Java cannot name a folder of other letters than a locale's
         with open(self.folder / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-X", "utf8", "-P", str(WORKER)],  # also where the locale knows ASCII alone
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": paths, FOLDER: str(self.folder)},
+                env={**os.environ, **own},
                 start_new_session=True,  # a process group that can be ended as a whole, and no Ctrl-C of its own
             )
         self._input = cast(IO[bytes], self.process.stdin)  # pipes, as was asked
@@ -105,3 +112,17 @@ class WorkerProcess:
             return f"was killed by {signal.Signals(-code).name}"
         said = (self.folder / "stderr").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"ended with exit code {code}" + (f" ({said[-1]})" if said else "")
+
+
+def link_jars(package: Path, folder: Path) -> None:
+    """Puts what SPICE needs where it looks for it: of the package of links in a worker's folder."""
+    spice = folder / "pycocoevalcap" / "spice"
+    # Java looks for a program's libraries beside the file that a link leads to: it has to be one.
+    program = spice / SPICE_JAR
+    program.unlink(missing_ok=True)
+    shutil.copyfile(package / "spice" / SPICE_JAR, program)
+    (folder / MODULES).mkdir()
+    for jars, place in ((CORENLP, spice / "lib"), (SCRIPTING, folder / MODULES)):
+        for jar in jars:
+            with suppress(FileExistsError):
+                (place / jar.name).symlink_to(Path(str(find_jar(jar, package))).resolve())

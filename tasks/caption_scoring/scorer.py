@@ -25,17 +25,15 @@ import pandas as pd
 from suite.errors import CellError, RequestError
 from tasks.caption_scoring.canary import SENTENCES, TOKENS, check_canary
 from tasks.caption_scoring.process import WorkerProcess
+from tasks.caption_scoring.spice_jars import FETCH_SPICE, is_complete
 from tasks.caption_scoring.tokens import is_plain, on_one_line, plain_words
 
 METRICS = ("cider", "bleu_4", "meteor", "rouge_l", "spice", "bleu_1", "bleu_2", "bleu_3")
 LARGEST = {"cider": 10.0}  # of the others: 1
 ROUNDING = 1e-6
 METEOR = "meteor-1.5.jar"
-CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 NEEDS_JAVA = "apt install default-jre-headless"
-FETCH_SPICE = (
-    'python -c "from pycocoevalcap.spice.get_stanford_models import get_stanford_models; get_stanford_models()"'
-)
+SPICE, SPICE_S = "spice", 0.5  # seconds a sentence: ten times what a core needs
 ZERO = 1e-12  # BLEU adds 1e-15 to its numerators
 MOST_STARTS = 2
 AGAIN = "run the same command again"
@@ -73,8 +71,8 @@ def availability(captions: Sequence[str] = ()) -> dict[str, str]:
         return reasons | dict.fromkeys(("meteor", "spice"), f"needs Java: {NEEDS_JAVA}")
     if not (package() / "meteor" / METEOR).is_file():
         reasons["meteor"] = f"{METEOR} is not in {package() / 'meteor'}: pip install --force-reinstall pycocoevalcap"
-    if not all((package() / "spice" / "lib" / jar).is_file() for jar in CORENLP):
-        reasons["spice"] = f"needs CoreNLP 3.6.0 (400 MB): {FETCH_SPICE}"
+    if not is_complete(package()):
+        reasons["spice"] = f"needs CoreNLP (388 MB): {FETCH_SPICE}"
     return reasons
 
 
@@ -202,12 +200,24 @@ class CaptionScorer:
         if process is None or not metrics:
             said = notes(captions, self.references)
             return CaptionScores({}, pd.DataFrame({"id": list(captions)}), missing, notes=said)
-        answer = process.ask({"score": {"cell": name}}, self.timeout_s)
-        overall = {metric: answer["overall"][metric] for metric in metrics}
-        columns = {"id": list(captions), **answer["columns"]}
+        quick = [metric for metric in metrics if metric != SPICE]
+        answer = process.ask({"score": {"cell": name, "metrics": quick}}, self.timeout_s)
+        overall, columns = answer["overall"], {"id": list(captions), **answer["columns"]}
+        if SPICE in metrics:
+            try:
+                answer = process.ask({"score": {"cell": name, "metrics": [SPICE]}}, self._spice_timeout_s(captions))
+                overall, columns = overall | answer["overall"], columns | answer["columns"]
+            except CellError as error:  # what it costs is itself: of this cell, and of those that are scored after it
+                self.close()
+                self._refused[SPICE] = missing[SPICE] = f"{error}; {AGAIN}"
+        overall = {metric: overall[metric] for metric in metrics if metric in overall}
         check(overall, columns, captions, self.references)
         said = notes(captions, self.references)
         return CaptionScores(overall, pd.DataFrame(columns), missing, self._telling_ngrams, said)
+
+    def _spice_timeout_s(self, captions: Mapping[str, str]) -> float:
+        """It parses every caption, and every reference the first time."""
+        return self.timeout_s + SPICE_S * sum(1 + len(self.references[image]) for image in captions)
 
     def _make_ready(self, waiting: dict[str, dict[str, str]], failed: list[str]) -> WorkerProcess:
         """A process that knows the references and the captions of all waiting cells, the tokenizer started once."""
@@ -249,8 +259,8 @@ class CaptionScorer:
         """Waits for those scores. CellError if they are others."""
         found = process.answer("start", self.timeout_s)
         check_canary({image: text for image, (text,) in found["tokens"].items()}, found["scores"])
-        self._refused, self._telling_ngrams = found["missing"], found["telling_ngrams"]
-        self._starting = False
+        self._refused |= found["missing"]
+        self._telling_ngrams, self._starting = found["telling_ngrams"], False
 
 
 def try_scorers(metrics: Sequence[str]) -> tuple[str, str]:

@@ -28,6 +28,9 @@ LOCALE = (
     *(f"-Duser.{part}{use}={value}" for part, value in _ENGLISH.items() for use in ("", ".display", ".format")),
     *("-Duser.region=US", "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"),
 )
+SPICE_JAR, SPICE_HEAP = "spice-1.0.jar", ("-Xmx8G", "-Xmx4G")  # pycocoevalcap's, and ours: half of it was enough
+SPICE_OPTIONS = "CAPTION_SCORER_SPICE"  # environment: what SPICE's Java needs to be told
+NEWER = "JDK_JAVA_OPTIONS"  # environment: what Java takes over from 9 on
 METEOR_NUMBERS = 23  # in METEOR's answer to SCORE
 # A line of its own after a blank one. The tokenizer looks ahead: whether "letter B." ends in a full stop depends on the
 # next line. After these two, every block is tokenised as if its file ended there; and lines that were lost or added
@@ -64,6 +67,9 @@ class Launched(subprocess.Popen[bytes]):
         self.command = args
         java, *rest = args
         own = {OVERRIDES: " ".join((os.environ[OVERRIDES], *LOCALE))} if OVERRIDES in os.environ else {}
+        if SPICE_JAR in args:
+            own[NEWER] = " ".join((os.environ.get(NEWER, ""), os.environ.get(SPICE_OPTIONS, "")))
+            rest[rest.index(SPICE_HEAP[0])] = SPICE_HEAP[1]
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         super().__init__([java, *LOCALE, *rest], **{**options, "stderr": self.words, "env": {**os.environ, **own}})
         Launched.all.append(self)
@@ -76,7 +82,8 @@ class Launched(subprocess.Popen[bytes]):
         said = [line.strip() for line in self.words.read().decode(errors="replace").splitlines() if line.strip()]
         # Of a Java stack trace, the line with the exception says what was wrong.
         thrown = [line for line in said if "Exception" in line or "Error" in line]
-        last = (thrown[:1] or said[-1:] or [""])[0]
+        causes = [line for line in said if line.startswith("Caused by: ")]
+        last = (causes[-1:] or thrown[:1] or said[-1:] or [""])[0]
         return f"Java {how}" + (f": {last[:200]}" if last else "")
 
 
@@ -245,8 +252,8 @@ class Worker:
             except Failed as error:
                 if not is_unable(metric, error.__cause__):
                     raise Failed(f"canary: {error}") from error
-                missing[metric] = f"does not run with this Java: {error}"
-        self.scorers, self.metrics = Scorers(references, meteor, self.say), list(scores)
+                missing[metric] = f"does not run here: {error}"
+        self.scorers = Scorers(references, meteor, self.say)
         telling = self.scorers.telling_ngrams
         return {"tokens": tokens, "scores": scores, "missing": missing, "telling_ngrams": telling}
 
@@ -255,9 +262,9 @@ class Worker:
         blocks = [{image: [caption] for image, caption in cell.items()} for cell in cells.values()]
         self.cells = dict(zip(cells, self.tokens(blocks), strict=True))
 
-    def score(self, cell: str) -> dict[str, Any]:
-        """The scores of one cell, in the order of its captions."""
-        return dict(zip(("overall", "columns"), self.scorers.score(self.cells[cell], self.metrics), strict=True))
+    def score(self, cell: str, metrics: list[str]) -> dict[str, Any]:
+        """Scores of one cell, in the order of its captions."""
+        return dict(zip(("overall", "columns"), self.scorers.score(self.cells[cell], metrics), strict=True))
 
     def tokens(self, blocks: list[Captions]) -> list[Captions]:
         """Blocks as the PTB tokenizer makes them; without Java they must be what it leaves as it is."""
@@ -269,8 +276,8 @@ class Worker:
 
 
 def is_unable(metric: str, error: BaseException | None) -> bool:
-    """Whether a metric cannot work here: SPICE runs with few versions of Java, and says so only when it is started."""
-    return metric == "spice" and isinstance(error, subprocess.CalledProcessError) and error.returncode > 0
+    """Whether a metric cannot work here: SPICE needs more memory and opened packages, and fails when it starts."""
+    return metric == "spice" and isinstance(error, subprocess.CalledProcessError)
 
 
 @contextmanager

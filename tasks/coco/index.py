@@ -7,15 +7,23 @@ import re
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from suite.errors import RequestError
-from tasks.coco.annotations import KARPATHY, MAPPING, Annotations, read_annotations
+from tasks.coco.annotations import KARPATHY, LIST, MAPPING, Annotations, read_annotations
 from tasks.reading.images import SUFFIXES
-from tasks.reading.trees.tree import FileTree
+from tasks.reading.trees.tree import FileTree, composed
 
-ANNOTATIONS = re.compile(r"captions.*\.json|dataset_coco\.json", re.IGNORECASE)
+ANNOTATIONS = re.compile(
+    r"captions.*\.json|dataset_(coco|flickr8k|flickr30k)\.json|nocaps_val.*\.json|TextCaps_[\d.]+_(train|val)\.json"
+    r"|(coco_karpathy|flickr30k)_(train|val|test)\.json",
+    re.IGNORECASE,
+)
+RESULTS = re.compile(r".*_results?\.json", re.IGNORECASE)  # a model's captions, as COCO's server wants them named
+OTHER_FOLDERS = (KARPATHY, LIST)  # forms that name folders, which people lay out anew
+COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.jpg")  # of 2014, and of 2017
 
 
 @dataclass
@@ -67,7 +75,7 @@ def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
     """The file that is named, or else the only one in the tree or, if it has none, beside it."""
     if named is not None:
         return _named(tree, named)
-    inside = [name for name in tree.files if ANNOTATIONS.fullmatch(posixpath.basename(name))]
+    inside = [name for name in tree.files if is_annotations(posixpath.basename(name))]
     beside = [] if inside else _beside(tree)
     if len(inside) + len(beside) > 1:
         names = [*inside, *map(str, beside)]
@@ -78,10 +86,10 @@ def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
     if inside:
         return _inside(tree, inside[0])
     if beside:
-        return _outside(beside[0])
+        return read_outside(beside[0])
     raise RequestError(
         f"data '{tree.location}' holds no captions: there is no captions*.json or dataset_coco.json in it or beside "
-        "it; add one, or name it with --task-option annotations=FILE"
+        "it, nor another file by its usual name; add one, or name it with --task-option annotations=FILE"
     )
 
 
@@ -97,7 +105,7 @@ def _named(tree: FileTree, named: str) -> AnnotationFile:
         raise RequestError(
             f"annotation file '{named}' is neither in data '{tree.location}' nor a file elsewhere; name one that exists"
         )
-    return _outside(path)
+    return read_outside(path)
 
 
 def _beside(tree: FileTree) -> list[Path]:
@@ -105,7 +113,12 @@ def _beside(tree: FileTree) -> list[Path]:
     above = tree.location.absolute().parent
     folders = [folder for folder in (above, above / "annotations") if folder.is_dir()]
     paths = sorted(path for folder in folders for path in folder.iterdir())
-    return [path for path in paths if ANNOTATIONS.fullmatch(path.name) and path.is_file()]
+    return [path for path in paths if is_annotations(path.name) and path.is_file()]
+
+
+def is_annotations(name: str) -> bool:
+    """Whether a file's name is one of those that files of reference captions have."""
+    return bool(ANNOTATIONS.fullmatch(name)) and not RESULTS.fullmatch(name)
 
 
 def _inside(tree: FileTree, name: str) -> AnnotationFile:
@@ -115,7 +128,8 @@ def _inside(tree: FileTree, name: str) -> AnnotationFile:
         raise _unreadable(tree.where(name), error) from error
 
 
-def _outside(path: Path) -> AnnotationFile:
+def read_outside(path: Path) -> AnnotationFile:
+    """A file outside the tree. RequestError where it cannot be read."""
     try:
         return AnnotationFile(str(path), path.read_bytes())
     except OSError as error:
@@ -129,21 +143,21 @@ def _unreadable(address: str, error: Exception) -> RequestError:
 def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
     """Id -> name in the tree, of every listed image that is there. RequestError for one that is there twice.
 
-    Names in a mapping are relative to its folder. COCO's and Karpathy's files do not say where the images lie: they
-    are looked for in every folder.
+    Names in a mapping are relative to its folder. Others do not say where the images lie: they are looked for in every
+    folder, and COCO's of 2014 also by their names of 2017, or the other way round.
     """
     if listed.form == MAPPING:
-        names = {id: posixpath.join(folder, image.file) for id, image in listed.images.items()}
-        return {id: name for id, name in names.items() if name in tree}
+        names = {id: tree.find(posixpath.join(folder, image.file)) for id, image in listed.images.items()}
+        return {id: name for id, name in names.items() if name is not None}
     namesakes = defaultdict(list)
     for name in tree.files:
-        namesakes[posixpath.basename(name)].append(name)
+        namesakes[_known_as(name)].append(name)
     found = {}
     for id, image in listed.images.items():
-        same = namesakes.get(posixpath.basename(image.file), [])
-        places = [name for name in same if f"/{name}".endswith(f"/{image.file}")]
-        if not places and listed.form == KARPATHY:
-            places = same  # its folders, train2014 and val2014, need not be the ones here
+        same = namesakes.get(_known_as(image.file), [])
+        places = _alike(same, image.file)
+        if not places and (listed.form in OTHER_FOLDERS or "/" not in image.file):
+            places = same  # its folders, such as train2014 and val2014, need not be the ones here
         if len(places) > 1:
             raise RequestError(
                 f"image id {id!r}: {image.file!r} is there at {len(places)} places: {', '.join(places[:3])}; keep one, "
@@ -154,10 +168,32 @@ def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
     return found
 
 
+def _known_as(name: str) -> str:
+    """What files that are one picture have in common: a number of COCO's, or the name in one Unicode form."""
+    base = posixpath.basename(name)
+    return coco_number(base) or composed(base)
+
+
+def coco_number(base: str) -> str:
+    """The digits in the name of one of COCO's files, of 2014 or 2017; "" for another name."""
+    number = COCO_NAME.fullmatch(base)
+    return number[1] if number else ""
+
+
+def _alike(names: Sequence[str], file: str) -> list[str]:
+    """Those of `names` that end in `file`, outright if there are any, else in another Unicode form."""
+    outright = [name for name in names if _above(name, file) is not None]
+    return outright or [name for name in names if _above(composed(name), composed(file)) is not None]
+
+
+def _above(name: str, file: str) -> str | None:
+    """The folder that `file` is relative to where it is `name` in the tree, with its slash; None where it is not."""
+    return name.removesuffix(file) if f"/{name}".endswith(f"/{file}") else None
+
+
 def _folder(listed: Annotations, found: dict[str, str]) -> str:
     """The folder that the names listed are relative to, for all that is there; '' where it is not a single one."""
-    names = [(name, listed.images[id].file) for id, name in found.items()]
-    folders = {name.removesuffix(file) if name.endswith(file) else "" for name, file in names}
+    folders = {_above(name, listed.images[id].file) or "" for id, name in found.items()}
     return folders.pop() if len(folders) == 1 else ""
 
 
@@ -175,16 +211,31 @@ def _check_own_files(files: dict[str, str], listed: Annotations) -> None:
 
 def _notes(tree: FileTree, listed: Annotations, found: dict[str, str]) -> list[str]:
     missing = [image.file for id, image in listed.images.items() if id not in found]
-    notes = []
+    notes = [*listed.notes]
     if missing:
         notes.append(f"{len(missing)} of {len(listed.images)} listed images do not exist, first {missing[0]}")
-    folders: Counter[str] = Counter(name.removesuffix(listed.images[id].file) or "." for id, name in found.items())
-    if len(folders) > 1 and listed.form != KARPATHY:
+    notes += _matched([(listed.images[id].file, name) for id, name in found.items()])
+    above = {name: _above(name, listed.images[id].file) for id, name in found.items()}
+    folders = Counter((posixpath.dirname(name) if folder is None else folder) or "." for name, folder in above.items())
+    if len(folders) > 1 and listed.form not in OTHER_FOLDERS:
         most = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(3))
         notes.append(f"the images lie in {len(folders)} folders: {most}")
-    if listed.form != KARPATHY:  # which lists images of other splits beside these
+    if listed.form not in OTHER_FOLDERS:  # which list images of other splits beside these
         notes += _left_out(tree, set(found.values()))
     return notes
+
+
+def _matched(names: Sequence[tuple[str, str]]) -> list[str]:
+    """Which files have another name than is listed: (name that is listed, name in the tree)."""
+    kinds = defaultdict(list)
+    for file, name in names:
+        base, listed = posixpath.basename(name), posixpath.basename(file)
+        if base != listed:
+            kinds["Unicode form" if composed(base) == composed(listed) else "COCO number"].append((listed, base))
+    return [
+        f"{len(pairs)} images are matched by their {kind}, first {pairs[0][1]!a} for {pairs[0][0]!a}"
+        for kind, pairs in kinds.items()
+    ]
 
 
 def _left_out(tree: FileTree, used: set[str]) -> list[str]:

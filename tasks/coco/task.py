@@ -19,8 +19,9 @@ class CocoCaption(CaptioningTask):
     """Generated captions, scored against the captions that people wrote.
 
     `data`: images with COCO's annotations (`annotations/captions_val2014.json`), with Karpathy's splits
-    (`dataset_coco.json`), or with a `captions.json` of {"file.jpg": ["caption", ...]} beside them. `limit`: so many
-    images, evenly spaced over their ids, which are sorted as text. Task options: `annotations`: the annotation file, a
+    (`dataset_coco.json`), in another form that `tasks.coco.annotations` knows, or with a `captions.json` of
+    {"file.jpg": ["caption", ...]} beside them. `limit`: so many images, evenly spaced over their ids, which are sorted
+    as text. Task options: `annotations`: the annotation file, a
     name within the data or a path, where it is not found by itself. `split`: of a Karpathy file: 'test' (default, 5000
     images), 'val', 'train' or 'restval'. `num_beams` (1) and `max_new_tokens` (20): see `CaptioningTask`.
     """

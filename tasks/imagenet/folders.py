@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suite.errors import RequestError
-from tasks.imagenet.labels import IMAGENET_CLASSES, SYNSET, Label, class_index, synset_index
+from tasks.imagenet.labels import IMAGENET_CLASSES, Label, class_index, say_labels, synset_index
 from tasks.imagenet.tables import Table
 
-NO_ORDER = ("wnids.txt", "words.txt")  # of Tiny ImageNet: lists of synsets, in no model's order
+NO_ORDER = ("wnids.txt", "words.txt", "readme", "license")  # Tiny ImageNet's lists are in no model's order; texts
 MOST = 100_000  # classes that a file may number
 FILES = "class_to_idx.json or classes.txt"
 
@@ -45,7 +45,11 @@ def order_folders(
     if num_classes in (None, IMAGENET_CLASSES) and not strangers:
         return Order({name: known[name] for name in folders}, IMAGENET_CLASSES)
     found = [(table, order) for table in tables if (order := _by_table(folders, num_classes, table))]
-    said = [order for table, order in found if len(order.classes) == len(folders) and table.name not in NO_ORDER]
+    said = [
+        order
+        for table, order in found
+        if len(order.classes) == len(folders) and not table.name.lower().startswith(NO_ORDER)
+    ]
     if said:
         differing = [order for order in said if order.classes != said[0].classes]
         if differing:
@@ -69,8 +73,15 @@ def order_folders(
             f"num_classes is {num_classes}, but '{location}' has {len(folders)} class folders; make them equal"
         )
     ranks = {name: rank for rank, name in enumerate(sorted(folders))}
-    how = f"folders are numbered in sorted order, for they are no ImageNet synsets and no {FILES} says their classes"
-    return Order(ranks, len(folders), _say(how, ranks), unused=unused)
+    how = f"folders are numbered in sorted order, for neither their names nor a file such as {FILES} say the classes"
+    return Order(ranks, len(folders), say_labels(how, ranks), unused=unused)
+
+
+def order_by_names(folders: Sequence[str], names: Sequence[str]) -> Order | None:
+    """The order of class folders by the model's own names of its classes; None where these are not all among them."""
+    listed = Table("the model's own names", (), lines=tuple(names))
+    order = _by_table(folders, len(names), listed)
+    return order if order and len(order.classes) == len(folders) else None
 
 
 def _by_number(numbers: Mapping[str, int], num_classes: int | None, unused: tuple[str, ...]) -> Order:
@@ -80,14 +91,14 @@ def _by_number(numbers: Mapping[str, int], num_classes: int | None, unused: tupl
     if min(ordered.values()) == 1 and most == count and num_classes in (None, count):
         ranks = {name: number - 1 for name, number in ordered.items()}
         return Order(
-            ranks, count, _say("folders are numbered from 1, in the order of their numbers", ranks), unused=unused
+            ranks, count, say_labels("folders are numbered from 1, in the order of their numbers", ranks), unused=unused
         )
     if num_classes is not None and most >= num_classes:
         raise RequestError(
             f"num_classes is {num_classes}, but class folder '{most}' is a number beyond 0..{num_classes - 1}; give "
             "the number of classes that the model has"
         )
-    said = _say("numbers of folders are class indices", ordered)
+    said = say_labels("numbers of folders are class indices", ordered)
     return Order(ordered, num_classes or most + 1, said, num_classes is None, unused)
 
 
@@ -100,7 +111,7 @@ def _by_table(folders: Sequence[str], num_classes: int | None, table: Table) -> 
         most = max(max(of) if isinstance(of, tuple) else of for of in found.values())
         if num_classes is not None and most >= num_classes:
             raise RequestError(f"'{table.address}' says class {most}, beyond 0..{num_classes - 1} of num_classes")
-        said = _say(f"classes of folders are those of {table.name}", found)
+        said = say_labels(f"classes of folders are those of {table.name}", found)
         return Order(found, num_classes or size or most + 1, said, at_least=not (num_classes or size))
     return None
 
@@ -116,9 +127,9 @@ def _readings(table: Table) -> Iterator[tuple[dict[str, Label], int]]:
         yield {_key(name): int(row.name) for row in rows for name in row.said}, len(rows)
     listed = [line for line in table.lines if line] or ["".join(row.said[:1]) for row in table.rows if not row.name]
     yield {_key(line): place for place, line in enumerate(listed)}, len(listed)
-    # of a line that begins with a synset, what follows is its words
-    synsets = {line.split()[0]: place for place, line in enumerate(listed) if SYNSET.match(line)}
-    yield dict(synsets), len(listed)
+    firsts = [_key(line.split()[0]) for line in listed if line.split()]
+    if len(set(firsts)) == len(listed):  # what follows is the class in words
+        yield {first: place for place, first in enumerate(firsts)}, len(listed)
 
 
 def _all_right(said: Mapping[str, Sequence[int | None]]) -> dict[str, Label]:
@@ -138,12 +149,3 @@ def _refuse(folders: Sequence[str], table: Table) -> Order:
         f"label file '{table.address}' speaks of no class folder, such as '{folders[0]}', and of no image; write lines "
         "'folder,class' or 'image,class'"
     )
-
-
-def _say(how: str, classes: Mapping[str, Label]) -> str:
-    first = [f"'{name}' is class {_label(label)}" for name, label in list(classes.items())[:3]]
-    return f"Labels: {how}: {', '.join(first)}{', …' if len(classes) > 3 else ''}"
-
-
-def _label(label: Label) -> str:
-    return " or ".join(map(str, label)) if isinstance(label, tuple) else str(label)

@@ -18,8 +18,17 @@ from tasks.imagenet.attached import labels_beside, labels_in_rows
 from tasks.imagenet.corrupted import choose_corruptions, corruption_in, say_what_mce_is_over
 from tasks.imagenet.folders import order_folders
 from tasks.imagenet.label_files import LabelFiles
-from tasks.imagenet.labels import GROUND_TRUTH, IMAGENET_CLASSES, Images, Label, Labels, labels_in_names, synset_index
-from tasks.imagenet.layout import VAL_FOLDERS, check_level, find_root, inside, is_label_file, join
+from tasks.imagenet.labels import (
+    GROUND_TRUTH,
+    IMAGENET_CLASSES,
+    Images,
+    Label,
+    Labels,
+    labels_in_names,
+    say_labels,
+    synset_index,
+)
+from tasks.imagenet.layout import VAL_FOLDERS, check_level, find_root, inside, is_label_file, join, upwards
 from tasks.reading.images import is_image
 from tasks.reading.trees.parquet import ParquetTree
 from tasks.reading.trees.tree import FileTree
@@ -46,7 +55,8 @@ class Index:
 
     said: how labels were assigned, where that is not beyond doubt. classes: those that the data say they are of, where
     that is a part of ImageNet-1k's; None: any. at_least: the model may have more classes than `num_classes`.
-    corruptions: image -> what was done to it, of ImageNet-C.
+    corruptions: image -> what was done to it, of ImageNet-C. ours: of 1000 classes, these are ImageNet-1k's.
+    by_folder: the classes of class folders, where the user names no file that says them.
     """
 
     root: str
@@ -56,6 +66,8 @@ class Index:
     said: str = ""
     classes: frozenset[int] | None = None
     corruptions: Mapping[str, str] = field(default_factory=dict)
+    ours: bool = True
+    by_folder: Mapping[str, Label] = field(default_factory=dict)
     at_least: bool = False
 
 
@@ -74,7 +86,7 @@ def build_index(tree: FileTree, options: Options) -> Index:
     if not options.labels and (attached := labels_beside(tree, options.num_classes)):
         return _from_attached(*attached)
     files = LabelFiles(tree, options.labels)
-    root = find_root(tree, labelled=files.outside)
+    root = find_root(tree)
     images = [name for name in inside(tree.files, root) if is_image(name)]
     flat = [name for name in images if "/" not in name]
     names = Images(images, {*root.split("/"), *VAL_FOLDERS, tree.location.name})
@@ -82,8 +94,9 @@ def build_index(tree: FileTree, options: Options) -> Index:
     if found:
         return _from_labels(root, _agreed(found), images, named=bool(options.labels))
     if flat:
+        image = next((name for name in flat if not labels_in_names([name])), flat[0])
         raise RequestError(
-            f"image '{tree.where(join(root, flat[0]))}' has no label: it lies outside class folders, and there is "
+            f"image '{tree.where(join(root, image))}' has no label: it lies outside class folders, and there is "
             f"no {GROUND_TRUTH} or CSV of name,label beside it, nor a synset in its name; add one, or name it with "
             "--task-option labels=FILE"
         )
@@ -152,11 +165,11 @@ def _from_labels(root: str, labels: Labels, images: list[str], named: bool) -> I
     classless = set(labels.classless)
     unused = [name for name in images if name not in labels.by_image and name not in classless]
     notes += _note(unused, f"have no line in {labels.address} and are not used")
-    said = "" if named else f"Labels are those of {labels.name}"
-    if labels.several:
-        said = f"Labels are those of {labels.name}; any of an image's is right"
+    of_images = dict(sorted(kept.items()))
+    how = f"those of {labels.name}" + (", of which any of an image's is right" if labels.several else "")
+    said = say_labels(how, of_images) if labels.several or not named else ""
     return Index(
-        root, dict(sorted(kept.items())), labels.num_classes, notes, said,
+        root, of_images, labels.num_classes, notes, said,
         classes=occurring(labels.by_image) if labels.address.endswith(ANNOTATIONS) else None,
     )  # fmt: skip
 
@@ -193,7 +206,9 @@ def _from_folders(tree: FileTree, root: str, options: Options, files: LabelFiles
         )
     tables = files.of_folders(root)
     order = order_folders(folders, options.num_classes, tables, files.named is not None, str(tree.location))
-    ignored = [name for name in inside(tree.files, root) if is_label_file(name)]
+    ignored = [
+        join(place, name) for place in upwards(root) for name in inside(tree.files, place) if is_label_file(name)
+    ]
     ignored = [name for name in ignored if f" {name}: " not in order.said]
     by_image = {name: order.classes[folder] for name in names.names if (folder := name.split("/")[0]) in order.classes}
     labels = dict(sorted(by_image.items(), key=lambda item: (item[1], item[0])))
@@ -201,11 +216,12 @@ def _from_folders(tree: FileTree, root: str, options: Options, files: LabelFiles
     notes += _note(
         [name for name in names.names if name not in labels], "lie in folders without a class, and are left out"
     )
-    notes += _note(ignored, "are not used, because class folders say the labels")
+    notes += _note(ignored, "are not used, because class folders say the labels (labels=FILE: that file does)")
     notes += [f"{file} is not used, for it speaks of a part of the class folders" for file in order.unused]
     return Index(
         root, labels, order.num_classes, notes, order.said, at_least=order.at_least,
-        classes=None if order.said or options.num_classes else occurring(labels),
+        classes=None if order.said or options.num_classes else occurring(labels), ours=not order.said,
+        by_folder={} if files.named else order.classes,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -37,6 +38,16 @@ Label = int | tuple[int, ...]
 def synset_index() -> dict[str, int]:
     """ImageNet-1k synset -> class index 0..999, from timm's own list."""
     return {synset: index for index, synset in enumerate(ImageNetInfo().label_names())}
+
+
+def say_labels(how: str, labels: Mapping[str, Label]) -> str:
+    """How labels were found, with the first three."""
+    first = [f"'{name}' is class {_said(label)}" for name, label in list(labels.items())[:3]]
+    return f"Labels: {how}: {', '.join(first)}{', …' if len(labels) > 3 else ''}"
+
+
+def _said(label: Label) -> str:
+    return " or ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 @dataclass
@@ -73,12 +84,16 @@ class Images:
         self._leading = frozenset(leading)
         self._short = {posixpath.splitext(name)[0]: name for name in images}
         for name in images:
+            if not name.isascii():  # Macs write other bytes for the same accents
+                same = unicodedata.normalize("NFC", name)
+                self._short |= {same: name, posixpath.splitext(same)[0]: name}
             if match := VAL_NAME.fullmatch(posixpath.basename(name)):
                 self._short[f"ILSVRC2012_val_{int(match[1]):08d}"] = name
 
     def find(self, name: str) -> str | None:
         """The image that a name means; None for one that is not there."""
         name = posixpath.normpath(name.replace("\\", "/")).lstrip("/")
+        name = name if name in self.known else unicodedata.normalize("NFC", name)
         if match := VAL_NAME.fullmatch(posixpath.basename(name)):
             return self._short.get(f"ILSVRC2012_val_{int(match[1]):08d}")
         while True:

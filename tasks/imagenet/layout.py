@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from suite.errors import RequestError
@@ -13,9 +14,8 @@ from tasks.reading.trees.tree import FileTree
 
 VAL_FOLDERS = ("val", "validation", "ILSVRC2012_img_val")
 SPLITS = (*VAL_FOLDERS, "train", "test", "training", "testing")
-PICTURES = ("images", "imgs", "pictures")  # folders that are no class
 BESIDE = (GROUND_TRUTH, "val.txt", "val_annotations.txt", "imagenet_2012_validation_synset_labels.txt", "real.json")
-"""Names of files that say labels of images, and so that an only folder beside them is no class."""
+"""Names of files that say labels of images."""
 
 
 def inside(names: Iterable[str], folder: str) -> list[str]:
@@ -26,6 +26,14 @@ def inside(names: Iterable[str], folder: str) -> list[str]:
 
 def join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
+
+
+def upwards(folder: str) -> Iterator[str]:
+    """A folder, and those above it to the top."""
+    yield folder
+    while folder:
+        folder = posixpath.dirname(folder)
+        yield folder
 
 
 def is_label_file(name: str) -> bool:
@@ -46,17 +54,14 @@ def _stem(path: Path) -> str:
     return name
 
 
-def find_root(tree: FileTree, labelled: bool) -> str:
-    """The folder ('' for the top) that holds the class folders or the flat images.
-
-    `labelled`: a label file outside the tree says that an only folder of images is not a class.
-    """
+def find_root(tree: FileTree) -> str:
+    """The folder ('' for the top) that holds the class folders or the flat images."""
     here, images = "", [name for name in tree.files if is_image(name)]
     while True:
         below = inside(images, here)
         folders = list(dict.fromkeys(name.split("/")[0] for name in below if "/" in name))
         val = next((name for name in VAL_FOLDERS if name in folders), None) or _only_val(folders)
-        if val is None and len(folders) == 1 and _is_wrapper(tree, here, folders[0], labelled):
+        if val is None and len(folders) == 1 and _is_wrapper(folders[0], below):
             val = folders[0]
         if val is None:
             return here
@@ -70,16 +75,10 @@ def _only_val(folders: list[str]) -> str | None:
     return vals[0] if len(folders) > 1 and splits and len(vals) == 1 else None
 
 
-def _is_wrapper(tree: FileTree, here: str, folder: str, labelled: bool) -> bool:
-    """Whether the only folder with images at `here` wraps the data set, rather than being its only class."""
-    at_here = [name for name in inside(tree.files, here) if "/" not in name]
-    if folder in synset_index() or any(map(is_image, at_here)):
-        return False
-    below = join(here, folder)
-    at_below = [name for name in inside(tree.files, below) if "/" not in name]
-    if labelled or folder.lower() in (*PICTURES, *SPLITS) or not any(map(is_image, at_below)):
-        return True
-    return any(map(is_label_file, [*at_here, *at_below]))
+def _is_wrapper(folder: str, images: Sequence[str]) -> bool:
+    """Whether the only folder among images wraps the data set, rather than being its only class, which is known by its
+    name: of a class without one there is nothing to tell."""
+    return folder not in synset_index() and not folder.isdigit() and all("/" in name for name in images)
 
 
 def check_level(tree: FileTree, root: str) -> None:
@@ -87,8 +86,10 @@ def check_level(tree: FileTree, root: str) -> None:
     images = [name for name in inside(tree.files, root) if is_image(name) and "/" in name]
     folders = list(dict.fromkeys(name.split("/")[0] for name in images))
     at = f"'{tree.where(root)}'" if root else f"'{tree.location}'"
+    if set(folders) & synset_index().keys():
+        return
     parents = synset_parents(images)
-    if parents and not set(folders) & synset_index().keys():
+    if parents:
         other = ""
         if is_corrupted(images, tree.location.absolute().name):
             other = ", or have every corruption and severity read, for mCE, with --task-option corruptions=all"

@@ -13,7 +13,9 @@ from typing import Any
 
 from suite.errors import RequestError
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".json")
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
+NAMES = ("file_name", "filename", "file", "image", "path", "name")  # of an entry's image, in JSON
+LABELS = ("label", "labels", "class", "class_id", "target")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Table:
 
     @property
     def is_json(self) -> bool:
-        return self.address.lower().endswith(".json")
+        return self.address.lower().endswith((".json", ".jsonl"))
 
 
 def file_name(address: str) -> str:
@@ -62,7 +64,7 @@ def read_table(address: str, data: bytes, meta: bytes | None = None) -> Table:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"label file '{address}' is not UTF-8 text ({error}); save it as UTF-8") from error
-    if address.lower().endswith(".json"):
+    if address.lower().endswith((".json", ".jsonl")):
         return Table(address, tuple(_entries(text, address)), meta=meta)
     lines = tuple(line.strip() for line in text.splitlines())
     if address.lower().endswith(".csv"):
@@ -72,14 +74,28 @@ def read_table(address: str, data: bytes, meta: bytes | None = None) -> Table:
 
 def _entries(text: str, address: str) -> Iterator[Row]:
     try:
-        found = json.loads(text)
+        lines = address.lower().endswith(".jsonl")
+        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
     except ValueError as error:
         raise RequestError(f"label file '{address}' is no JSON ({error}); write it again") from error
     if not isinstance(found, dict | list):
         raise RequestError(f"label file '{address}' holds neither names nor a list; write a JSON of one of these")
-    entries = found.items() if isinstance(found, dict) else (("", value) for value in found)
+    if isinstance(found, dict) and list(found) == ["labels"]:
+        found = found["labels"]  # StyleGAN's dataset.json
+    entries = found.items() if isinstance(found, dict) else map(_entry, found)
     for number, (name, value) in enumerate(entries, 1):
         yield Row(number, str(name), _values(value))
+
+
+def _entry(value: Any) -> tuple[str, Any]:
+    """Name and label of an item of a list: {file_name: ..., label: ...}, [name, label], or a label by its place."""
+    if isinstance(value, dict):
+        return next((value[key] for key in NAMES if key in value), ""), next(
+            (value[k] for k in LABELS if k in value), None
+        )
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
+        return value[0], value[1]
+    return "", value
 
 
 def _values(value: Any) -> tuple[str, ...]:

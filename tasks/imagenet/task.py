@@ -17,6 +17,7 @@ from suite.contract.task import Sample, evenly_spaced
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
 from tasks.imagenet.corrupted import ALEXNET, MCE
+from tasks.imagenet.folders import order_by_names
 from tasks.imagenet.index import Index, Options, build_index, occurring
 from tasks.imagenet.labels import IMAGENET_CLASSES
 from tasks.reading.image_files import load_image
@@ -73,11 +74,9 @@ class ImageNet(ClassificationTask):
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RequestError(f"labels of data '{data}' cannot be read: {error}; repair the label file") from error
         self._root = f"{index.root}/" if index.root else ""
-        self.num_classes, self._at_least = index.num_classes, index.at_least
-        self._folders = len({name.split("/")[0] for name in index.labels if "/" in name})
-        self.competing = _competing(index, classes)
-        self.said = [said for said in (index.said, self._said_of_classes()) if said]
-        self.notes = [*self.tree.notes, *index.notes, *undecoded(index.labels), *self.said]
+        self._notes = [*self.tree.notes, *index.notes, *undecoded(index.labels)]
+        self._classes, self._by_folder = classes, index.by_folder
+        self._follow(index)
         samples = [Sample(id, label, self.tree.where(self._root + id)) for id, label in index.labels.items()]
         self.samples = evenly_spaced(samples, limit)
         self._corruptions = index.corruptions
@@ -111,8 +110,26 @@ class ImageNet(ClassificationTask):
         left = "the model's other logits are left out, as the makers of such sets do (--classes all: all compete)"
         return f"Only the {len(self.competing)} classes of the data compete; {left}"
 
+    def _follow(self, index: Index) -> None:
+        """Take over which classes there are, which compete, and what is to be said of both."""
+        self.num_classes, self._at_least, self._ours = index.num_classes, index.at_least, index.ours
+        self.competing = _competing(index, self._classes)
+        self.said = [said for said in (index.said, self._said_of_classes()) if said]
+        self.notes = [*self._notes, *self.said]
+
     def check_model(self, model: nn.Module) -> None:
-        """RequestError unless the model outputs as many classes as there are, or those that the data speak of."""
+        """RequestError unless the model outputs as many classes as there are, or those that the data speak of.
+
+        Where its weights came with names of its classes, and the class folders have these, they go before other orders.
+        """
+        names: Sequence[str] = getattr(model, "label_names", ())
+        order = order_by_names(list(self._by_folder), names) if self._by_folder and names else None
+        if order and dict(order.classes) != dict(self._by_folder):
+            part = occurring(order.classes) if self.competing else None
+            labels = {sample.id: order.classes[sample.id.split("/")[0]] for sample in self.samples}
+            self.samples = [replace(sample, label=labels[sample.id]) for sample in self.samples]
+            self._by_folder = order.classes
+            self._follow(Index("", labels, order.num_classes, said=order.said, classes=part, ours=False))
         classes = getattr(model, "num_classes", None)
         if self._at_least and isinstance(classes, int):
             self.num_classes = max(self.num_classes, classes)
@@ -120,10 +137,15 @@ class ImageNet(ClassificationTask):
 
     def remedy(self, classes: int) -> str:
         """What to do where a model outputs another number of classes."""
-        if self.num_classes == IMAGENET_CLASSES and classes == self._folders:
-            return f"if they are these folders, by the rank of their names, say --task-option num_classes={classes}"
+        if self.num_classes == IMAGENET_CLASSES and classes == len(self._by_folder):
+            return (
+                f"if its classes are these folders alone, say --task-option num_classes={classes}: they are numbered "
+                "by a file beside them such as class_to_idx.json, else by the rank of their names"
+            )
         if self.num_classes == IMAGENET_CLASSES:
             return "use a model with a head of ImageNet-1k's classes"
+        if not self._by_folder:
+            return super().remedy(classes)
         return (
             f"use a model of {self.num_classes} classes, or say which of the model's each class is with "
             "--task-option labels=FILE, lines 'folder,class' or 'image,class'"
@@ -132,7 +154,7 @@ class ImageNet(ClassificationTask):
     @property
     def class_names(self) -> Sequence[str]:
         """The first of each class' names in ImageNet; none of other data."""
-        if self.num_classes != 1000:
+        if self.num_classes != IMAGENET_CLASSES or not self._ours:
             return ()
         info = ImageNetInfo()
         return [info.index_to_description(i).split(",")[0] for i in range(1000)]

@@ -127,7 +127,7 @@ def _check_indices(bits: int, colour: int) -> None:
 
 def _grey(pixels: np.ndarray, form: str) -> np.ndarray:
     """(H, W) of pixels (H, W, C) whose colours are all the same grey, and whose alpha, if any, hides nothing."""
-    colours = list(np.moveaxis(pixels, -1, 0))
+    colours: list[np.ndarray] = list(np.moveaxis(pixels, -1, 0))
     opaque = len(colours) % 2 == 1 or (colours.pop() == 255).all()
     if opaque and all((colour == colours[0]).all() for colour in colours):
         return colours[0]

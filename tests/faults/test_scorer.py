@@ -20,7 +20,8 @@ import pytest
 from suite.api import run
 from suite.errors import CellError
 from suite.sweep.progress import Progress
-from tasks.caption_scoring.scorer import CORENLP, METEOR, CaptionScorer, package
+from tasks.caption_scoring.scorer import METEOR, CaptionScorer, package
+from tasks.caption_scoring.spice_jars import CACHE, JARS, cache_folder
 
 pytestmark = pytest.mark.skipif(not shutil.which("java"), reason="needs Java: its end is what is tested")
 
@@ -213,16 +214,22 @@ def test_a_meteor_that_cannot_start_fails_every_cell_after_two_tries(other_packa
     assert found == [f"{reason}; {AGAIN}"] * 2 + [f"{reason} (at 2 starts in a row); {AGAIN}"]
 
 
-def test_a_spice_that_this_java_does_not_run_is_missing_and_the_rest_is_scored(other_package):
-    for jar in CORENLP:
-        replace(other_package / "spice" / "lib" / jar, b"PK\5\6" + bytes(18))  # an archive without files
+@pytest.fixture
+def hollow_jars(tmp_path, monkeypatch) -> None:
+    """All that SPICE needs is there, and holds nothing."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    cache_folder().mkdir(parents=True)
+    for jar in JARS:
+        (cache_folder() / jar.name).write_bytes(b"PK\5\6" + bytes(18))  # an archive without files
+
+
+@pytest.mark.usefixtures("hollow_jars")
+def test_a_spice_that_does_not_run_is_missing_and_the_rest_is_scored():
     with leaving_nothing(CaptionScorer(REFERENCES, timeout_s=60, metrics=("cider", "spice"))) as scorer:
         ((_, found),) = scorer.score({"cell": CAPTIONS})
     assert set(found.overall) == {"cider"}
     assert "spice" not in found.per_image
-    assert found.missing["spice"].startswith(
-        "does not run with this Java: SPICE: Java ended with exit code 1: Exception"
-    )
+    assert found.missing["spice"].startswith("does not run here: SPICE: Java ended with exit code 1: ")
 
 
 def test_what_the_installed_package_holds_is_never_changed():

@@ -12,7 +12,7 @@ from suite.cli.doctor import embedded_weights
 from suite.models.load import check_model_name
 from suite.models.registry import CAPTIONER, MODELS, ModelEntry
 from suite.store.schema import OLDEST, SCHEMA
-from tasks.caption_scoring import scorer
+from tasks.caption_scoring.spice_jars import FETCH_SPICE
 
 RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
 
@@ -192,11 +192,10 @@ def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a
     java.write_text("#!/bin/sh\necho 'openjdk version \"17\"' >&2\n")
     java.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(scorer, "CORENLP", ("not-there.jar",))
     monkeypatch.setitem(MODELS, "gone_git", ModelEntry("gone_git", CAPTIONER, weights=tmp_path))
     assert exit_code("doctor") == 0
     printed = capsys.readouterr().out
-    assert scorer.FETCH_SPICE in printed.splitlines()
+    assert FETCH_SPICE in printed.splitlines()
     assert "failed" in next(line for line in printed.splitlines() if "METEOR" in line)  # this Java scores nothing
     weights = {found.detail: found.state for found in embedded_weights()}
     assert {weights.pop(name) for name in ("scenes_vit", "scenes_git", "scenes_segmenter")} == {"ok"}

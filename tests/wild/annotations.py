@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests import captioned
+from tests.captioned import CAPTIONS, coco, file_name, karpathy
 from tests.segmented import encoded, photo, write
 
 SIZE = (160, 128)  # (width, height)
@@ -95,3 +98,102 @@ def with_palette(mask: np.ndarray, colours: np.ndarray) -> bytes:
     image = Image.frombytes("P", mask.shape[::-1], mask.tobytes())
     image.putpalette(colours.astype(np.uint8).tobytes())
     return encoded(image, "PNG")
+
+
+def captioned_photos(names: list[str]) -> dict[str, bytes]:
+    """Photos by the names of their files, each another."""
+    return {name: captioned.photo(number) for number, name in enumerate(names)}
+
+
+def named_as_in_2017(folder: str = "train2017") -> dict[str, bytes]:
+    return captioned_photos([f"{folder}/{id:012d}.jpg" for id in CAPTIONS])
+
+
+def coco_2014_on_2017(folder: Path) -> Path:
+    """captions_val2014.json beside the pictures of 2017, which are the same ones by other names."""
+    return captioned.write(folder, {**named_as_in_2017(), "annotations/captions_val2014.json": coco()})
+
+
+def karpathy_on_2017(folder: Path) -> Path:
+    """dataset_coco.json, whose names are those of 2014, on the pictures of 2017."""
+    return captioned.write(folder, {**named_as_in_2017(), "dataset_coco.json": karpathy()})
+
+
+def coco_2017_on_2014(folder: Path) -> Path:
+    """captions_val2017.json on the pictures of 2014."""
+    content = coco()
+    content["images"] = [{**image, "file_name": f"{image['id']:012d}.jpg"} for image in content["images"]]
+    files = captioned_photos([f"val2014/{file_name(id)}" for id in CAPTIONS])
+    return captioned.write(folder, {**files, "annotations/captions_val2017.json": content})
+
+
+def blip_val(folder: Path) -> Path:
+    """coco_karpathy_val.json of BLIP and LAVIS: an object an image, with all its captions."""
+    names = {id: f"val2014/{file_name(id)}" for id in CAPTIONS}
+    content = [{"image": names[id], "caption": texts} for id, texts in CAPTIONS.items()]
+    return captioned.write(folder, {**captioned_photos(list(names.values())), "coco_karpathy_val.json": content})
+
+
+def blip_train(folder: Path) -> Path:
+    """coco_karpathy_train.json of BLIP and LAVIS: an object a caption; here the pictures lie in other folders."""
+    content = [
+        {"caption": text, "image": f"val2014/{file_name(id)}", "image_id": f"coco_{id}"}
+        for id, texts in CAPTIONS.items()
+        for text in texts
+    ]
+    files = captioned_photos([f"pictures/{file_name(id)}" for id in CAPTIONS])
+    return captioned.write(folder, {**files, "coco_karpathy_train.json": content})
+
+
+def flickr30k(folder: Path) -> Path:
+    """Karpathy's dataset_flickr30k.json: ids of its own ('imgid') and no 'cocoid', no folders."""
+    content = karpathy()
+    for image in content["images"]:
+        del image["cocoid"], image["filepath"]
+        image["filename"] = f"{image['imgid']}.jpg"
+    files = captioned_photos([f"flickr30k-images/{image['filename']}" for image in content["images"]])
+    return captioned.write(folder, {**files, "dataset_flickr30k.json": {**content, "dataset": "flickr30k"}})
+
+
+def nocaps(folder: Path) -> Path:
+    """nocaps_val_4500_captions.json: COCO's form, with names of Open Images."""
+    content = coco()
+    for number, image in enumerate(content["images"]):
+        image["file_name"] = f"{number:016x}.jpg"
+    files = captioned_photos([f"val/{image['file_name']}" for image in content["images"]])
+    return captioned.write(folder, {**files, "nocaps_val_4500_captions.json": content})
+
+
+def textcaps(folder: Path) -> Path:
+    """TextCaps_0.1_val.json: an object a caption below 'data'."""
+    data = [
+        {"image_id": f"{id:016x}", "caption_id": 10 * id + number, "caption_str": text, "reference_strs": texts}
+        for id, texts in CAPTIONS.items()
+        for number, text in enumerate(texts)
+    ]
+    files = captioned_photos([f"train_images/{id:016x}.jpg" for id in CAPTIONS])
+    return captioned.write(folder, {**files, "TextCaps_0.1_val.json": {"dataset_name": "textcaps", "data": data}})
+
+
+def with_empty_captions(folder: Path) -> Path:
+    """captions.json as annotators leave it: a caption that was never written, one of a dot, line breaks, an emoji."""
+    names = {"a.jpg": ["A dog\nruns.", "", "A \U0001f415!"], "b.jpg": [" . ", "One reference."]}
+    return captioned.write(folder, {**captioned_photos(list(names)), "captions.json": names})
+
+
+NAMES = ("caf\xe9.jpg", "g\xe2teau \xe0 la cr\xe8me.jpg", "plain.jpg")
+
+
+def decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
+
+
+def captions_from_a_mac(folder: Path) -> Path:
+    """Pictures zipped on macOS, whose names have accents apart from letters, and captions written elsewhere."""
+    files = captioned_photos([decomposed(name) for name in NAMES])
+    return captioned.write(folder, {**files, "captions.json": {name: ["a word"] for name in NAMES}})
+
+
+def results_of(captions: dict[int, str], known_as: Callable[[int], str | int]) -> list[dict[str, str | int]]:
+    """A results file as COCO's server wants it; known_as: what its writer calls an image."""
+    return [{"image_id": known_as(id), "caption": text} for id, text in captions.items()]

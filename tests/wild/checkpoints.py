@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import argparse
 import collections
+import decimal
+import fractions
 import io
+import json
 import pickle
+import random
 import struct
 import tarfile
 import types
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
+import pytest
+import safetensors.torch
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from suite.errors import RequestError
+from suite.models.load import load_model
+from suite.models.registry import CLASSIFIER, ModelEntry
 
 MODEL, SIDE = "test_vit", 64
 State = Mapping[str, Tensor]
@@ -31,6 +43,18 @@ def make_model(seed: int = 1, **options: object) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
+
+
+def images(side: int = SIDE) -> Tensor:
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def refusal(file: Path | str, model: str = MODEL, **options) -> str:
+    """What is said where a file is refused."""
+    with pytest.raises(RequestError) as caught:
+        load_model(model, str(file), **{"image_size": SIDE, **options})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def prefixed(state: State, prefix: str) -> dict[str, Tensor]:
@@ -78,12 +102,39 @@ HARMLESS: dict[str, object] = {
     "complex": 1j,
     "bytes": b"abc",
     "timedelta": timedelta(seconds=5),
+    "deque": collections.deque([1, 2], maxlen=3),
+    "UUID": uuid.UUID(int=7),
+    "Decimal": decimal.Decimal("0.1"),
+    "Fraction": fractions.Fraction(1, 3),
+    "state of random": random.Random(0).getstate(),
+    "state of numpy's random numbers": np.random.RandomState(0).get_state(),
+    "numpy records": np.zeros(2, dtype=[("a", "f4"), ("b", "i8")]),
+    "numpy date": np.array(["2024-01-01"], dtype="datetime64[D]"),
     "type": int,
 }
 """What training scripts were seen to keep in their checkpoints besides weights."""
 
 
 # ---- where the weights stand
+
+
+def by_module(state: State) -> dict:
+    """Dictionaries in dictionaries, as Flax and Haiku keep parameters."""
+    found: dict = {}
+    for key, value in state.items():
+        *parts, last = key.split(".")
+        place = found
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
+
+
+def in_itself(state: State) -> dict:
+    found: dict = {"model": dict(state)}
+    found["trainer"] = {"all": [found]}
+    return found
+
 
 PLACES: dict[str, Callable[[State], object]] = {
     "DistributedDataParallel": lambda state: {"state_dict": prefixed(state, "module.")},
@@ -97,27 +148,24 @@ PLACES: dict[str, Callable[[State], object]] = {
     "an encoder and fc": lambda state: {
         (k.replace("head.", "fc.") if k.startswith("head.") else f"encoder.{k}"): v for k, v in state.items()
     },
+    "compiled blocks": lambda state: {k.replace("blocks.0.", "blocks.0._orig_mod."): v for k, v in state.items()},
+    "activation checkpointing within FSDP": lambda state: {
+        f"_fsdp_wrapped_module.{k.replace('blocks.', 'blocks._fsdp_wrapped_module._checkpoint_wrapped_module.')}": v
+        for k, v in state.items()
+    },
+    "a container in itself": in_itself,
     "peft, merged": lambda state: prefixed(state, "base_model.model."),
     "AveragedModel": lambda state: {**prefixed(state, "module."), "n_averaged": torch.tensor(7)},
     "containers in containers": lambda state: {"state": {"net": {"module": prefixed(state, "student.model.")}}},
     "a list": lambda state: [{"epoch": 3}, {"state_dict": dict(state)}],
-    "modules in modules": lambda state: nested(state),
+    "modules in modules": by_module,
     "numpy arrays": lambda state: {"model": {k: v.numpy() for k, v in state.items()}},
+    "numpy arrays by columns, of the other byte order": lambda state: {
+        k: np.asfortranarray(v.numpy()).astype(">f4", order="K") for k, v in state.items()
+    },
     "parameters": lambda state: {"model": {k: nn.Parameter(v) for k, v in state.items()}},
 }
 """Of a state dict, what a script that somebody uses saves."""
-
-
-def nested(state: State) -> dict:
-    """Dictionaries by module, as Flax and Haiku keep parameters."""
-    found: dict = {}
-    for key, value in state.items():
-        *parts, last = key.split(".")
-        place = found
-        for part in parts:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
 
 
 # ---- several models in one file
@@ -262,3 +310,81 @@ HARMFUL: dict[str, tuple[str, Callable[[Path, State, Path], None]]] = {
     "in a part of several": ("a.bin.index.json", a_part),
 }
 """Where a pickle that runs code can be put: how such a file is called, and what writes it."""
+
+
+# ---- several files
+
+
+def shards(folder: Path, state: State) -> Path:
+    """Two files and their index, as transformers and accelerate write large models."""
+    names = list(state)
+    parts = [names[: len(names) // 2], names[len(names) // 2 :]]
+    index = {}
+    for number, part in enumerate(parts, start=1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        safetensors.torch.save_file({name: state[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return folder / "model.safetensors.index.json"
+
+
+# ---- other libraries' models
+
+
+def noisy(model: nn.Module, seed: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def small(**options) -> ModelEntry:
+    shape = {"img_size": 56, "patch_size": 14, "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 3.0}
+    build = "timm.models.vision_transformer:VisionTransformer"
+    return ModelEntry("small", CLASSIFIER, build, {**shape, "num_classes": 0, **options})
+
+
+def flax_arrays(
+    model: VisionTransformer, prefix: str, big_vision: bool, stacked: bool = False
+) -> dict[str, np.ndarray]:
+    """Random arrays by the names and shapes of big_vision's, or of the older vision_transformer repository's files."""
+    rng, width, heads = np.random.default_rng(0), 64, 2
+    hidden = model.blocks[0].mlp.fc1.out_features
+
+    def attention(name: str) -> dict[str, tuple[int, ...]]:
+        ends = {"kernel": (width, heads, width // heads), "bias": (heads, width // heads)}
+        qkv = {f"{name}/{one}/{end}": ends[end] for one in ("query", "key", "value") for end in ends}
+        return {**qkv, f"{name}/out/kernel": (heads, width // heads, width), f"{name}/out/bias": (width,)}
+
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}/scale": (width,), f"{name}/bias": (width,)}
+
+    def mlp(name: str) -> dict[str, tuple[int, ...]]:
+        first = {f"{name}/Dense_0/kernel": (width, hidden), f"{name}/Dense_0/bias": (hidden,)}
+        return {**first, f"{name}/Dense_1/kernel": (hidden, width), f"{name}/Dense_1/bias": (width,)}
+
+    a, b, c = (0, 0, 1) if big_vision else (1, 3, 2)
+    positions = "pos_embedding" if big_vision else "Transformer/posembed_input/pos_embedding"
+    shapes = {"embedding/kernel": (14, 14, 3, width), "embedding/bias": (width,), **norm("Transformer/encoder_norm")}
+    shapes[positions] = tuple(model.pos_embed.shape)
+    if model.cls_token is not None:
+        shapes["cls"] = (1, 1, width)
+    if model.attn_pool is not None:
+        pool = "MAPHead_0"
+        shapes |= {f"{pool}/probe": (1, 1, width), **attention(f"{pool}/MultiHeadDotProductAttention_0")}
+        shapes |= {**norm(f"{pool}/LayerNorm_0"), **mlp(f"{pool}/MlpBlock_0")}
+    else:
+        shapes |= {"head/kernel": (width, 5), "head/bias": (5,)}
+    block = {
+        **norm("LayerNorm_0"),
+        **attention(f"MultiHeadDotProductAttention_{a}"),
+        **mlp(f"MlpBlock_{b}"),
+        **norm(f"LayerNorm_{c}"),
+    }
+    for name, shape in block.items():
+        if stacked:
+            shapes[f"Transformer/encoderblock/{name}"] = (len(model.blocks), *shape)
+        else:
+            shapes |= {f"Transformer/encoderblock_{i}/{name}": shape for i in range(len(model.blocks))}
+    return {prefix + name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from PIL import Image
 from timm.data import ImageNetInfo
 
@@ -93,6 +94,25 @@ def tiny_imagenet(folder: Path) -> Path:
     files |= {f"train/{s}/images/{s}_0.JPEG": jpeg(9) for s in FEW}
     files |= {f"train/{s}/{s}_boxes.txt": f"{s}_0.JPEG\t0\t10\t63\t58\n" for s in FEW}
     return write(root, files | {"test/images/test_0.JPEG": jpeg(8)})
+
+
+def official(folder: Path) -> Path:
+    """image-net.org's own downloads: ILSVRC2012_img_val.tar and the devkit, neither of them unpacked."""
+    order = SYNSETS[::-1]
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    rows = [(float(i), synset, 0.0) for i, synset in enumerate(order, 1)]
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": np.array(rows, dtype=kind).reshape(-1, 1)})
+    inside = "ILSVRC2012_devkit_t12/data"
+    truth = {f"{inside}/ILSVRC2012_validation_ground_truth.txt": b"1\n2\n1000\n", f"{inside}/meta.mat": meta.getvalue()}
+    photos = {val_name(i): jpeg(i) for i in range(1, 4)}
+    for path, files in (("ILSVRC2012_img_val.tar", photos), ("ILSVRC2012_devkit_t12.tar.gz", truth)):
+        with tarfile.open(folder / path, "w:gz" if path.endswith("gz") else "w") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return folder
 
 
 def caffe_list(folder: Path) -> Path:

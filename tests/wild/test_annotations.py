@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +16,14 @@ from suite.errors import RequestError
 from tasks.ade20k.classes import ade_palette
 from tasks.ade20k.numbering import LOOKED, Look
 from tasks.ade20k.task import Ade20k
+from tasks.caption_scoring.scorer import CaptionScorer
+from tasks.caption_scoring.tokens import on_one_line
+from tasks.captioning import CaptioningTask
+from tasks.coco.annotations import read_annotations
+from tasks.coco.results import read_results, score_results
+from tasks.coco.task import CocoCaption
+from tests import captioned
+from tests.captioned import CAPTIONS, file_name
 from tests.segmented import encoded, known_mini
 from tests.wild import annotations
 from tests.wild.annotations import masks_of, patches, with_palette
@@ -29,6 +41,17 @@ ASKED = {
     annotations.cityscapes_train_ids: "have labels 0..18 and 255 in 2 masks, as Cityscapes' trainIds are",
     annotations.pascal_voc: "have labels 0..20 and 255 in 2 masks, as Pascal VOC's are",
     annotations.coco_stuff: "have labels 0..181 and 255 in 2 masks, as COCO-Stuff's are",
+}
+
+LISTS = {
+    annotations.coco_2014_on_2017: (str, f"4 images are matched by their COCO number, first '{391895:012d}.jpg' for "),
+    annotations.karpathy_on_2017: (str, f"4 images are matched by their COCO number, first '{391895:012d}.jpg' for "),
+    annotations.coco_2017_on_2014: (str, f"4 images are matched by their COCO number, first '{file_name(391895)}' for"),
+    annotations.blip_val: (lambda id: f"val2014/{file_name(id)}", ""),
+    annotations.blip_train: (lambda id: f"val2014/{file_name(id)}", ""),
+    annotations.flickr30k: (lambda id: f"{list(CAPTIONS).index(id)}.jpg", ""),
+    annotations.nocaps: (str, ""),
+    annotations.textcaps: (lambda id: f"{id:016x}", ""),
 }
 
 
@@ -115,3 +138,123 @@ def test_a_plan_says_how_labels_are_read(tmp_path, capsys, monkeypatch):
         main(["plan", "--task", "ade20k", "--data", str(data), *request, "--no-speed", "--out", str(tmp_path / "run")])
     assert not ended.value.code
     assert "0..149 are the classes, 255 is none (reduce_zero_label=false" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", LISTS, ids=lambda case: case.__name__)
+def test_captions_of_every_list_are_those_of_their_images(tmp_path, case):
+    id_of, said = LISTS[case]
+    task = CocoCaption(str(case(tmp_path)))
+    assert {sample.id: sample.label for sample in task.samples} == {id_of(id): tuple(CAPTIONS[id]) for id in CAPTIONS}
+    photos = {id_of(id): captioned.photo(number) for number, id in enumerate(CAPTIONS)}
+    assert {sample.id: Path(sample.path).read_bytes() for sample in task.samples} == photos
+    assert [note for note in task.notes if not note.startswith(said)] == [] if said else task.notes == []
+    assert len(task.notes) == bool(said)
+
+
+def test_captions_without_a_word_are_left_out_and_said(tmp_path):
+    task = CocoCaption(str(annotations.with_empty_captions(tmp_path)))
+    assert [sample.label for sample in task.samples] == [("A dog runs.", "A \U0001f415!"), ("One reference.",)]
+    assert task.notes == ["2 captions without a word are left out, first of image 'a.jpg'"]
+
+
+def test_file_names_that_differ_in_their_unicode_form_are_matched_and_it_is_said(tmp_path):
+    task = CocoCaption(str(annotations.captions_from_a_mac(tmp_path)))
+    assert [sample.id for sample in task.samples] == sorted(annotations.NAMES)
+    assert all(Path(sample.path).is_file() for sample in task.samples)
+    (note,) = task.notes
+    assert note.startswith(r"2 images are matched by their Unicode form, first 'cafe\u0301.jpg' for 'caf\xe9.jpg'")
+
+
+def test_of_two_files_that_differ_in_their_unicode_form_the_one_that_is_listed_is_taken(tmp_path):
+    data = annotations.captions_from_a_mac(tmp_path)
+    (data / annotations.NAMES[0]).write_bytes(captioned.photo(9))
+    task = CocoCaption(str(data))
+    assert Path(task.samples[0].path).read_bytes() == captioned.photo(9)
+
+
+SAID = {391895: "a man on a moped", 522418: "a woman cuts a cake", 42: "shoes \U0001f45f on a\nrack", 318219: "a boy"}
+RESULTS = {
+    "COCO's server": annotations.results_of(SAID, int),
+    "ids as text": annotations.results_of(SAID, str),
+    "file names": annotations.results_of(SAID, lambda id: f"{id:012d}.jpg"),
+    "names without an ending": annotations.results_of(SAID, lambda id: file_name(id).removesuffix(".jpg")),
+    "names in folders": [{"image": f"val2014/{file_name(id)}", "caption": text} for id, text in SAID.items()],
+    "a mapping": {str(id): text for id, text in SAID.items()},
+    "a mapping to lists": {file_name(id): [text] for id, text in SAID.items()},
+}
+REFUSED = {
+    "unknown": (
+        [*RESULTS["COCO's server"], {"image_id": 7, "caption": "x"}],
+        "1 of 5 captions .* without references, ",
+    ),
+    "twice": (
+        [*RESULTS["COCO's server"], *RESULTS["file names"]],
+        "'391895' and '000000391895.jpg' are captions of one",
+    ),
+    "no caption": ([{"image_id": 42}], r"a caption of entry 0 \(image '42'\) is None instead of text"),
+    "no image": ([{"caption": "x"}], "entry 0 has the image_id None; it must be a number or a name"),
+    "two captions": ({"42": ["x", "y"]}, "a caption of image '42' is \\['x', 'y'\\] instead of text"),
+    "nothing": ([], "it holds no caption"),
+    "a number": (5, "it holds 5; results are written"),
+    "no JSON": (b"x", "it is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("form", RESULTS)
+def test_results_that_are_there_are_known_by_whatever_their_images_are_called(form):
+    for case in (captioned.coco(), captioned.karpathy()):
+        listed = read_annotations("references", json.dumps(case).encode())
+        found = read_results("results", json.dumps(RESULTS[form]).encode(), listed)
+        assert found.captions == {str(id): on_one_line(text) for id, text in SAID.items()}
+        assert found.notes == ()
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_results_that_cannot_be_used_are_refused_in_one_line(tmp_path, capsys, fault):
+    content, reason = REFUSED[fault]
+    data = captioned.write(tmp_path, {"captions_val2014.json": captioned.coco(), "results.json": content})
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json"), "--data", str(data / "captions_val2014.json")])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"captions '.*results\.json': .*{reason}", line), line
+
+
+@pytest.mark.slow
+def test_results_are_scored_by_the_scorers_of_a_run(tmp_path):
+    said = {id: text for id, text in SAID.items() if id != 318219}
+    files = {"annotations/captions_val2014.json": captioned.coco()}
+    data = captioned.write(tmp_path, {**files, "captions_x_results.json": annotations.results_of(said, int)})
+    found = score_results(data / "captions_x_results.json", str(data), None, None)
+    with CaptionScorer({str(id): texts for id, texts in CAPTIONS.items()}) as scorer:
+        ((_, own),) = scorer.score({"results": {str(id): text for id, text in said.items()}})
+    assert {name: score.value for name, score in found.scores.items() if score.value is not None} == own.overall
+    assert {name for name, score in found.scores.items() if score.reason} == set(own.missing)
+    assert found.notes[0] == "1 of 4 images have no caption, first '318219': scores are of the others"
+
+
+def test_the_verb_shows_scores_with_intervals_and_why_some_are_unknown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no Java: captions of plain words are scored without
+    references = {"a.jpg": ["a red dog runs"], "b.jpg": ["a big cat sleeps", "the cat is big"], "c.jpg": ["an old man"]}
+    files = {"captions.json": references, "results.json": {"a.jpg": "a red dog runs", "b": "a red cat"}}
+    data = captioned.write(tmp_path, files)
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json"), "--data", str(data)])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    with CaptionScorer(references) as scorer:
+        ((_, own),) = scorer.score({"results": {"a.jpg": "a red dog runs", "b.jpg": "a red cat"}})
+    assert {"cider", "bleu_4", "rouge_l"} <= own.overall.keys()
+    for metric in CaptioningTask.shown.metrics:
+        if metric.name in own.overall:
+            assert re.search(rf"{metric.label} +{100 * own.overall[metric.name]:.1f} +\[[-\d.]+, [\d.]+\]", said), said
+    assert re.search("METEOR +n/a +needs Java", said), said
+    assert "1 of 3 images have no caption, first 'c.jpg': scores are of the others" in said
+
+
+def test_references_are_asked_for(tmp_path, capsys):
+    data = captioned.write(tmp_path, {"results.json": RESULTS["COCO's server"]})
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--captions", str(data / "results.json")])
+    assert ended.value.code == 2
+    assert "no references given; name their annotation file" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from suite import load, run
 from suite.cli.app import main
 from suite.contract.task import ReadError, Sample
 from suite.errors import RequestError
+from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from tasks.classification import score_logits
 from tasks.imagenet.corrupted import ALEXNET, MCE
@@ -50,6 +52,7 @@ def test_folders_without_a_known_order_are_numbered_in_sorted_order_and_that_is_
         ("classes.txt", "dog\ncat\nsea lion\n"),
         ("imagenet_class_index.json", json.dumps({"0": ["n1", "dog"], "1": ["n2", "cat"], "2": ["n3", "sea_lion"]})),
         ("names.json", json.dumps(["dog", "cat", "sea_lion"])),
+        ("synset_words.txt", "dog, domestic dog\ncat, domestic cat\nsea_lion an animal\n".replace(",", "")),
         ("labels.csv", "folder,class\ncat,1\ndog,0\nsea_lion,2\n"),
     ],
 )
@@ -327,3 +330,64 @@ def test_the_reference_of_mce_is_all_of_its_corruptions():
     assert len(ALEXNET) == 15
     kinds = pd.DataFrame({"corruption": list(ALEXNET), "correct": [1 - error for error in ALEXNET.values()]})
     assert MCE.made_of.score(next(MCE.made_of.addends(kinds))) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("key", ["class_to_idx", "classes", "meta"])
+def test_the_names_of_classes_in_a_checkpoint_go_before_the_rank_of_folders(tmp_path, key):
+    names = ["dog", "sea lion", "cat"]
+    said = {"class_to_idx": dict(zip(names, range(3))), "classes": names, "meta": {"CLASSES": tuple(names)}}
+    model = timm.create_model("test_vit", num_classes=3)
+    torch.save({"state_dict": model.state_dict(), key: said[key]}, tmp_path / "weights.pth")
+    task = ImageNet(str(wild.in_folders(tmp_path / "data", ("cat", "dog", "sea_lion"), each=2)))
+    assert [s.label for s in task.samples] == [0, 0, 1, 1, 2, 2]
+    task.check_model(load_model("test_vit", str(tmp_path / "weights.pth"))[0])
+    assert [s.label for s in task.samples] == [2, 2, 0, 0, 1, 1]
+    assert "those of the model's own names: 'cat' is class 2" in task.said[0]
+    assert task.said == task.notes
+
+
+def test_a_model_of_just_the_synsets_is_scored_in_its_own_order(tmp_path):
+    names = FEW[::-1]
+    model = timm.create_model("test_vit", num_classes=8)
+    torch.save({"state_dict": model.state_dict(), "label_names": names}, tmp_path / "weights.pth")
+    task = ImageNet(str(wild.imagenet_r(tmp_path / "data")))
+    task.check_model(load_model("test_vit", str(tmp_path / "weights.pth"))[0])
+    assert [names[s.label] for s in task.samples] == [s.id.split("/")[0] for s in task.samples]
+    assert (task.num_classes, task.competing) == (8, None)
+
+
+def test_a_list_names_images_with_spaces_and_accents_in_either_form(tmp_path):
+    composed, decomposed = "\u00e9t\u00e9 1.jpg", "e\u0301te\u0301 2.jpg"
+    data = wild.write(tmp_path / "mes photos", {composed: wild.jpeg(1), decomposed: wild.jpeg(2)})
+    listed = f"{unicodedata.normalize('NFD', composed)} 3\n{unicodedata.normalize('NFC', decomposed)} 4\n"
+    wild.write(data, {"val.txt": listed})
+    assert labels(data) == {composed: 3, decomposed: 4}
+
+
+def test_the_official_downloads_are_read_as_they_are(tmp_path):
+    data = wild.official(tmp_path)
+    for place in (data, data / "ILSVRC2012_img_val.tar"):
+        assert list(labels(place).values()) == [999, 998, 0]
+
+
+def test_a_table_that_is_no_text_is_no_hindrance_beside_class_folders(tmp_path):
+    data = wild.write(wild.in_folders(tmp_path, FEW[:2]), {"photographers.csv": "Zoë,1".encode("utf-16")})
+    task = ImageNet(str(data))
+    assert len(task.samples) == 2
+    assert "photographers.csv" in task.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", "".join(json.dumps({"file_name": wild.val_name(i), "label": 7 * i}) + "\n" for i in (1, 2))),
+        ("labels.json", json.dumps([{"file_name": wild.val_name(i), "label": 7 * i} for i in (1, 2)])),
+        ("dataset.json", json.dumps({"labels": [[wild.val_name(i), 7 * i] for i in (1, 2)]})),
+        ("by_name.json", json.dumps({wild.val_name(i): 7 * i for i in (1, 2)})),
+        ("labels.tsv", "".join(f"{wild.val_name(i)}\t{7 * i}\n" for i in (1, 2))),
+        ("val_labels.txt", "7\n14\n0\n"),
+    ],
+)
+def test_lists_in_json_and_other_tables_are_read(tmp_path, name, content):
+    data = wild.write(wild.flat(tmp_path, count=2), {name: content})
+    assert list(labels(data).values())[:2] == [7, 14]

@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -210,6 +212,15 @@ def test_features_of_an_earlier_batch_go_with_their_own_sizes():
         assert torch.equal(model.forward_head(features), expected)
 
 
+@torch.no_grad()
+def test_features_of_a_compiled_forward_go_with_their_sizes():
+    torch._dynamo.reset()
+    model = make_model(global_pool="avg")
+    with attach(model, "tome", "r=6"):
+        features = torch.compile(model.forward_features, backend="eager", fullgraph=True)(make_images())
+        torch.testing.assert_close(model.forward_head(features), model(make_images()), **TINY32)
+
+
 @pytest.mark.parametrize("change", [torch.clone, torch.Tensor.double, lambda features: features[:1]])
 @torch.no_grad()
 def test_features_whose_sizes_nobody_knows_are_refused_where_the_head_goes_by_them(change):
@@ -249,6 +260,39 @@ def test_an_attached_model_is_copied_pickled_and_saved(name):
             assert type(other) is VisionTransformer
             assert not torch.equal(other(make_images()), expected)
         assert torch.equal(model(make_images()), expected)
+
+
+MINE = """
+import torch
+from suite.reducers.base import Reducer
+
+
+class Score(torch.nn.Linear):
+    pass
+
+
+class Mine(Reducer):
+    def build(self, layout, stages):
+        self.score = Score(layout.width, 1)
+
+    def after_attention(self, tokens, signals, amount):
+        order = self.score(signals.normed[:, tokens.num_prefix:])[..., 0].argsort(1)[:, amount:]
+        return tokens.keep(tokens.num_prefix + order)
+"""
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_method_from_a_file_is_found_by_its_file_where_nobody_has_loaded_it(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    with attach(model := make_model(), f"{tmp_path / 'mine.py'}:Mine", "r=4"):
+        expected, kept = model(make_images()), pickle.dumps(model)
+        assert torch.equal(copy.deepcopy(model)(make_images()), expected)
+    done = (
+        "import pickle, sys, torch; model = pickle.load(sys.stdin.buffer); print(model(torch.ones(1, 3, 32, 32)).shape)"
+    )
+    run = subprocess.run([sys.executable, "-c", done], input=kept, capture_output=True, check=True)
+    assert run.stdout.decode().strip() == "torch.Size([1, 10])"
 
 
 def logits_of(_, model, images, results):

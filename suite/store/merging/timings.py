@@ -38,8 +38,11 @@ def join_timings(timings: Iterable[Timed]) -> Timed:
     return joined
 
 
-def main_device(timings: Iterable[Timed]) -> str | None:
-    """The device that most cells were timed on, of several the first; None where none was."""
+def main_device(timings: Iterable[Iterable[str]]) -> str | None:
+    """The device that most cells were timed on, of several the first; None where none was.
+
+    timings: of every cell, the devices.
+    """
     count = Counter(device for timed in timings for device in timed)
     return max(count, key=count.__getitem__, default=None)
 

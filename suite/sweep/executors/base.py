@@ -14,6 +14,11 @@ class Executor(Protocol):
     """Does the work of the cells of one or more plans; what becomes of it goes into their runs' folders."""
 
     @property
+    def leads(self) -> bool:
+        """Whether this process does what is done once: scores, timings, the report; of those that torchrun starts, the
+        first."""
+
+    @property
     def kind(self) -> str | None:
         """Of the devices that do it, 'cpu' or 'cuda', where these are not this process' own; else None."""
 

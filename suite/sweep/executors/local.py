@@ -19,9 +19,15 @@ from suite.sweep.timing import time_lane
 
 
 class Local:
-    """This process, on one device, which the plans name."""
+    """This process, on one device, which the plans name.
+
+    leads: without it, it only helps another process with the evaluation.
+    """
 
     kind = None
+
+    def __init__(self, leads: bool = True) -> None:
+        self.leads = leads
 
     def evaluate(self, lanes: Sequence[Lane], count: Callable[[Progress], None], progress: Progress) -> None:
         count(progress)

@@ -9,6 +9,7 @@ itself.
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,7 @@ class FileTree(ABC):
         for name in self.files:
             _check_encodable(name, location)
         self._names = frozenset(self.files)
+        self._forms: dict[str, list[str]] | None = None
         self._noted: dict[str, bytes] | None = None
 
     def __contains__(self, name: str) -> bool:
@@ -71,6 +73,19 @@ class FileTree(ABC):
         finally:
             self._noted = None
 
+    def find(self, name: str) -> str | None:
+        """The file of that name, else the only one whose name differs from it in its Unicode form alone; None if there
+        is none."""
+        if name in self or name.isascii():
+            return name if name in self else None
+        if self._forms is None:
+            self._forms = {}
+            for file in self.files:
+                if not file.isascii():
+                    self._forms.setdefault(composed(file), []).append(file)
+        found = self._forms.get(composed(name), [])
+        return found[0] if len(found) == 1 else None
+
     @abstractmethod
     def _read(self, name: str) -> bytes:
         """All bytes of one file."""
@@ -82,6 +97,11 @@ class FileTree(ABC):
     def where(self, name: str) -> str:
         """The file's address for a person: its path, or `archive:name`."""
         return f"{self.location}:{name}"
+
+
+def composed(name: str) -> str:
+    """The name with an accent in one character with its letter (NFC); macOS has file names with both apart (NFD)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def normal_name(name: str) -> str:

@@ -26,6 +26,8 @@ IN_FLIGHT = WINDOW + AHEAD + 2  # what a worker may have begun beyond what it ha
 class Ray:
     """The workers of a cluster. `kind` is that of their devices: 'cuda' or 'cpu'."""
 
+    leads = True
+
     def __init__(self, spec: RunSpec, progress: Progress) -> None:
         self.crew = Crew(spec, progress)
         self.kind = self.crew.kind
