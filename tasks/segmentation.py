@@ -147,10 +147,13 @@ class SegmentationTask(Task):
         """
         image, truth = self.image(sample), self.read_truth(sample)
         if truth.shape != (image.height, image.width):
+            turned = truth.shape == (image.width, image.height)
+            remedy = "turn one of them" if turned else "use the size that the mask was made for"
             raise ReadError(
                 sample.id,
                 sample.path,
-                f"the image is {image.width}x{image.height} and its mask {truth.shape[1]}x{truth.shape[0]} pixels",
+                f"the image is {image.width}x{image.height} and its mask {truth.shape[1]}x{truth.shape[0]} pixels; "
+                f"{remedy}, or leave both out",
             )
         try:
             return preprocessing(image)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from suite.contract.task import Sample, evenly_spaced, spread
 from tasks.ade20k.classes import NUM_CLASSES, ade_names, ade_palette
-from tasks.ade20k.index import find_pairs
+from tasks.ade20k.index import Naming, find_pairs
 from tasks.ade20k.numbering import find_numbering, look_into
 from tasks.reading.image_files import read_file
 from tasks.reading.images import decode
@@ -31,7 +31,9 @@ class Ade20k(SegmentationTask):
     `data`: the folder, zip or tar of ADEChallengeData2016, with `images/validation/*.jpg` and
     `annotations/validation/*.png`. `limit`: so many images, evenly spaced over their sorted names. Task options:
     `split`: 'validation' (default, 2000 images) or 'training'. `reduce_zero_label`: true where 1..150 are the classes,
-    false where 0..149 are; None: as the labels that occur say. `restore`: see `SegmentationTask`.
+    false where 0..149 are; None: as the labels that occur say. `mask_suffix`: what masks' names have beyond those of
+    their images, such as '_labelTrainIds'; None: found. `unpaired`: 'refuse' (default), or 'skip': images without a
+    mask, and masks without an image, are left out. `restore`: see `SegmentationTask`.
     """
 
     name = "ade20k"
@@ -47,11 +49,13 @@ class Ade20k(SegmentationTask):
         *,
         split: str = "validation",
         reduce_zero_label: bool | None = None,
+        mask_suffix: str | None = None,
+        unpaired: str = "refuse",
         restore: str = RESTORE[0],
     ) -> None:
         super().__init__(data, limit, restore=restore)
         self.tree = open_tree(data)
-        self._pairs, self.notes = find_pairs(self.tree, split)
+        self._pairs, self.notes = find_pairs(self.tree, split, Naming(mask_suffix, unpaired))
         samples = [Sample(id, pair.label, self.tree.where(pair.image)) for id, pair in self._pairs.items()]
         looks = (partial(self._read_mask, sample, look_into) for sample in spread(samples))
         self.reduce_zero_label, note = find_numbering(looks, reduce_zero_label, str(self.tree.location))

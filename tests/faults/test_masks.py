@@ -193,7 +193,7 @@ PAIRING = {
     "an image twice": ({f"{IMAGES}/{name_of(1)}.png": photo(1, SIZE, "PNG")}, f"are both '{name_of(1)}'; remove one"),
     "masks that are JPEGs": (
         {f"{MASKS}/{name_of(i)}{end}": data for i in (1, 2, 3) for end, data in ((".png", None), (".jpg", PNG))},
-        r"annotations/validation' holds no mask \(\*\.png\)",
+        rf"validation' holds no mask \(\*\.png\); '{name_of(1)}\.jpg' is no PNG, and JPEG changes labels",
     ),
     "no images": ({f"{IMAGES}/{name_of(i)}.jpg": None for i in (1, 2, 3)}, "no folder images/validation"),
     "nothing at all": (dict.fromkeys(FILES), "no folder images/validation and no folder annotations/validation"),

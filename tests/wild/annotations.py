@@ -100,6 +100,74 @@ def with_palette(mask: np.ndarray, colours: np.ndarray) -> bytes:
     return encoded(image, "PNG")
 
 
+def renamed(folder: Path, image: str, *masks: str, names: tuple[str, ...] = ("a_1", "b")) -> Path:
+    """Photos and masks whose names are those of `names` with an ending; of several masks the first one is good."""
+    files = {}
+    for number, name in enumerate(names):
+        mask = patches([0, 1, 150], seed=number)
+        files[f"images/validation/{image.format(name)}"] = photo(number, SIZE)
+        files |= {
+            f"annotations/validation/{ending.format(name)}": encoded(mask if place == 0 else mask * 0, "PNG")
+            for place, ending in enumerate(masks)
+        }
+    return write(folder, files)
+
+
+def seg_suffix(folder: Path) -> Path:
+    """Masks called after their images with `_seg`, as the full ADE20K and many annotation tools have them."""
+    return renamed(folder, "{}.jpg", "{}_seg.png")
+
+
+def train_ids_suffix(folder: Path) -> Path:
+    """`seg_map_suffix="_labelTrainIds.png"`, from mmsegmentation's recipes for own data."""
+    return renamed(folder, "{}.png", "{}_labelTrainIds.png")
+
+
+def cityscapes_names(folder: Path) -> Path:
+    """Own data that are named as Cityscapes' are."""
+    return renamed(folder, "{}_leftImg8bit.png", "{}_gtFine_labelTrainIds.png")
+
+
+def several_masks(folder: Path) -> Path:
+    """What createTrainIdLabelImgs.py and annotation tools leave beside a mask of classes."""
+    return renamed(folder, "{}.png", "{}_labelTrainIds.png", "{}_color.png", "{}_instanceIds.png")
+
+
+def some_masks(folder: Path) -> Path:
+    """A part of the masks, and one whose picture is gone: an archive that was unpacked in part, labels in progress."""
+    data = renamed(folder, "{}.jpg", "{}.png", names=("a", "b", "c", "d"))
+    (data / "annotations/validation/b.png").unlink()
+    (data / "annotations/validation/c.png").unlink()
+    (data / "images/validation/d.jpg").unlink()
+    return data
+
+
+def full_ade20k(folder: Path) -> Path:
+    """ADE20K_2021_17_01: a mask beside its picture, its parts, and what is known of both."""
+    scene = "ADE20K_2021_17_01/images/ADE/validation/urban/street"
+    mask = full_ade20k_colours(patches([1, 17, 90]))
+    return write(
+        folder,
+        {
+            f"{scene}/ADE_val_00000001.jpg": photo(1, SIZE),
+            f"{scene}/ADE_val_00000001_seg.png": mask,
+            f"{scene}/ADE_val_00000001_parts_1.png": mask,
+            f"{scene}/ADE_val_00000001.json": b"{}",
+        },
+    )
+
+
+def masks_from_a_mac(folder: Path) -> Path:
+    """Pictures whose names have accents apart from their letters, and masks made elsewhere."""
+    data = renamed(folder, "{}.jpg", "{}.png", names=("caf\xe9", "b"))
+    (data / "images/validation/caf\xe9.jpg").rename(data / "images/validation" / decomposed("caf\xe9.jpg"))
+    return data
+
+
+def decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
+
+
 def captioned_photos(names: list[str]) -> dict[str, bytes]:
     """Photos by the names of their files, each another."""
     return {name: captioned.photo(number) for number, name in enumerate(names)}
@@ -182,10 +250,6 @@ def with_empty_captions(folder: Path) -> Path:
 
 
 NAMES = ("caf\xe9.jpg", "g\xe2teau \xe0 la cr\xe8me.jpg", "plain.jpg")
-
-
-def decomposed(name: str) -> str:
-    return unicodedata.normalize("NFD", name)
 
 
 def captions_from_a_mac(folder: Path) -> Path:

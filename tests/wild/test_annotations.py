@@ -140,6 +140,62 @@ def test_a_plan_says_how_labels_are_read(tmp_path, capsys, monkeypatch):
     assert "0..149 are the classes, 255 is none (reduce_zero_label=false" in capsys.readouterr().out
 
 
+NAMED = {
+    annotations.seg_suffix: "'_seg'",
+    annotations.train_ids_suffix: "'_labelTrainIds'",
+    annotations.cityscapes_names: "'_gtFine_labelTrainIds'",
+}
+
+
+@pytest.mark.parametrize("case", NAMED, ids=lambda case: case.__name__)
+def test_masks_that_are_named_after_their_images_with_an_ending_are_theirs(tmp_path, case):
+    task = Ade20k(str(case(tmp_path)))
+    assert task.notes[0] == f"masks are named after their images with {NAMED[case]} at the end"
+    for number, sample in enumerate(task.samples):
+        labels = patches([0, 1, 150], seed=number)
+        assert np.array_equal(task.truth(sample), np.where(labels == 0, 255, labels.astype(int) - 1))
+
+
+def test_of_masks_with_several_endings_one_is_asked_for(tmp_path):
+    data = str(annotations.several_masks(tmp_path))
+    several = r"endings .*: _color \(2\), _instanceIds \(2\), _labelTrainIds \(2\); say .* mask_suffix=_labelTrainIds"
+    with pytest.raises(RequestError, match=several):
+        Ade20k(data)
+    task = Ade20k(data, mask_suffix="_labelTrainIds")
+    assert classes_in(task) == {0, 149}
+    assert task.notes[0].endswith("'_labelTrainIds' at the end, 4 others are left out")
+    with pytest.raises(RequestError, match=r"mask_suffix '_seg': no mask has that ending; they have '_color', '_ins"):
+        Ade20k(data, mask_suffix="_seg")
+
+
+def test_a_part_of_the_masks_is_refused_and_used_if_that_is_asked_for(tmp_path):
+    data = str(annotations.some_masks(tmp_path))
+    with pytest.raises(RequestError, match=r"2 of 3 files have no mask, first .*b\.jpg.* --task-option unpaired=skip"):
+        Ade20k(data)
+    task = Ade20k(data, unpaired="skip")
+    assert [sample.id for sample in task.samples] == ["a"]
+    assert task.notes[:2] == [
+        "2 of 3 files have no mask and are left out, first images/validation/b.jpg",
+        "1 of 2 files have no image and are left out, first annotations/validation/d.png",
+    ]
+    with pytest.raises(RequestError, match="unpaired 'both' is unknown; use refuse or skip"):
+        Ade20k(data, unpaired="both")
+
+
+def test_the_full_ade20k_is_known_by_its_names(tmp_path):
+    with pytest.raises(
+        RequestError, match=r"is the full ADE20K: .*_seg\.png' numbers some 3000 .* ADEChallengeData2016"
+    ):
+        Ade20k(str(annotations.full_ade20k(tmp_path)))
+
+
+def test_masks_are_matched_to_images_in_another_unicode_form_and_it_is_said(tmp_path):
+    task = Ade20k(str(annotations.masks_from_a_mac(tmp_path)))
+    assert [sample.id for sample in task.samples] == ["b", "caf\xe9"]
+    assert task.notes[0] == r"1 masks are matched by their Unicode form, first 'caf\xe9' for 'cafe\u0301'"
+    assert all(Path(sample.path).is_file() and task.truth(sample).any() for sample in task.samples)
+
+
 @pytest.mark.parametrize("case", LISTS, ids=lambda case: case.__name__)
 def test_captions_of_every_list_are_those_of_their_images(tmp_path, case):
     id_of, said = LISTS[case]
