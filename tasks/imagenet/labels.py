@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,17 @@ class Images:
         self.names = images
         self.known = frozenset(images)
         self._leading = frozenset(leading)
-        self._short = {posixpath.splitext(name)[0]: name for name in images}
-        for name in images:
+
+    @cached_property
+    def _short(self) -> dict[str, str]:
+        short = {posixpath.splitext(name)[0]: name for name in self.names}
+        for name in self.names:
             if not name.isascii():  # Macs write other bytes for the same accents
                 same = unicodedata.normalize("NFC", name)
-                self._short |= {same: name, posixpath.splitext(same)[0]: name}
+                short |= {same: name, posixpath.splitext(same)[0]: name}
             if match := VAL_NAME.fullmatch(posixpath.basename(name)):
-                self._short[f"ILSVRC2012_val_{int(match[1]):08d}"] = name
+                short[f"ILSVRC2012_val_{int(match[1]):08d}"] = name
+        return short
 
     def find(self, name: str) -> str | None:
         """The image that a name means; None for one that is not there."""
