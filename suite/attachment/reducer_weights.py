@@ -71,7 +71,13 @@ def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
         raise RequestError(
             f"weights {str(path)!r} are of reducer {of!r}, not of {reducer.name!r}; give them to that one"
         )
-    state = mapped(reducer, read_state_dict(path)[0])
+    whole, place, others = read_state_dict(path)
+    if others:
+        raise RequestError(
+            f"weights {str(path)!r} are there twice, under {place} and {', '.join(others)}; save those that are "
+            "meant alone"
+        )
+    state = mapped(reducer, whole)
     backbone = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
     if reducer.learned is None and not backbone:
         raise RequestError(f"reducer {reducer.name!r} learns nothing, so weights {str(path)!r} have no place in it")

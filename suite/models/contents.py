@@ -169,8 +169,8 @@ def split_choice(checkpoint: str) -> tuple[Path, str]:
     return (Path(file), choice) if mark and not Path(checkpoint).exists() else (Path(checkpoint), "")
 
 
-def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], str]:
-    """The tensors of one state dict of a file by name, and what leads to it ('' for nothing), with what was not taken.
+def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], str, list[str]]:
+    """The tensors of one state dict of a file by name, what leads to it ('' for nothing), and to others like it.
 
     choice: what holds it; else it is looked for under `WRAPPERS`. `PREFIXES` of all its names are taken off.
     RequestError as `read_contents`, and for a file that has none there.
@@ -185,14 +185,16 @@ def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], st
             f"checkpoint '{path}' has no state dict under {choice or ', '.join(WRAPPERS)}; it has tensors under "
             f"{held}: choose with {path.name}::NAME"
         )
-    keys = _keys_under(contents, within)
-    like = [
-        one[:-1] for one in contents.containers if one != within and not choice and _keys_under(contents, one) == keys
-    ]
-    while prefix := next((one for one in PREFIXES if all(key.startswith(one) for key in keys)), ""):
-        within, keys = within + prefix, [key.removeprefix(prefix) for key in keys]
-    return {key: contents.tensors[within + key] for key in keys}, ", not ".join((within[:-1], *like))
+    prefix, keys = _keys_under(contents, within)
+    others = [] if choice else [one for one in contents.containers if one != within]
+    like = [one[:-1] for one in others if set(_keys_under(contents, one)[1]) == set(keys)]
+    within += prefix
+    return {key: contents.tensors[within + key] for key in keys}, within[:-1], like
 
 
-def _keys_under(contents: Contents, container: str) -> list[str]:
-    return [name.removeprefix(container) for name in contents.tensors if name.startswith(container)]
+def _keys_under(contents: Contents, container: str) -> tuple[str, list[str]]:
+    """The prefix that all names there have, and the names without it."""
+    keys, prefix = [name.removeprefix(container) for name in contents.tensors if name.startswith(container)], ""
+    while first := next((one for one in PREFIXES if all(key.startswith(one) for key in keys)), ""):
+        prefix, keys = prefix + first, [key.removeprefix(first) for key in keys]
+    return prefix, keys

@@ -78,7 +78,7 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
         kind, source, weights = "random", f"random:seed={seed}", state_dict_sha256(model.state_dict())
     else:
         path, choice = split_choice(checkpoint)
-        state, wrapper = read_state_dict(path, choice)
+        state, wrapper, others = read_state_dict(path, choice)
         if PATCH_BIAS in state:  # the release of today makes patches without one, unless told
             settings["backbone"].setdefault("patch_bias", True)
         model = build(config, settings, seed)
@@ -86,7 +86,7 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
         model.load_state_dict(state)
         kind, source, weights = (
             "trained",
-            f"{path}[{wrapper}]" if wrapper else str(path),
+            f"{path}[{', not '.join((wrapper, *others))}]" if wrapper else str(path),
             Contents(files_of(path)).sha256(choice),
         )
     described = json.dumps(settings, sort_keys=True, default=str)

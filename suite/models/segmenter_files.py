@@ -52,9 +52,9 @@ def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[S
     place, choice = split_choice(str(entry.locate(checkpoint)))
     path = checkpoint_file(place)
     # the file is read first: a refused file should not cost the building of a large model
-    state, wrapper = read_state_dict(path, choice)
+    state, wrapper, others = read_state_dict(path, choice)
     naming = naming_of(state)
-    note = f"[{wrapper}]" if wrapper else ""
+    note = f"[{', not '.join((wrapper, *others))}]" if wrapper else ""
     if naming is AUTHORS and entry.shape and path.with_name(VARIANT).is_file():
         note += check_variant(path.with_name(VARIANT), entry)
     segmenter = build_random(entry, seed)

@@ -12,8 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from suite import attach
 from suite.api import run_sweep
+from suite.attachment.reducer_weights import read_reducer_weights
 from suite.cli.app import main
+from suite.errors import RequestError
 from suite.models.load import load_model
 from suite.models.registry import WEIGHTS
 from tests.wild.checkpoints import (
@@ -205,6 +208,19 @@ def test_segmenters_are_found_and_chosen_alike(tmp_path):
     assert info.sha256 != digest
     assert all(torch.equal(value, averaged.state_dict()[key]) for key, value in loaded.state_dict().items())
     assert "not" not in info.source.removeprefix(str(tmp_path))
+
+
+def test_what_a_method_learned_is_read_from_a_training_scripts_file_unless_it_is_there_twice(tmp_path, trained):
+    handle = attach(trained, "dtem", "r=1")
+    handle.detach()
+    learned = dict(handle.reducer.state_dict())
+    beside = {"args": HARMLESS["argparse.Namespace"], "best": HARMLESS["numpy float"]}
+    torch.save({"model": learned, **beside}, tmp_path / "one.pth")
+    read = read_reducer_weights(handle.reducer, tmp_path / "one.pth").own
+    assert all(torch.equal(read[key], value) for key, value in learned.items())
+    torch.save({"model": learned, "model_ema": learned, **beside}, tmp_path / "two.pth")
+    with pytest.raises(RequestError, match="there twice, under model and model_ema"):
+        read_reducer_weights(handle.reducer, tmp_path / "two.pth")
 
 
 # ---- what differs from the model
