@@ -94,6 +94,8 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     if is_finished(folder / WEIGHTS, about):
         progress.note(f"trained already: {folder / WEIGHTS}")
         return Trained(folder / WEIGHTS, folder / MODEL if (folder / MODEL).exists() else None)
+    for line in task.notes:
+        progress.note(line)
     if not task.training:
         progress.note(f"trains on all {len(task.samples)} samples of {request.data}: measure it on others")
     session = Session(task, model, recipe, device)

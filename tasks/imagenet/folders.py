@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from suite.errors import RequestError
 from tasks.imagenet.labels import IMAGENET_CLASSES, Label, class_index, say_labels, synset_index
 from tasks.imagenet.tables import Table
+from tasks.reading.trees.tree import composed
 
 NO_ORDER = ("wnids.txt", "words.txt", "readme", "license")  # Tiny ImageNet's lists are in no model's order; texts
 MOST = 100_000  # classes that a file may number
@@ -141,7 +141,7 @@ def _all_right(said: Mapping[str, Sequence[int | None]]) -> dict[str, Label]:
 
 def _key(name: str) -> str:
     """A name as it is compared: lists of classes have spaces where folders have '_', and any form of Unicode."""
-    return unicodedata.normalize("NFC", name).replace("_", " ").casefold()
+    return composed(name).replace("_", " ").casefold()
 
 
 def _refuse(folders: Sequence[str], table: Table) -> Order:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,6 +21,7 @@ from timm.data import ImageNetInfo
 
 from suite.errors import RequestError
 from tasks.imagenet.tables import Row, Table, file_name
+from tasks.reading.trees.tree import composed
 
 IMAGENET_CLASSES = 1000
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -87,8 +87,7 @@ class Images:
     def _short(self) -> dict[str, str]:
         short = {posixpath.splitext(name)[0]: name for name in self.names}
         for name in self.names:
-            if not name.isascii():  # Macs write other bytes for the same accents
-                same = unicodedata.normalize("NFC", name)
+            if (same := composed(name)) != name:
                 short |= {same: name, posixpath.splitext(same)[0]: name}
             if match := VAL_NAME.fullmatch(posixpath.basename(name)):
                 short[f"ILSVRC2012_val_{int(match[1]):08d}"] = name
@@ -97,7 +96,7 @@ class Images:
     def find(self, name: str) -> str | None:
         """The image that a name means; None for one that is not there."""
         name = posixpath.normpath(name.replace("\\", "/")).lstrip("/")
-        name = name if name in self.known else unicodedata.normalize("NFC", name)
+        name = name if name in self.known else composed(name)
         if match := VAL_NAME.fullmatch(posixpath.basename(name)):
             return self._short.get(f"ILSVRC2012_val_{int(match[1]):08d}")
         while True:

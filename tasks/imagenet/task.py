@@ -108,7 +108,7 @@ class ImageNet(ClassificationTask):
         if not self.competing:
             return ""
         left = "the model's other logits are left out, as the makers of such sets do (--classes all: all compete)"
-        return f"Only the {len(self.competing)} classes of the data compete; {left}"
+        return f"Only the {len(self.competing)} classes of the data compete for a score; {left}"
 
     def _follow(self, index: Index) -> None:
         """Take over which classes there are, which compete, and what is to be said of both."""

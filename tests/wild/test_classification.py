@@ -207,7 +207,7 @@ def test_a_score_above_chance_is_not_marked(tiny_run, tmp_path):
 def test_the_table_says_that_few_classes_compete(tiny_run, tmp_path):
     data = wild.imagenet_r(tmp_path / "data")
     table = table_of(tiny_run, 3, data)  # goldfish and others are in it, no shark
-    assert "Only the 8 classes of the data compete" in table
+    assert "Only the 8 classes of the data compete for a score" in table
     assert "12.5" in table  # of equal logits the first class, of one image in eight
     unlike = {**tiny_run, "out": str(tmp_path / "all")}
     assert "]¶" in table_of(unlike, 3, data, classes="all")
@@ -222,7 +222,7 @@ def test_plan_says_once_how_labels_were_assigned(tmp_path, capsys):
     assert left.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("numbers of folders are class indices: '0' is class 0, '1' is class 1, '10' is class 10") == 1
-    assert "Only the 3 classes of the data compete" in said
+    assert "Only the 3 classes of the data compete for a score" in said
 
 
 def test_a_tar_of_tars_is_read_in_place_as_class_folders(tmp_path):
