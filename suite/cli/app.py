@@ -14,7 +14,7 @@ from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
 from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
 from suite.cli.fetch import fetch_command
-from suite.cli.flags import MODELS, asked, with_flags
+from suite.cli.flags import FLOOR_MODELS, MODELS, asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
 from suite.cli.listing import listing
@@ -54,6 +54,7 @@ def default(context: typer.Context) -> None:
 @app.command("run")
 @with_flags(
     models=MODELS,
+    floor_models=FLOOR_MODELS,
     track=Annotated[str | None, typer.Option(help="Copies to: tensorboard, mlflow, wandb; a,b for several.")],
 )
 def run_command(config: Path | None = None, track: str | None = None, **flags: Any) -> None:
@@ -97,7 +98,7 @@ def show(out: Path) -> list[str]:
 
 
 @app.command("plan")
-@with_flags(models=MODELS)
+@with_flags(models=MODELS, floor_models=FLOOR_MODELS)
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
     from suite.sweep.executors import open_executor

@@ -49,6 +49,9 @@ FLAGS: dict[str, Any] = {
 MODELS = Annotated[
     str | None, typer.Option(help="Several, with wildcards: deit_tiny_patch16_224,deit_small*. A run each.")
 ]
+FLOOR_MODELS = Annotated[
+    str | None, typer.Option(help="Smaller models to see beside, unreduced: deit_tiny_patch16_224.")
+]
 APART = {"model", "models"}  # a flag for one of them takes the place of the configuration's other
 
 

@@ -12,7 +12,7 @@ class Resize(Reducer):
 
     Images are shrunk as they come to the model, prepared and normalised, to whole patches of the same shape: bicubic
     with antialiasing, in float32 at least, nothing clamped. Position embeddings are resampled as the model's library
-    does it. To decode images at another size instead, run the model at that size (`--floor-sides`).
+    does it. Another floor is the unreduced model whose images are decoded at that size: a run with `--image-size`.
     """
 
     rates = ("side", "keep")

@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.models.registry import list_models
 from suite.sweep.spec import LISTS, current_keys, is_wildcard
+
+OF_METHODS = ("model", "out", "cells", "reducer_options", "reducer_weights", *LISTS)
+"""What of a request is not asked of a model that is to be seen unreduced."""
 
 
 def requests_of(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -40,23 +44,34 @@ def _with_defaults(run: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any
 
 
 def by_model(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The request once for each of its models, and whether that was named outright.
+    """The request once for each of its models, and whether that was named outright; then the unreduced model alone for
+    each of its `floor_models` that is not among them.
 
     RequestError for no list of names, and for one that stands beside a `model`.
     """
     request = dict(request)
-    if (models := request.pop("models", None)) is None:
-        yield request, True
-        return
-    if request.get("model"):
+    models, floors = request.pop("models", None), request.pop("floor_models", None)
+    asked = _names_of("models", models) if models is not None else None
+    if asked is not None and request.get("model"):
         raise RequestError(f"model={request['model']!r} stands beside models={models!r}; leave one of them out")
-    patterns = [name.strip() for name in models.split(",") if name.strip()] if isinstance(models, str) else models
-    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(name, str) for name in patterns):
-        raise RequestError(f"models={models!r} is no list of names; write for example deit_tiny*,deit_small*")
-    names, own = expand_models(patterns), request.get("out")
-    for model, named in names.items():
-        apart = {"out": f"{own}-{folder_name(model)}"} if own and len(names) > 1 else {}
+    own = request.get("out")
+    if asked is None:
+        yield request, True
+    for model, named in (asked or {}).items():
+        apart = {"out": f"{own}-{folder_name(model)}"} if own and len(asked or {}) > 1 else {}
         yield {**request, "model": model, **apart}, named
+    alone = {key: value for key, value in request.items() if key not in OF_METHODS}
+    for model, named in (_names_of("floor_models", floors) if floors is not None else {}).items():
+        if model not in (asked or {request.get("model"): True}):
+            yield {**alone, "model": model, "reducers": [BASELINE]}, named
+
+
+def _names_of(key: str, value: Any) -> dict[str, bool]:
+    """`expand_models` of a list of names, or of its text. RequestError for anything else."""
+    patterns = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(name, str) for name in patterns):
+        raise RequestError(f"{key}={value!r} is no list of names; write for example deit_tiny*,deit_small*")
+    return expand_models(patterns)
 
 
 def folder_name(text: str) -> str:

@@ -33,7 +33,7 @@ DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "ran
 """A cross-section that answers in minutes; '*' is every registered method."""
 LISTS = ("reducers", "rates", "flops")
 """Keys of which all combinations are cells."""
-SEVERAL = ("models", "runs")
+SEVERAL = ("models", "floor_models", "runs")
 """Keys of which each asks for several runs (`suite.sweep.requests`)."""
 TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
 """Beside it, where the model comes with weights for them."""

@@ -74,6 +74,18 @@ def test_every_model_is_the_run_that_it_is_by_itself(asked, study, tmp_path):
         assert (study.out / model / "report" / "index.html").is_file()
 
 
+def test_a_floor_model_stands_unreduced_beside_the_others(asked, tmp_path):
+    request = {**asked, "model": "test_vit", "floor_models": "test_vit3,test_vit", "out": str(tmp_path / "out")}
+    study = make_study(request)
+    assert [(member.name, member.spec.reducers) for member in study.members] == [
+        ("test_vit", ("tome", "pitome")), ("test_vit3", ("none",)),
+    ]  # fmt: skip
+    frame = run(request, progress=QUIET).frame()
+    assert frame[frame.model == "test_vit3"].reducer.tolist() == ["none"]
+    assert set(frame[frame.model == "test_vit"].reducer) == {"none", "tome", "pitome"}
+    assert "test_vit3" in (tmp_path / "out" / "report" / "pareto_flops.svg").read_text()
+
+
 def test_models_whose_images_are_prepared_alike_are_run_together(asked, tmp_path):
     said = io.StringIO()
     progress = Progress(Console(file=said, width=1000))
@@ -164,6 +176,7 @@ def test_a_run_that_breaks_costs_the_others_nothing_and_is_named(asked, tmp_path
         (["--models", "test_vit,test_vit2", "--reducers", "tone"], "did you mean 'tome'"),
         (["--models", "test_vit,test_vit2", "--reducers", "evit"], "test_vit2: reducer 'evit' selects by class"),
         (["--models", ","], "models=',' is no list of names"),
+        (["--floor-models", ","], "floor_models=',' is no list of names"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_before_anything_runs(asked, tmp_path, capsys, wrong, said):
