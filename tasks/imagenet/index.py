@@ -82,6 +82,10 @@ def build_index(tree: FileTree, options: Options) -> Index:
             f"data '{tree.location}' holds no image{_what_there_is(tree)}; expected val/<synset>/*.JPEG or flat images"
         )
     if options.corruptions:
+        beside = {name: value for name in ("labels", "num_classes") if (value := getattr(options, name))}
+        if beside:
+            name, value = beside.popitem()
+            raise RequestError(f"corruptions stand beside {name}={value}; ImageNet-C's folders say it, leave it out")
         return _from_corruptions(tree, options.corruptions)
     if not options.labels and (attached := labels_beside(tree, options.num_classes)):
         return _from_attached(*attached)
@@ -119,11 +123,11 @@ def _labels_of_images(files: LabelFiles, names: Images, root: str, options: Opti
 
 def _what_there_is(tree: FileTree) -> str:
     """The commonest kind of file, for a message."""
-    kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in tree.files)
+    kinds = [Path(name).suffix.lower() for name in tree.files]
     if not kinds:
         return ""
-    kind, count = kinds.most_common(1)[0]
-    return f", but {count} files {kind} (first '{next(n for n in tree.files if n.lower().endswith(kind))}')"
+    kind, count = Counter(kinds).most_common(1)[0]
+    return f", but {count} files {kind or 'without a suffix'} (first '{tree.files[kinds.index(kind)]}')"
 
 
 def _from_attached(labels: dict[str, int], num_classes: int, classes: frozenset[int] | None = None) -> Index:

@@ -295,6 +295,9 @@ def test_photographs_named_jfif_and_avif_are_read_and_heic_is_named_before_a_run
     only = wild.write(tmp_path / "only", {f"{FEW[0]}/notes.svg": "<svg/>"})
     with pytest.raises(RequestError, match=r"no image, but 1 files \.svg"):
         ImageNet(str(only))
+    bare = wild.write(tmp_path / "bare", {"n1": "x"})
+    with pytest.raises(RequestError, match="no image, but 1 files without a suffix"):
+        ImageNet(str(bare))
 
 
 def test_mce_is_the_mean_of_errors_relative_to_alexnets(tiny_run, tmp_path):
@@ -321,6 +324,8 @@ def test_a_corruption_is_chosen_by_name_and_may_be_the_folder_itself(tmp_path):
     assert len(fog.samples) == 10
     with pytest.raises(RequestError, match="did you mean 'fog'"):
         ImageNet(str(data), corruptions="fogg")
+    with pytest.raises(RequestError, match="corruptions stand beside num_classes=2"):
+        ImageNet(str(data), corruptions="all", num_classes=2)
     with pytest.raises(RequestError, match="no folders CORRUPTION/SEVERITY/SYNSET"):
         ImageNet(str(wild.imagenet_r(tmp_path / "r")), corruptions="all")
 
