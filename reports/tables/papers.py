@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ FORMATS = ("md", "latex", "csv", "html")
 DISPENSABLE = ("GFLOPs", "Run as")  # where a terminal is too narrow
 DERIVED, SECONDARY = "°", "*"
 SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr"}
+FURTHER_SCORES = {"bleu_4": "B@4", "meteor": "METEOR", "spice": "SPICE"}
 STYLES = {"reproduced": "green", "differs": "yellow"}
 CSS = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color-scheme:light dark}table{border-collapse:collapse}"
@@ -68,7 +70,22 @@ def _score_columns(frame: pd.DataFrame, reasons: list[str]) -> list[Column]:
         Column(f"{name} published", lambda row: f"{row.score_published:g}" if known(row.score_published) else NO_DATA),
         Column("Diff.", lambda row: _signed(row.score_difference)),
         Column(f"{name.split()[0]} verdict", _verdict("score", reasons), numeric=False),
+        *_further_columns(frame),
     ]
+
+
+def _further_columns(frame: pd.DataFrame) -> list[Column]:
+    columns = []
+    for name in frame.attrs["further_scores"]:
+        columns.append(Column(FURTHER_SCORES[name], partial(_number, name=name)))
+        if frame[f"{name}_published"].notna().any():
+            columns.append(Column(f"{FURTHER_SCORES[name]} published", partial(_number, name=f"{name}_published")))
+    return columns
+
+
+def _number(row: Any, name: str) -> str:
+    value = getattr(row, name)
+    return f"{value:.2f}" if known(value) else NO_DATA
 
 
 def _speed_columns(frame: pd.DataFrame) -> list[Column]:

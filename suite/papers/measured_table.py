@@ -23,6 +23,8 @@ from suite.sweep.progress import Progress
 
 NO_PLAN = "DiffRate's plan (tokens that stay in every block) is not printed; give its authors' file by --plans"
 SCORES = {"imagenet": "top1", "ade20k": "miou", "coco-caption": "cider"}
+FURTHER_SCORES = {"coco-caption": {"bleu_4": "bleu4", "meteor": "meteor", "spice": "spice"}}
+"""What papers print beside it, by the names of the published data; without verdicts, one a row being enough."""
 GIGA = 1e9
 PLAN_MODELS = {
     "deit_tiny_patch16_224": "ViT-T-DeiT",
@@ -149,6 +151,7 @@ def table_frame(
         "notes": list(table.notes),
         "convention": "" if table.convention == MACS else table.convention,
         "score": SCORES[table.task],
+        "further_scores": list(FURTHER_SCORES.get(table.task, ())),
         "absent": table.absent,
         "flops_only": True,
     }
@@ -243,7 +246,17 @@ def _score_entry(table: PaperTable, line: Line, found: Found | None) -> dict[str
         "score_verdict": verdict.word,
         "score_why": verdict.why,
         "samples": score.samples if score else None,
+        **_further_scores(table, line, found),
     }
+
+
+def _further_scores(table: PaperTable, line: Line, found: Found | None) -> dict[str, float]:
+    entry = {}
+    for name, printed in FURTHER_SCORES.get(table.task, {}).items():
+        score = None if found is None else score_of(found, name)
+        entry[name] = math.nan if score is None or score.random else score.value
+        entry[f"{name}_published"] = math.nan if line.published is None else getattr(line.published, printed)
+    return entry
 
 
 def score_of(found: Found, name: str) -> Score | None:

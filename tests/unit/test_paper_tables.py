@@ -29,7 +29,7 @@ from suite.measure.from_shapes import ShapeModel, build, planned_trace
 from suite.models.load import check_model_name, load_model
 from suite.papers import paper_table, paper_tables
 from suite.papers.conventions import in_convention
-from suite.papers.measured_table import Cost, count_lines, explained, lines_of, read_plans, table_frame
+from suite.papers.measured_table import Cost, Found, count_lines, explained, lines_of, read_plans, table_frame
 from suite.papers.runs import find, measure, read_run, spec_of, stored_in
 from suite.papers.table import MACS, TWO_PER_MAC, WITH_ELEMENTWISE, PaperTable, Way
 from suite.papers.verdicts import Score, cost_verdict, rounding, score_verdict
@@ -385,6 +385,21 @@ def test_a_rate_that_is_not_printed_is_marked():
     line = next(line for line in lines_of(table) if line.method == "ToMe" and line.setting == "35%")
     frame = table_frame(table, [line], [Cost(2.99e9, 2.99e9)], [None])
     assert "tome r=11°" in render(frame, "md")
+
+
+@pytest.mark.parametrize(("spice", "shown"), [(0.234, "23.40"), (math.nan, "n/a")])
+def test_captions_have_every_score_that_papers_print_beside_cider(spice, shown):
+    scores = {"cider": 1.31, "bleu_4": 0.412, "meteor": 0.3, "spice": spice}
+    intervals = {f"{name}{end}": value for name, value in scores.items() for end in ("_low", "_high")}
+    row = SimpleNamespace(status="done", weights_kind="loaded", training="", reducer="none", samples=5000, gmacs=1.0,
+                          im_s=math.nan, **scores, **intervals)  # fmt: skip
+    line = next(line for line in lines_of(TABLES["dtem-4"]))
+    frame = table_frame(TABLES["dtem-4"], [line], [Cost(1e9, 1e9)], [Found(row, {})])
+    frame.attrs["flops_only"] = False
+    lines = [list(map(str.strip, line.split("|"))) for line in render(frame, "md").splitlines() if "|" in line]
+    read = dict(zip(lines[0], lines[-1], strict=True))
+    assert [read[name] for name in ("B@4", "METEOR", "SPICE")] == ["41.20", "30.00", shown]
+    assert "SPICE published" not in read  # none of the table's could be read
 
 
 # the verb
