@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from suite.errors import RequestError
 from tasks.reading.images import SUFFIXES, is_image
-from tasks.reading.trees.tree import FileTree, composed
+from tasks.reading.trees.tree import FileTree, composed, say_forms
 
 SPLITS = ("validation", "training")
 FOLDERS = ("images", "annotations")
@@ -61,7 +61,7 @@ def find_pairs(tree: FileTree, split: str, naming: Naming = Naming()) -> tuple[d
     _check_partners(images, masks, tree.where(folders[1]), "mask", ".png")
     _check_partners(masks, images, tree.where(folders[0]), "image", ".jpg")
     pairs = {id: Pair(images[id], masks[id], _below(masks[id], root)) for id in sorted(images)}
-    notes += _in_other_form(pairs)
+    notes += say_forms(map(_stems, pairs.values()))
     left_out = [*others, *other_masks]
     notes += [f"{len(left_out)} files are neither images nor masks, first {left_out[0]}"] if left_out else []
     return pairs, notes
@@ -158,17 +158,10 @@ def _named_after(images: dict[str, str], masks: dict[str, str], suffix: str | No
     return matched, [f"{note}, {len(rest)} others are left out" if rest else note]
 
 
-def _in_other_form(pairs: dict[str, Pair]) -> list[str]:
-    """Which images and masks have one name in two Unicode forms."""
-    stems = [(posixpath.splitext(posixpath.basename(name))[0] for name in (of.image, of.mask)) for of in pairs.values()]
-    differ = [
-        (image, mask)
-        for image, mask in stems
-        if not mask.startswith(image) and composed(mask).startswith(composed(image))
-    ]
-    if not differ:
-        return []
-    return [f"{len(differ)} masks are matched by their Unicode form, first {differ[0][1]!a} for {differ[0][0]!a}"]
+def _stems(of: Pair) -> tuple[str, str]:
+    """The names of a mask and its image as the files have them, without what the mask's has beyond."""
+    image, mask = (posixpath.splitext(posixpath.basename(name))[0] for name in (of.image, of.mask))
+    return mask.removesuffix(composed(mask)[len(composed(image)) :]), image
 
 
 def _leave_out(found: dict[str, str], partners: dict[str, str], what: str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from suite.errors import RequestError
 from tasks.coco.annotations import KARPATHY, LIST, MAPPING, Annotations, read_annotations
 from tasks.reading.images import SUFFIXES
-from tasks.reading.trees.tree import FileTree, composed
+from tasks.reading.trees.tree import FileTree, composed, say_forms
 
 ANNOTATIONS = re.compile(
     r"captions.*\.json|dataset_(coco|flickr8k|flickr30k)\.json|nocaps_val.*\.json|TextCaps_[\d.]+_(train|val)\.json"
@@ -214,7 +214,8 @@ def _notes(tree: FileTree, listed: Annotations, found: dict[str, str]) -> list[s
     notes = [*listed.notes]
     if missing:
         notes.append(f"{len(missing)} of {len(listed.images)} listed images do not exist, first {missing[0]}")
-    notes += _matched([(listed.images[id].file, name) for id, name in found.items()])
+    names = [(listed.images[id].file, name) for id, name in found.items()]
+    notes += [*_by_number(names), *say_forms(names)]
     above = {name: _above(name, listed.images[id].file) for id, name in found.items()}
     folders = Counter((posixpath.dirname(name) if folder is None else folder) or "." for name, folder in above.items())
     if len(folders) > 1 and listed.form not in OTHER_FOLDERS:
@@ -225,17 +226,13 @@ def _notes(tree: FileTree, listed: Annotations, found: dict[str, str]) -> list[s
     return notes
 
 
-def _matched(names: Sequence[tuple[str, str]]) -> list[str]:
-    """Which files have another name than is listed: (name that is listed, name in the tree)."""
-    kinds = defaultdict(list)
-    for file, name in names:
-        base, listed = posixpath.basename(name), posixpath.basename(file)
-        if base != listed:
-            kinds["Unicode form" if composed(base) == composed(listed) else "COCO number"].append((listed, base))
-    return [
-        f"{len(pairs)} images are matched by their {kind}, first {pairs[0][1]!a} for {pairs[0][0]!a}"
-        for kind, pairs in kinds.items()
-    ]
+def _by_number(names: Sequence[tuple[str, str]]) -> list[str]:
+    """A line on files that have a number of COCO's in common with a name that is listed: (listed, in the tree)."""
+    bases = [(posixpath.basename(file), posixpath.basename(name)) for file, name in names]
+    renamed = [(listed, name) for listed, name in bases if composed(listed) != composed(name)]
+    if not renamed:
+        return []
+    return [f"{len(renamed)} images are matched by their COCO number, first {renamed[0][1]!a} for {renamed[0][0]!a}"]
 
 
 def _left_out(tree: FileTree, used: set[str]) -> list[str]:

@@ -21,7 +21,7 @@ from timm.data import ImageNetInfo
 
 from suite.errors import RequestError
 from tasks.imagenet.tables import Row, Table, file_name
-from tasks.reading.trees.tree import composed
+from tasks.reading.trees.tree import composed, say_forms
 
 IMAGENET_CLASSES = 1000
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -123,6 +123,7 @@ def read_labels(table: Table, images: Images, num_classes: int | None, ids: str 
     index = _ranks(table, images, classes) or (lambda label: _index(table, label, classes, ids))
     found: dict[str, tuple[int, ...]] = {}
     names: set[str] = set()
+    stems: list[tuple[str, str]] = []
     for row in table.rows:
         labels = [index(label) for label in row.said]
         if (not labels or None in labels) and row is table.rows[0] and row.said and not images.find(row.name):
@@ -142,7 +143,10 @@ def read_labels(table: Table, images: Images, num_classes: int | None, ids: str 
         if name in found:
             raise RequestError(f"'{table.address}' lists an image under two names; list every image once")
         found[name] = tuple(label for label in labels if label is not None)
-    return _labels(table.address, found, classes)
+        stems.append((posixpath.splitext(row.name)[0], posixpath.splitext(name)[0]))
+    read = _labels(table.address, found, classes)
+    read.notes += say_forms(stems)
+    return read
 
 
 def _index(table: Table, label: str, num_classes: int, ids: str | None) -> int | None:

@@ -192,7 +192,7 @@ def test_the_full_ade20k_is_known_by_its_names(tmp_path):
 def test_masks_are_matched_to_images_in_another_unicode_form_and_it_is_said(tmp_path):
     task = Ade20k(str(annotations.masks_from_a_mac(tmp_path)))
     assert [sample.id for sample in task.samples] == ["b", "caf\xe9"]
-    assert task.notes[0] == r"1 masks are matched by their Unicode form, first 'caf\xe9' for 'cafe\u0301'"
+    assert task.notes[0] == r"1 file is named in another Unicode form, first 'cafe\u0301' for 'caf\xe9'"
     assert all(Path(sample.path).is_file() and task.truth(sample).any() for sample in task.samples)
 
 
@@ -218,7 +218,7 @@ def test_file_names_that_differ_in_their_unicode_form_are_matched_and_it_is_said
     assert [sample.id for sample in task.samples] == sorted(annotations.NAMES)
     assert all(Path(sample.path).is_file() for sample in task.samples)
     (note,) = task.notes
-    assert note.startswith(r"2 images are matched by their Unicode form, first 'cafe\u0301.jpg' for 'caf\xe9.jpg'")
+    assert note.startswith(r"2 files are named in another Unicode form, first 'cafe\u0301.jpg' for 'caf\xe9.jpg'")
 
 
 def test_of_two_files_that_differ_in_their_unicode_form_the_one_that_is_listed_is_taken(tmp_path):

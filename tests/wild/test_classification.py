@@ -367,6 +367,7 @@ def test_a_list_names_images_with_spaces_and_accents_in_either_form(tmp_path):
     listed = f"{unicodedata.normalize('NFD', composed)} 3\n{unicodedata.normalize('NFC', decomposed)} 4\n"
     wild.write(data, {"val.txt": listed})
     assert labels(data) == {composed: 3, decomposed: 4}
+    assert any(note.startswith("2 files are named in another Unicode form") for note in ImageNet(str(data)).notes)
 
 
 def test_the_official_downloads_are_read_as_they_are(tmp_path):

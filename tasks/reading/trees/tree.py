@@ -12,7 +12,7 @@ import posixpath
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +102,17 @@ class FileTree(ABC):
 def composed(name: str) -> str:
     """The name with an accent in one character with its letter (NFC); macOS has file names with both apart (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def say_forms(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """A line on names, folders apart, that are the same when they are composed, and not before: (as it is listed, as
+    the file has it)."""
+    pairs = [(posixpath.basename(listed), posixpath.basename(name)) for listed, name in pairs]
+    differ = [(listed, name) for listed, name in pairs if listed != name and composed(listed) == composed(name)]
+    if not differ:
+        return []
+    files = "file is" if len(differ) == 1 else "files are"
+    return [f"{len(differ)} {files} named in another Unicode form, first {differ[0][1]!a} for {differ[0][0]!a}"]
 
 
 def normal_name(name: str) -> str:
