@@ -27,7 +27,7 @@ OUTSIDE = (
 """Names that are looked for outside the tree, where other files may lie as well."""
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"  # as it is downloaded, beside the archives of images
 ABOVE = 4  # folders above the data, as LOC_val_solution.csv is above ILSVRC/Data/CLS-LOC/val
-BY_PLACE = re.compile(r"ground_?truth|synset_labels|val(idation)?_?labels|real", re.IGNORECASE)
+BY_PLACE = re.compile(r"ground_?truth|synset_labels|val(idation)?_?labels|(^|[\W_])real([\W_]|$)", re.IGNORECASE)
 """Names of files that say the labels of sorted images, a line each."""
 
 
