@@ -22,6 +22,8 @@ def parse(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Invalid(f"it is not UTF-8 text ({error}); save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
+        if str(error).startswith("Extra data: line 2"):
+            raise Invalid("it holds a JSON value a line (JSON Lines); write them as one list, [..., ...]") from None
         raise Invalid(f"it is not valid JSON ({error}); repair it or download it again") from None
 
 

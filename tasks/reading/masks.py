@@ -72,14 +72,18 @@ def class_indices(mask: np.ndarray, num_classes: int, reduce_zero_label: bool) -
     other label.
     """
     first = int(reduce_zero_label)
-    none = (mask == IGNORED) | (mask == UNLABELLED_16) | (mask < first)
-    strange = mask[(mask >= num_classes + first) & ~none]
-    if strange.size:
-        labels = ", ".join(map(str, np.unique(strange)[:5].tolist()))
-        raise UnreadableImage(
-            f"{strange.size} pixels of the mask have labels beyond 0..{num_classes + first - 1} (and 255): {labels}"
-        )
-    return np.where(none, IGNORED, mask - np.uint8(first)).astype(np.uint8)
+    classes = np.full(UNLABELLED_16 + 1, IGNORED, dtype=np.uint8)
+    classes[first : first + num_classes] = np.arange(num_classes)
+    last = first + num_classes - 1
+    if mask.max(initial=0) > last:
+        strange = sorted(label for label in labels_in(mask) - {IGNORED, UNLABELLED_16} if label > last)
+        if strange:
+            labels = ", ".join(map(str, strange[:5]))
+            raise UnreadableImage(
+                f"{np.isin(mask, strange).sum()} pixels of the mask have labels beyond 0..{last} (and 255): {labels}"
+            )
+    found: np.ndarray = classes[mask]
+    return found
 
 
 class RecentMasks:
