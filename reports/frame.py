@@ -70,6 +70,8 @@ _COLUMNS_BY_DTYPE = (
     (" ".join(SPEED_TEXTS), TEXT),
     # samples per second through the whole model where it is more than a backbone, such as captions per second
     ("whole_s whole_s_low whole_s_high whole_speedup whole_speedup_low whole_speedup_high", NUMBER),
+    # the floor (a smaller image, ...) that the row is dominated by, "" by none; n/a until a report has compared them
+    ("dominated_flops dominated_time", TEXT),
     ("speed_note whole_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}

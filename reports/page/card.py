@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from reports.groups import Group
-from reports.text.headings import AT_CHANCE, DISPUTED, REMARK, UNCOUNTED, circumstances, images, once_each
+from reports.text.headings import AT_CHANCE, DISPUTED, DOMINATED, REMARK, UNCOUNTED, circumstances, images, once_each
 from reports.text.wording import NO_DATA, known, row_label
 from suite.contract.baseline import BASELINE
 from suite.store.folder import RunFolder
 
-WARNINGS = ("Warning", "Untrained", "Unreadable", AT_CHANCE, DISPUTED, UNCOUNTED, REMARK)
+WARNINGS = ("Warning", "Untrained", "Unreadable", AT_CHANCE, DOMINATED, DISPUTED, UNCOUNTED, REMARK)
 PACKAGES = ("torch", "timm", "transformers", "fvcore", "mmsegmentation", "pycocoevalcap")
 
 

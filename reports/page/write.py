@@ -108,6 +108,7 @@ def page_data(
                     "status": row.status,
                     "blocks": curves.blocks_of(part.out, row.Index),
                     "binds": sentences[number][row.Index],
+                    "dominated": dominated_by(row),
                     **curves.point_of(row, scores[number], axes[number]),
                 }
             )
@@ -132,6 +133,15 @@ def page_data(
         "series": series,
         "cells": cells,
     }
+
+
+def dominated_by(row: Any) -> str:
+    """'dominated by resize side=176 (FLOPs)', or ''."""
+    floors: dict[str, list[str]] = {}
+    for cost, floor in (("FLOPs", row.dominated_flops), ("time", row.dominated_time)):
+        if known(floor) and floor:
+            floors.setdefault(floor, []).append(cost)
+    return "; ".join(f"dominated by {floor} ({', '.join(costs)})" for floor, costs in floors.items())
 
 
 def tables_of(parts: list[Group], sentences: list[dict[str, str]]) -> list[dict[str, Any]]:

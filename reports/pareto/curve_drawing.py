@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from reports.groups import Group
 from reports.pareto.labels import marker_of
-from reports.pareto.points import Plot, along, bounds, frontier
+from reports.pareto.points import FLOPS, Plot, along, bounds, frontier
 from reports.pareto.style import (
     BASELINE_COLOUR,
     BASELINE_LINE,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 UNREDUCED, FRONTIER, UNTRAINED_SIGN = "unreduced", "frontier", "*"
+DOMINATED = "dominated by a floor"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ def draw_series(axes: Axes, placed: Placed, style: Style, strong: bool, many: bo
         placed.x, placed.y, color=style.colour, linestyle=style.line, linewidth=width, alpha=alpha, label="_curve",
         **marker_of(style, 4.2 if strong else 3.4), zorder=order,
     )  # fmt: skip
+
+
+def draw_dominated(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -> dict[str, Line2D]:
+    """A cross on every point that a floor dominates at this cost; what the key says of it, if there is one."""
+    from matplotlib.lines import Line2D
+
+    column = "dominated_time" if plot.is_speed else "dominated_flops" if plot.x == FLOPS.x else ""
+    rows = points[points[column].notna() & (points[column] != "")] if column else points[:0]
+    if rows.empty:
+        return {}
+    look: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "x",
+        "markersize": 6.5,
+        "markeredgewidth": 0.9,
+        "color": BASELINE_COLOUR,
+    }
+    axes.plot(rows[plot.x], group.headline.scale * rows[group.headline.name], **look, label="_dominated", zorder=6.5)
+    return {DOMINATED: Line2D([], [], **look)}
 
 
 def draw_unreduced(axes: Axes, placed: Placed, line: Line = BASELINE_LINE) -> None:

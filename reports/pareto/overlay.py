@@ -12,6 +12,7 @@ from reports.order import method_order
 from reports.pareto.curve_drawing import (
     coordinates,
     curve_name,
+    draw_dominated,
     draw_frontier,
     draw_key,
     draw_series,
@@ -70,6 +71,7 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
             ends.append(End(name, *placed.points[0 if plot.fewer_is_better else -1], style, strong))
         line = PATTERNS[number % len(PATTERNS)] if len(layers) > 1 else BASELINE_LINE
         draw_unreduced(axes, coordinates(part[part.reducer == BASELINE], layer.group, plot, reach), line)
+    crosses = draw_dominated(axes, every, group, plot)
     fills = dict(zip(dict.fromkeys((mark.paper, mark.terms) for mark in marks), FILLS))
     _draw_marks(axes, marks, fills, styles)
     axes.set_xlabel(plot.label)
@@ -80,7 +82,7 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
     remarks += look_closer(axes, every, best, group)
     _make_room(axes, marks)
     axes.set_title(_heading(layers, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, used, narrow, bool(best), _entries(layers, fills, 26 if narrow else 90))
+    draw_key(figure, used, narrow, bool(best), crosses | _entries(layers, fills, 26 if narrow else 90))
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

@@ -14,6 +14,7 @@ from reports.groups import Group
 from reports.pareto.curve_drawing import (
     coordinates,
     curve_name,
+    draw_dominated,
     draw_frontier,
     draw_key,
     draw_series,
@@ -67,6 +68,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
         x, y = placed.points[0 if plot.fewer_is_better else -1]
         ends.append(End(curve_name(key, narrow, series), x, y, styles[key], strong))
     draw_unreduced(axes, coordinates(points[points.reducer == BASELINE], group, plot, reach))
+    crosses = draw_dominated(axes, points, group, plot)
     axes.set_xlabel(plot.label)
     axes.set_ylabel(score_label(group, narrow))
     axes.margins(x=0.04, y=0.06)
@@ -75,7 +77,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     remarks += ["untrained ones are not on the frontier"] if points.training.map(is_untrained).any() and best else []
     remarks += look_closer(axes, points, best, group)
     axes.set_title(_heading(group, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, [styles[key] for key in series], narrow, bool(best))
+    draw_key(figure, [styles[key] for key in series], narrow, bool(best), crosses)
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

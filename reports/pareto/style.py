@@ -37,6 +37,9 @@ class Family:
     first: int = 0
 
 
+FLOORS = ("random", "uniform", "heuristic", "resize")
+"""Reducers that look at no token's worth: what every method has to beat."""
+
 # Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the
 # shades of one hue differ in lightness, so they survive a grey print. So do markers: those of different families begin
 # at different places, so that the methods that are most often compared have ten different ones. Within a family, new
@@ -47,7 +50,7 @@ FAMILIES = (
     Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps"), 6),
     Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit"), 3),
     Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit"), 8),
-    Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), ("random", "uniform", "heuristic"), 4),
+    Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), FLOORS, 4),
 )
 OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"), first=1)
 

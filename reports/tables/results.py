@@ -20,6 +20,7 @@ from reports.tables.console import Field, terminal_width
 from reports.text.headings import (
     AT_CHANCE,
     DISPUTED,
+    DOMINATED,
     REMARK,
     UNCOUNTED,
     circumstances,
@@ -80,7 +81,9 @@ def _headline(row: Any, metric: Metric) -> str:
         return f"running: {row.samples} of {row.expected}"
     if row.weights_kind == "random":
         return _of_metric(row, AGREEMENT, interval=True)
-    return _of_metric(row, metric, interval=True) + (AT_CHANCE if is_at_chance(row, metric) else "")
+    dominated = any(known(floor) and floor for floor in (row.dominated_flops, row.dominated_time))
+    marks = (AT_CHANCE if is_at_chance(row, metric) else "") + (DOMINATED if dominated else "")
+    return _of_metric(row, metric, interval=True) + marks
 
 
 def _gflops(row: Any) -> str:

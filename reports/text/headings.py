@@ -12,7 +12,7 @@ from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric
 
 RANDOM_WEIGHTS = "random weights: scores are meaningless"
-DISPUTED, UNCOUNTED, REMARK, AT_CHANCE = "†", "‡", "§", "¶"
+DISPUTED, UNCOUNTED, REMARK, AT_CHANCE, DOMINATED = "†", "‡", "§", "¶", "‖"
 
 
 def images(group: Group) -> str:
@@ -84,6 +84,7 @@ def notes(group: Group) -> list[str]:
     said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
+    said += _dominated(rows)
     said += _method_notes(rows, group.context)
     said += _runtime_notes(rows)
     elsewhere = {speed["device"] for about in group.context for speed in about.get("speeds", ())}
@@ -137,6 +138,22 @@ def _score_notes(rows: list[Any], group: Group) -> list[str]:
             seen.setdefault(said, []).append(row_label(row))
     done = sum(1 for row in rows if row.status == "done")
     return [f"{said}." if len(on) >= done else f"{said} ({', '.join(on)})." for said, on in seen.items()]
+
+
+def _dominated(rows: list[Any]) -> list[str]:
+    """How many methods at rates are dominated by a floor, by FLOPs and by time, and which by which."""
+    said = []
+    for cost, column in (("FLOPs", "dominated_flops"), ("time", "dominated_time")):
+        compared = [(row, getattr(row, column)) for row in rows if known(getattr(row, column))]
+        by = [f"{row_label(row)} by {floor}" for row, floor in compared if floor]
+        named = f" ({', '.join(by)})" if by else ""
+        said += [f"{len(by)} of {len(compared)} by {cost}{named}"] if compared else []
+    if not said:
+        return []
+    return [
+        f"{DOMINATED} dominated by a floor, significantly worse at no lower cost (paired one-sided tests at 5 %, "
+        f"Holm's procedure over all), of the methods at rates that have a floor at their cost: {'; '.join(said)}."
+    ]
 
 
 def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:

@@ -81,12 +81,13 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
 
 def show(out: Path) -> list[str]:
     """Print the table of a run, or of several, and say where its files are; returns what of it is damaged."""
+    from reports.dominance import mark_dominated
     from reports.frame import load_frame
     from reports.groups import by_task
     from reports.tables.results import console_table
     from reports.tables.speeds import speeds_table
 
-    frame = load_frame(out)
+    frame = mark_dominated(load_frame(out))
     for part in by_task(frame):
         print_fitted(console_table(part))
         if (speeds := speeds_table(part)) is not None:

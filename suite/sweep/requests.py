@@ -62,7 +62,7 @@ def by_model(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]
         yield {**request, "model": model, **apart}, named
     alone = {key: value for key, value in request.items() if key not in OF_METHODS}
     for model, named in (_names_of("floor_models", floors) if floors is not None else {}).items():
-        if model not in (asked or {request.get("model"): True}):
+        if model not in (asked or [request.get("model")]):
             yield {**alone, "model": model, "reducers": [BASELINE]}, named
 
 

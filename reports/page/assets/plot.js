@@ -185,6 +185,7 @@ function startTip(plot, data) {
       element("b", { textContent: `${reducer}  ${rate === "–" ? "" : rate}` }),
       data.groups.length > 1 ? element("p", { textContent: data.groups[data.cells[place].group].label }) : "",
       element("dl", {}, ...numbers.flatMap(([head, text]) => [element("dt", { textContent: head }), element("dd", { textContent: text })])),
+      data.cells[place].dominated ? element("p", { textContent: data.cells[place].dominated }) : "",
       data.cells[place].binds ? element("p", { textContent: data.cells[place].binds }) : "",
     );
     tip.hidden = false;
