@@ -27,9 +27,11 @@ COLUMNS = {True: "dominated_time", False: "dominated_flops"}
 
 @dataclass(frozen=True)
 class Point:
-    """A finished cell on one axis of cost. best, worst: ends of its cost as far as it is known, the lower the cheaper.
+    """A finished cell on one axis of cost.
 
-    series: what it is a rate of. model: whose cell it is.
+    series: its run's folder, and what it is a rate of. model: whose cell it is. cost: (best, worst) as far as it is
+    known, the lower the cheaper; in_run: the same beside cells of its run, where what is measured in common rounds is
+    known better, as a share of the unreduced model's.
     """
 
     key: str
@@ -37,8 +39,8 @@ class Point:
     series: tuple[str, ...]
     model: str
     floor: bool
-    best: float
-    worst: float
+    cost: tuple[float, float]
+    in_run: tuple[float, float]
 
 
 def mark_dominated(frame: pd.DataFrame) -> pd.DataFrame:
@@ -91,12 +93,17 @@ def _points(parts: Sequence[Group], timed: bool) -> Iterator[Point]:
 def _points_of(part: Group, plot: Plot) -> Iterator[Point]:
     rows, _ = valid_points(part, plot)
     sign = 1 if plot.fewer_is_better else -1
-    for row, *ends in zip(rows.itertuples(), *bounds(rows, plot), strict=True):
-        best, worst = sorted(sign * end for end in ends)
+    beside = bounds(rows, plot)
+    if plot.is_speed:
+        name = "whole_speedup" if plot.whole else "speedup"
+        beside = rows[f"{name}_low"].fillna(rows[name]), rows[f"{name}_high"].fillna(rows[name])
+    for row, *ends in zip(rows.itertuples(), *bounds(rows, plot), *beside, strict=True):
         if not is_untrained(row.training):
             series = (str(part.out), row.reducer, row.options, row.training)
+            low, high, *others = (sign * end for end in ends)
+            cost, in_run = (min(low, high), max(low, high)), (min(others), max(others))
             floor = row.reducer in (*FLOORS, BASELINE)
-            yield Point(str(row.Index), _name(row), series, part.model, floor, best, worst)
+            yield Point(str(row.Index), _name(row), series, part.model, floor, cost, in_run)
 
 
 def _name(row: Any) -> str:
@@ -112,9 +119,10 @@ def _rivals(one: Point, points: Sequence[Point]) -> list[Point]:
     for floor in points:
         own = floor.series[0] == one.series[0]
         fits = floor.floor and (floor.model != one.model if floor.series[1] == BASELINE else own)
-        if fits and floor.worst <= one.best:
+        dear, cheap = (floor.in_run[1], one.in_run[0]) if own else (floor.cost[1], one.cost[0])
+        if fits and dear <= cheap:
             other = dearest.get(floor.series)
-            dearest[floor.series] = floor if other is None or floor.best > other.best else other
+            dearest[floor.series] = floor if other is None or floor.cost > other.cost else other
     return list(dearest.values())
 
 

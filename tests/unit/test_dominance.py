@@ -13,8 +13,9 @@ from suite.stats.aggregates import Mean, Share
 from suite.sweep.progress import Progress
 
 
-def point(name, cost, floor=False, series=None, model="m", ends=(0, 0)):
-    return Point(name, name, series or ("run", name, "", ""), model, floor, cost - ends[0], cost + ends[1])
+def point(name, cost, floor=False, series=None, model="m", ends=(0, 0), in_run=None):
+    cost = cost - ends[0], cost + ends[1]
+    return Point(name, name, series or ("run", name, "", ""), model, floor, cost, in_run or cost)
 
 
 def outcomes(kind=LABELS, metric=None, **scores):
@@ -40,6 +41,13 @@ def test_a_floor_that_costs_more_dominates_nothing_and_one_whose_time_is_open_ne
     assert dominated([point("poor", 1.0, ends=(0.1, 0.1)), point("floor", 0.7, True, ends=(0.1, 0.1))], of) == {
         "poor": "floor"
     }
+
+
+def test_what_was_timed_in_the_same_rounds_is_compared_by_them():
+    of = outcomes(poor=right(100), floor=right(150))
+    slow = point("poor", 1.0, ends=(0.5, 0.5), in_run=(0.5, 0.6))
+    fast = point("floor", 0.9, True, ends=(0.5, 0.5), in_run=(0.3, 0.4))
+    assert dominated([slow, fast], of) == {"poor": "floor"}
 
 
 def test_of_each_floor_the_dearest_rate_is_compared_and_the_best_floor_is_named():
