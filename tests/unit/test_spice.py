@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,21 +98,25 @@ def test_two_scorers_at_once_do_not_get_in_each_others_way():
             assert found.overall == {"spice": 1.0}
 
 
-def test_a_spice_that_takes_too_long_or_is_killed_costs_no_other_score(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("fault", "reason"), [
+    ("kill -9 $$", "SPICE: Java was killed by SIGKILL"), ("exec sleep 600", "SPICE took more than 3 s"),
+])  # fmt: skip
+def test_a_spice_that_takes_too_long_or_is_killed_costs_no_other_score(fault, reason, monkeypatch, tmp_path):
     references = {"1": ["a woman rides a horse"], "2": ["two dogs in the snow"]}
     captions = {"1": "a woman rides a horse", "2": "two dogs"}
     shim = tmp_path / "java"
     shim.write_text(
         f'#!/bin/sh\ncase "$*" in *spice*) echo >> {tmp_path}/starts; '
-        f'[ $(wc -l < {tmp_path}/starts) -gt 1 ] && kill -9 $$;; esac\nexec {shutil.which("java")} "$@"\n'
+        f'[ $(wc -l < {tmp_path}/starts) -gt 1 ] && {fault};; esac\nexec {shutil.which("java")} "$@"\n'
     )
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with CaptionScorer(references, metrics=("rouge_l", "cider", "spice")) as scorer:  # its known sentences are scored
+    monkeypatch.setattr(CaptionScorer, "_spice_timeout_s", lambda *_: 3)  # its known sentences have the time of a start
+    with CaptionScorer(references, metrics=("rouge_l", "cider", "spice")) as scorer:
         found = dict(scorer.score({"first": captions, "second": captions}))
     for scores in found.values():
         assert set(scores.overall) == {"rouge_l", "cider"}
-        assert scores.missing == {"spice": f"SPICE: Java was killed by {signal.SIGKILL.name}; {AGAIN}"}
+        assert scores.missing == {"spice": f"{reason}; {AGAIN}"}
 
 
 def test_doctor_scores_sentences_with_it():
