@@ -4,6 +4,7 @@ import torch
 
 from suite.reducers.base import Reducer, SelectedQueries, register
 from suite.tokens.grouping import full_precision
+from suite.tokens.padding import padded
 
 
 @register("ats")
@@ -54,13 +55,3 @@ def sample(significance, points, present=None):
     # the first entry of that value: those after it add nothing to the sum
     picked = torch.searchsorted(running, nearest)
     return torch.zeros_like(significance, dtype=torch.bool).scatter(1, picked, 1)
-
-
-def padded(picked):
-    """(B, T) bool -> positions (B, M) of what is picked, ascending, and (B, M) bool False on padding, or None."""
-    counts = picked.sum(dim=1, keepdim=True)
-    if not len(counts):  # of no sample nothing is picked
-        return counts.expand(-1, picked.shape[1]), None
-    shortest, longest = torch.stack(torch.aminmax(counts)).tolist()  # one read of the device; M has to be known
-    index = picked.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
-    return index, None if shortest == longest else torch.arange(longest, device=index.device) < counts

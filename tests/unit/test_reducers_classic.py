@@ -9,10 +9,11 @@ from suite import attach
 from suite.measure.dispatch import count_macs_fast, quiet_forward
 from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
-from suite.reducers.ats import padded, sample
+from suite.reducers.ats import sample
 from suite.reducers.dpcknn import density_peaks
 from suite.reducers.kmedoids import better_medoids, far_apart, nearest
 from suite.tokens.matching import pairwise_distances
+from suite.tokens.padding import padded
 from tests.tolerances import BLOCK32, TINY32
 
 SOFT = ["patchmerger", "sinkhorn", "sit"]
