@@ -11,7 +11,12 @@ import numpy as np
 SEED = 20260
 QKV_STD = 0.08
 OTHER_STD = 0.02
-WIDTH = {"deit_tiny_patch16_224": 192, "deit_small_patch16_224": 384}
+TINY = "deit_tiny_patch16_224"
+SHAPES = {  # width, depth, classes, side of a patch and of the image
+    TINY: (192, 12, 1000, 16, 224),
+    "deit_small_patch16_224": (384, 12, 1000, 16, 224),
+    "vit_mini_patch8_64": (48, 4, 10, 8, 64),
+}
 
 
 def rng(offset):
@@ -19,18 +24,18 @@ def rng(offset):
 
 
 def shapes(model):
-    d = WIDTH[model]
+    d, depth, classes, patch, image = SHAPES[model]
     out = {
-        "cls_token": (1, 1, d), "pos_embed": (1, 197, d),
-        "patch_embed.proj.weight": (d, 3, 16, 16), "patch_embed.proj.bias": (d,),
-        "norm.weight": (d,), "norm.bias": (d,), "head.weight": (1000, d), "head.bias": (1000,),
+        "cls_token": (1, 1, d), "pos_embed": (1, (image // patch) ** 2 + 1, d),
+        "patch_embed.proj.weight": (d, 3, patch, patch), "patch_embed.proj.bias": (d,),
+        "norm.weight": (d,), "norm.bias": (d,), "head.weight": (classes, d), "head.bias": (classes,),
     }  # fmt: skip
     per_block = {
         "norm1.weight": (d,), "norm1.bias": (d,), "norm2.weight": (d,), "norm2.bias": (d,),
         "attn.qkv.weight": (3 * d, d), "attn.qkv.bias": (3 * d,), "attn.proj.weight": (d, d), "attn.proj.bias": (d,),
         "mlp.fc1.weight": (4 * d, d), "mlp.fc1.bias": (4 * d,), "mlp.fc2.weight": (d, 4 * d), "mlp.fc2.bias": (d,),
     }  # fmt: skip
-    return out | {f"blocks.{block}.{name}": shape for block in range(12) for name, shape in per_block.items()}
+    return out | {f"blocks.{block}.{name}": shape for block in range(depth) for name, shape in per_block.items()}
 
 
 def weights(model):
@@ -46,21 +51,23 @@ def weights(model):
     return out
 
 
-def noise():
-    return rng(1).standard_normal((2, 3, 224, 224)).astype(np.float32)
+def noise(model=TINY):
+    *_, side = SHAPES[model]
+    return rng(1).standard_normal((2, 3, side, side)).astype(np.float32)
 
 
-def smooth():
-    generator = rng(3)
-    field = generator.standard_normal((2, 3, 14, 14))
+def smooth(model=TINY):
+    *_, patch, side = SHAPES[model]
+    generator, cells = rng(3), side // patch
+    field = generator.standard_normal((2, 3, cells, cells))
     for axis in (2, 3):
         for _ in range(2):  # binomial blur, periodic
             field = 0.25 * np.roll(field, 1, axis) + 0.5 * field + 0.25 * np.roll(field, -1, axis)
     field = field - field.mean(axis=(2, 3), keepdims=True)
     field = field / field.std(axis=(2, 3), keepdims=True)
-    place = (np.arange(224) + 0.5) / 16.0 - 0.5  # bilinear, half-pixel centres, clamped border
-    low = np.clip(np.floor(place).astype(int), 0, 13)
-    high = np.clip(low + 1, 0, 13)
+    place = (np.arange(side) + 0.5) / patch - 0.5  # bilinear, half-pixel centres, clamped border
+    low = np.clip(np.floor(place).astype(int), 0, cells - 1)
+    high = np.clip(low + 1, 0, cells - 1)
     t = np.clip(place - low, 0.0, 1.0)
     rows = field[:, :, low, :] * (1 - t)[None, None, :, None] + field[:, :, high, :] * t[None, None, :, None]
     image = rows[:, :, :, low] * (1 - t)[None, None, None, :] + rows[:, :, :, high] * t[None, None, None, :]
