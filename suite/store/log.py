@@ -138,22 +138,23 @@ def pack(rows: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_frame(frame: Frame) -> pa.Table:
-    """The rows of a frame. FileNotFoundError where the log is gone: what was in it stands in the stream's own file."""
-    with frame.log.open("rb") as file:
-        return pa.ipc.open_stream(os.pread(file.fileno(), frame.size, frame.offset)).read_all()
-
-
 def read_frames(frames: Sequence[Frame], columns: Sequence[str] | None = None) -> list[pa.Table]:
-    """Their rows, a table each; of logs that are gone, nothing."""
+    """Their rows, a table each; of logs that are gone, nothing: what was in one stands in the stream's own file."""
     found = []
-    for frame in frames:
-        try:
-            table = read_frame(frame)
-        except FileNotFoundError:
-            continue
-        found.append(table.select(list(columns)) if columns is not None else table)
+    with ExitStack() as opened:
+        files = {log: _open(log, opened) for log in {frame.log for frame in frames}}
+        for frame in frames:
+            if (file := files[frame.log]) is not None:
+                table = pa.ipc.open_stream(os.pread(file.fileno(), frame.size, frame.offset)).read_all()
+                found.append(table.select(list(columns)) if columns is not None else table)
     return found
+
+
+def _open(log: Path, opened: ExitStack) -> BinaryIO | None:
+    try:
+        return opened.enter_context(log.open("rb"))
+    except FileNotFoundError:
+        return None
 
 
 def _scan(path: Path) -> _Scanned:

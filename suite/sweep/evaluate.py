@@ -7,6 +7,7 @@ copies what is left to the host, makes rows of it and hands these on, while the 
 from __future__ import annotations
 
 import os
+import sys
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from suite.measure.timing import is_out_of_memory
 from suite.sweep.plan import Plan
 
 AHEAD = 2  # outputs that wait to be scored: what is in them stays on the device so long
+HANDOVER = 5e-4  # seconds after which scoring lets the forwards' thread go on; Python's own 5 ms is a whole forward
 
 
 @dataclass
@@ -185,11 +187,13 @@ def to_host(measured: Any) -> Any:
 def _scorer() -> Iterator[ThreadPoolExecutor]:
     """The thread that scores. It has one core: threads of its own would wait for its small pieces of work by spinning,
     and take the forwards' cores."""
-    threads = torch.get_num_threads()
+    threads, handover = torch.get_num_threads(), sys.getswitchinterval()
+    sys.setswitchinterval(HANDOVER)
     try:
         with ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (1,)) as scorer:
             yield scorer
     finally:
+        sys.setswitchinterval(handover)
         torch.set_num_threads(threads)  # of threads that begin after this; this one's number was never another
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, islice
 from typing import Any
 
@@ -23,7 +24,8 @@ def load(
 ) -> Iterator[tuple[int, Batch]]:
     """Some of the batches, by their numbers, decoded, in order, read ahead by worker processes.
 
-    numbers: asked for when there is room to read ahead. pinned: in memory that a GPU can copy from by itself.
+    A thread takes the next one from these while the last one is worked on. numbers: asked for when there is room to
+    read ahead, by that thread. pinned: in memory that a GPU can copy from by itself.
     """
     starts = [0, *accumulate(map(len, batches))]
     samples = [sample for batch in batches for sample in batch]
@@ -43,8 +45,13 @@ def load(
         num_workers=min(workers, len(batches)),
         pin_memory=pinned,
     )
-    for batch in loader:
-        yield begun.popleft(), batch
+    decoded = iter(loader)
+    with ThreadPoolExecutor(1, "reader") as thread:
+        coming = thread.submit(next, decoded, None)
+        while (batch := coming.result()) is not None:
+            number = begun.popleft()
+            coming = thread.submit(next, decoded, None)
+            yield number, batch
 
 
 def cached_preprocessing(plan: Plan) -> Any:

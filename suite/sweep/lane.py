@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from suite.store.folder import CellFolder, RunFolder
@@ -41,7 +42,7 @@ class Lane:
     known: Contents
     cells: list[StoredCell] = field(default_factory=list)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         return [sample.id for sample in self.plan.task.samples]
 

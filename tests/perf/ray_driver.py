@@ -28,6 +28,7 @@ from suite.sweep.executors.ray.units import Pair, Piece
 from suite.sweep.executors.ray.worker import sources_here
 from suite.sweep.lane import Lane, StoredCell
 from suite.sweep.progress import Progress
+from suite.sweep.record import Record
 from suite.sweep.spec import RunSpec
 from tests.perf.sweep import BATCH, Drawn, Stub
 
@@ -90,7 +91,7 @@ def main() -> None:
             )
             for i in range(asked.cells)
         ]
-        driver.Record.decoded = lambda self, number, samples, errors: None  # type: ignore[method-assign]
+        Record.decoded = lambda self, number, samples, errors: None  # type: ignore[method-assign]
         executor = driver.Ray(spec, Progress(quiet=True))
         executor.crew.wait()
         wall, cpu = time.perf_counter(), time.process_time()
