@@ -1,4 +1,5 @@
-"""What a reducer or a model has about it that keeps them apart: refused in one line when a reducer is attached."""
+"""What a reducer or a model has about it that keeps them apart: refused in one line when a reducer is attached. And
+what a method does otherwise than it has declared."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from suite.backbones.block import refuse_hooks
+from suite.backbones.block import BlockTrace, refuse_hooks
 from suite.backbones.modules import has_own_forward, is_hooked
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
@@ -54,3 +55,19 @@ def check_called(model: nn.Module, blocks: Sequence[BlockParts]) -> None:
                     f"{names[module] or type(model).__name__!r} has a forward of its own set on it, which a reducer "
                     "would pass by; take it off, or attach the reducer first"
                 )
+
+
+def unplanned(planned: Sequence[int] | None, trace: Sequence[BlockTrace]) -> str:
+    """The first block that passed on another number of tokens than `planned`, and what the method may have left
+    undeclared; '' where all went as planned or nobody could plan."""
+    if planned is None or list(planned) == [block.leaving for block in trace]:
+        return ""
+    block, wanted, seen = next(
+        (i, p, seen) for i, (p, seen) in enumerate(zip(planned, trace, strict=True)) if p != seen.leaving
+    )
+    if seen.leaving > wanted:
+        most = f"take more than {seen.entering - seen.leaving} of {seen.entering} tokens out"
+        remedy = f"if it cannot {most}, it has to declare so: def capacity(self, count, num_prefix)"
+    else:
+        remedy = "if a step makes tokens of those it takes out, it has to declare so: def leaving(self, count, amount)"
+    return f"block {block} passed on {seen.leaving} tokens, but the rate plans {wanted}; {remedy}"

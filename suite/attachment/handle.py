@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from suite.attachment.checks import check_called, check_class_token, check_site
+from suite.attachment.checks import check_called, check_class_token, check_site, unplanned
 from suite.attachment.reducer_weights import read_reducer_weights
 from suite.attachment.seen_images import SeenImages
 from suite.attachment.shared_prefix import SharedPrefix
@@ -23,6 +23,7 @@ from suite.backbones.fused import FusedProjections
 from suite.backbones.mixin import reduced_class
 from suite.errors import RequestError
 from suite.models.shipped import weights_path
+from suite.rates.grid_lines import Grid
 from suite.rates.rate import Rate
 from suite.rates.schedule import Schedule, resolve
 from suite.reducers import make_reducer
@@ -95,7 +96,7 @@ class Handle:
         self.images = SeenImages(family, model, reducer)
         self.rate = rate
         self.images.check()
-        self._last: tuple[Tokens, list[BlockTrace]] | None = None
+        self._last: tuple[Tokens, list[BlockTrace], Grid] | None = None
         self._fused = FusedProjections()
         self._given_out = WeakTensorKeyDictionary()
         self._held: tuple[Tensor, Tokens] | None = None
@@ -126,18 +127,21 @@ class Handle:
     @rate.setter
     def rate(self, rate: Rate | None) -> None:
         self._rate = rate
-        self._schedules: dict[tuple[int, bool], Schedule] = {}
+        self._schedules: dict[tuple[int, Grid | None, bool], Schedule] = {}
         self.images.rate = rate
 
-    def schedule(self, tokens: int) -> Schedule:
-        """The rate resolved for sequences of `tokens` tokens, prefix included."""
-        restored_per_block = self.restoring == "per_block"
-        if (tokens, restored_per_block) not in self._schedules:
+    def schedule(self, tokens: int, grid: Grid | None = None) -> Schedule:
+        """The rate resolved for sequences of `tokens` tokens, prefix included, of which the patches stand in `grid`.
+
+        grid: default that of the model's own images, where those have so many tokens.
+        """
+        if grid is None and tokens == self.layout.tokens:
+            grid = self.layout.grid
+        key = tokens, grid if self.reducer.keeps_grid else None, self.restoring == "per_block"
+        if key not in self._schedules:
             shape = {"depth": self.layout.depth, "tokens": tokens, "num_prefix": self.layout.num_prefix}
-            self._schedules[tokens, restored_per_block] = resolve(
-                self.rate, self.reducer, **shape, restored_per_block=restored_per_block
-            )
-        return self._schedules[tokens, restored_per_block]
+            self._schedules[key] = resolve(self.rate, self.reducer, **shape, restored_per_block=key[2], grid=grid)
+        return self._schedules[key]
 
     @property
     def restoring(self) -> str | None:
@@ -204,8 +208,8 @@ class Handle:
         x, embedding = self.images.of(x, model)
         grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
         blocks, reducer = self.family.blocks(model), self.reducer
-        tokens, first = self._start(embedding, x, blocks)
-        schedule = self.schedule(tokens.count)
+        tokens, first = self._start(embedding, x, blocks, grid)
+        schedule = self.schedule(tokens.count, grid)
         amounts, depth = schedule.amounts, len(schedule.amounts)
         traces, received = [BlockTrace.plain(tokens.count)] * first, None
         again = self.family.checkpoints(model) and torch.is_grad_enabled() and not torch.jit.is_tracing()
@@ -223,6 +227,8 @@ class Handle:
                 grid=grid,
                 proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
+                grids=schedule.grids[block] if schedule.grids else None,
+                threshold=schedule.thresholds[block] if schedule.thresholds else None,
             )
             tokens, trace, received = run(parts, tokens, reducer, call)
             traces.append(trace)
@@ -230,16 +236,16 @@ class Handle:
                 # a group's share of attention is divided among its tokens
                 received = None if received is None else tokens.spread(received / tokens.sizes)
                 tokens = tokens.give_back()
-        self._last = (tokens, traces)
+        self._last = (tokens, traces, grid)
         return tokens
 
-    def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts]) -> tuple[Tokens, int]:
+    def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts], grid: Grid) -> tuple[Tokens, int]:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
         unlike = model.training or self._swap  # other weights give other tokens
         if self.prefix is None or self.prefix.images is not x or unlike:
             return self._tokens(self.family.embed(model, x)), 0
         embed = partial(self.family.embed, model)
-        amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1]).amounts
+        amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1], grid).amounts
         first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
         if self.reducer.reads_previous and 0 < first < len(amounts):
             first -= 1
@@ -269,7 +275,8 @@ class Handle:
     @property
     def reduces(self) -> bool:
         """Some block takes tokens out."""
-        return any(self.schedule(self.images.layout().tokens).amounts)
+        layout = self.images.layout()
+        return any(self.schedule(layout.tokens, layout.grid).amounts)
 
     def moved(self) -> None:
         """Weights were: memory beside them is let go of."""
@@ -301,8 +308,9 @@ class Handle:
 
         None where that depends on the image. Soft merging and pruning (training) keep all tokens.
         """
-        entering = self.trace[0].entering if self.trace else self.images.layout().tokens
-        schedule = self.schedule(entering)
+        layout = self.images.layout()
+        entering, grid = (self.trace[0].entering, self._last[2]) if self._last else (layout.tokens, layout.grid)
+        schedule = self.schedule(entering, grid)
         if self.reducer.input_dependent and any(schedule.amounts):
             return None
         soft = self._last[0].soft if self._last else self.reducer.soft
@@ -313,17 +321,4 @@ class Handle:
         """The first block of the last forward that passed on another number of tokens than planned, and the declaration
         that the method's author may have left out; '' where all went as planned.
         """
-        planned, observed = self.planned_counts, self.token_counts
-        if planned is None or planned == observed:
-            return ""
-        block, wanted, trace = next(
-            (i, p, trace) for i, (p, trace) in enumerate(zip(planned, self.trace, strict=True)) if p != trace.leaving
-        )
-        if trace.leaving > wanted:
-            most = f"take more than {trace.entering - trace.leaving} of {trace.entering} tokens out"
-            remedy = f"if it cannot {most}, it has to declare so: def capacity(self, count, num_prefix)"
-        else:
-            remedy = (
-                "if a step makes tokens of those it takes out, it has to declare so: def leaving(self, count, amount)"
-            )
-        return f"block {block} passed on {trace.leaving} tokens, but the rate plans {wanted}; {remedy}"
+        return unplanned(self.planned_counts, self.trace)

@@ -22,6 +22,7 @@ from suite.rates.rate import (
     KeptFraction,
     LearnedPlan,
     Rate,
+    SimilarityThreshold,
     TokensPerBlock,
     parse_rate,
     parse_target,
@@ -34,6 +35,8 @@ from suite.tokens.layout import Layout
 GUESSES = 6
 KEEP_DECIMALS = 4  # of kept fractions that are solved for
 KEEP_STEPS = 10**KEEP_DECIMALS
+TAU_DECIMALS = 3  # of thresholds
+TAU_STEPS = 10**TAU_DECIMALS
 TOLERANCE = 0.01  # a target is met when the achieved reduction is within one percentage point of it
 
 
@@ -96,7 +99,8 @@ def solve_rate(
 
     images: (B, 3, H, W) preprocessed images whose mean cost it is, where that depends on the image; default one
     synthetic image of the model's own size.
-    flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4.
+    flops: -0.35 or '-35%'. r is solved over integers and never interpolated (ties: the smaller r), keep to 1e-4,
+        tau to 1e-3.
     RequestError if the method takes no rate, or its strongest rate is still too expensive.
     """
     target = flops if isinstance(flops, FlopsTarget) else parse_target(str(flops))
@@ -109,8 +113,8 @@ def solve_rate(
 class Search:
     """Cost over a method's steps: step 0 reduces nothing and every further step reduces more.
 
-    A step is one token per block for r, 1e-4 of the patches for keep, a patch of the image's shorter side, and a plan
-    where the method has learned some.
+    A step is one token per block for r, 1e-4 of the patches for keep, a patch of the image's shorter side, 1e-3 of a
+    threshold, and a plan where the method has learned some.
     """
 
     def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
@@ -190,6 +194,8 @@ class Search:
     def rate(self, step: int) -> Rate:
         if self.form == KeptFraction.form:
             return KeptFraction(round(1 - step / KEEP_STEPS, KEEP_DECIMALS))
+        if self.form == SimilarityThreshold.form:
+            return SimilarityThreshold(round(1 - step / TAU_STEPS, TAU_DECIMALS))
         if self.form == ImageSide.form:
             most, side = self.shorter_side
             return ImageSide((most - step) * side)
@@ -198,7 +204,7 @@ class Search:
     def schedule(self, step: int) -> Schedule:
         layout, rate = self.layout_of(step), self.rate(step)
         shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
-        return resolve(rate, self.reducer, **shape, restored_per_block=self.restored_per_block)
+        return resolve(rate, self.reducer, **shape, restored_per_block=self.restored_per_block, grid=layout.grid)
 
     def layout_of(self, step: int) -> Layout:
         """The shape that the blocks have: of a method that shrinks images, that of smaller ones."""
@@ -239,7 +245,8 @@ class Search:
             return min(range(1, self.reducer.num_learned_schedules + 1), key=self.macs)
         if self.form == ImageSide.form:
             return self.shorter_side[0] - 1
-        low, high = 0, self.layout.tokens if self.form == TokensPerBlock.form else KEEP_STEPS
+        steps = {KeptFraction.form: KEEP_STEPS, SimilarityThreshold.form: 2 * TAU_STEPS}
+        low, high = 0, steps.get(self.form, self.layout.tokens)
         while high - low > 1:
             middle = (low + high) // 2
             try:

@@ -3,65 +3,36 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import ClassVar
 
 from suite.errors import RequestError
+from suite.rates.form import Blocks, Rate, RateOfBlocks, decimal, decimals, is_list, items, plain
 
-EXAMPLES = "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, side=160 or flops=-35%"
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+__all__ = [
+    "FlopsTarget",
+    "FractionPerBlock",
+    "GridLines",
+    "ImageSide",
+    "KeptFraction",
+    "LearnedPlan",
+    "MergedPortion",
+    "Rate",
+    "RateOfBlocks",
+    "SimilarityThreshold",
+    "TokensPerBlock",
+    "parse_rate",
+    "parse_target",
+    "rate_text",
+    "stored_rate",
+]
 
-Blocks = tuple[int, ...] | None
-
-
-@dataclass(frozen=True, repr=False)
-class Rate(ABC):
-    """What is asked of a method, in one of the forms below. `str` is its text as it was written, else the plainest.
-
-    A rate that can be made can be asked: RequestError, where it is made, for numbers that mean nothing. Two are equal
-    if they mean the same, however they were written.
-    """
-
-    prefix: ClassVar[str]
-    """What its text begins with, before '='."""
-    form: ClassVar[str]
-    """What a method must accept (`Reducer.rates`) to be given it."""
-    written: str = field(default="", compare=False, kw_only=True)
-    """The text that it was read from; '' of a rate that was computed."""
-
-    def __str__(self) -> str:
-        return self.written or f"{self.prefix}={self._amount()}"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-    @abstractmethod
-    def _amount(self) -> str:
-        """The text behind '='."""
-
-    @property
-    def is_zero(self) -> bool:
-        """Asks for no reduction at all (r=0, keep=1, merge=0, flops=0%), which every method can do."""
-        return self.strength == 0
-
-    @property
-    @abstractmethod
-    def strength(self) -> float:
-        """Grows with what is taken out; compares rates of one prefix."""
-
-
-@dataclass(frozen=True, repr=False)
-class RateOfBlocks(Rate):
-    """A rate that says itself what blocks take out. blocks: 0-based, those that it acts in; None: the method's own."""
-
-    blocks: Blocks = field(default=None, kw_only=True)
-
-    def _at_blocks(self, amount: str) -> str:
-        return amount if self.blocks is None else f"{amount}@{','.join(map(str, self.blocks))}"
+EXAMPLES = (
+    "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, lines=2, tau=0.9, side=160 or "
+    "flops=-35%"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +56,7 @@ class TokensPerBlock(RateOfBlocks):
     def _amount(self) -> str:
         if isinstance(self.r, tuple):
             return f"[{','.join(map(str, self.r))}]"
-        return self._at_blocks(f"{self.r}" if self.inflection is None else f"{self.r}:{_plain(self.inflection)}")
+        return self._at_blocks(f"{self.r}" if self.inflection is None else f"{self.r}:{plain(self.inflection)}")
 
     @property
     def strength(self) -> float:
@@ -100,7 +71,7 @@ class FractionPerBlock(RateOfBlocks):
     fraction: float
 
     def _amount(self) -> str:
-        return self._at_blocks(_plain(self.fraction))
+        return self._at_blocks(plain(self.fraction))
 
     @property
     def strength(self) -> float:
@@ -124,8 +95,8 @@ class KeptFraction(RateOfBlocks):
 
     def _amount(self) -> str:
         if isinstance(self.keep, tuple):
-            return self._at_blocks(f"[{','.join(map(_plain, self.keep))}]")
-        return self._at_blocks(_plain(self.keep))
+            return self._at_blocks(f"[{','.join(map(plain, self.keep))}]")
+        return self._at_blocks(plain(self.keep))
 
     @property
     def strength(self) -> float:
@@ -147,11 +118,59 @@ class MergedPortion(RateOfBlocks):
             )
 
     def _amount(self) -> str:
-        return self._at_blocks(_plain(self.portion))
+        return self._at_blocks(plain(self.portion))
 
     @property
     def strength(self) -> float:
         return self.portion
+
+
+@dataclass(frozen=True, repr=False)
+class GridLines(RateOfBlocks):
+    """lines=2: so many rows and so many columns of patches are taken out of every block that it acts in, of which a
+    grid is left. lines=[4,3]: 4 rows and 3 columns."""
+
+    prefix = form = "lines"
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns) < 0:
+            raise RequestError(f"rate {str(self)!r} asks for a negative number of lines; it counts those taken out")
+
+    def _amount(self) -> str:
+        return self._at_blocks(f"{self.rows}" if self.rows == self.columns else f"[{self.rows},{self.columns}]")
+
+    @property
+    def strength(self) -> float:
+        return self.rows + self.columns
+
+
+@dataclass(frozen=True, repr=False)
+class SimilarityThreshold(RateOfBlocks):
+    """tau=0.9: what is more alike than this (a cosine) makes a token redundant; how many are depends on the image.
+    tau=[0.9,0.8]: in the first, second, ... block that it acts in; 1: nothing goes there."""
+
+    prefix = form = "tau"
+    tau: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for tau in self.taus:
+            if not -1 <= tau <= 1:
+                raise RequestError(f"rate {str(self)!r}: a threshold is a cosine, in [-1, 1], not {tau:g}")
+
+    @property
+    def taus(self) -> tuple[float, ...]:
+        return self.tau if isinstance(self.tau, tuple) else (self.tau,)
+
+    def _amount(self) -> str:
+        if isinstance(self.tau, tuple):
+            return self._at_blocks(f"[{','.join(map(plain, self.tau))}]")
+        return self._at_blocks(plain(self.tau))
+
+    @property
+    def strength(self) -> float:
+        return 1 - fmean(self.taus)
 
 
 @dataclass(frozen=True, repr=False)
@@ -219,7 +238,8 @@ class FlopsTarget(Rate):
 
 
 def parse_rate(text: str) -> Rate:
-    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'side=160', 'plan=1', 'flops=-35%'.
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'lines=2', 'tau=0.9', 'side=160', 'plan=1',
+    'flops=-35%'.
 
     RequestError for others.
     """
@@ -259,8 +279,8 @@ def rate_text(rate: Rate | None) -> str:
 
 
 def _read_r(amount: str, blocks: Blocks, text: str) -> Rate:
-    if amount.startswith("[") and amount.endswith("]"):
-        return TokensPerBlock(tuple(map(int, _items(amount))), blocks=blocks, written=text)
+    if is_list(amount):
+        return TokensPerBlock(tuple(map(int, items(amount))), blocks=blocks, written=text)
     if ":" in amount:
         r, _, inflection = amount.partition(":")
         return TokensPerBlock(int(r), float(inflection), blocks=blocks, written=text)
@@ -270,29 +290,27 @@ def _read_r(amount: str, blocks: Blocks, text: str) -> Rate:
 
 
 def _read_keep(amount: str, blocks: Blocks, text: str) -> Rate:
-    listed = amount.startswith("[") and amount.endswith("]")
-    keep = tuple(map(_decimal, _items(amount))) if listed else _decimal(amount)
-    return KeptFraction(keep, blocks=blocks, written=text)
+    return KeptFraction(decimals(amount), blocks=blocks, written=text)
+
+
+def _read_tau(amount: str, blocks: Blocks, text: str) -> Rate:
+    return SimilarityThreshold(decimals(amount), blocks=blocks, written=text)
+
+
+def _read_lines(amount: str, blocks: Blocks, text: str) -> Rate:
+    rows, columns = map(int, items(amount) if is_list(amount) else (amount, amount))
+    return GridLines(rows, columns, blocks=blocks, written=text)
 
 
 def _read_merge(amount: str, blocks: Blocks, text: str) -> Rate:
-    return MergedPortion(_decimal(amount), blocks=blocks, written=text)
+    return MergedPortion(decimal(amount), blocks=blocks, written=text)
 
 
-OF_BLOCKS: dict[str, Callable[[str, Blocks, str], Rate]] = {"r": _read_r, "keep": _read_keep, "merge": _read_merge}
+OF_BLOCKS: dict[str, Callable[[str, Blocks, str], Rate]] = {
+    "r": _read_r,
+    "keep": _read_keep,
+    "merge": _read_merge,
+    "lines": _read_lines,
+    "tau": _read_tau,
+}
 OF_ONE_NUMBER: dict[str, type[LearnedPlan | ImageSide]] = {kind.prefix: kind for kind in (LearnedPlan, ImageSide)}
-
-
-def _items(amount: str) -> list[str]:
-    return amount[1:-1].rstrip(",").split(",")
-
-
-def _decimal(text: str) -> float:
-    """ValueError for what float() takes beside plain numbers: 'nan', '1e-3', '1_000'."""
-    if not re.fullmatch(NUMBER, text):
-        raise ValueError(text)
-    return float(text)
-
-
-def _plain(value: float) -> str:
-    return repr(value).removesuffix(".0")

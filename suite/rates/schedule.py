@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from suite.errors import RequestError
+from suite.rates.grid_lines import Grid, grid_of_patches, least_grid, nearest_grid
 from suite.rates.rate import (
     FlopsTarget,
     FractionPerBlock,
+    GridLines,
     KeptFraction,
     LearnedPlan,
     MergedPortion,
     Rate,
     RateOfBlocks,
+    SimilarityThreshold,
     TokensPerBlock,
 )
 from suite.reducers.base import Reducer
@@ -23,13 +27,17 @@ class Schedule:
     """A rate resolved for one backbone.
 
     amounts[l]: tokens taken out in block l; counts[l]: tokens that leave it; stages[l]: its place among the blocks that
-    the rate acts in, None for the others. plan: the learned plan that this is, from 1; None: it is none.
+    the rate acts in, None for the others. plan: the learned plan that this is, from 1; None: it is none. grids[l], of a
+    method that keeps a grid: rows and columns of the patches that enter block l and of those that leave it.
+    thresholds[l], of a rate that is one: what makes tokens redundant there. Both have no entries otherwise.
     """
 
     amounts: tuple[int, ...]
     counts: tuple[int, ...]
     stages: tuple[int | None, ...]
     plan: int | None = None
+    grids: tuple[tuple[Grid, Grid], ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     @property
     def num_stages(self) -> int:
@@ -101,6 +109,7 @@ class _Sequence:
     tokens: int
     num_prefix: int
     restored_per_block: bool
+    grid: Grid | None = None
 
     @property
     def patches(self) -> int:
@@ -119,15 +128,17 @@ def resolve(
     tokens: int,
     num_prefix: int,
     restored_per_block: bool = False,
+    grid: Grid | None = None,
 ) -> Schedule:
     """What `rate` takes out in each block of a backbone that `tokens` tokens enter, `num_prefix` of them protected.
 
+    grid: rows and columns of the patches, for a method that keeps a grid; None: they are square.
     restored_per_block: all tokens are given back after each block, so that every block begins with them; what 'keep'
     leaves and 'merge' takes out is then of every block. The first block that is asked for more than it can give raises
     RequestError; later blocks give what they have, as the authors' implementations do (ToMe's r = 16 on DeiT takes 10
     tokens out in the last block). Of 'merge', which is a total, all blocks have to give what is asked.
     """
-    of = _Sequence(depth, tokens, num_prefix, restored_per_block)
+    of = _Sequence(depth, tokens, num_prefix, restored_per_block, grid)
     if rate is not None:
         check_form(rate, reducer)
     if reducer.site == "before_embedding":  # what it takes out was never a token (`shrunk_grid`)
@@ -146,25 +157,90 @@ def resolve(
         asked = spread_evenly(rate.portion * (len(blocks) if restored_per_block else 1), of.patches, blocks, depth)
     if not isinstance(rate, RateOfBlocks) or rate.is_zero:
         return untouched(depth, tokens)
-    if isinstance(rate, KeptFraction) and isinstance(rate.keep, tuple) and len(rate.keep) != len(blocks):
-        raise RequestError(f"rate {rate} lists {len(rate.keep)} fractions for {len(blocks)} active blocks")
+    listed = (
+        rate.keep if isinstance(rate, KeptFraction) else rate.tau if isinstance(rate, SimilarityThreshold) else None
+    )
+    if isinstance(listed, tuple) and len(listed) != len(blocks):
+        raise RequestError(f"rate {rate} lists {len(listed)} numbers for {len(blocks)} active blocks")
     places = {block: stage for stage, block in enumerate(blocks)}
+    if isinstance(rate, SimilarityThreshold):
+        return _thresholds(rate, reducer, of, places)
+    if reducer.keeps_grid:
+        return _thin(rate, reducer, of, places, asked)
     amounts, counts, count = [], [], tokens
     for block in range(depth):
-        amount, count = 0, of.entering(count)
-        if block in places and asked is not None:
-            amount = _take_tokens(rate, reducer, of, block, asked[block], count)
-        elif block in places and isinstance(rate, FractionPerBlock | KeptFraction):
-            amount = _take_part(rate, reducer, of, block, places[block], count)
+        count = of.entering(count)
+        amount = _take_out(rate, reducer, of, block, places[block], asked, count) if block in places else 0
         amounts.append(amount)
         count = reducer.leaving(count, amount)
         counts.append(count)
     return Schedule(tuple(amounts), tuple(counts), tuple(map(places.get, range(depth))))
 
 
+def _thresholds(rate: SimilarityThreshold, reducer: Reducer, of: _Sequence, places: dict[int, int]) -> Schedule:
+    """The method is called where something can be above the threshold; how much, nobody knows before the images."""
+    at = [rate.taus[places[block] % len(rate.taus)] if block in places else 1.0 for block in range(of.depth)]
+    amounts = tuple(int(tau < 1 and reducer.capacity(of.tokens, of.num_prefix) > 0) for tau in at)
+    stages = tuple(map(places.get, range(of.depth)))
+    return Schedule(amounts, (of.tokens,) * of.depth, stages, thresholds=tuple(at))
+
+
+def _thin(
+    rate: RateOfBlocks, reducer: Reducer, of: _Sequence, places: dict[int, int], asked: list[int] | None
+) -> Schedule:
+    """Whole rows and columns taken out of the grid that the patches stand in."""
+    grid = whole = grid_of_patches(of.grid, of.patches)
+    grids = []
+    for block in range(of.depth):
+        entering = grid = whole if of.restored_per_block else grid
+        if block in places:
+            if isinstance(rate, GridLines):
+                grid = _without_lines(rate, reducer, block, entering)
+            else:
+                count = of.num_prefix + prod(entering)
+                amount = _take_out(rate, reducer, of, block, places[block], asked, count)
+                grid = _nearest_without(rate, reducer, block, entering, prod(entering) - amount)
+        grids.append((entering, grid))
+    amounts = tuple(prod(entering) - prod(left) for entering, left in grids)
+    counts = tuple(of.num_prefix + prod(left) for _, left in grids)
+    return Schedule(amounts, counts, tuple(map(places.get, range(of.depth))), grids=tuple(grids))
+
+
+def _without_lines(rate: GridLines, reducer: Reducer, block: int, grid: Grid) -> Grid:
+    """RequestError for more than every second row or column."""
+    left, least = (grid[0] - rate.rows, grid[1] - rate.columns), least_grid(grid)
+    if left[0] < least[0] or left[1] < least[1]:
+        raise RequestError(
+            f"rate {rate} asks block {block} to take out {rate.rows} rows and {rate.columns} columns, but "
+            f"{reducer.name!r} can take out at most {grid[0] // 2} and {grid[1] // 2} of {grid[0]} x {grid[1]}; take "
+            "out fewer"
+        )
+    return left
+
+
+def _nearest_without(rate: Rate, reducer: Reducer, block: int, grid: Grid, wanted: int) -> Grid:
+    """The grid of nearly so many patches. RequestError for fewer than are left without every second row and column."""
+    if wanted < (least := prod(least_grid(grid))):
+        raise RequestError(
+            f"rate {rate} asks block {block} to leave {wanted} of {prod(grid)} patches, but {reducer.name!r} leaves at "
+            f"least {least}, without every second row and column; keep more"
+        )
+    return nearest_grid(grid, wanted)
+
+
 def untouched(depth: int, tokens: int) -> Schedule:
     """The schedule of blocks that take nothing out."""
     return Schedule((0,) * depth, (tokens,) * depth, (None,) * depth)
+
+
+def _take_out(
+    rate: Rate, reducer: Reducer, of: _Sequence, block: int, stage: int, asked: list[int] | None, count: int
+) -> int:
+    """What a block, number `stage` of those active, takes out of `count` tokens. asked: r of every block, or None."""
+    if asked is not None:
+        return _take_tokens(rate, reducer, of, block, asked[block], count)
+    assert isinstance(rate, FractionPerBlock | KeptFraction)
+    return _take_part(rate, reducer, of, block, stage, count)
 
 
 def _take_tokens(rate: Rate, reducer: Reducer, of: _Sequence, block: int, asked: int, count: int) -> int:

@@ -85,6 +85,8 @@ class Reducer(nn.Module):
     """Regular expressions of keys in its authors' checkpoints (backbone and method in one file) -> our names."""
     input_dependent: ClassVar[bool] = False
     """How many tokens stay depends on the image; the rate is an upper bound."""
+    keeps_grid: ClassVar[bool] = False
+    """Takes whole rows and columns out of the grid of patches, so that they stay one; see `Signals.grids`."""
     exact_groups: ClassVar[bool] = True
     """Sizes count the original tokens that the owner map assigns, at least one each (not so for soft assignments)."""
     proportional_attention: bool | None = False

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from suite.contract.plugins import leaving_out
 from suite.reducers.base import REGISTERED, Reducer
 
-FORMS = ("r", "keep", "side")
+FORMS = ("r", "keep", "side", "lines", "tau")
 
 
 def load_folder(modules: list[str]) -> None:

@@ -23,7 +23,8 @@ class BlockCall(NamedTuple):
     that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below,
     and how many rows are qkv's. received: see `Signals.received_before`. grid: rows and columns of the image's patches.
     watch: the next block's reducer wants to know what attention every token received here. proportional: attention is
-    biased by log size.
+    biased by log size. grids: rows and columns of the patches that enter and of those that are to leave, of a method
+    that keeps a grid. threshold: of a rate that is one, what makes tokens redundant in this block.
     """
 
     amount: int
@@ -36,6 +37,8 @@ class BlockCall(NamedTuple):
     grid: tuple[int, int] | None = None
     watch: bool = False
     proportional: bool = False
+    grids: tuple[tuple[int, int], tuple[int, int]] | None = None
+    threshold: float | None = None
 
 
 class BlockParts(ABC):
@@ -146,6 +149,8 @@ class Signals:
         self.block, self.depth, self.grid = parts.index, call.depth, call.grid
         self.stage = cast(int, call.stage)  # a method acts in the blocks that have one
         self.planned, self.plan = call.planned, call.plan
+        self.grids = cast(tuple[tuple[int, int], tuple[int, int]], call.grids)  # of a method that keeps a grid
+        self.threshold = cast(float, call.threshold)  # where the rate is one
 
     @lazy
     def normed(self) -> Tensor:

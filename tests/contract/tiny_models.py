@@ -235,12 +235,20 @@ def rates(name: str) -> list[str | None]:
         "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
         "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
         "side": ["side=16"],  # whole patches of every kind of model
+        "lines": ["lines=2", "lines=[1,3]@0,2"],
+        "tau": ["tau=0.5", "tau=0.8@0,2"],
     }
     return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
 
 
 def zero_rates(name: str) -> list[str | None]:
-    every = {"r": ["r=0", "r=[0]", "r=0:-1", "r=0@2"], "keep": ["keep=1", "keep=1@0,3"], "side": []}
+    every = {
+        "r": ["r=0", "r=[0]", "r=0:-1", "r=0@2"],
+        "keep": ["keep=1", "keep=1@0,3"],
+        "side": [],
+        "lines": ["lines=0"],
+        "tau": ["tau=1", "tau=1@0,2"],
+    }
     return [None, *(rate for form in reducer_class(name).rates for rate in every[form])]
 
 

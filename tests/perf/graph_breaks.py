@@ -66,7 +66,7 @@ def compile_counted(model: nn.Module, images: Tensor) -> Compilation:
 
 def rate_of(name: str) -> str | None:
     """Some rate that a method takes."""
-    usual = {"r": "r=6", "keep": "keep=0.7", "side": "side=16"}
+    usual = {"r": "r=6", "keep": "keep=0.7", "side": "side=16", "lines": "lines=2", "tau": "tau=0.5"}
     return usual[reducer_class(name).rates[0]] if reducer_class(name).rates else None
 
 

@@ -12,12 +12,14 @@ from suite.rates import rate as rates
 from suite.rates.rate import (
     FlopsTarget,
     FractionPerBlock,
+    GridLines,
     ImageSide,
     KeptFraction,
     LearnedPlan,
     MergedPortion,
     Rate,
     RateOfBlocks,
+    SimilarityThreshold,
     TokensPerBlock,
     parse_rate,
     parse_target,
@@ -45,12 +47,17 @@ PLAINEST = {
     "keep=[0.9,0.5]@3,6": KeptFraction((0.9, 0.5), blocks=(3, 6)),
     "merge=0.3": MergedPortion(0.3),
     "merge=0.5@3,6": MergedPortion(0.5, blocks=(3, 6)),
+    "lines=2": GridLines(2, 2),
+    "lines=[4,3]@1": GridLines(4, 3, blocks=(1,)),
+    "tau=0.9": SimilarityThreshold(0.9),
+    "tau=[0.95,0.9,1]@0,1,2": SimilarityThreshold((0.95, 0.9, 1.0), blocks=(0, 1, 2)),
     "side=160": ImageSide(160),
     "plan=2": LearnedPlan(2),
     "flops=-35.00%": FlopsTarget(-0.35),
 }
 WRITTEN_OTHERWISE = {
     " r = 13 ": "r=13", "r=[16, 16, 8,]": "r=[16,16,8]", "r=16:-1.0": "r=16:-1", "r=.35 @ 3,6,9": "r=0.35@3,6,9",
+    "lines=[4,3,] @ 1": "lines=[4,3]@1", "tau=.9": "tau=0.9",
     "keep=.70": "keep=0.7", "keep=1.": "keep=1", "merge=+.3": "merge=0.3", "flops=-35%": "flops=-35.00%",
     "flops=-0.35": "flops=-35.00%",
 }  # fmt: skip
@@ -93,6 +100,8 @@ def test_no_rate_is_stored_as_no_text():
         (lambda: TokensPerBlock(8, 2.0), r"rate 'r=8:2': the inflection must lie in \[-1, 1\], not 2"),
         (lambda: KeptFraction(0.0), r"rate 'keep=0': the kept fraction must lie in \(0, 1\], not 0"),
         (lambda: MergedPortion(1.0), r"rate 'merge=1': the portion of tokens taken out must lie in \[0, 1\), not 1"),
+        (lambda: GridLines(2, -1), r"rate 'lines=\[2,-1\]' asks for a negative number of lines"),
+        (lambda: SimilarityThreshold(1.5), r"rate 'tau=1.5': a threshold is a cosine, in \[-1, 1\], not 1.5"),
         (lambda: LearnedPlan(0), "rate 'plan=0': plans count from 1"),
         (lambda: FlopsTarget(0.1), "rate 'flops=10.00%': write the change of total FLOPs"),
     ],
@@ -186,7 +195,7 @@ def test_rows_stand_from_the_weakest_to_the_strongest_and_what_cannot_be_read_fi
 
 # one place
 
-TEXT = re.compile(r"^\s*(r|keep|merge|plan|flops)=")
+TEXT = re.compile(r"^\s*(r|keep|merge|lines|tau|plan|flops)=")
 
 
 def builds_or_takes_apart(node):
