@@ -45,7 +45,9 @@ FLOORS = ("random", "uniform", "heuristic", "resize")
 # at different places, so that the methods that are most often compared have ten different ones. Within a family, new
 # members go last.
 FAMILIES = (
-    Family("merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random")),
+    Family(
+        "merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random", "mat")
+    ),
     Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids"), 7),
     Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps"), 6),
     Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit"), 3),

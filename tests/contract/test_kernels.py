@@ -52,6 +52,7 @@ BOUNDS = {
     ("heuristic", "keep=0.7"): Bound(4.00, 1.03),
     ("kmedoids", "keep=0.7"): Bound(76.00, 1.49),
     ("kmedoids", "r=13"): Bound(167.42, 2.79),
+    ("mat", "r=13"): Bound(32.92, 1.25),
     ("mctf", "r=16"): Bound(66.55, 1.86),
     ("mctf", "r=0.35@3,6,9"): Bound(67.33, 1.30),
     ("patchmerger", "keep=0.7"): Bound(14.67, 1.13),
