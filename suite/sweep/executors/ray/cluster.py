@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,7 +234,10 @@ def connect(executor: str) -> tuple[bool, str | None]:
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray has no class of its own for it
-        raise RequestError(f"executor {executor!r} cannot be reached: {' '.join(str(error).split())}") from error
+        reason = f"executor {executor!r} cannot be reached: {' '.join(str(error).split())}"
+        if address and "RAY_AUTH_MODE" not in os.environ:  # the server only lets a client without a token wait
+            reason += "; where the cluster asks for its token, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN_PATH)"
+        raise RequestError(reason) from error
     return True, context.dashboard_url
 
 
