@@ -235,7 +235,7 @@ def connect(executor: str) -> tuple[bool, str | None]:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray has no class of its own for it
         reason = f"executor {executor!r} cannot be reached: {' '.join(str(error).split())}"
-        if address and "RAY_AUTH_MODE" not in os.environ:  # the server only lets a client without a token wait
+        if "RAY_AUTH_MODE" not in os.environ:  # a client without a token is not told, but left to wait
             reason += "; where the cluster asks for its token, set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN_PATH)"
         raise RequestError(reason) from error
     return True, context.dashboard_url
