@@ -211,7 +211,7 @@ class Handle:
         tokens, first = self._start(embedding, x, blocks, grid)
         schedule = self.schedule(tokens.count, grid)
         amounts, depth = schedule.amounts, len(schedule.amounts)
-        traces, received = [BlockTrace.plain(tokens.count)] * first, None
+        traces, observed = [BlockTrace.plain(tokens.count)] * first, None
         again = self.family.checkpoints(model) and torch.is_grad_enabled() and not torch.jit.is_tracing()
         run = checkpointed_block if again else reducible_block
         fused = self._fused.of([parts for parts in blocks[first:] if amounts[parts.index]], reducer)
@@ -223,18 +223,16 @@ class Handle:
                 stage=schedule.stages[block],
                 plan=schedule.plan,
                 fused=fused.get(block),
-                received=received,
+                observed=observed,
                 grid=grid,
                 proportional=self.proportional_attention,
                 watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
                 grids=schedule.grids[block] if schedule.grids else None,
                 threshold=schedule.thresholds[block] if schedule.thresholds else None,
             )
-            tokens, trace, received = run(parts, tokens, reducer, call)
+            tokens, trace, observed = run(parts, tokens, reducer, call)
             traces.append(trace)
             if self.restoring == "per_block":
-                # a group's share of attention is divided among its tokens
-                received = None if received is None else tokens.spread(received / tokens.sizes)
                 tokens = tokens.give_back()
         self._last = (tokens, traces, grid)
         return tokens

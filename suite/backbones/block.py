@@ -40,11 +40,11 @@ class BlockTrace(NamedTuple):
         return cls(entering, attended, attended, attended, attended, leaving, leaving)
 
 
-Outcome = tuple[Tokens, BlockTrace, Tensor | None]
+Outcome = tuple[Tokens, BlockTrace, tuple[Tensor, ...] | None]
 
 
 def reducible_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall) -> Outcome:
-    """One block on `tokens`: what leaves it, the counts that its cost follows from, and `Signals.received` if watched.
+    """One block on `tokens`: what leaves it, the counts that its cost follows from, and what the reducer observed.
 
     While nothing was merged and nothing is asked for, this is the original block: the same kernels on the same
     values, so that zero reduction is the unmodified model bit for bit. Hooks on the block are called either way.
@@ -68,10 +68,10 @@ def reducible_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: B
         return parts.returned(outcome[-1][0].x)
 
     x = parts.features(call_as(parts.block, forward, *parts.given(tokens.x)))
-    left, trace, received = outcome[-1]
+    left, trace, observed = outcome[-1]
     if x is not left.x:
         left = left.with_features(x) if left.residual is None else left.add(x - left.x)
-    return left, trace._replace(entering=entering), received
+    return left, trace._replace(entering=entering), observed
 
 
 def checkpointed_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall) -> Outcome:
@@ -87,21 +87,25 @@ def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockC
     # the model's own work comes first: what is computed within a reducer's hook is counted as the reducer's
     if not (site == "inside_attention" and reducer.reads_map):
         _ = signals.heads
-    if call.watch or (reducer.reads_map and site not in (None, "before_block")):
+    if reducer.reads_map and (call.watch or site not in (None, "before_block")):
         _ = signals.attention_map
     if site == "inside_attention":
         tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
     else:
-        tokens = tokens.add(parts.attention_branch(signals.attend(), signals.normed))
-        trace = BlockTrace.plain(tokens.count)
+        added = parts.attention_branch(signals.attend(), signals.normed)
+        tokens, trace = tokens.add(added), BlockTrace.plain(tokens.count)
+        if call.watch:
+            signals.attention_added = added
     if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)
-    mlp = tokens.count
-    tokens = tokens.add(parts.mlp_branch(tokens.x))
+    mlp, added = tokens.count, parts.mlp_branch(tokens.x)
+    if call.watch:
+        signals.mlp_input, signals.mlp_added = tokens.x, added
+    tokens = tokens.add(added)
     if site == "after_block":
         tokens = reducer("after_block", tokens, signals, amount)
-    received = signals.received if call.watch else None
-    return tokens, trace._replace(mlp=mlp, leaving=tokens.count), received
+    observed = reducer.observe(tokens, signals) if call.watch else None
+    return tokens, trace._replace(mlp=mlp, leaving=tokens.count), observed
 
 
 def refuse_hooks(parts: BlockParts) -> None:

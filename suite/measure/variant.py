@@ -73,7 +73,7 @@ class Variant:
     def reads_map(self) -> bool:
         """Whether the method asks for whole attention maps, which the kernels of fused attention do not make."""
         reducer = self.handle.reducer if self.handle else None
-        return reducer is not None and (reducer.reads_map or reducer.reads_previous)
+        return reducer is not None and reducer.reads_map
 
     def peak_memory(self, images: Tensor) -> int | None:
         """Bytes; None where nobody knows."""

@@ -65,7 +65,18 @@ def spread_evenly(portion: float, patches: int, blocks: tuple[int, ...], depth: 
 
 
 def active_blocks(rate: RateOfBlocks, reducer: Reducer, depth: int) -> tuple[int, ...]:
-    """Blocks that a rate acts in: those after '@', else the method's own."""
+    """Blocks that a rate acts in: those after '@', else the method's own, `Reducer.first_block` and later ones.
+
+    RequestError for a rate that names others.
+    """
+    first, at = reducer.first_block, rate.blocks or ()
+    if isinstance(rate, TokensPerBlock) and isinstance(rate.r, tuple):
+        at = tuple(block for block, r in enumerate(rate.r) if r)
+    if not rate.is_zero and (depth <= first or any(0 <= block < first for block in at)):
+        raise RequestError(
+            f"rate {rate} is of block 0, but {reducer.name!r} goes by the block before the one that it acts in; begin "
+            f"at block {first}"
+        )
     if rate.blocks is not None:
         beyond = [block for block in rate.blocks if not 0 <= block < depth]
         if beyond or len(set(rate.blocks)) < len(rate.blocks):
@@ -74,7 +85,7 @@ def active_blocks(rate: RateOfBlocks, reducer: Reducer, depth: int) -> tuple[int
         return tuple(sorted(rate.blocks))
     if isinstance(rate, TokensPerBlock) and isinstance(rate.r, tuple):
         return tuple(range(depth))
-    return reducer.active_blocks(rate.form, depth)
+    return tuple(block for block in reducer.active_blocks(rate.form, depth) if block >= first)
 
 
 def check_form(rate: Rate, reducer: Reducer) -> None:

@@ -96,9 +96,11 @@ class Reducer(nn.Module):
     reads_sizes: bool = True
     """The hook reads `tokens.size`; False: sizes are kept up only where attention or pooling goes by them."""
     reads_map: bool = False
-    """The hook reads the attention map, so the block computes it, once, and attends with it."""
+    """The hook, or `observe`, reads the attention map, so the block computes it, once, and attends with it."""
     reads_previous: bool = False
-    """The hook reads `signals.received_before`, so the block before computes its attention map."""
+    """The hook acts before a block and reads `signals.observed`: what `observe` kept of the block before."""
+    first_block: ClassVar[int] = 0
+    """The first block that it can act in; 1 where the hook has nothing to go by without a block before."""
     formulation: str | None = None
     """Which of several equivalent ways to compute it is run, where that changes what is counted."""
 
@@ -149,6 +151,14 @@ class Reducer(nn.Module):
         raise NotImplementedError
 
     def after_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
+        raise NotImplementedError
+
+    def observe(self, tokens: Tokens, signals: Signals) -> tuple[Tensor, ...]:
+        """What the hook is to know, as `signals.observed`, of the block before the one that it acts in.
+
+        Called at the end of that block, whose tokens these are, and only if `reads_previous`. Nothing that is counted
+        is to be computed here. What is said of tokens goes through `Tokens.pass_on`.
+        """
         raise NotImplementedError
 
     def prepare(self, state: Mapping[str, Tensor]) -> None:

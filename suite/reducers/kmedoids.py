@@ -29,17 +29,19 @@ class KMedoids(Reducer):
         if iterations < 0:
             raise ValueError(f"iterations={iterations}: cannot be negative")
         self.iterations, self.weighted = iterations, weighted
-        self.reads_previous = weighted
+        self.reads_map = self.reads_previous = weighted
+
+    def observe(self, tokens, signals):
+        return (tokens.pass_on(signals.received, shared=True),)
 
     def before_block(self, tokens, signals, amount):
         prefix, count = tokens.num_prefix, tokens.count - tokens.num_prefix - amount
-        received = signals.received_before if self.weighted else None
         with torch.no_grad(), torch.autocast(tokens.x.device.type, enabled=False):
             distance = pairwise_distances(tokens.x[:, prefix:]).square()
-            if received is None:
+            if signals.observed is None:
                 weight, medoids = torch.ones_like(distance[..., 0]), far_apart(distance, count)
             else:
-                weight = received[:, prefix:].to(distance.dtype)
+                weight = signals.observed[0][:, prefix:].to(distance.dtype)
                 medoids = weight.argsort(dim=1, descending=True, stable=True)[:, :count]
             for _ in range(self.iterations):
                 medoids = better_medoids(distance, weight, medoids)

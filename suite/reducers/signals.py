@@ -21,10 +21,10 @@ class BlockCall(NamedTuple):
     amount: tokens that the reducer takes out, 0: it is not called. planned: tokens that the rate lets leave the block,
     prefix included; None: not known. stage: place of this block among those the rate acts in. plan: which of the plans
     that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below,
-    and how many rows are qkv's. received: see `Signals.received_before`. grid: rows and columns of the image's patches.
-    watch: the next block's reducer wants to know what attention every token received here. proportional: attention is
-    biased by log size. grids: rows and columns of the patches that enter and of those that are to leave, of a method
-    that keeps a grid. threshold: of a rate that is one, what makes tokens redundant in this block.
+    and how many rows are qkv's. observed: see `Signals.observed`. grid: rows and columns of the image's patches. watch:
+    the reducer observes this block, for it acts in the next. proportional: attention is biased by log size. grids: rows
+    and columns of the patches that enter and of those that are to leave, of a method that keeps a grid. threshold: of a
+    rate that is one, what makes tokens redundant in this block.
     """
 
     amount: int
@@ -33,7 +33,7 @@ class BlockCall(NamedTuple):
     stage: int | None = None
     plan: int | None = None
     fused: tuple[Tensor, Tensor, int] | None = None
-    received: Tensor | None = None
+    observed: tuple[Tensor, ...] | None = None
     grid: tuple[int, int] | None = None
     watch: bool = False
     proportional: bool = False
@@ -133,8 +133,14 @@ class lazy:
 class Signals:
     """What a block can tell a reducer about the tokens it attends to; each is computed when it is first asked for.
 
-    Signals describe the tokens before attention: positions agree with the tokens that the hook receives.
+    Signals describe the tokens before attention: positions agree with the tokens that the hook receives. Those of a
+    block that is observed (`Reducer.observe`) say at its end what it did to the residual stream, each (B, N, C):
+    `attention_added`, and to `mlp_input` the MLP `mlp_added`.
     """
+
+    attention_added: Tensor
+    mlp_input: Tensor
+    mlp_added: Tensor
 
     def __init__(
         self,
@@ -151,6 +157,16 @@ class Signals:
         self.planned, self.plan = call.planned, call.plan
         self.grids = cast(tuple[tuple[int, int], tuple[int, int]], call.grids)  # of a method that keeps a grid
         self.threshold = cast(float, call.threshold)  # where the rate is one
+
+    @property
+    def entered(self) -> Tensor:
+        """(B, N, C) the residual stream that attention reads."""
+        return self._tokens.x
+
+    @property
+    def num_class(self) -> int:
+        """How many leading tokens a head reads: the class token, and a distillation token where there is one."""
+        return self._parts.num_class
 
     @lazy
     def normed(self) -> Tensor:
@@ -225,9 +241,9 @@ class Signals:
         return self.attention_map.mean(dim=(1, 2), dtype=dtype)
 
     @property
-    def received_before(self) -> Tensor | None:
-        """(B, N) float32 what `received` was in the block before; None in the first block."""
-        return self._call.received
+    def observed(self) -> tuple[Tensor, ...] | None:
+        """What `Reducer.observe` kept of the block before; None in the first block."""
+        return self._call.observed
 
     def attend(self, values: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
         """(B, H, M, d) attention output; by the fused kernel unless the map was asked for or the model is not fused.

@@ -166,6 +166,16 @@ class Tokens:
         spread = take(values, owner.clamp(min=0))
         return spread.masked_fill((owner < 0).view(*owner.shape, *[1] * (values.dim() - 2)), 0)
 
+    def pass_on(self, values: Tensor, shared: bool = False) -> Tensor:
+        """(B, N, ...) values of tokens at the end of a block -> those of the tokens that enter the next block.
+
+        The same, but with 'per_block' those of their owners (`spread`); shared: each an equal share of its owner's.
+        """
+        if self.residual is None:
+            return values
+        sizes = self.sizes.view(*self.sizes.shape, *[1] * (values.dim() - 2))
+        return self.spread(values / sizes if shared else values)
+
     def give_back(self) -> Tokens:
         """All original tokens, with what their owners' branches added to them, as if nothing had been taken out.
 

@@ -59,6 +59,7 @@ BOUNDS = {
     ("pitome", "r=13"): Bound(32.42, 1.25),
     ("random", "r=13"): Bound(9.58, 1.08),
     ("random", "keep=0.7"): Bound(11.33, 1.03),
+    ("representation_shift", "keep=0.7"): Bound(10.00, 1.08),
     ("resize", "side=160"): Bound(3.00, 1.11),
     ("sinkhorn", "keep=0.7"): Bound(26.67, 1.22),
     ("sit", "keep=0.7"): Bound(18.67, 1.14),

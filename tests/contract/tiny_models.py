@@ -231,9 +231,10 @@ def shrinks_images(name: str) -> bool:
 
 def rates(name: str) -> list[str | None]:
     """Rates that a method is proved at, the first of them first: constant, changing, listed, beyond what is left."""
+    begin = reducer_class(name).first_block
     every = {
-        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
-        "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", "keep=0.5@0,2", "keep=0.9"],
+        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]" if not begin else "r=[0, 5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
+        "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", f"keep=0.5@{begin},2", "keep=0.9"],
         "side": ["side=16"],  # whole patches of every kind of model
         "lines": ["lines=2", "lines=[1,3]@0,2"],
         "tau": ["tau=0.5", "tau=0.8@0,2"],

@@ -16,7 +16,10 @@ SHAPES = {  # width, depth, classes, side of a patch and of the image
     TINY: (192, 12, 1000, 16, 224),
     "deit_small_patch16_224": (384, 12, 1000, 16, 224),
     "vit_mini_patch8_64": (48, 4, 10, 8, 64),
+    "vit_5x5_c48": (48, 4, 10, 8, 40),
+    "vit_7x7_c64": (64, 6, 10, 8, 56),
 }
+SHARPER = ("vit_5x5_c48", "vit_7x7_c64")  # qkv of twice the deviation, so that attention is not flat
 
 
 def rng(offset):
@@ -41,13 +44,13 @@ def shapes(model):
 def weights(model):
     """{timm name: float32 array}; loads into timm's model with strict=True."""
     generator, out = rng(0), {}
-    wanted = shapes(model)
+    wanted, qkv_std = shapes(model), QKV_STD * (1 + (model in SHARPER))
     for name in sorted(wanted):  # blocks.1. < blocks.10. < blocks.2.
         z = generator.standard_normal(size=wanted[name])
         if name.endswith(".weight") and z.ndim == 1:  # LayerNorm gain
             out[name] = (1.0 + 0.1 * z).astype(np.float32)
         else:
-            out[name] = ((QKV_STD if name.endswith("attn.qkv.weight") else OTHER_STD) * z).astype(np.float32)
+            out[name] = ((qkv_std if name.endswith("attn.qkv.weight") else OTHER_STD) * z).astype(np.float32)
     return out
 
 

@@ -190,7 +190,7 @@ def test_medoids_start_where_the_block_before_attended_to():
 
         def before_block(self, tokens, signals, amount):
             out = super().before_block(tokens, signals, amount)
-            self.seen += ((signals.received_before[:, 1:], out.steps[-1].kept[:, 1:]),)
+            self.seen += ((signals.observed[0][:, 1:], out.steps[-1].kept[:, 1:]),)
             return out
 
     model, watch = make_model(), Watch(iterations=0)

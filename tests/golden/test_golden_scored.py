@@ -1,0 +1,48 @@
+"""Methods that score, cluster or propagate patches give what other implementations of them give."""
+
+import numpy as np
+import pytest
+import recipe
+import torch
+from recent import INPUTS, official, on_cases, owners_by_block, stored
+
+from suite import attach
+
+CASES = {
+    "repshift_t_k072_branch": ("representation_shift", "keep=0.72@3,6,9", {}),
+    "repshift_t_k07_residual": ("representation_shift", "keep=0.7@3,6,9", {"form": "residual"}),
+    "repshift_7x7_k08_l1": ("representation_shift", "keep=0.8@1,2,4", {"metric": "l1"}),
+}
+BEFORE_BLOCKS = ("repshift", "zerotprune")
+"""Their maps are those of tokens entering a block."""
+
+
+def forward(name, image, dtype):
+    """(logits, tokens, token counts) of a case."""
+    reducer, rate, options = CASES[name]
+    _, about = stored(name)
+    model = official(about["model"], dtype)
+    images = torch.from_numpy(INPUTS[image](about["model"])).to(dtype)
+    with torch.no_grad(), attach(model, reducer, rate, **options) as handle:
+        return model(images).numpy(), handle.tokens, handle.token_counts
+
+
+@pytest.mark.parametrize("image", INPUTS)
+@on_cases(*CASES)
+def test_logits_and_groups_equal_theirs_in_both_precisions(name, image):
+    arrays, about = stored(name)
+    for dtype, array, bound in ((torch.float32, "logits", 1e-5), (torch.float64, "logits64", 1e-10)):
+        logits, tokens, counts = forward(name, image, dtype)
+        assert np.abs(logits - arrays[f"{image}_{array}"]).max() <= bound
+        assert counts == about["token_counts"]["block_out"]
+        if f"{image}_maps_by_layer" not in arrays:
+            continue
+        owners = owners_by_block(tokens, counts)
+        for ours, theirs in zip(owners, arrays[f"{image}_maps_by_layer"], strict=True):
+            assert (recipe.canonical_partition(ours) == recipe.canonical_partition(theirs)).all()
+
+
+@on_cases(*CASES)
+def test_the_weights_are_those_that_they_were_run_with(name):
+    _, about = stored(name)
+    assert recipe.digest(recipe.weights(about["model"])) == about["weights_sha256"]
