@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from suite.errors import RequestError, describe_error
+from suite.models.file_kinds import ARRAYS, SAFETENSORS, kind_of
 from suite.models.label_names import label_names_in
 from suite.models.pickles import Array, load_pickle
 from suite.models.weights_file import file_sha256, one_line
 
 INDEX = ".index.json"
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", INDEX)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".npz", INDEX)
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}")
 DEEPEST, MOST_NAMES = 16, 1_000_000  # a file of a few bytes can nest and name more than any memory holds
 
@@ -69,7 +70,10 @@ class Contents:
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    # of a class: a file can put anything in the place of an instance's methods
+    pairs = (
+        dict.items(value) if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    )
     for key, held in pairs:
         if isinstance(key, str | int):
             yield str(key), held.tensor if isinstance(held, Array) else held
@@ -106,7 +110,7 @@ def _file_of(path: Path) -> Path:
     if not found.is_file():
         what = "is not a file" if found.exists() else "does not exist"
         raise RequestError(f"checkpoint '{found}' {what}; {hint or 'give a file, or pretrained, embedded or none'}")
-    if not found.name.endswith(SUFFIXES):
+    if not found.name.lower().endswith(SUFFIXES):
         raise RequestError(f"checkpoint '{found}' has suffix '{found.suffix}'; supported are {', '.join(SUFFIXES)}")
     return found
 
@@ -134,9 +138,10 @@ def _shards_of(path: Path) -> list[Path]:
 
 def _load(file: Path) -> Any:
     try:
-        if file.suffix == ".safetensors":
+        kind = kind_of(file)
+        if kind == SAFETENSORS:
             return safetensors.torch.load_file(file)
-        return _load_arrays(file) if file.suffix == ".npz" else load_pickle(file)
+        return _load_arrays(file) if kind == ARRAYS else load_pickle(file)
     except RequestError:
         raise
     except Exception as error:  # a broken file can fail in any way

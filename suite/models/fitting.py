@@ -25,6 +25,7 @@ from suite.models.weights_file import WeightsInfo, check_fit, one_line
 
 KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
 HEADS = ("head.", "head_dist.", "aux_head.")
+ANY_HEAD = re.compile(r"(heads?|fc|classifier|mlp_head|cls_head|linear)\d*[._]")
 HINTS = {
     "fc_norm.": "its classifier reads the mean of the patches; name a model that does, such as mae_vit_base_patch16",
     "dist_token": "it has a distillation token; name a distilled model",
@@ -122,6 +123,10 @@ def _fit(model: nn.Module, candidate: Candidate, contents: Contents, entry: Mode
             )
         if value.is_floating_point() and not theirs.is_floating_point():
             raise RequestError(f"{misfit}: '{key}' holds {theirs.dtype}; give weights that are not quantised")
+        if not theirs.isfinite().all():
+            raise RequestError(
+                f"checkpoint '{contents.path}' is of training that diverged: '{key}' is not finite; give an earlier one"
+            )
     if classes != present:
         notes.append(f"{classes} classes instead of {present}")
     outside = candidate.outside
@@ -210,7 +215,8 @@ def _has_other_classes(model: nn.Module, own: State, state: State) -> bool:
     """Whether the file has a head that would stand in the place of the model's."""
     head, present = state.get("head.weight"), own.get("head.weight")
     width = present.shape[-1] if present is not None else getattr(model, "num_features", None)
-    return hasattr(model, "reset_classifier") and head is not None and head.ndim == 2 and head.shape[1] == width
+    fits = head is not None and head.ndim == 2 and head.shape[1] == width and len(head) > 0
+    return hasattr(model, "reset_classifier") and fits
 
 
 def _with_its_classes(own: State, state: State) -> tuple[State, int]:
@@ -226,15 +232,23 @@ def _width(own: Mapping[str, Tensor]) -> int:
 
 
 def _remedy(own: Mapping[str, Tensor], state: State) -> str:
-    missing = [key for key in own if key not in state]
-    if missing and all(key.startswith(HEADS) for key in missing):
-        return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
+    missing, strangers = [key for key in own if key not in state], [key for key in state if key not in own]
     head, width = state.get("head.weight"), _width(own)
+    if missing and set(missing) == {key for key in own if key.startswith(HEADS)}:
+        other = next((key for key in strangers if ANY_HEAD.match(key)), "")
+        if other:
+            return f"its classifier is not one linear layer ('{other}'), which no model here has"
+        return "it was saved without a classifier, as pre-training leaves it; give a file that was fine-tuned"
     if width and head is not None and head.ndim == 2 and head.shape[1] == 2 * width:
         return "its classifier reads the class token beside the mean of the patches, which no model here does"
-    if not missing and all(value.shape == state[key].shape for key, value in own.items() if not key.startswith(HEADS)):
-        return "leave the number of classes out, or give a file with as many"
     for key, hint in HINTS.items():
-        if any(name.startswith(key) and name not in own for name in state):
+        if any(name.startswith(key) for name in strangers):
             return hint
+    differing = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if strangers and not missing and not differing:
+        return "save it without these, where the model does its work without them"
+    if differing and not missing and all(key.startswith(HEADS) for key in differing):
+        if width and head is not None and (head.ndim != 2 or head.shape[1] != width):
+            return f"its classifier reads {head.shape[-1]} features, and the model's has {width}"
+        return "leave the number of classes out, or give a file with as many"
     return "name the model that it was saved from"

@@ -17,8 +17,9 @@ def label_names_in(said: Mapping[str, Any]) -> tuple[str, ...]:
 def _in_order(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, dict) or not value:
         return ()
+    value = dict(dict.items(value))  # a file can put anything in the place of an instance's methods
     by_index = {index: name for name, index in value.items()} if _are_texts(value) else dict(value)
     indices = {int(index): name for index, name in by_index.items() if str(index).isdecimal()}
     whole = sorted(indices) == list(range(len(value))) and all(isinstance(name, str) for name in indices.values())

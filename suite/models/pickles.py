@@ -7,8 +7,10 @@ place is ours and does nothing: the classes of that name are never called. A fil
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from suite.errors import RequestError
+from suite.models.pickle_protocols import rewrite
 
 
 class Inert:
@@ -32,10 +35,10 @@ class Inert:
 
 
 class PlainDict:
-    """Stands for classes of dictionaries; what it makes is a dict."""
+    """Stands for classes of dictionaries; what it makes is one whose attributes nothing reads."""
 
-    def __new__(cls, *_: Any) -> Any:
-        return {}
+    def __new__(cls, *held: Any) -> Any:
+        return OrderedDict(held[0]) if held and isinstance(held[0], dict) else OrderedDict()
 
 
 class PlainList:
@@ -79,6 +82,18 @@ def new_array(*_: Any) -> Array:
     return Array()
 
 
+def array_of(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """In the place of the function that numpy's pickles of protocol 5 call."""
+    array = Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
+
+
+def storage_of(data: Any) -> Any:
+    """In the place of the function that pickle, without torch.save, calls for every tensor's memory."""
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _INERT = (
@@ -86,34 +101,50 @@ _INERT = (
     *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
     *(f"{module}.scalar" for module in _NUMPY),
     *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
-    *("uuid.UUID", "decimal.Decimal", "fractions.Fraction"),
+    *("torch.torch_version.TorchVersion", "uuid.UUID", "decimal.Decimal", "fractions.Fraction"),
     *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "dict", "tuple", "bytes")),
     *(f"builtins.{name}" for name in ("frozenset", "range", "slice")),
-    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode"),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")
+    ),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+    *("mmengine.config.config.Config", "mmcv.utils.config.Config", "mmengine.logging.history_buffer.HistoryBuffer"),
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",  # a key of its older files
 )
 _DICTS = (
     "collections.defaultdict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
     "lightning.fabric.utilities.data.AttributeDict",
+    *("easydict.EasyDict", "addict.addict.Dict", "munch.Munch", "munch.DefaultMunch", "ml_collections.ConfigDict"),
+    *("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode"),
+    *("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict"),
 )
-_LATER = {66, 67, *range(140, 153)}  # operations that protocols after the second brought
+_OTHER_PICKLES = re.compile(r"Unsupported operand \d+|Invalid magic number")  # later protocols; those that pickle wrote
 STAND_INS: list[Any] = [
     *((Inert, name) for name in _INERT),
     *((PlainDict, name) for name in _DICTS),
     (PlainList, "collections.deque"),
     *((new_array, f"{module}._reconstruct") for module in _NUMPY),
-    *((Array, "numpy.ndarray"), (DType, "numpy.dtype")),
+    *((array_of, f"{module}.numeric._frombuffer") for module in ("numpy.core", "numpy._core")),
+    *((storage_of, "torch.storage._load_from_bytes"), (Array, "numpy.ndarray"), (DType, "numpy.dtype")),
 ]
 
 
 def load_pickle(path: Path) -> Any:
-    """What torch.save wrote, with stand-ins for harmless values. RequestError, one line, for what is refused."""
+    """What torch.save wrote, or pickle, with stand-ins for harmless values. RequestError, one line, where refused."""
     try:
         with warnings.catch_warnings(), safe_globals(STAND_INS):
             warnings.simplefilter("ignore")  # remarks on pickle protocols, before the error that says it all
-            return torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                with path.open("rb") as file:  # by its content, whatever it is called
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:
+                if not _OTHER_PICKLES.search(str(error)):
+                    raise
+            return torch.load(rewrite(path), map_location="cpu", weights_only=True)
     except OSError:
         raise
     # A broken or hostile pickle can fail in any way: UnpicklingError, RuntimeError, EOFError, KeyError, ...
@@ -128,9 +159,6 @@ def _reason(text: str) -> str:
         return f"it is a TorchScript program, and to load that could run code; {where} its state_dict()"
     if "legacy .tar" in text:
         return f"it is of torch's first format, which cannot be read without running code; {alone}"
-    operand = re.search(r"Unsupported operand (\d+)", text)
-    if operand and int(operand[1]) in _LATER:
-        return f"it is pickled by protocol 3 or later, and to unpickle that could run code; {alone}"
     wanted = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>|``(torch\.distributed[\w.]*)``", text)
     if wanted:
         name = next(filter(None, wanted.groups()))

@@ -92,8 +92,6 @@ def test_what_is_refused_is_named_with_the_way_to_convert_it(tmp_path, trained):
     assert "weights_only=False" in message
     torch.save(trained, tmp_path / "whole.pth")
     assert "timm.models.vision_transformer.VisionTransformer" in refusal(tmp_path / "whole.pth")
-    torch.save(trained.state_dict(), tmp_path / "later.pth", pickle_protocol=4)
-    assert "protocol" in refusal(tmp_path / "later.pth")
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "script.pt")
     assert "TorchScript" in refusal(tmp_path / "script.pt")
     assert "it asks for print" in refusal(zip_of(tmp_path / "builtin.pth", pickle.dumps([print], 2)))
