@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+from timm.data import ImageNetInfo
 
 from suite.errors import RequestError
-from tasks.imagenet.labels import IMAGENET_CLASSES, Label, class_index, say_labels, synset_index
+from tasks.imagenet.labels import (
+    IMAGENET_CLASSES,
+    Label,
+    class_index,
+    say_labels,
+    synset_index,
+)
 from tasks.imagenet.tables import Table
 from tasks.reading.trees.tree import composed
 
 NO_ORDER = ("wnids.txt", "words.txt", "readme", "license")  # Tiny ImageNet's lists are in no model's order; texts
+BEGINNING = re.compile(r"n\d{8}(?!\w)|n\d{8}(?=_)", re.IGNORECASE)
 MOST = 100_000  # classes that a file may number
 FILES = "class_to_idx.json or classes.txt"
 
@@ -19,8 +31,9 @@ FILES = "class_to_idx.json or classes.txt"
 class Order:
     """The classes of folders. classes: folder -> class, or all that are right; a folder that is not there has none.
 
-    said: how they were found, with the first three; "" where they are ImageNet's own. at_least: num_classes is what
-    the folders say, and the model may have more. unused: files that speak of a part of the folders.
+    said: how they were found, with the first three; "" where that is beyond doubt. at_least: num_classes is what
+    the folders say, and the model may have more. unused: files that speak of a part of the folders. by_synsets: the
+    folders themselves say that they are ImageNet's.
     """
 
     classes: Mapping[str, Label]
@@ -28,6 +41,7 @@ class Order:
     said: str = ""
     at_least: bool = False
     unused: tuple[str, ...] = ()
+    by_synsets: bool = False
 
 
 def order_folders(
@@ -39,11 +53,12 @@ def order_folders(
     RequestError where the folders leave it open which class is meant.
     """
     known = synset_index()
+    named_so = _by_beginning(folders) if num_classes in (None, IMAGENET_CLASSES) else None
     if named:
         return _by_table(folders, num_classes, tables[0]) or _refuse(folders, tables[0])
     strangers = [name for name in folders if name not in known]
     if num_classes in (None, IMAGENET_CLASSES) and not strangers:
-        return Order({name: known[name] for name in folders}, IMAGENET_CLASSES)
+        return Order({name: known[name] for name in folders}, IMAGENET_CLASSES, by_synsets=True)
     found = [(table, order) for table in tables if (order := _by_table(folders, num_classes, table))]
     said = [
         order
@@ -58,6 +73,8 @@ def order_folders(
                 "the right one with --task-option labels=FILE"
             )
         return said[0]
+    if named_so:
+        return named_so
     unused = tuple(table.address for table, order in found if len(order.classes) < len(folders))
     if num_classes is None and len(strangers) < len(folders):
         raise RequestError(
@@ -75,6 +92,19 @@ def order_folders(
     ranks = {name: rank for rank, name in enumerate(sorted(folders))}
     how = f"folders are numbered in sorted order, for neither their names nor a file such as {FILES} say the classes"
     return Order(ranks, len(folders), say_labels(how, ranks), unused=unused)
+
+
+def _by_beginning(folders: Sequence[str]) -> Order | None:
+    """The order of folders called after their synset and more, such as 'n01440764_tench'; None where one is not, or two
+    share one."""
+    found = {name: match[0].lower() for name in folders if (match := BEGINNING.match(name))}
+    classes: dict[str, Label] = {
+        name: synset_index()[synset] for name, synset in found.items() if synset in synset_index()
+    }
+    if len(classes) < len(folders) or len(set(classes.values())) < len(folders):
+        return None
+    said = say_labels("names of folders begin with their synsets", classes)
+    return Order(classes, IMAGENET_CLASSES, said, by_synsets=True)
 
 
 def order_by_names(folders: Sequence[str], names: Sequence[str]) -> Order | None:
@@ -123,6 +153,7 @@ def _readings(table: Table) -> Iterator[tuple[dict[str, Label], int]]:
     complete = sorted(label for label in indices.values() if isinstance(label, int)) == list(range(len(indices)))
     yield indices, len(indices) if complete else 0
     yield _all_right({row.name: [synset_index().get(text) for text in row.said] for row in rows}), IMAGENET_CLASSES
+    yield _all_right({row.name: _by_words(row.said) for row in rows if table.is_json}), IMAGENET_CLASSES
     if rows and all(row.name.isdigit() for row in rows):  # number -> names, as Keras' imagenet_class_index.json has it
         yield {_key(name): int(row.name) for row in rows for name in row.said}, len(rows)
     listed = [line for line in table.lines if line] or ["".join(row.said[:1]) for row in table.rows if not row.name]
@@ -130,6 +161,20 @@ def _readings(table: Table) -> Iterator[tuple[dict[str, Label], int]]:
     firsts = [_key(line.split()[0]) for line in listed if line.split()]
     if len(set(firsts)) == len(listed):  # what follows is the class in words
         yield {first: place for place, first in enumerate(firsts)}, len(listed)
+
+
+@cache
+def description_index() -> dict[str, int]:
+    """What an ImageNet-1k class is called, in small letters -> its index: all its names, and each that no other has."""
+    whole = [ImageNetInfo().index_to_description(index).lower() for index in range(IMAGENET_CLASSES)]
+    names = [(name.strip(), index) for index, text in enumerate(whole) for name in {text, *text.split(",")}]
+    counts = Counter(name for name, _ in names)
+    return {name: index for name, index in names if counts[name] == 1}
+
+
+def _by_words(said: Sequence[str]) -> list[int | None]:
+    """ImageNet's classes by their names, as ObjectNet says them: all of a class or one; of several classes, 'a; b'."""
+    return [description_index().get(part.strip().lower()) for text in said for part in text.split(";")]
 
 
 def _all_right(said: Mapping[str, Sequence[int | None]]) -> dict[str, Label]:

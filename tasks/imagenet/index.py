@@ -224,7 +224,7 @@ def _from_folders(tree: FileTree, root: str, options: Options, files: LabelFiles
     notes += [f"{file} is not used, for it speaks of a part of the class folders" for file in order.unused]
     return Index(
         root, labels, order.num_classes, notes, order.said, at_least=order.at_least,
-        classes=None if order.said or options.num_classes else occurring(labels), ours=not order.said,
+        classes=occurring(labels) if order.by_synsets and not options.num_classes else None, ours=order.by_synsets,
         by_folder={} if files.named else order.classes,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from suite.errors import RequestError
 from tasks.imagenet.labels import META, Images, Labels, read_labels
 from tasks.imagenet.layout import inside, join, labels_beside_archive, upwards
-from tasks.imagenet.tables import SUFFIXES, Table, file_name, read_table
+from tasks.imagenet.tables import SUFFIXES, Table, file_name, read_table, renamed
 from tasks.reading.images import is_image
 from tasks.reading.trees.joined import key_of
 from tasks.reading.trees.tar_file import TarTree
@@ -26,6 +26,7 @@ OUTSIDE = (
 )  # fmt: skip
 """Names that are looked for outside the tree, where other files may lie as well."""
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"  # as it is downloaded, beside the archives of images
+OF_FOLDERS = "folder_to_objectnet_label.json"  # ObjectNet's, by which the names in its other files are those of folders
 ABOVE = 4  # folders above the data, as LOC_val_solution.csv is above ILSVRC/Data/CLS-LOC/val
 BY_PLACE = re.compile(r"ground_?truth|synset_labels|val(idation)?_?labels|(^|[\W_])real([\W_]|$)", re.IGNORECASE)
 """Names of files that say the labels of sorted images, a line each."""
@@ -61,7 +62,10 @@ class LabelFiles:
     def of_folders(self, root: str) -> list[Table]:
         """The files that may say the classes of class folders: in the tree, and beside it."""
         if self.named:
-            return [self._named_table(root)]
+            table, folders = self._named_table(root), self.named.with_name(OF_FOLDERS)
+            if folders.is_file():
+                table = renamed(table, read_table(str(folders), folders.read_bytes()))
+            return [table]
         return [table for tables in self._places(root, above=1, strict=False) for table in tables]
 
     @cached_property

@@ -29,6 +29,8 @@ META = "meta.mat"
 VAL_NAME = re.compile(r"ILSVRC2012_val_(\d+)(?:_n\d{8})?(?:\.\w+)?")
 SYNSET = re.compile(r"n\d{8}")
 IDS = "--task-option ground_truth_ids=sorted"
+INDEX = "index"  # ids are class indices, whatever they look like
+MANY = 10  # classes from 1 on, without a gap and without 0: that is no accident
 
 Label = int | tuple[int, ...]
 """A class, or all that are right."""
@@ -145,12 +147,25 @@ def read_labels(table: Table, images: Images, num_classes: int | None, ids: str 
         found[name] = tuple(label for label in labels if label is not None)
         stems.append((posixpath.splitext(row.name)[0], posixpath.splitext(name)[0]))
     read = _labels(table.address, found, classes)
-    read.notes += say_forms(stems)
+    read.notes += [*say_forms(stems), *_say_where_they_begin(table, ids)]
     return read
 
 
+def _say_where_they_begin(table: Table, ids: str | None) -> list[str]:
+    """That numbers may count from 1; RequestError where they most probably do."""
+    numbers = {int(label) for row in table.rows for label in row.said if label.isascii() and label.isdigit()}
+    if ids or not numbers or min(numbers) != 1:
+        return []
+    if len(numbers) == max(numbers) >= MANY:
+        raise RequestError(
+            f"labels of '{table.address}' are 1..{max(numbers)} without 0; say {IDS} if they count from 1, or "
+            f"--task-option ground_truth_ids={INDEX} if they are class indices"
+        )
+    return [f"no label of {table.address} is 0, and 1 is one; if they count from 1, say {IDS}"]
+
+
 def _index(table: Table, label: str, num_classes: int, ids: str | None) -> int | None:
-    if ids and label.isascii() and label.isdigit():
+    if ids not in (None, INDEX) and label.isascii() and label.isdigit():
         return _from_one(table, label, ids) if 1 <= int(label) <= num_classes else None
     return class_index(label, num_classes)
 
@@ -215,10 +230,10 @@ def read_ground_truth(table: Table, ids: str | None) -> list[int]:
     """Class index of every line: a synset, or an id 1..1000 that means what `ids` says.
 
     `ids`: 'sorted': rank among the sorted synsets, counted from 1; 'devkit' or None: an ILSVRC2012_ID,
-    translated by meta.mat, and a RequestError without it, because every other reading would be a guess. Of a file
-    that is not the devkit's and has a 0, numbers are class indices.
+    translated by meta.mat, and a RequestError without it, because every other reading would be a guess; 'index': a
+    class index, as in a file that is not the devkit's and has a 0.
     """
-    from_zero = table.name != GROUND_TRUTH and any(row.said == ("0",) for row in table.rows)
+    from_zero = (table.name != GROUND_TRUTH and any(row.said == ("0",) for row in table.rows)) or ids == INDEX
     labels = []
     for row in table.rows:
         word = ";".join(row.said)
@@ -242,7 +257,7 @@ def _id_order(table: Table, ids: str | None) -> Sequence[int]:
     if table.meta is None:
         raise RequestError(
             f"'{table.address}' holds ILSVRC2012 ids, whose meaning is in the devkit's {META}, and that is not there; "
-            f"put {META} beside it, or say {IDS} if the ids are ranks 1..1000 of the sorted synsets"
+            f"put {META} beside it, or say {IDS} if the ids are ranks 1..1000 of the sorted synsets, or ={INDEX} if they are class indices"
         )
     return devkit_order(table.meta, table.address)
 

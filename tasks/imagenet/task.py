@@ -19,13 +19,13 @@ from tasks.classification import ClassificationTask
 from tasks.imagenet.corrupted import ALEXNET, MCE
 from tasks.imagenet.folders import order_by_names
 from tasks.imagenet.index import Index, Options, build_index, occurring
-from tasks.imagenet.labels import IMAGENET_CLASSES
+from tasks.imagenet.labels import IMAGENET_CLASSES, INDEX
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing, undecoded
 from tasks.reading.trees.opening import open_shards
 from tasks.reading.trees.tree import FileTree
 
-GROUND_TRUTH_IDS = ("devkit", "sorted")
+GROUND_TRUTH_IDS = ("devkit", "sorted", INDEX)
 ALL, PRESENT = "all", "present"
 CORRUPTION = "corruption"  # the column of outcomes
 
@@ -41,7 +41,8 @@ class ImageNet(ClassificationTask):
     Task options: `labels`: the file that says the classes of images or of class folders, where it is not found by
     itself. `classes`: of synset folders of fewer than 1000 classes only these compete, the model's other logits are
     left out; 'all': all compete; 'present': only those that occur do, in any layout. `ground_truth_ids`: 'devkit'
-    (default: ILSVRC2012_IDs, needs meta.mat) or 'sorted' (ids are ranks 1..1000 of the sorted synsets).
+    (default: ILSVRC2012_IDs, needs meta.mat), 'sorted' (ids are ranks 1..1000 of the sorted synsets) or 'index'
+    (classes 0..999, also where no label is 0).
     `num_classes`: for data whose classes are not ImageNet's 1000: folders are labelled by the rank of their names,
     other labels go up to num_classes-1. `corruptions`: of ImageNet-C's root, 'all' or names, each at all severities;
     mCE is reported.
@@ -66,7 +67,7 @@ class ImageNet(ClassificationTask):
         if classes not in (None, ALL, PRESENT):
             raise RequestError(f"classes '{classes}' is unknown; use all or present")
         if ground_truth_ids not in (None, *GROUND_TRUTH_IDS):
-            raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit or sorted")
+            raise RequestError(f"ground_truth_ids '{ground_truth_ids}' is unknown; use devkit, sorted or index")
         num_classes = _positive(num_classes)
         self.tree = open_shards(data)
         try:
