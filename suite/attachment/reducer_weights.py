@@ -16,6 +16,7 @@ from torch import Tensor
 
 from suite.errors import RequestError
 from suite.models.contents import read_state_dict
+from suite.models.several import split_choice
 from suite.models.weights_file import check_fit
 from suite.reducers.base import Reducer
 from suite.store.files import atomic_path
@@ -60,10 +61,11 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], **about: Any) -> None
 
 
 def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
-    """What a file holds for `reducer`; keys of its authors' checkpoints are mapped.
+    """What a file holds for `reducer`, of several in it 'FILE::NAME'; keys of its authors' checkpoints are mapped.
 
     RequestError, one line, for a file that is refused, is another method's, or holds nothing that the method could use.
     """
+    path, choice = split_choice(str(path))
     if not path.is_file():
         raise RequestError(f"reducer weights {str(path)!r} do not exist; give a .safetensors or weights-only .pth file")
     of = about(path).get("reducer", reducer.name)
@@ -71,11 +73,11 @@ def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
         raise RequestError(
             f"weights {str(path)!r} are of reducer {of!r}, not of {reducer.name!r}; give them to that one"
         )
-    whole, place, others = read_state_dict(path)
+    whole, place, others = read_state_dict(path, choice)
     if others:
         raise RequestError(
-            f"weights {str(path)!r} are there twice, under {place} and {', '.join(others)}; save those that are "
-            "meant alone"
+            f"weights {str(path)!r} are there twice, under {' and '.join((place, *others))}; choose with "
+            f"{path.name}::NAME"
         )
     state = mapped(reducer, whole)
     backbone = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}

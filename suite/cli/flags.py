@@ -23,7 +23,9 @@ FLAGS: dict[str, Any] = {
     "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
     "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
     "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
-    "reducer_weights": Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")],
+    "reducer_weights": Annotated[
+        list[str] | None, typer.Option(help="FILE, FILE::MODEL_IN_IT or NAME=…: what a reducer learned.")
+    ],
     "reducer_option": Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")],
     "task_option": Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")],
     "classes": Annotated[str | None, typer.Option(help="all: of --task-option classes=all (imagenet).")],

@@ -16,6 +16,7 @@ from torch import Tensor
 from suite.errors import RequestError
 from suite.models.contents import Contents
 from suite.models.foreign_names import State, translate
+from suite.models.several import AVERAGED, AVERAGES, FIRST, rank
 
 # The last layer's other names; it may stand beside the backbone, outside its prefix.
 HEAD = re.compile(r"(?:fc|classifier|linear|cls_head|heads?\.(?:head|fc|linear))\.(weight|bias)")
@@ -122,17 +123,10 @@ def choose(candidates: list[Candidate], choice: str, contents: Contents) -> list
     return named
 
 
-AVERAGED = (r"(^|[._])ema([._]|$)|averaged|(^|[._])swa([._]|$)", r"(^|[._])teacher([._]|$)")
-
-
 def prefer(candidates: list[Candidate], wrapper: str) -> tuple[Candidate, str]:
     """The one that stands for a model of whose weights a file has several, and why: `wrapper`, then averages of weights
-    over training, as timm takes them, then the first."""
-
-    def rank(one: Candidate) -> int:
-        kinds = [number for number, pattern in enumerate(AVERAGED) if re.search(pattern, one.place)]
-        return -1 if wrapper and one.container == wrapper else min(kinds, default=len(AVERAGED))
-
-    best = min(candidates, key=rank)
-    reasons = {-1: "as its authors do", len(AVERAGED): "the first in the file"}
-    return best, reasons.get(rank(best), "averaged weights first")
+    over training, then the first."""
+    ranks = [-1 if wrapper and one.container == wrapper else rank(one.place) for one in candidates]
+    best = min(ranks)
+    reason = {-1: "as its authors do", len(AVERAGED): FIRST}.get(best, AVERAGES)
+    return candidates[ranks.index(best)], reason

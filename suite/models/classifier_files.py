@@ -11,13 +11,14 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from suite.errors import RequestError, UnavailableError
-from suite.models.contents import read_contents, split_choice
+from suite.models.contents import read_contents
 from suite.models.described import CONFIG, read_description
 from suite.models.fitting import load_into
 from suite.models.hub import no_waiting_for_an_unreachable_hub
 from suite.models.label_names import label_names_in
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
+from suite.models.several import split_choice
 from suite.models.weights_file import WeightsInfo, one_line, state_dict_sha256
 
 

@@ -22,6 +22,7 @@ from suite.errors import RequestError, describe_error
 from suite.models.file_kinds import ARRAYS, SAFETENSORS, kind_of
 from suite.models.label_names import label_names_in
 from suite.models.pickles import Array, load_pickle
+from suite.models.several import rank
 from suite.models.weights_file import file_sha256, one_line
 
 INDEX = ".index.json"
@@ -168,16 +169,11 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "state_dict_
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "student.", "teacher.")  # of all keys of a wrapped model
 
 
-def split_choice(checkpoint: str) -> tuple[Path, str]:
-    """'f.pth::model_ema' -> the file, and which of the state dicts in it; '' where none is named."""
-    file, mark, choice = checkpoint.rpartition("::")
-    return (Path(file), choice) if mark and not Path(checkpoint).exists() else (Path(checkpoint), "")
-
-
 def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], str, list[str]]:
     """The tensors of one state dict of a file by name, what leads to it ('' for nothing), and to others like it.
 
-    choice: what holds it; else it is looked for under `WRAPPERS`. `PREFIXES` of all its names are taken off.
+    choice: what holds it; else it is looked for under `WRAPPERS`, and of those like it the averaged one is taken.
+    `PREFIXES` of all its names are taken off.
     RequestError as `read_contents`, and for a file that has none there.
     """
     contents = read_contents(path)
@@ -190,11 +186,14 @@ def read_state_dict(path: Path, choice: str = "") -> tuple[dict[str, Tensor], st
             f"checkpoint '{path}' has no state dict under {choice or ', '.join(WRAPPERS)}; it has tensors under "
             f"{held}: choose with {path.name}::NAME"
         )
-    prefix, keys = _keys_under(contents, within)
-    others = [] if choice else [one for one in contents.containers if one != within]
-    like = [one[:-1] for one in others if set(_keys_under(contents, one)[1]) == set(keys)]
+    keys = set(_keys_under(contents, within)[1])
+    like = [one for one in contents.containers if set(_keys_under(contents, one)[1]) == keys]
+    if not choice:
+        within = min(like, key=lambda one: (rank(one), one != within))
+    prefix, names = _keys_under(contents, within)
+    others = [] if choice else [one[:-1] for one in like if one != within]
     within += prefix
-    return {key: contents.tensors[within + key] for key in keys}, within[:-1], like
+    return {key: contents.tensors[within + key] for key in names}, within[:-1], others
 
 
 def _keys_under(contents: Contents, container: str) -> tuple[str, list[str]]:

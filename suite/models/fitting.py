@@ -21,6 +21,7 @@ from suite.models.contents import Contents
 from suite.models.described import follow_description
 from suite.models.foreign_names import State
 from suite.models.registry import ModelEntry
+from suite.models.several import say_choice
 from suite.models.weights_file import WeightsInfo, check_fit, one_line
 
 KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
@@ -80,11 +81,7 @@ def load_into(
     source = f"{contents.path}[{best.container}]" if best.container else str(contents.path)
     remark = ""
     if len(fits) > 1:
-        others = ", ".join(one.candidate.name for one in fits if one is not fit)
-        remark = (
-            f"it holds {len(fits)} models; {best.name} is taken and not {others} ({why}); choose with "
-            f"--checkpoint {contents.path}::NAME"
-        )
+        remark = say_choice(contents.path, best.name, [one.candidate.name for one in fits if one is not fit], why)
     sha256 = contents.sha256(best.place if choice or len(fits) > 1 else "")
     return WeightsInfo("trained", ", ".join((source, *fit.notes, *told)), sha256, remark)
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
-from suite.models.contents import Contents, files_of, read_state_dict, split_choice
+from suite.models.contents import Contents, files_of, read_state_dict
 from suite.models.registry import MMSEG_PREFIX, ModelEntry
 from suite.models.segmenter_files import look_up
+from suite.models.several import say_choice_of, split_choice
 from suite.models.weights_file import (
     WeightsInfo,
     check_fit,
@@ -76,6 +77,7 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
     if checkpoint == "none":
         model = build(config, settings, seed)
         kind, source, weights = "random", f"random:seed={seed}", state_dict_sha256(model.state_dict())
+        remark = ""
     else:
         path, choice = split_choice(checkpoint)
         state, wrapper, others = read_state_dict(path, choice)
@@ -86,14 +88,15 @@ def load_mmseg(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[Segme
         model.load_state_dict(state)
         kind, source, weights = (
             "trained",
-            f"{path}[{', not '.join((wrapper, *others))}]" if wrapper else str(path),
-            Contents(files_of(path)).sha256(choice),
+            f"{path}[{wrapper}]" if wrapper else str(path),
+            Contents(files_of(path)).sha256(wrapper if choice or others else ""),
         )
+        remark = say_choice_of(path, wrapper, others)
     described = json.dumps(settings, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{weights} {described}".encode()).hexdigest()
     segmenter = as_segmenter(model, settings)
     source = f"{source} by {config}{windows_of(settings, segmenter.window)}"
-    return segmenter, WeightsInfo(kind, source, digest)
+    return segmenter, WeightsInfo(kind, source, digest, remark)
 
 
 def missing_operators() -> str:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from suite.backbones.segmenter import Segmenter
 from suite.errors import RequestError
-from suite.models.contents import Contents, files_of, read_state_dict, split_choice
+from suite.models.contents import Contents, files_of, read_state_dict
 from suite.models.random_weights import build_random
 from suite.models.registry import ModelEntry
+from suite.models.several import say_choice_of, split_choice
 from suite.models.weights_file import (
     WeightsInfo,
     check_fit,
@@ -54,13 +55,14 @@ def load_segmenter(entry: ModelEntry, checkpoint: str, seed: int = 0) -> tuple[S
     # the file is read first: a refused file should not cost the building of a large model
     state, wrapper, others = read_state_dict(path, choice)
     naming = naming_of(state)
-    note = f"[{', not '.join((wrapper, *others))}]" if wrapper else ""
+    note = f"[{wrapper}]" if wrapper else ""
     if naming is AUTHORS and entry.shape and path.with_name(VARIANT).is_file():
         note += check_variant(path.with_name(VARIANT), entry)
     segmenter = build_random(entry, seed)
     note += put_in(segmenter, naming, state, path)
     source = f"embedded:{entry.name}" if checkpoint == "embedded" else f"{path}{note}"
-    return segmenter, WeightsInfo("trained", source, Contents(files_of(path)).sha256(choice))
+    digest = Contents(files_of(path)).sha256(wrapper if choice or others else "")
+    return segmenter, WeightsInfo("trained", source, digest, say_choice_of(path, wrapper, others))
 
 
 def checkpoint_file(path: Path) -> Path:

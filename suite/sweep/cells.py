@@ -8,6 +8,7 @@ from typing import Any
 
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
+from suite.models.several import split_choice
 from suite.models.shipped import EMBEDDED, shipped_weights, weights_path
 from suite.rates.rate import Rate
 from suite.rates.schedule import check_form
@@ -164,7 +165,7 @@ def with_weights(spec: RunSpec, cells: Sequence[CellSpec]) -> list[CellSpec]:
                     "give a file"
                 )
             source = f"{EMBEDDED}:{cell.model}/{cell.reducer}"
-        if source not in ("", NO_WEIGHTS) and not weights_path(source).is_file():
+        if source not in ("", NO_WEIGHTS) and not split_choice(str(weights_path(source)))[0].is_file():
             raise RequestError(
                 f"reducer weights {source!r} do not exist; give a .safetensors or weights-only .pth file"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.attachment.reducer_weights import read_reducer_weights
+from suite.models.several import split_choice
 from suite.models.shipped import weights_path
 from suite.models.weights_file import file_sha256
 from suite.rates.rate import Rate, rate_text
@@ -48,5 +49,5 @@ class MethodAtRate:
 def method_of(cell: CellSpec) -> MethodAtRate:
     """What a cell measures. Its weights are a source, 'none' or empty; OSError for a file that is not there."""
     trained = cell.weights not in ("", NO_WEIGHTS)
-    weights = (cell.weights, file_sha256(weights_path(cell.weights))) if trained else None
+    weights = (cell.weights, file_sha256(split_choice(str(weights_path(cell.weights)))[0])) if trained else None
     return MethodAtRate(cell.reducer, cell.rate, cell.options, not cell.optional, weights)

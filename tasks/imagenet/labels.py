@@ -257,7 +257,8 @@ def _id_order(table: Table, ids: str | None) -> Sequence[int]:
     if table.meta is None:
         raise RequestError(
             f"'{table.address}' holds ILSVRC2012 ids, whose meaning is in the devkit's {META}, and that is not there; "
-            f"put {META} beside it, or say {IDS} if the ids are ranks 1..1000 of the sorted synsets, or ={INDEX} if they are class indices"
+            f"put {META} beside it, or say {IDS} if the ids are ranks 1..1000 of the sorted synsets, or ={INDEX} "
+            "if they are class indices"
         )
     return devkit_order(table.meta, table.address)
 

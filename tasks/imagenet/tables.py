@@ -75,7 +75,7 @@ def read_table(address: str, data: bytes, meta: bytes | None = None) -> Table:
 
 
 def renamed(table: Table, names: Table) -> Table:
-    """A table by the names that another says of its own: 'alarm_clock' for "Alarm clock" by {"alarm_clock": "Alarm clock"}."""
+    """A table by the names that another has for its own: 'alarm_clock' of one with {"alarm_clock": "Alarm clock"}."""
     there = {row.name: row for row in table.rows}
     rows = [replace(there[said], name=row.name) for row in names.rows for said in row.said if said in there]
     return replace(table, rows=tuple(rows)) if rows else table

@@ -19,6 +19,7 @@ from suite.cli.app import main
 from suite.errors import RequestError
 from suite.models.load import load_model
 from suite.models.registry import WEIGHTS
+from suite.models.weights_file import file_sha256
 from tests.wild.checkpoints import (
     HARMFUL,
     HARMLESS,
@@ -199,13 +200,13 @@ def test_segmenters_are_found_and_chosen_alike(tmp_path):
     }
     torch.save({**state, "args": HARMLESS["argparse.Namespace"]}, tmp_path / "a.pth")
     loaded, info = load_model(name, str(tmp_path / "a.pth"))
-    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in loaded.state_dict().items())
-    assert "[model.module.model, not model_ema]" in info.source
-    digest = info.sha256
-    loaded, info = load_model(name, f"{tmp_path / 'a.pth'}::model_ema")
-    assert info.sha256 != digest
     assert all(torch.equal(value, averaged.state_dict()[key]) for key, value in loaded.state_dict().items())
-    assert "not" not in info.source.removeprefix(str(tmp_path))
+    assert "model_ema.module.model is taken and not model (averaged weights first); choose with" in info.remark
+    again = load_model(name, f"{tmp_path / 'a.pth'}::model_ema")[1]
+    assert (again.sha256, again.remark) == (info.sha256, "")
+    loaded, other = load_model(name, f"{tmp_path / 'a.pth'}::model")
+    assert other.sha256 != info.sha256
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
 def test_what_a_method_learned_is_read_from_a_training_scripts_file_unless_it_is_there_twice(tmp_path, trained):
@@ -217,8 +218,27 @@ def test_what_a_method_learned_is_read_from_a_training_scripts_file_unless_it_is
     read = read_reducer_weights(handle.reducer, tmp_path / "one.pth").own
     assert all(torch.equal(read[key], value) for key, value in learned.items())
     torch.save({"model": learned, "model_ema": learned, **beside}, tmp_path / "two.pth")
-    with pytest.raises(RequestError, match="there twice, under model and model_ema"):
+    with pytest.raises(RequestError, match=r"there twice, under model_ema and model; choose with two\.pth::NAME"):
         read_reducer_weights(handle.reducer, tmp_path / "two.pth")
+
+
+def test_of_what_a_method_learned_one_is_chosen_by_its_name(tmp_path, trained, photos, tiny_run):
+    handle = attach(trained, "dtem", "r=1")
+    handle.detach()
+    learned = dict(handle.reducer.state_dict())
+    averaged = {key: value + 1 for key, value in learned.items()}
+    file = tmp_path / "two.pth"
+    torch.save({"model": learned, "model_ema": averaged}, file)
+    for name, expected in (("model", learned), ("model_ema", averaged)):
+        with attach(trained, "dtem", "r=1", weights=f"{file}::{name}") as handle:
+            assert all(torch.equal(value, expected[key]) for key, value in handle.reducer.state_dict().items())
+    with pytest.raises(RequestError, match="no state dict under best; it has tensors under model, model_ema"):
+        attach(trained, "dtem", "r=1", weights=f"{file}::best")
+    with pytest.raises(RequestError, match="do not exist"):
+        attach(trained, "dtem", "r=1", weights=f"{tmp_path / 'none.pth'}::model")
+    results = run_sweep({**tiny_run, "reducers": [f"dtem@{file}::model"]})
+    stored = [json.loads(path.read_text())["reducer_weights"] for path in Path(results.out).rglob("cell.json")]
+    assert {"source": f"{file}::model", "sha256": file_sha256(file)} in stored
 
 
 # ---- what differs from the model
