@@ -50,6 +50,7 @@ FENCES = {
         (
             "suite.tokens",
             *("suite.reducers.score_predictor", "suite.reducers.squeeze", "suite.reducers.learned_counts"),
+            *("suite.reducers.prune_and_fuse", "suite.reducers.neighbours", "suite.reducers.kept_counts"),
             "suite.reducers.base",
             "suite.reducers.signals",
             "suite.contract.baseline",

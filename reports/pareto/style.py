@@ -49,8 +49,15 @@ FAMILIES = (
         "merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random", "mat")
     ),
     Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids"), 7),
-    Family("prune and fuse", ("#00805F", "#3FB58F", "#00503B"), ("evit", "tofu", "diffrate", "dtps", "etps"), 6),
-    Family("prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit", "representation_shift"), 3),
+    Family(
+        "prune and fuse",
+        ("#00805F", "#3FB58F", "#00503B"),
+        ("evit", "tofu", "diffrate", "dtps", "etps", "nap", "pomt", "hynap"),
+        6,
+    ),
+    Family(
+        "prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit", "representation_shift", "saint"), 3
+    ),
     Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit"), 8),
     Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), FLOORS, 4),
 )

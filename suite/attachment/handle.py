@@ -210,14 +210,15 @@ class Handle:
         blocks, reducer = self.family.blocks(model), self.reducer
         tokens, first = self._start(embedding, x, blocks, grid)
         schedule = self.schedule(tokens.count, grid)
-        amounts, depth = schedule.amounts, len(schedule.amounts)
+        amounts, depth, called = schedule.amounts, len(schedule.amounts), schedule.called(reducer)
         traces, observed = [BlockTrace.plain(tokens.count)] * first, None
         again = self.family.checkpoints(model) and torch.is_grad_enabled() and not torch.jit.is_tracing()
         run = checkpointed_block if again else reducible_block
-        fused = self._fused.of([parts for parts in blocks[first:] if amounts[parts.index]], reducer)
+        fused = self._fused.of([parts for parts in blocks[first:] if called[parts.index]], reducer)
         for block, parts in enumerate(blocks[first:], start=first):
             call = BlockCall(
                 amount=amounts[block],
+                called=called[block],
                 depth=depth,
                 planned=schedule.counts[block],
                 stage=schedule.stages[block],
@@ -226,7 +227,7 @@ class Handle:
                 observed=observed,
                 grid=grid,
                 proportional=self.proportional_attention,
-                watch=reducer.reads_previous and block + 1 < depth and amounts[block + 1] > 0,
+                watch=reducer.reads_previous and block + 1 < depth and called[block + 1],
                 grids=schedule.grids[block] if schedule.grids else None,
                 threshold=schedule.thresholds[block] if schedule.thresholds else None,
             )
@@ -243,13 +244,13 @@ class Handle:
         if self.prefix is None or self.prefix.images is not x or unlike:
             return self._tokens(self.family.embed(model, x)), 0
         embed = partial(self.family.embed, model)
-        amounts = self.schedule(self.prefix.entering(0, embed, blocks).shape[1], grid).amounts
-        first = next((block for block, amount in enumerate(amounts) if amount), len(amounts))
-        if self.reducer.reads_previous and 0 < first < len(amounts):
+        called = self.schedule(self.prefix.entering(0, embed, blocks).shape[1], grid).called(self.reducer)
+        first = next((block for block, acts in enumerate(called) if acts), len(called))
+        if self.reducer.reads_previous and 0 < first < len(called):
             first -= 1
         x = self.prefix.entering(first, embed, blocks)
         # a method may work in place; what the others share must not see it
-        x = x.clone() if first < len(amounts) else x
+        x = x.clone() if first < len(called) else x
         return self._tokens(x), first
 
     def _tokens(self, x: Tensor) -> Tokens:

@@ -52,7 +52,7 @@ def reducible_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: B
     RequestError for hooks on what it does without calling it.
     """
     entering, amount = tokens.count, call.amount
-    site = reducer.site if amount else None
+    site = reducer.site if call.called else None
     if site == "before_block":
         signals = Signals(parts, tokens, reducer.extra_projection, call, tokens.attention_bias(call.proportional))
         tokens = reducer("before_block", tokens, signals, amount)
@@ -82,7 +82,7 @@ def checkpointed_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call
 def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockCall, bias: Tensor | None) -> Outcome:
     """The block part by part, on tokens that a reducer has seen or will."""
     amount = call.amount
-    site = reducer.site if amount else None
+    site = reducer.site if call.called else None
     signals = Signals(parts, tokens, reducer.extra_projection, call, bias)
     # the model's own work comes first: what is computed within a reducer's hook is counted as the reducer's
     if not (site == "inside_attention" and reducer.reads_map):

@@ -179,19 +179,28 @@ class ReducedViT(Reduced):
         weight = tokens.size if self._reducerbench.reducer.weighted_pooling else None
         if tokens.presence is not None:
             weight = tokens.presence * (1 if weight is None else weight)
-        pools = self.attn_pool is None and self.global_pool in ("avg", "avgmax", "max")
-        if weight is None or not pools:
-            if tokens.presence is not None and self.attn_pool is not None:
-                raise RuntimeError("attention pooling over padding or softly pruned tokens is not supported")
-            return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
-        weight, patches = weight[:, first:, None], full_precision(x[:, first:])
-        pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
-        if self.global_pool != "avg":
-            largest = x[:, first:].masked_fill(weight == 0, -torch.inf).amax(dim=1)
-            pooled = largest if self.global_pool == "max" else 0.5 * (largest + pooled)
+        if self.attn_pool is not None and tokens.presence is not None:
+            pooled = self._attended(x[:, first:], tokens, first)
+        elif self.attn_pool is None and weight is not None and self.global_pool in ("avg", "avgmax", "max"):
+            weight, patches = weight[:, first:, None], full_precision(x[:, first:])
+            pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
+            if self.global_pool != "avg":
+                largest = x[:, first:].masked_fill(weight == 0, -torch.inf).amax(dim=1)
+                pooled = largest if self.global_pool == "max" else 0.5 * (largest + pooled)
+        else:
+            return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
         x = self.head_drop(self.fc_norm(pooled))
         return x if pre_logits else self.head(x)
+
+    def _attended(self, x: Tensor, tokens: Tokens, first: int) -> Tensor:
+        """Attention pooling over the tokens `x` (B, N - first, C) that are no padding: (B, C)."""
+        if tokens.valid is None:
+            raise RuntimeError("attention pooling over softly pruned tokens is not supported")
+        assert self.attn_pool is not None
+        padding = ~tokens.valid[:, None, None, first:]
+        pooled: Tensor = self.attn_pool(x, attn_mask=x.new_zeros(padding.shape).masked_fill(padding, -torch.inf))
+        return pooled
 
 
 class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):

@@ -43,6 +43,11 @@ class Schedule:
     def num_stages(self) -> int:
         return sum(stage is not None for stage in self.stages)
 
+    def called(self, reducer: Reducer) -> tuple[bool, ...]:
+        """Whether the reducer's hook is called, of every block."""
+        everywhere = reducer.orders_tokens and any(self.amounts)
+        return tuple(everywhere or amount > 0 for amount in self.amounts)
+
 
 def r_per_block(rate: TokensPerBlock, depth: int) -> list[int]:
     """The r asked of each block. A short list is padded with 0; a long one is refused."""

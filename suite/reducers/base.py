@@ -68,8 +68,8 @@ class Reducer(nn.Module):
 
     A subclass overrides one hook and returns new `Tokens` (`inside_attention`: what attention is to do). `amount` is
     the number of tokens that the block is to take out; it was resolved from the rate before the run, and a hook is
-    never called with 0. `before_embedding` makes smaller images instead, and no block takes anything out. The class
-    attributes say what the method is; constructor arguments are its options.
+    never called with 0, unless it sets `orders_tokens`. `before_embedding` makes smaller images instead, and no block
+    takes anything out. The class attributes say what the method is; constructor arguments are its options.
     """
 
     name: ClassVar[str]
@@ -99,6 +99,9 @@ class Reducer(nn.Module):
     """The hook, or `observe`, reads the attention map, so the block computes it, once, and attends with it."""
     reads_previous: bool = False
     """The hook acts before a block and reads `signals.observed`: what `observe` kept of the block before."""
+    orders_tokens: ClassVar[bool] = False
+    """The order of tokens matters to the hook, and it sets it: where any block takes tokens out, it is called in every
+    block, with an amount of 0 in those that take out none."""
     first_block: ClassVar[int] = 0
     """The first block that it can act in; 1 where the hook has nothing to go by without a block before."""
     formulation: str | None = None

@@ -1,34 +1,19 @@
 """DiffRate: so many tokens pruned and so many merged in every block, as a plan says."""
 
-import warnings
 from itertools import pairwise
 
 import torch
 
-from suite.reducers.base import Reducer, register
+from suite.reducers.base import register
+from suite.reducers.kept_counts import LEARNED, KeptCounts
 from suite.reducers.learned_counts import LearnedCounts, merge_softly
 from suite.reducers.score_predictor import straight_through
-from suite.tokens.grouping import (
-    Matching,
-    ones_of_groups,
-    plain_mean,
-    rank,
-    sum_groups,
-    take_groups,
-    take_rows,
-    with_prefix,
-)
+from suite.tokens.grouping import rank
 from suite.tokens.layout import Layout
-from suite.tokens.matching import normalize
-from suite.tokens.products import cosines
-from suite.tokens.ranking import ranked_rows
-
-SMALLEST_SIZE = 1e-6  # sizes shrink by negative cosines; the logarithm of one at or below zero is no bias
-LEARNED = ("targets", "prune_kept", "merge_kept")
 
 
 @register("diffrate")
-class DiffRate(Reducer):
+class DiffRate(KeptCounts):
     """Drop the least attentive patches, then merge the next ones into their most similar among the rest.
 
     Source: Chen et al., ICCV 2023, arXiv 2305.17997. Every block sorts its patches by class attention, drops what is
@@ -51,66 +36,19 @@ class DiffRate(Reducer):
     step: distance of the counts that training chooses among.
     """
 
-    rates = ("r",)
-    needs_class_token = True
-    learned = "rates"
-    exact_groups = False
-    proportional_attention = weighted_pooling = True
     layout: Layout  # of the model that it was last built for
 
     def __init__(self, prune_kept: list[int] | None = None, merge_kept: list[int] | None = None, step: int = 4) -> None:
-        super().__init__()
-        if (prune_kept is None) != (merge_kept is None):
-            raise ValueError("a plan is two lists; give both prune_kept and merge_kept, or a rate instead")
-        given = checked("prune_kept", prune_kept), checked("merge_kept", merge_kept)
-        if prune_kept is not None and len(given[0]) != len(given[1]):
-            lengths = f"{len(given[0])} and {len(given[1])}"
-            raise ValueError(f"prune_kept and merge_kept list {lengths} blocks; give one number a block in both")
+        super().__init__(prune_kept, merge_kept)
         if step < 1:
             raise ValueError(f"step={step} is no distance of counts; give 1 or more")
-        self.given = None if prune_kept is None else given
         self.step = step
         self.prune_counts: LearnedCounts | None = None
         self.merge_counts: LearnedCounts | None = None
-        self.lists = ()
-        for name in LEARNED:
-            self.register_buffer(name, None)
-
-    @property
-    def has_fixed_schedule(self):
-        return self.given is not None
-
-    @property
-    def num_learned_schedules(self):
-        return len(self.lists)
-
-    @property
-    def trained(self):
-        return self.has_fixed_schedule or self.num_learned_schedules > 0 or self._trained
 
     @property
     def soft(self):
         return self.training
-
-    def prepare(self, state):
-        """Take the plans of a weights file. ValueError, in one line, for what is none."""
-        if self.has_fixed_schedule or not all(name in state for name in LEARNED):
-            return
-        check_plans(*(state[name] for name in LEARNED))
-        for name in LEARNED:
-            setattr(self, name, state[name].clone())
-        self.read_lists()
-
-    def mark_trained(self):
-        """Called when tensors have been loaded: plans may be among them."""
-        super().mark_trained()
-        self.read_lists()
-
-    def read_lists(self):
-        """The plans as numbers: a forward is not to wait for a device to tell them."""
-        if self.targets is not None:
-            lists = (tuple(map(tuple, getattr(self, name).tolist())) for name in LEARNED[1:])
-            self.lists = tuple(zip(*lists))
 
     def build(self, layout, stages):
         """What training needs to know, and, where no plan is there, the distributions that it learns."""
@@ -123,51 +61,10 @@ class DiffRate(Reducer):
         elif (len(self.prune_counts.logits), self.prune_counts.patches) != (layout.depth, layout.num_patches):
             raise ValueError(f"its rates are another model's; this one has {layout.depth} blocks")
 
-    def plan(self, number):
-        """The two lists of a learned plan, from 1; None: those given as options, or None."""
-        return self.given if number is None else self.lists[number - 1]
-
-    def learned_schedule(self, depth, tokens, num_prefix, plan=None, restored_per_block=False):
-        prune_kept, merge_kept = self.plan(plan)
-        if len(prune_kept) != depth:
-            raise ValueError(f"prune_kept lists {len(prune_kept)} blocks, but the model has {depth}; list them all")
-        amounts, count = [], tokens
-        for block, kept in enumerate(map(min, prune_kept, merge_kept)):
-            if kept <= num_prefix:
-                raise ValueError(
-                    f"the plan keeps {kept} tokens in block {block}, of which {num_prefix} are prefix tokens; "
-                    f"keep at least {num_prefix + 1}"
-                )
-            count = tokens if restored_per_block else count
-            amounts.append(max(0, count - kept))
-            count -= amounts[-1]
-        return amounts
-
-    def kept(self, signals, count, amount):
-        """How many of `count` tokens are left after pruning and after merging."""
-        plan = self.plan(signals.plan)
-        if plan is not None:
-            pruned = min(count, plan[0][signals.block])
-            return pruned, min(pruned, plan[1][signals.block])
-        return count - amount // 2, count - amount
-
     def after_attention(self, tokens, signals, amount):
         if self.training:
             return self.take_out_softly(tokens, signals)
-        prefix = tokens.num_prefix
-        after_pruning, after_merging = self.kept(signals, tokens.count, amount)
-        order = ranked_rows(signals.class_attention, prefix)[:, : after_pruning - prefix]
-        if after_merging == after_pruning:
-            return tokens.keep_rows(order)
-        hosts, sources = order[:, : after_merging - prefix], order[:, after_merging - prefix :]
-        kept = with_prefix(tokens.count, prefix, hosts)
-        x = take_rows(tokens.x, kept), take_rows(tokens.x, sources)
-        cosine, to = most_similar(x[1], x[0], prefix)
-        matching = Matching.of_rows(kept, sources, to, tokens.count, prefix)
-        sizes = ones_of_groups(matching, x[0]) if tokens.size is None else take_groups(tokens.size, matching)
-        size = sum_groups((sizes[0], sizes[1] * cosine), matching)
-        warn_if_lost(size)
-        return tokens.merge(matching, x=plain_mean(x, matching), size=size.clamp_(min=SMALLEST_SIZE))
+        return super().after_attention(tokens, signals, amount)
 
     def take_out_softly(self, tokens, signals):
         """All tokens, with masks of what is pruned and merged; each patch learns at its place by class attention."""
@@ -259,49 +156,3 @@ def closed_form(layout, counts):
         macs = macs + entering * (layout.qkv_macs + layout.proj_macs) + leaving * layout.mlp_macs
         macs = macs + 2 * entering * entering * (layout.heads * layout.head_dim)
     return macs
-
-
-def checked(name, numbers):
-    """One list of a plan as a tuple, or None."""
-    if numbers is None:
-        return None
-    whole = isinstance(numbers, (list, tuple)) and all(type(n) is int and n > 0 for n in numbers)
-    if not whole or not numbers:
-        raise ValueError(f"{name}={numbers!r} is no plan; give a list of whole numbers of tokens, one a block")
-    return tuple(numbers)
-
-
-def check_plans(targets, prune_kept, merge_kept):
-    """ValueError unless these tensors of a weights file are plans."""
-    if targets.dim() != 1 or prune_kept.dim() != 2 or prune_kept.shape != merge_kept.shape or not len(targets):
-        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in zip(LEARNED, (targets, prune_kept, merge_kept)))
-        raise ValueError(f"its plans have shapes {shapes}; they have to be (T,), (T, L) and (T, L)")
-    if len(targets) != len(prune_kept):
-        raise ValueError(f"it has {len(targets)} targets for {len(prune_kept)} plans; there is one for each")
-    if any(kept.is_floating_point() or int(kept.min()) < 1 for kept in (prune_kept, merge_kept)):
-        raise ValueError("its plans have to be whole numbers of tokens, 1 or more")
-    wanted = targets.tolist()
-    if not all(-1 < target < 0 for target in wanted) or any(b >= a for a, b in pairwise(wanted)):
-        raise ValueError(f"its targets {wanted} have to lie between -1 and 0 and to fall")
-
-
-def most_similar(sources, kept, first):
-    """Of rows `kept` (B, M, C) from `first` on, the most like each of `sources` (B, S, C): its cosine and place."""
-    with torch.no_grad(), torch.autocast(kept.device.type, enabled=False):
-        # cosines are divided by norms, not rows of the hosts, which are many
-        single = torch.promote_types(kept.dtype, torch.float32)
-        norms = torch.linalg.vector_norm(kept, dim=2, dtype=single).clamp(min=1e-12)[:, None]
-        cosine = cosines(normalize(sources), kept) / norms
-        return cosine[:, :, first:].max(dim=2)
-
-
-def warn_if_lost(size):
-    """Say where sizes had to be raised; not where asking would wait for a device or break a graph."""
-    if size.device.type != "cpu" or not len(size) or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return
-    lowest = float(size.min())
-    if lowest <= 0:
-        warnings.warn(
-            f"DiffRate merged tokens of opposite direction: a size of {lowest:.3g} was raised to {SMALLEST_SIZE:g}",
-            stacklevel=2,
-        )

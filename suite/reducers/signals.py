@@ -18,17 +18,18 @@ from suite.tokens.state import Tokens
 class BlockCall(NamedTuple):
     """What one forward is to do in one block.
 
-    amount: tokens that the reducer takes out, 0: it is not called. planned: tokens that the rate lets leave the block,
-    prefix included; None: not known. stage: place of this block among those the rate acts in. plan: which of the plans
-    that the reducer has learned is followed, from 1. fused: weight and bias of qkv with the reducer's extra rows below,
-    and how many rows are qkv's. observed: see `Signals.observed`. grid: rows and columns of the image's patches. watch:
-    the reducer observes this block, for it acts in the next. proportional: attention is biased by log size. grids: rows
-    and columns of the patches that enter and of those that are to leave, of a method that keeps a grid. threshold: of a
-    rate that is one, what makes tokens redundant in this block.
+    amount: tokens that the reducer takes out. called: its hook is; where it is not, none go. planned: tokens that the
+    rate lets leave the block, prefix included; None: not known. stage: place of this block among those the rate acts
+    in. plan: which of the plans that the reducer has learned is followed, from 1. fused: weight and bias of qkv with
+    the reducer's extra rows below, and how many rows are qkv's. observed: see `Signals.observed`. grid: rows and
+    columns of the image's patches. watch: the reducer observes this block, for it acts in the next. proportional:
+    attention is biased by log size. grids: rows and columns of the patches that enter and of those that are to leave,
+    of a method that keeps a grid. threshold: of a rate that is one, what makes tokens redundant in this block.
     """
 
     amount: int
     depth: int
+    called: bool = False
     planned: int | None = None
     stage: int | None = None
     plan: int | None = None

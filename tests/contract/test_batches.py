@@ -5,14 +5,16 @@ import torch
 from tiny_models import make_images, make_model, on_a_share, on_every_pair, rates
 
 from suite import attach
+from suite.reducers import reducer_class
 from suite.reducers.base import Reducer
 
 MOST = 33
 BATCHES = ([0], [16], [32], [32, 5], list(range(16, 33)), list(range(16, -1, -1)))
+IN_SINGLE = "GIT, explicit attention"  # its softmax, whatever else is in double, in blocks that run as they are
 TOLERANCE = 1e-9  # of float64: kernels add up in another order for another batch, and ties between tokens stay ties
 
 
-def assert_independent(model, reducer, rate):
+def assert_independent(model, reducer, rate, tolerance=TOLERANCE):
     """Samples alone, in pairs, in batches of 17 and of 33, in order and permuted, before and after each other."""
     model, images = model.double(), make_images(model, batch=MOST).double()
     order = torch.randperm(MOST, generator=torch.Generator().manual_seed(2))
@@ -23,7 +25,7 @@ def assert_independent(model, reducer, rate):
             owner = handle.tokens.owner if handle.reducer.exact_groups else None
             if row == 0:
                 expected, owners = logits[order.argsort()], None if owner is None else owner[order.argsort()]
-            torch.testing.assert_close(logits, expected[rows], atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(logits, expected[rows], atol=tolerance, rtol=tolerance)
             if owner is not None:  # the largest of nearly equal shares is anybody's
                 assert torch.equal(owner, owners[rows])
     assert torch.equal(torch.get_rng_state(), state), "draws from, or sets, the random state that all share"
@@ -32,7 +34,8 @@ def assert_independent(model, reducer, rate):
 @on_a_share(10, 3)
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_batch_or_on_its_place_in_it(name, kind):
-    assert_independent(make_model(kind), name, rates(name)[0])
+    padded_later_on = kind == IN_SINGLE and reducer_class(name).input_dependent
+    assert_independent(make_model(kind), name, rates(name)[0], 1e-6 if padded_later_on else TOLERANCE)
 
 
 NEVER_EMPTY = "dynamic image size", "no position embedding, no head", "GIT, explicit attention"  # nor unreduced

@@ -44,7 +44,8 @@ def make_images(batch: int = 2) -> torch.Tensor:
 
 
 def rate_of(name: str) -> str:
-    return "merge=0.5" if "r" in reducer_class(name).rates else "keep=0.6"
+    rates = {"r": "merge=0.5", "keep": "keep=0.6", "tau": "tau=0"}
+    return next(rate for form, rate in rates.items() if form in reducer_class(name).rates)
 
 
 @cache

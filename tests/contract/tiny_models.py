@@ -27,7 +27,7 @@ from suite.backbones.git import GitViT, ReducedGit, use_fused_attention
 from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
 from suite.backbones.t2t_vit import T2TViT
-from suite.reducers import list_reducers, reducer_class
+from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.reducers.base import Reducer
 from tests.tiers import mostly_slow
 
@@ -231,13 +231,15 @@ def shrinks_images(name: str) -> bool:
 
 def rates(name: str) -> list[str | None]:
     """Rates that a method is proved at, the first of them first: constant, changing, listed, beyond what is left."""
-    begin = reducer_class(name).first_block
+    begin, changing = reducer_class(name).first_block, "r=8:-1"
+    if "r" in reducer_class(name).rates and 0 not in make_reducer(name).active_blocks("r", SHAPE["depth"]):
+        changing = "r=8:1"  # of a method that acts in a late block
     every = {
-        "r": ["r=6", "r=8:-1", "r=[5, 0, 3]" if not begin else "r=[0, 5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
+        "r": ["r=6", changing, "r=[5, 0, 3]" if not begin else "r=[0, 5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
         "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", f"keep=0.5@{begin},2", "keep=0.9"],
         "side": ["side=16"],  # whole patches of every kind of model
         "lines": ["lines=2", "lines=[1,3]@0,2"],
-        "tau": ["tau=0.5", "tau=0.8@0,2"],
+        "tau": ["tau=0", "tau=0.1@0,2"],  # near enough in models of random weights
     }
     return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
 

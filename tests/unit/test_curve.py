@@ -8,7 +8,9 @@ from reducer_steps import changes, images, tiny
 from test_matching import angles, lists
 
 from suite import RequestError, attach
+from suite.reducers import make_reducer
 from suite.reducers.mat import neighbour_matching
+from suite.reducers.neighbours import support
 from suite.tokens.curve import curve_order, curve_rows
 from suite.tokens.state import Tokens
 
@@ -112,3 +114,32 @@ def test_blocks_before_the_first_that_merges_do_not_see_the_order():
     with attach(model, "mat", "r=0"):
         assert torch.equal(model(x), tiny()(x))
     assert late.isfinite().all()
+
+
+# NAP
+
+
+def test_neighbours_support_a_patch_the_more_the_nearer_they_are():
+    own, received = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    near = support(received, 1)
+    torch.testing.assert_close(near, torch.tensor([[0.1, 0.2, 0.3, 0.15]]))
+    torch.testing.assert_close(own.lerp(near, 0.2), torch.tensor([[0.34, 0.28, 0.22, 0.11]]))
+    torch.testing.assert_close(support(received, 2), torch.tensor([[0.12, 0.20, 0.20, 0.13]]))
+    assert support(received, 9).isfinite().all()  # farther than there are patches
+
+
+@torch.no_grad()
+def test_without_neighbours_it_is_the_selection_by_class_attention():
+    model, x = tiny(), images()
+    for fuse in (True, False):
+        logits = []
+        for name, options in (("evit", {}), ("nap", {"alpha": 0.0})):
+            with attach(model, name, "keep=0.6", fuse=fuse, **options):
+                logits.append(model(x))
+        torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+
+
+def test_neighbourhoods_that_mean_nothing_are_refused():
+    for options, line in (({"window": 0}, "window=0 reaches no neighbour"), ({"alpha": 1.5}, "alpha=1.5 is no weight")):
+        with pytest.raises(RequestError, match=line):
+            make_reducer("nap", **options)

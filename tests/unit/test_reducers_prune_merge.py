@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from suite import RequestError, attach
 from suite.reducers import make_reducer
-from suite.reducers.diffrate import SMALLEST_SIZE, most_similar
+from suite.reducers.kept_counts import SMALLEST_SIZE, most_similar
 from suite.reducers.pitome import energy_matching
 from suite.reducers.tofu import weighted_mlerp
 from suite.tokens.grouping import Matching, mlerp
