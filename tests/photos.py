@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +21,10 @@ def write_photos(root: Path, each: int = 3, size: int = 72) -> Path:
             soft = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((size, size))
             soft.save(folder / f"{synset}_{i}.JPEG", quality=90)
     return root
+
+
+def write_photos_of_training(root: Path) -> Path:
+    """The photos of `write_photos`, and others of the same classes below root/train; returns `root`."""
+    shutil.move(write_photos(root / "others") / "val", root / "train")
+    (root / "others").rmdir()
+    return write_photos(root)

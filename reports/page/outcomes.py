@@ -1,7 +1,8 @@
 """What every finished cell made of every sample, side by side: the ground of all paired comparisons of a page.
 
-Three kinds are known by what the metric is made of: `labels` (a class, right or wrong), `captions` (a text with a score
-per image) and `masks` (no mean of samples, such as areas of classes). With random weights, or where the store does not
+Kinds are known by what the metric is made of: `labels` (a class, right or wrong), `captions` (a text with a score per
+image), `numbers` (a score per image, of what people cannot read, such as a feature) and `masks` (no mean of samples,
+such as areas of classes). With random weights, or where the store does not
 hold what the metric is made of, what counts is `agreement`: whether the prediction is the unreduced model's.
 """
 
@@ -23,7 +24,8 @@ from suite.contract.baseline import BASELINE
 from suite.contract.metric import Metric
 from suite.store.folder import RunFolder
 
-LABELS, CAPTIONS, MASKS, SAME = "labels", "captions", "masks", "agreement"
+LABELS, CAPTIONS, NUMBERS, MASKS, SAME = "labels", "captions", "numbers", "masks", "agreement"
+OF_MEANS = (CAPTIONS, NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Outcomes:
 
     kind: see above. metric: what is compared. keys: of the cells. ids: of the samples; truth: their labels, or None.
     score: (C, n) float64, the sample's own score: 0 or 1 for labels and agreement, the metric's per image otherwise
-    (NaN where an image has none). said: C lists of predictions, of what people can read; None for masks.
+    (NaN where an image has none). said: C lists of predictions, of what people can read; None for masks and
+    numbers.
     tables: C tables of the columns that the metric is made of; None where `score` holds all that it is.
     """
 
@@ -48,7 +51,7 @@ class Outcomes:
     @cached_property
     def shown(self) -> np.ndarray:
         """(C, n) int64: a sample's score as a page shows it: 0 or 1, else tenths of what people read, -1: none."""
-        scale = 10 * self.metric.scale if self.kind in (CAPTIONS, MASKS) else 1
+        scale = 10 * self.metric.scale if self.kind in (*OF_MEANS, MASKS) else 1
         return np.nan_to_num(np.rint(scale * self.score), nan=-1).astype(int)
 
     @cached_property
@@ -95,7 +98,8 @@ def load_outcomes(parts: Sequence[Group]) -> Outcomes | None:
     if kind == SAME:
         return _same(done, [table["prediction"].to_numpy() for table in tables], ids)
     about = {"keys": [key for _, key, _ in done], "ids": ids}
-    return _MAKE[kind](tables, metric, about, _references(parts[0].out, common))
+    truth = _references(parts[0].out, common)
+    return _MAKE[NUMBERS if kind != MASKS and _is_unreadable(tables[0], truth) else kind](tables, metric, about, truth)
 
 
 def _kind(metric: Metric) -> str:
@@ -142,6 +146,16 @@ def _labels(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], t
     return Outcomes(LABELS, metric, truth=truth, score=_scores(tables, metric), said=said, **about)
 
 
+def _is_unreadable(table: pd.DataFrame, truth: list[Any]) -> bool:
+    """Whether predictions are texts that are no answer to the truth: a class is a number, and captions are several."""
+    in_words = not pd.api.types.is_numeric_dtype(table["prediction"])
+    return in_words and not all(isinstance(of, list | tuple | np.ndarray) for of in truth)
+
+
+def _numbers(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
+    return Outcomes(NUMBERS, metric, truth=None, score=_scores(tables, metric), said=None, **about)
+
+
 def _captions(tables: list[pd.DataFrame], metric: Metric, about: dict[str, Any], truth: list[Any]) -> Outcomes:
     said = [table["prediction"].tolist() for table in tables]
     return Outcomes(
@@ -159,4 +173,4 @@ def _scores(tables: list[pd.DataFrame], metric: Metric) -> np.ndarray:
     return np.stack([alone(addends) for addends in metric.made_of.addends(*tables)])
 
 
-_MAKE = {LABELS: _labels, CAPTIONS: _captions, MASKS: _masks}
+_MAKE = {LABELS: _labels, CAPTIONS: _captions, NUMBERS: _numbers, MASKS: _masks}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.page.outcomes import CAPTIONS, MASKS, Outcomes
+from reports.page.outcomes import MASKS, OF_MEANS, Outcomes
 from suite.stats import mcnemar, paired_score_interval, paired_share_interval, pseudo_values
 
 LEVEL, SEED = 0.95, 0
@@ -48,14 +48,15 @@ def compare_pairs(outcomes: Outcomes) -> Pairs:
     first, second = np.triu_indices(len(outcomes.keys), k=1)
     score, n = np.nan_to_num(outcomes.score), len(outcomes.ids)
     only_a, only_b = np.array([_wins(outcomes.shown, place) for place in range(2)])
+    of_means = outcomes.kind in OF_MEANS and not outcomes.metric.binary
     if outcomes.kind == MASKS:
         value, low, high, p = _sums(outcomes, first, second)
-    elif outcomes.kind == CAPTIONS:
+    elif of_means:
         value, (low, high, p) = score.mean(axis=1), _means(score, first, second)
     else:
         value, (low, high) = score.mean(axis=1), paired_share_interval(only_b, only_a, n, LEVEL)
         p = mcnemar(only_a, only_b)
-    return Pairs(value, low, high, p, only_a, only_b, *(MEANS if outcomes.kind in (CAPTIONS, MASKS) else SHARES))
+    return Pairs(value, low, high, p, only_a, only_b, *(MEANS if of_means or outcomes.kind == MASKS else SHARES))
 
 
 def _wins(score: np.ndarray, side: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,7 @@ from torch.utils.data import Dataset, get_worker_info
 from suite.contract.content import Content, Tree, with_content
 from suite.contract.metric import TaskReport
 from suite.contract.shared_memory import received, sendable, share
-from suite.errors import CellError, RequestError
-
-Item = TypeVar("Item")
+from suite.errors import CellError
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,8 @@ class Task(ABC):
     shown: ClassVar[TaskReport]  # its metrics, further costs, and the name of the whole model's speed
     outcomes: ClassVar[pa.Schema]  # columns of a row of `score`, 'id' and 'prediction' among them
     samples: Sequence[Sample]  # fixed order, unique ids; one whose file is missing is listed too
+    support: Sequence[Sample] = ()  # run and stored as the samples are, and not scored: what these are scored by
+    beside: ClassVar[Sequence[str]] = ()  # outcomes of the unreduced model that its own are scored by, see `summaries`
     drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
@@ -106,6 +106,11 @@ class Task(ABC):
 
     def __init__(self, data: str | None = None, limit: int | None = None) -> None:
         self.data, self.limit = data, limit
+
+    @property
+    def forwarded(self) -> list[Sample]:
+        """All that go through a model: the samples, then `support`."""
+        return [*self.samples, *self.support]
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -182,7 +187,8 @@ class Task(ABC):
         """The summary of every cell, from its rows of `score`, as soon as it is known; or why there is none.
 
         All cells are given at once, so that a scorer that is slow to start is started once; a cell's rows are read
-        whenever `cells` is asked for them.
+        whenever `cells` is asked for them. The rows of `support` stand behind those of the samples, and what `beside`
+        names of the unreduced model's row of a sample in its columns `unreduced_NAME`, null where there is none.
         """
 
     def undefined(self, counts: Mapping[str, int]) -> dict[str, Score]:
@@ -236,31 +242,6 @@ class Task(ABC):
         backbone: those of the backbone, per view. count(module, *inputs): those of one call, by the same counter.
         """
         return {}
-
-
-def evenly_spaced(samples: Sequence[Item], limit: int | None) -> list[Item]:
-    """`limit` of the samples, evenly spaced over their order: item i is sample floor((i + 0.5) * N / limit).
-
-    Samples are ordered by class, so a few of them still come from every region of the classes. None, or a
-    limit of at least N, keeps all. Raises RequestError for a limit below 1.
-    """
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    if limit < 1:
-        raise RequestError(f"limit {limit} asks for no sample; use a limit of 1 or more, or none")
-    total = len(samples)
-    return [samples[(2 * i + 1) * total // (2 * limit)] for i in range(limit)]
-
-
-def spread(samples: Sequence[Item]) -> list[Item]:
-    """All samples in an order whose beginnings, of any length, are spread over the original order.
-
-    Place i goes where the bits of i stand in reverse (J. G. van der Corput, "Verteilungsfunktionen", 1935), so that a
-    longer beginning holds a shorter one.
-    """
-    bits = max(len(samples) - 1, 0).bit_length()
-    places = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(2**bits)) if bits else iter(range(len(samples)))
-    return [samples[place] for place in places if place < len(samples)]
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,20 @@ class Mean(Aggregate):
 
 
 @dataclass(frozen=True)
+class MeanOfInfluence(Mean):
+    """A score that is no function of few sums, such as CKA or mean average precision, by how far each sample moves it.
+
+    A sample's value is the score plus n times what the score loses without the sample, to first order, so that the mean
+    is the score itself and the values' standard error is the infinitesimal jackknife's. Intervals, paired differences
+    and resamples go by the values: they are right to first order, for many samples, and do not know the score's bounds.
+
+    Source: L. A. Jaeckel, "The infinitesimal jackknife", Bell Laboratories, 1972.
+    """
+
+    kind = "mean_of_influence"
+
+
+@dataclass(frozen=True)
 class Share(Mean):
     """Share of the samples that are right; its interval is Wilson's."""
 

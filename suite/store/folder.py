@@ -245,17 +245,19 @@ class RunFolder:
         with self.logs.left() as paths:
             return [stream.partition("/")[0] for stream in self.logs.streams(paths) if stream != CONTENTS_NAME]
 
-    def join_logs(self, ids: Sequence[str], joined: Collection[str] = ()) -> list[str]:
-        """Put what is in logs whose writers are gone into the files of its cells, in the order of the samples `ids`;
-        a sentence on every log of which a part is damaged.
+    def join_logs(self, ids: Sequence[str], support: Sequence[str] = (), joined: Collection[str] = ()) -> list[str]:
+        """Put what is in logs whose writers are gone into the files of its cells, in the order of the samples `ids` and
+        of those in their `support`; a sentence on every log of which a part is damaged.
 
         joined: streams of which all rows stand in their files already.
         """
         notes = []
         with self.locked(), self.logs.left() as paths:
             for stream in self.logs.streams(paths):
-                if stream not in joined:
-                    self.shards_of(stream).compact(ids)
+                if stream == CONTENTS_NAME:
+                    self.contents.compact([*ids, *support])
+                elif stream not in joined:
+                    self.shards_of(stream).compact(ids, support)
             for path in {path for path, _ in self.logs.faults(paths)}:
                 notes.append(DamagedError(path, "a part of it does not fit its checksum").put_aside())
             self.logs.remove(paths)

@@ -17,6 +17,7 @@ cell.json          what the cell is; written before it runs (CellFile)
 flops.json         multiply-accumulates per image, as `FlopReport` names them (FlopsFile)
 kernels.json       what a GPU would be given to do by the backbone's forward (KernelsFile); older runs have none
 samples.parquet    the task's `outcomes`, a row a sample in the manifest's order; some rows, where a run was stopped
+support.parquet    the same of what samples are scored by, such as the training images of a kNN, where there is any
 accuracy.json      batch_size: the largest forward that ran (smaller than asked after an out-of-memory)
 scores.json        what the outcomes add up to (ScoresFile)
 scores.parquet     scores of every sample, for tasks whose outcomes do not say them already

@@ -14,21 +14,24 @@ import pyarrow.compute as pc
 from suite.store.log import Logs, read_frames
 from suite.store.sealed import DamagedError, SealedFiles, set_aside
 
+SUPPORT = "support.parquet"
+
 
 class Shards:
-    """The rows of the stream `name`, below a folder of files: `name`.parquet, and what is not joined into it yet, in
-    frames of `logs`, and in `name`/batch-*.parquet where an earlier version was stopped.
+    """The rows of the stream `name`, below a folder of files: `name`.parquet, beside it support.parquet where samples
+    are scored by others, and what is not joined into them yet, in frames of `logs`, and in `name`/batch-*.parquet where
+    an earlier version was stopped.
 
     What two processes have both made is there twice, alike, and counts once.
     """
 
     def __init__(self, files: SealedFiles, name: str, logs: Logs) -> None:
         self.files, self.stream, self.logs, self.whole = files, name, logs, f"{name}.parquet"
+        self.support = str(PurePosixPath(name).with_name(SUPPORT))
 
     def names(self) -> Iterator[str]:
         """The files that are there, that of all rows first."""
-        if self.files.exists(self.whole):
-            yield self.whole
+        yield from self.joined()
         folder = self.files.path(self.stream)
         yield from (str(PurePosixPath(self.stream, path.name)) for path in sorted(folder.glob("batch-*.parquet")))
 
@@ -41,8 +44,12 @@ class Shards:
         return [*self.read_logged(), *map(self.files.read_rows, reversed(list(self.names())))]
 
     def outcomes(self) -> pd.DataFrame:
-        """All rows of a complete cell."""
-        return self.files.read_rows(self.whole).to_pandas()
+        """All rows of a complete cell, those of its support last."""
+        return pa.concat_tables(map(self.files.read_rows, self.joined())).to_pandas()
+
+    def joined(self) -> list[str]:
+        """The files that rows are joined into, of those that are there."""
+        return [name for name in (self.whole, self.support) if self.files.exists(name)]
 
     def missing(self, batches: Sequence[Sequence[str]]) -> list[int]:
         """Numbers of the batches (lists of ids) that are not stored with all their ids."""
@@ -57,23 +64,28 @@ class Shards:
         found = set(stored.to_pylist())
         return [number for number, ids in enumerate(batches) if not found.issuperset(ids)]
 
-    def compact(self, ids: Sequence[str]) -> None:
-        """Join all rows of the samples `ids` into one file, in their order; safe to repeat.
+    def compact(self, ids: Sequence[str], support: Sequence[str] = ()) -> None:
+        """Join all rows of the samples `ids` into one file, in their order, and those of their support; safe to repeat.
 
         Of rows that are there twice, those in logs and batches count: they were run again after a repair.
         """
-        names = [name for name in self.names() if name != self.whole]
+        names = [name for name in self.names() if name not in (self.whole, self.support)]
         if not names and not self.logs.frames(self.stream):
             return
         if tables := self.read_all():  # else another process has joined them in the meantime
-            self.files.write_rows(self.whole, in_order(pa.concat_tables(tables), ids))
+            joined = pa.concat_tables(tables)
+            for name, of in ((self.support, support), (self.whole, ids)):
+                if of:
+                    self.files.write_rows(name, in_order(joined, of))
         for name in names:
             self.files.remove(name)
 
     def take_over(self, earlier: Shards) -> None:
         """The rows of a complete cell on some of the samples, where there are none yet."""
         if earlier.files.exists(earlier.whole) and next(self.names(), None) is None:
-            self.files.write_rows(self.whole, earlier.files.read_rows(earlier.whole))
+            for name, theirs in ((self.support, earlier.support), (self.whole, earlier.whole)):
+                if earlier.files.exists(theirs):
+                    self.files.write_rows(name, earlier.files.read_rows(theirs))
 
     def replace(self, names: Sequence[str], rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Put `rows` in one file, in the place of the files `names`."""

@@ -62,7 +62,7 @@ def look_again(plan: Plan, stored: Contents) -> tuple[Contents, list[Sample]]:
     A file that is not there, or cannot be read, has not changed: it is missing.
     """
     now, changed = dict(stored), []
-    for sample in plan.task.samples:
+    for sample in plan.task.forwarded:
         known = stored.get(sample.id)
         if known is None or known.stamp == stamp_now(plan, sample):
             continue
@@ -96,7 +96,7 @@ def content_now(plan: Plan, sample: Sample) -> Content | None:
 
 def find_scored(plan: Plan, folder: RunFolder, known: Collection[str]) -> list[Sample]:
     """The samples that some cell has an outcome of, less those that are `known`."""
-    rest = {sample.id: sample for sample in plan.task.samples if sample.id not in known}
+    rest = {sample.id: sample for sample in plan.task.forwarded if sample.id not in known}
     found: set[str] = set()
     for key in folder.read_run()["cells"] if rest else ():
         shards = folder.cell(key).shards

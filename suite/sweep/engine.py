@@ -7,22 +7,20 @@ decoded once for all cells, and one copy of the backbone serves them all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-
-import pandas as pd
 
 from suite.errors import CellError, describe_error
 from suite.measure.flops import count_flops, count_module
 from suite.measure.machine import describe_machine
-from suite.models.weights_file import file_sha256
 from suite.rates.rate import rate_text, stored_rate
 from suite.store.folder import RunFolder
 from suite.sweep.changes import forget_changed
 from suite.sweep.executors.base import Executor
 from suite.sweep.images import sample_images
 from suite.sweep.lane import Lane, StoredCell, drop_failed
+from suite.sweep.outcomes import Outcomes, Unreduced, digest_outcomes
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.tracing import trace_cells
@@ -116,18 +114,20 @@ def score(plan: Plan, cells: Sequence[StoredCell], progress: Progress) -> None:
     """scores.json of every cell whose outcomes are not scored yet, by one scorer for all of them."""
     made_of, todo, by_key = {}, [], {cell.key: cell for cell in cells}
     version, scorable = plan.task.scoring_version(), set(plan.task.scorable())
+    unreduced = Unreduced(plan.task.beside, cells)
     for cell in cells:
-        outcomes = cell.folder.path / "samples.parquet"
-        if not outcomes.exists():
+        shards = cell.folder.shards
+        if not shards.files.exists(shards.whole):
             continue
-        made_of[cell.key] = hashlib.sha256((file_sha256(outcomes) + version).encode()).hexdigest()
+        digests = digest_outcomes(shards) + unreduced.digest
+        made_of[cell.key] = hashlib.sha256((digests + version).encode()).hexdigest()
         stored = cell.folder.scores() or {"of": None, "scores": {}}
         unknown = [name for name, score in stored["scores"].items() if score["value"] is None]
         # what is known stays known, even where its scorer is not installed now
         if stored["of"] != made_of[cell.key] or scorable.intersection(unknown):
             todo.append(cell)
     with progress.scoring(len(todo)) as advance:
-        for key, summary in plan.task.summaries(Outcomes(todo)):
+        for key, summary in plan.task.summaries(Outcomes(todo, unreduced)):
             cell = by_key[key]
             if isinstance(summary, CellError):
                 cell.folder.fail(str(summary))
@@ -139,19 +139,3 @@ def score(plan: Plan, cells: Sequence[StoredCell], progress: Progress) -> None:
             about = {"of": made_of[key], "notes": list(summary.notes), "per_sample": summary.samples is not None}
             cell.folder.write("scores", {**about, "scores": scores})
             advance(cell.name, 1)
-
-
-class Outcomes(Mapping[str, pd.DataFrame]):
-    """The rows of complete cells by their keys, each read when it is asked for: those of all cells are many."""
-
-    def __init__(self, cells: Sequence[StoredCell]) -> None:
-        self.shards = {cell.key: cell.folder.shards for cell in cells}
-
-    def __getitem__(self, key: str) -> pd.DataFrame:
-        return self.shards[key].outcomes()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shards)
-
-    def __len__(self) -> int:
-        return len(self.shards)

@@ -31,17 +31,16 @@ class Row:
 
 def list_left(plan: Plan) -> list[Row]:
     """The cells, and what is left of each."""
-    folder, size = RunFolder(plan.spec.out), plan.spec.batch_size
+    folder = RunFolder(plan.spec.out)
     folder.check(plan.identity, list(plan.methods))
     missing = {record["id"] for record in folder.read_missing()}
-    ids = [sample.id for sample in plan.task.samples]
-    batches = [[id for id in ids[i : i + size] if id not in missing] for i in range(0, len(ids), size)]
+    batches = [[sample.id for sample in batch if sample.id not in missing] for batch in plan.batches]
     rows, labels = [], method_labels(plan.methods)
     for key in sorted(plan.methods, key=lambda key: _order(plan.methods[key])):
         method = plan.methods[key]
         cell = folder.cell(key)
         left = sum(len(batches[number]) for number in cell.shards.missing(batches))
-        rows.append(Row(labels[key], rate_text(method.rate), state_of(cell, left, len(ids)), left))
+        rows.append(Row(labels[key], rate_text(method.rate), state_of(cell, left, len(plan.task.forwarded)), left))
     return rows
 
 

@@ -47,6 +47,10 @@ class Lane:
         return [sample.id for sample in self.plan.task.samples]
 
     @property
+    def support_ids(self) -> list[str]:
+        return [sample.id for sample in self.plan.task.support]
+
+    @property
     def decoded_alike(self) -> Hashable:
         return decoded_alike(self.plan)
 

@@ -8,7 +8,8 @@ from statistics import fmean
 
 import torch
 
-from suite.contract.task import ReadError, evenly_spaced, views_of
+from suite.contract.choice import evenly_spaced
+from suite.contract.task import ReadError, views_of
 from suite.measure.timing import synchronize
 from suite.sweep.images import sample_images
 from suite.sweep.plan import Plan

@@ -18,7 +18,8 @@ from suite.attachment.checks import check_class_token
 from suite.attachment.handle import Handle, attach
 from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
-from suite.contract.task import Sample, Task, spread
+from suite.contract.choice import spread
+from suite.contract.task import Sample, Task
 from suite.errors import RequestError, describe_error, unknown
 from suite.measure.flops_target import Search, Solved
 from suite.measure.precision import check_precision, tf32_setting
@@ -132,9 +133,10 @@ class Plan:
 
     @property
     def batches(self) -> list[Sequence[Sample]]:
-        """The samples, as many at a time as one forward sees."""
-        samples, size = self.task.samples, self.spec.batch_size
-        return [samples[i : i + size] for i in range(0, len(samples), size)]
+        """The samples, then what supports them, as many at a time as one forward sees."""
+        size = self.spec.batch_size
+        kinds = (self.task.samples, self.task.support)
+        return [kind[i : i + size] for kind in kinds for i in range(0, len(kind), size)]
 
     @property
     def backbone(self) -> nn.Module:
@@ -155,7 +157,7 @@ class Plan:
         cells = dict.fromkeys([*self.methods, *folder.logged_cells()])
         notes += set_aside_damaged(folder, list(cells), self.task.outcomes)
         notes += folder.write_manifest(ids, [sample.label for sample in samples])
-        notes += folder.join_logs(ids)
+        notes += folder.join_logs(ids, [sample.id for sample in self.task.support])
         return folder, notes
 
 
@@ -180,7 +182,7 @@ def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
         "task_options": spec.task_options,
         "protocol": task.protocol(),
         "data": str(Path(spec.data).resolve()) if spec.data else None,
-        "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.samples])[:12]})",
+        "samples": f"{len(task.samples)} ({digest([[s.id, s.label] for s in task.forwarded])[:12]})",
         "model": spec.model,
         "weights": weights.sha256,
         "image_size": spec.image_size,

@@ -80,7 +80,7 @@ class Record:
     def finish(self, cell: StoredCell) -> None:
         """Close a cell whose readable samples all have outcomes; it fails if more are missing than allowed."""
         with self.lane.folder.locked():
-            cell.folder.shards.compact(self.lane.ids)
+            cell.folder.shards.compact(self.lane.ids, self.lane.support_ids)
         self.joined.add(cell.folder.shards.stream)
         if cell.folder.read("accuracy") != (ran := {"batch_size": cell.batch_size}):
             cell.folder.write("accuracy", ran)
@@ -98,13 +98,13 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.log.close()
-        for line in self.lane.folder.join_logs(self.lane.ids, self.joined):
+        for line in self.lane.folder.join_logs(self.lane.ids, self.lane.support_ids, self.joined):
             self.progress.note(line)
 
 
 def still_unreadable(plan: Plan, records: Sequence[dict[str, str]]) -> Unreadable:
     """By their ids, the records whose samples cannot be read today either; a repaired image is scored with the rest."""
-    samples = {sample.id: sample for sample in plan.task.samples} if records else {}
+    samples = {sample.id: sample for sample in plan.task.forwarded} if records else {}
     preprocessing = plan.task.preprocessing(plan.model, plan.spec.image_size)
     kept = {}
     for record in records:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from suite.contract.task import Sample, evenly_spaced, spread
+from suite.contract.choice import evenly_spaced, spread
+from suite.contract.task import Sample
 from tasks.ade20k.classes import NUM_CLASSES, ade_names, ade_palette
 from tasks.ade20k.index import Naming, find_pairs
 from tasks.ade20k.numbering import find_numbering, look_into

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from suite.contract.task import Sample, evenly_spaced
+from suite.contract.choice import evenly_spaced
+from suite.contract.task import Sample
 from tasks.captioning import CaptioningTask
 from tasks.coco.index import build_index
 from tasks.reading.image_files import load_image

@@ -13,7 +13,8 @@ import pyarrow as pa
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from suite.contract.task import Sample, evenly_spaced
+from suite.contract.choice import evenly_spaced
+from suite.contract.task import Sample
 from suite.errors import RequestError
 from tasks.classification import ClassificationTask
 from tasks.imagenet.corrupted import ALEXNET, MCE

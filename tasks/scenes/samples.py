@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from suite.contract.task import Sample, Task, evenly_spaced
+from suite.contract.choice import evenly_spaced
+from suite.contract.task import Sample, Task
 from suite.errors import RequestError
 from tasks.reading.images import TimmPreprocessing
 from tasks.reading.options import whole_number

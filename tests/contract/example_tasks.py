@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,22 +17,24 @@ from torch import Tensor, nn
 
 from suite.attachment.handle import attach
 from suite.backbones.segmenter import build_segmenter
-from suite.contract.task import Batch, Reader, Summary, Task, collate
+from suite.contract.task import Batch, Reader, Sample, Summary, Task, collate
 from suite.errors import CellError
 from suite.models.load import load_model
 from suite.models.registry import find_entry
 from suite.sweep.evaluate import Cell, forward, rows_of
+from suite.sweep.outcomes import join_unreduced
 from suite.sweep.plan import make_task
 from suite.sweep.spec import RunSpec
 from tasks import task_class
 from tests.captioned import coco
 from tests.captioned import photos as captioned_photos
 from tests.captioned import write as write_captioned
-from tests.photos import write_photos
+from tests.photos import write_photos, write_photos_of_training
 from tests.segmented import ade20k
 from tests.segmented import write as write_segmented
 
 DRAWN = 4  # samples of a task that draws them
+SUPPORTED = 8  # samples that others are scored by
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def _segmenter() -> nn.Module:
 # names, with its default model.
 EXAMPLES = {
     "imagenet": Example(write_photos, _classifier),
+    "imagenet_features": Example(write_photos_of_training, _classifier),
+    "image_features": Example(write_photos, _classifier),
     "coco-caption": Example(partial(write_captioned, files=captioned_photos() | {"captions.json": coco()}), _captioner),
     "ade20k": Example(partial(write_segmented, files=ade20k()), _segmenter),
 }
@@ -112,23 +116,41 @@ class TaskOnExample:
         with torch.inference_mode():
             return self.task.predict(self.model, self.batch.images)
 
-    def rows_of(self, images: Tensor) -> list[dict]:
-        """What a sweep makes of images in the place of the samples' own. CellError that names a sample."""
+    def rows_of(self, images: Tensor, batch: Batch | None = None) -> list[dict]:
+        """What a sweep makes of images in the place of a batch's own, the samples'. CellError that names a sample."""
         handle = attach(self.model, "none")
         handle.detach()
-        cell = Cell("", handle, batch_size=len(self.ids))
-        return rows_of(self.task, forward(self.task, self.model, cell, images, self.batch)).to_pylist()
+        batch = batch or self.batch
+        cell = Cell("", handle, batch_size=len(batch.samples))
+        return rows_of(self.task, forward(self.task, self.model, cell, images, batch)).to_pylist()
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """As they are stored and read again."""
-        return pa.Table.from_pylist(self.rows_of(self.batch.images), schema=self.task.outcomes).to_pandas()
+        return self.stored(self.rows_of(self.batch.images))
+
+    def stored(self, rows: list[dict]) -> pd.DataFrame:
+        return pa.Table.from_pylist(rows, schema=self.task.outcomes).to_pandas()
+
+    @cached_property
+    def choices(self) -> dict[str, pd.DataFrame]:
+        """Rows of samples in several choices and orders."""
+        backwards, rest = self.rows[::-1].reset_index(drop=True), self.rows[1:].reset_index(drop=True)
+        return {"one": self.rows[:1], "all": self.rows, "backwards": backwards, "rest": rest}
 
     @cached_property
     def cells(self) -> dict[str, pd.DataFrame]:
-        """Rows in several choices and orders."""
-        backwards, rest = self.rows[::-1].reset_index(drop=True), self.rows[1:].reset_index(drop=True)
-        return {"one": self.rows[:1], "all": self.rows, "backwards": backwards, "rest": rest}
+        """The same as a summary is made of them: with what they are scored by, and what the unreduced model made."""
+        support = self.task.support[:: max(1, len(self.task.support) // SUPPORTED)]
+        batch = read_batch(self.task, self.preprocessing, support)
+        behind = self.stored(self.rows_of(batch.images, batch) if support else [])
+        unreduced = pd.concat([self.rows, behind], ignore_index=True) if support else self.rows
+
+        def given(rows: pd.DataFrame) -> pd.DataFrame:
+            both = pd.concat([rows, behind], ignore_index=True) if support else rows
+            return join_unreduced(both, unreduced, self.task.beside) if self.task.beside else both
+
+        return {key: given(rows) for key, rows in self.choices.items()}
 
     @cached_property
     def summaries(self) -> dict[str, Summary | CellError]:
@@ -142,9 +164,9 @@ def make_few(name: str, data: str | None, limit: int | None = None, **options: o
     return make_task(RunSpec(task=name, data=data, limit=limit, task_options=drawn | options))
 
 
-def read_batch(task: Task, preprocessing: object) -> Batch:
-    """All samples of a task."""
-    reader = Reader(task, task.samples, preprocessing)
+def read_batch(task: Task, preprocessing: object, samples: Sequence[Sample] | None = None) -> Batch:
+    """Some samples of a task, or all that it has scored."""
+    reader = Reader(task, task.samples if samples is None else samples, preprocessing)
     return collate([reader[place] for place in range(len(reader))])
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader
 
-from suite.contract.task import Reader, Sample, Score, collate, evenly_spaced
+from suite.contract.choice import evenly_spaced
+from suite.contract.task import Reader, Sample, Score, collate
 from suite.errors import CellError, RequestError
 from tasks.classification import score_logits
 from tasks.imagenet.task import ImageNet

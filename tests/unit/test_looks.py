@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from suite.contract.task import spread
+from suite.contract.choice import spread
 from suite.errors import RequestError
 from suite.gate import looks as looks_module
 from suite.gate.check import check

@@ -17,7 +17,7 @@ from suite.store.merging.agreement import Source
 from suite.store.schema import CELL_FILES
 from suite.store.shards import in_order
 
-OUTCOMES = ("samples.parquet", "scores.json", "scores.parquet", "accuracy.json")
+OUTCOMES = ("samples.parquet", "support.parquet", "scores.json", "scores.parquet", "accuracy.json")
 """Files of a complete cell that belong together: scores say of which file they were made."""
 ABOUT = ("cell", "flops", "kernels", "accuracy")
 """Of the others, those that do not depend on how far a cell has come."""
