@@ -42,6 +42,15 @@ def coco(captions: dict[int, list[str]] = CAPTIONS) -> dict[str, Any]:
     return {"info": {"year": 2014}, "images": images, "licenses": [], "annotations": annotations}
 
 
+def instances(captions: dict[int, list[str]] = CAPTIONS) -> dict[str, Any]:
+    """The content of an instances_val2014.json of two categories, as the last bits of ids say."""
+    images = [{"file_name": file_name(id), "height": 56, "width": 48, "id": id} for id in captions]
+    shown = [(id, category) for id in captions for category, bit in ((90, 1), (7, 2)) if id & bit]
+    annotations = [{"image_id": id, "id": 5 + i, "category_id": of} for i, (id, of) in enumerate([*shown, *shown[:1]])]
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 7, "name": "train"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def karpathy(captions: dict[int, list[str]] = CAPTIONS, splits: dict[int, str] | None = None) -> dict[str, Any]:
     """The content of dataset_coco.json; images are of split 'test' unless `splits` says otherwise."""
     images = [

@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ ANNOTATIONS = re.compile(
 )
 RESULTS = re.compile(r".*_results?\.json", re.IGNORECASE)  # a model's captions, as COCO's server wants them named
 OTHER_FOLDERS = (KARPATHY, LIST)  # forms that name folders, which people lay out anew
+NO_CAPTIONS = "captions: there is no captions*.json or dataset_coco.json"
 COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.jpg")  # of 2014, and of 2017
 
 
@@ -71,12 +72,20 @@ def build_index(tree: FileTree, annotations: str | None = None, split: str | Non
     return Index(captions, files, _notes(tree, listed, found))
 
 
-def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
-    """The file that is named, or else the only one in the tree or, if it has none, beside it."""
+def is_annotations(name: str) -> bool:
+    """Whether a file's name is one of those that files of reference captions have."""
+    return bool(ANNOTATIONS.fullmatch(name)) and not RESULTS.fullmatch(name)
+
+
+def find_annotations(
+    tree: FileTree, named: str | None, is_wanted: Callable[[str], bool] = is_annotations, none: str = NO_CAPTIONS
+) -> AnnotationFile:
+    """The file that is named, or else the only one that `is_wanted` by its name in the tree or, if it has none, beside
+    it. none: what is said to be lacking where there is none."""
     if named is not None:
         return _named(tree, named)
-    inside = [name for name in tree.files if is_annotations(posixpath.basename(name))]
-    beside = [] if inside else _beside(tree)
+    inside = [name for name in tree.files if is_wanted(posixpath.basename(name))]
+    beside = [] if inside else _beside(tree, is_wanted)
     if len(inside) + len(beside) > 1:
         names = [*inside, *map(str, beside)]
         best = next((name for name in names if "val" in posixpath.basename(name)), names[0])
@@ -88,8 +97,8 @@ def find_annotations(tree: FileTree, named: str | None) -> AnnotationFile:
     if beside:
         return read_outside(beside[0])
     raise RequestError(
-        f"data '{tree.location}' holds no captions: there is no captions*.json or dataset_coco.json in it or beside "
-        "it, nor another file by its usual name; add one, or name it with --task-option annotations=FILE"
+        f"data '{tree.location}' holds no {none} in it or beside it, nor another file by its usual name; add one, or "
+        "name it with --task-option annotations=FILE"
     )
 
 
@@ -108,17 +117,12 @@ def _named(tree: FileTree, named: str) -> AnnotationFile:
     return read_outside(path)
 
 
-def _beside(tree: FileTree) -> list[Path]:
+def _beside(tree: FileTree, is_wanted: Callable[[str], bool]) -> list[Path]:
     """Annotation files in the folder that holds the data, and in the `annotations` folder there."""
     above = tree.location.absolute().parent
     folders = [folder for folder in (above, above / "annotations") if folder.is_dir()]
     paths = sorted(path for folder in folders for path in folder.iterdir())
-    return [path for path in paths if is_annotations(path.name) and path.is_file()]
-
-
-def is_annotations(name: str) -> bool:
-    """Whether a file's name is one of those that files of reference captions have."""
-    return bool(ANNOTATIONS.fullmatch(name)) and not RESULTS.fullmatch(name)
+    return [path for path in paths if is_wanted(path.name) and path.is_file()]
 
 
 def _inside(tree: FileTree, name: str) -> AnnotationFile:

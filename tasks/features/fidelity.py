@@ -69,4 +69,4 @@ def cka_influence(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows' sums (n,) of K·L, K·K and L·L, from the products of features, for pairs of images are too many."""
     x, y = (values - values.mean(axis=0) for values in (x, y))
-    return tuple(((one @ (one.T @ two)) * two).sum(axis=1) for one, two in ((x, y), (x, x), (y, y)))  # type: ignore[return-value]
+    return tuple(((one @ (one.T @ two)) * two).sum(axis=1) for one, two in ((x, y), (x, x), (y, y)))

@@ -26,8 +26,8 @@ class ImageNetFeatures(FeatureTask):
 
     `data`, `limit`, and the task options `labels` and `num_classes` (for both): as of task 'imagenet'. `bank`: the
     training images, in any form that `data` may have (`train` in `data`). `bank_limit`: so many of them, evenly spaced.
-    `bank_by`: 'reduced' (default: by the same reducer at the same rate) or 'unreduced'. `protocols`: 'knn,fidelity' or
-    some of these; methods are compared by the first.
+    `bank_by`: 'reduced' (default: by the same reducer at the same rate) or 'unreduced'. `protocols`:
+    'knn,retrieval,probe,fidelity' or some of these; methods are compared by the first.
     """
 
     name = "imagenet_features"

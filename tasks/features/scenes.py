@@ -23,7 +23,8 @@ class SceneFeatures(FeatureTask):
 
     `limit`: so many scenes, evenly spaced. Task options: `split`: 'test' (default) or 'val'. `scenes`: how many of it
     there are (1000). `bank`: scenes of the training split (4096). `bank_by`: 'reduced' (default: by the same reducer at
-    the same rate) or 'unreduced'. `protocols`: 'knn,fidelity' or some of these; methods are compared by the first.
+    the same rate) or 'unreduced'. `protocols`:
+    'knn,retrieval,probe,fidelity' or some of these; methods are compared by the first.
     """
 
     name = "scenes_features"

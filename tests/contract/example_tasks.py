@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from tiny_models import make_model
 from torch import Tensor, nn
 
 from suite.attachment.handle import attach
@@ -26,7 +27,7 @@ from suite.sweep.outcomes import join_unreduced
 from suite.sweep.plan import make_task
 from suite.sweep.spec import RunSpec
 from tasks import task_class
-from tests.captioned import coco
+from tests.captioned import coco, instances
 from tests.captioned import photos as captioned_photos
 from tests.captioned import write as write_captioned
 from tests.photos import write_photos, write_photos_of_training
@@ -50,6 +51,10 @@ def _classifier() -> nn.Module:
     return load_model("test_vit", "none")[0]
 
 
+def _two_classes() -> nn.Module:
+    return make_model(num_classes=2)
+
+
 def _captioner() -> nn.Module:
     return load_model("scenes_git")[0]
 
@@ -67,6 +72,9 @@ EXAMPLES = {
     "imagenet_features": Example(write_photos_of_training, _classifier),
     "image_features": Example(write_photos, _classifier),
     "coco-caption": Example(partial(write_captioned, files=captioned_photos() | {"captions.json": coco()}), _captioner),
+    "coco-multilabel": Example(
+        partial(write_captioned, files=captioned_photos() | {"instances.json": instances()}), _two_classes
+    ),
     "ade20k": Example(partial(write_segmented, files=ade20k()), _segmenter),
 }
 

@@ -19,6 +19,9 @@ from suite.sweep.spec import RunSpec, make_spec
 from tasks.features.fidelity import cka_influence, linear_cka
 from tasks.features.knn import TEMPERATURE, nearest_images, vote
 from tasks.features.pooled import pooled_features
+from tasks.features.probe import fit_logistic
+from tasks.features.protocol import Found, Labelled
+from tasks.features.retrieval import Retrieval
 from tests.photos import write_photos_of_training
 
 ROUNDING = 1e-12
@@ -96,6 +99,35 @@ def test_what_a_sample_adds_to_cka_is_what_leaving_it_out_takes_away():
     pseudo = 400 * score - 399 * np.array(without)
     assert np.corrcoef(influence, pseudo)[0, 1] > 0.999
     assert influence.std() == pytest.approx(pseudo.std(), rel=0.02)  # first order: their difference falls as 1/n
+
+
+def test_the_linear_probe_is_the_minimum_that_scikit_learn_finds(features):
+    linear = pytest.importorskip("sklearn.linear_model")
+    bank, classes, images = features
+    theirs = linear.LogisticRegression(C=0.316, max_iter=10_000, tol=1e-10).fit(bank, classes)
+    ours = fit_logistic(bank, classes)
+    assert ours.converged
+    np.testing.assert_allclose(ours.weight, theirs.coef_, atol=1e-4)  # both stop near the minimum
+    assert ours.predict(images).tolist() == theirs.predict(images).tolist()
+
+
+def test_at_the_linear_probe_nothing_pulls_any_more(features):
+    bank, classes, _ = features
+    fitted = fit_logistic(bank, classes + 5, c=2.0)
+    assert fitted.classes.tolist() == [5, 6, 7, 8]
+    logits = bank @ fitted.weight.T + fitted.bias
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = share - np.eye(4)[classes]
+    np.testing.assert_allclose(error.T @ bank + fitted.weight / 2.0, 0, atol=1e-3)  # 60 times the gradient's own bound
+    np.testing.assert_allclose(error.sum(axis=0), 0, atol=1e-3)
+
+
+def test_recall_asks_for_a_right_class_among_the_first_k():
+    bank = Labelled(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), np.array([[1], [2], [3]]))
+    asked = Labelled(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([[1, 1], [2, 7], [1, 2]]))
+    found = Retrieval().columns(Found(asked, bank, None))
+    assert found["recall1"].tolist() == [True, False, False]
+    assert found["recall5"].tolist() == [True, True, True]
 
 
 @pytest.mark.slow
