@@ -19,7 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NEEDED, EXTRAS = PROJECT["dependencies"], PROJECT["optional-dependencies"]
 # Calls that look for a module by its name.
 LOOKS_UP = {"import_module", "find_spec", "files", "importorskip"}
-DISTRIBUTIONS = packages_distributions()
+OTHERWISE_NAMED = {"sklearn": ["scikit-learn"], "open_clip": ["open-clip-torch"]}  # of extras, where they are not here
+DISTRIBUTIONS = OTHERWISE_NAMED | packages_distributions()
 
 
 def names(requirements):
