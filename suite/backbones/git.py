@@ -307,7 +307,7 @@ class GitViT(BackboneFamily[hf.GitVisionTransformer]):
         """The shape at the model's own image size, the only one that it takes."""
         rows, columns = self.grid(model, image_size or self.image_size(model))
         attention, mlp = _layers(model)[0].self_attn, _layers(model)[0].mlp
-        width = attention.embed_dim
+        width, layers = attention.embed_dim, [linear_macs(getattr(attention, f"{part}_proj")) for part in "qkv"]
         return Layout(
             depth=len(model.encoder.layers),
             num_prefix=1,
@@ -316,8 +316,9 @@ class GitViT(BackboneFamily[hf.GitVisionTransformer]):
             width=width,
             heads=attention.num_heads,
             head_dim=attention.head_dim,
-            qkv_macs=3 * width * width,
-            proj_macs=width * width,
+            qkv_macs=sum(layers),
+            apart_macs=(layers[0] + layers[1], layers[2]),
+            proj_macs=linear_macs(attention.out_proj),
             mlp_macs=linear_macs(mlp),
             patch_macs=rows * columns * width * model.config.num_channels * cast(int, model.embeddings.patch_size) ** 2,
             head_macs=0,

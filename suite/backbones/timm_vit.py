@@ -260,7 +260,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             width=model.embed_dim,
             heads=attention.num_heads,
             head_dim=attention.head_dim,
-            qkv_macs=linear_macs(attention.qkv),
+            qkv_macs=(qkv := linear_macs(attention.qkv)),
+            apart_macs=None if is_plain(attention.qkv) else (qkv, qkv),  # cut out of the whole each time
             proj_macs=linear_macs(attention.proj) + (0 if gate is None else linear_macs(gate)),
             mlp_macs=linear_macs(block.mlp),
             patch_macs=embed_macs(model, size),

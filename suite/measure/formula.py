@@ -3,8 +3,9 @@
 A plain block whose attention runs on N tokens of width C and whose MLP runs on N' costs, in multiply-accumulates,
     N·(qkv + proj) + 2·N²·C_attention + N'·mlp
 with qkv = 3C², proj = C², mlp = 2ρC² for MLP ratio ρ. Where a method acts inside attention, queries and keys, values,
-rows of the map and rows of the projection are counted apart. Normalisations, softmax, activations, sorting and moving
-tokens are free by convention; what a reducer itself computes comes on top.
+rows of the map and rows of the projection are counted apart; a layer that is more than a matrix is run for each.
+Normalisations, softmax, activations, sorting and moving tokens are free by convention; what a reducer itself computes
+comes on top.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def base_macs(layout: Layout, blocks: Sequence[BlockTrace]) -> BaseCost:
 
 
 def attention_macs(layout: Layout, block: BlockTrace) -> int:
-    value_macs = layout.qkv_macs // 3
-    projections = block.attended * (layout.qkv_macs - value_macs) + block.values * value_macs
+    projections = block.attended * layout.qkv_macs
+    if block.values != block.attended:
+        third = layout.qkv_macs // 3
+        queries_keys, values = layout.apart_macs or (layout.qkv_macs - third, third)
+        projections = block.attended * queries_keys + block.values * values
     products = 2 * block.queries * block.attended * layout.heads * layout.head_dim
     return projections + products + block.projected * layout.proj_macs

@@ -12,9 +12,10 @@ class Layout:
     `num_prefix` tokens are protected; the first `num_class` of them are read by a head (class, distillation). `grid`:
     rows and columns of the patches.
 
-    Cost in multiply-accumulates: `qkv_macs` (a third of it values), `proj_macs` (with a gate, where there is one) and
-    `mlp_macs` per token and block; `patch_macs` and `head_macs` per image; `head_token_macs` per token that reaches
-    the head (attention pooling; 0 elsewhere).
+    Cost in multiply-accumulates: `qkv_macs`, `proj_macs` (with a gate, where there is one) and `mlp_macs` per token and
+    block; `patch_macs` and `head_macs` per image; `head_token_macs` per token that reaches the head (attention pooling;
+    0 elsewhere). `apart_macs`: of queries with keys, and of values, where these are computed by themselves; together
+    they cost more than `qkv_macs` where each is cut out of the whole. None: two thirds and a third.
     """
 
     depth: int
@@ -31,6 +32,7 @@ class Layout:
     head_macs: int
     head_token_macs: int = 0
     grid: tuple[int, int] | None = None
+    apart_macs: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:

@@ -6,6 +6,7 @@ from tiny_models import MODELS, REDUCERS, make_images, make_model, rates, reduce
 
 from suite import attach
 from suite.backbones.fused import FusedProjections
+from suite.measure.flops import count_flops
 from tests.tiers import mostly_slow
 from tests.wild.modules import LAYERS, change_layers, merge_layers
 
@@ -64,3 +65,25 @@ def test_rows_are_fused_where_the_layer_is_plain_and_nowhere_else(change, fused)
         change_layers(model, LAYERS[change])
     with attach(model, "dtem", "r=4") as handle, torch.no_grad():
         assert len(FusedProjections().of(handle.family.blocks(model), handle.reducer)) == fused
+
+
+COUNTED = ["an adapter", "a wrapper without out_features", "split q, k and v", "a hook on the output"]
+
+
+WHERE = [("mctf", "class token"), ("tome", "class token"), ("mctf", "GIT")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "change"),
+    [(*where, change) for where in WHERE for change in COUNTED if (where[1], change[:5]) != ("GIT", "split")],
+)
+def test_what_such_layers_cost_is_not_disputed(name, kind, change):
+    if name not in REDUCERS or not works_on(name, kind):
+        pytest.skip("another method is checked")
+    model = change_layers(make_model(kind), LAYERS[change])
+    with attach(model, name, rates(name)[0]):
+        report = count_flops(model, images=make_images(model)[:1])
+    assert not report.disputed, report.why
+    plain = make_model(kind)
+    with attach(plain, name, rates(name)[0]):
+        assert count_flops(plain, images=make_images(plain)[:1]).total <= report.total
