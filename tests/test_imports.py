@@ -20,6 +20,7 @@ WINGS = (
     "suite.cli",
     "suite",
     "suite.api",
+    "suite.deploy",
     "suite.analyse",
     "suite.gate",
     "suite.train",
@@ -28,6 +29,7 @@ WINGS = (
     "suite.sweep",
     "reports",
     "suite.measure",
+    "suite.formats",
     "suite.attachment",
     "suite.models",
     "suite.backbones",
@@ -74,6 +76,7 @@ FENCES = {
         lambda name: within(name, "suite.measure"),
         (
             "suite.measure",
+            "suite.formats",
             "suite.attachment",
             "suite.models",
             "suite.backbones",

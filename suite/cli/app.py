@@ -13,6 +13,7 @@ import typer
 from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
 from suite.cli.console import ExitCode, print_fitted, print_table, say, warn
+from suite.cli.export import export_command
 from suite.cli.fetch import fetch_command
 from suite.cli.flags import FLOOR_MODELS, MODELS, asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
@@ -175,6 +176,7 @@ app.command("break-even")(break_even_command)
 app.command("predict")(predict_command)
 app.command("gpu")(gpu_command)
 app.command("score")(score_command)
+app.command("export")(export_command)
 app.command("merge")(merge_command)
 app.command("fetch")(fetch_command)
 app.command("compare")(compare_command)

@@ -167,7 +167,7 @@ def most_similar(sources, kept, first):
 
 def warn_if_lost(size):
     """Say where sizes had to be raised; not where asking would wait for a device or break a graph."""
-    if size.device.type != "cpu" or not len(size) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if size.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing() or not len(size):
         return
     lowest = float(size.min())
     if lowest <= 0:

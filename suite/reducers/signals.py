@@ -232,7 +232,7 @@ class Signals:
         """(B, H, N, N) softmax attention. Asked for before attention runs, it is the map that attention uses."""
         queries, keys = self.queries_keys
         # both copied by one kernel to where a batched product reads them
-        queries, keys = torch.cat([queries, keys]).chunk(2)
+        queries, keys = torch.stack([queries, keys]).unbind()
         return self._softmax(queries, keys)
 
     @lazy

@@ -115,8 +115,14 @@ def pairwise_distances(x: Tensor) -> Tensor:
     """
     x = full_precision(x)
     x = x - x.mean(dim=1, keepdim=True)  # what all tokens share would cost digits
-    apart = torch.cdist(x, x)
+    apart = distances_by_product(x) if torch.compiler.is_exporting() else torch.cdist(x, x)
     return ((apart + apart.transpose(1, 2)) / 2).masked_fill(diagonal(x.shape[1], x.device), 0)
+
+
+def distances_by_product(x: Tensor) -> Tensor:
+    """What `torch.cdist` computes of more than 25 rows, by operators that all runtimes have, for any batch size."""
+    squares = (x * x).sum(2, keepdim=True)
+    return torch.baddbmm(squares + squares.transpose(1, 2), x, x.transpose(1, 2), alpha=-2).clamp(min=0).sqrt()
 
 
 @remembered
