@@ -58,7 +58,9 @@ def to_onnx(program: ExportedProgram) -> Any:
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """By operator of PyTorch, what makes ONNX of it."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types know no lists, which it takes
 
     def sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Sequence[Any]:
         """A selection of all: of equal values the lower place comes first, as ONNX defines TopK."""

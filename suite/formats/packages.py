@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from suite.errors import RequestError
 
 EXTRA = "deploy"
+ELSEWHERE = ("tensorrt",)  # no part of the extra: it is of use with a GPU alone
 
 
 def missing(*modules: str) -> list[str]:
@@ -17,4 +18,11 @@ def missing(*modules: str) -> list[str]:
 def require(*modules: str) -> None:
     """RequestError that names what is missing and how it is installed."""
     if lacking := missing(*modules):
-        raise RequestError(f"{', '.join(lacking)} is not installed; pip install 'reducerbench[{EXTRA}]'")
+        raise RequestError(not_installed(lacking))
+
+
+def not_installed(modules: list[str]) -> str:
+    """One line on what is missing, and the command that brings it."""
+    elsewhere = [f"pip install {module}" for module in modules if module in ELSEWHERE]
+    command = " && ".join(elsewhere) or f"pip install 'reducerbench[{EXTRA}]'"
+    return f"{', '.join(modules)} is not installed; {command}"

@@ -47,18 +47,28 @@ def export_dynamic(model: nn.Module, example: Tensor, dtype: torch.dtype = torch
     return _export(model, pair, dtype, ({0: Dim("batch", min=1)},))
 
 
+def export_in_place(model: nn.Module, example: Tensor) -> ExportedProgram:
+    """The program of `model` as it is, on its device: images and logits are of the type that it computes in."""
+    return _trace(copy.deepcopy(model), example, None)
+
+
 def _export(
     model: nn.Module, example: Tensor, dtype: torch.dtype, shapes: tuple[dict[int, Dim], ...] | None
 ) -> ExportedProgram:
-    check_exportable(model)
-    own = copy.deepcopy(model).to(device="cpu", dtype=dtype)  # in full: nothing of the model's is converted
-    if (handle := handle_of(own)) is not None:
+    # in full: nothing of the model's is converted
+    return _trace(Portable(copy.deepcopy(model).to(device="cpu", dtype=dtype), dtype), example, shapes)
+
+
+def _trace(model: nn.Module, example: Tensor, shapes: tuple[dict[int, Dim], ...] | None) -> ExportedProgram:
+    reduced = model.model if isinstance(model, Portable) else model
+    check_exportable(reduced)
+    if (handle := handle_of(reduced)) is not None:
         handle.forget()
     try:
         with torch.no_grad(), quietly():
-            return torch.export.export(Portable(own, dtype), (example,), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of the exporter, which has many kinds, or of what it follows
-        name = handle.reducer.name if handle is not None else type(model).__name__
+        name = handle.reducer.name if handle is not None else type(reduced).__name__
         if shapes is not None:
             raise RequestError(
                 f"{name!r} cannot be exported for batches of any size, as its graph was specialised; give --batch N"

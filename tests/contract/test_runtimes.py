@@ -1,5 +1,6 @@
 """Every runtime, by being listed: what it prepares returns what the model returns, and stays what it promises."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -8,14 +9,19 @@ from timm.models.vision_transformer import VisionTransformer
 
 from suite import attach
 from suite.attachment.handle import handle_of
+from suite.errors import RequestError
 from suite.measure.flops import smooth_image
-from suite.measure.runtimes import list_runtimes, make_runtime
+from suite.measure.runtimes import list_runtimes, make_runtime, make_runtimes
 from suite.measure.speed import measure_speed
+from tests.tensorrt_stand_in import stand_in
 
 IMAGES = torch.cat([smooth_image(32, seed) for seed in range(4)])
 
 
-@pytest.fixture(params=list_runtimes())
+SLOW = {"aotinductor"}  # compiles with a C++ compiler, a minute each
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in list_runtimes()])
 def runtime(request, monkeypatch):
     # traced and guarded as always; only the kernels are not built, which takes a minute and a C++ compiler
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -76,3 +82,25 @@ def test_it_is_timed_by_its_name(runtime, model):
     assert result.agreement == 1
     assert (result.compile_s is None) == (runtime.compiler is None)
     assert result.runtime == runtime.name
+
+
+def test_a_runtime_whose_package_is_missing_names_it_and_what_installs_it():
+    with pytest.raises(RequestError, match=r"runtime 'tensorrt': tensorrt is not installed; pip install tensorrt"):
+        make_runtimes(["eager", "tensorrt"], torch.device("cpu"))
+
+
+def test_what_tensorrt_is_asked_for_is_right_by_a_stand_in(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
+    with torch.inference_mode(), attach(model, "tome", "r=2"):
+        expected = model(IMAGES)
+        prepared = make_runtime("tensorrt").prepare(model, IMAGES)
+        torch.testing.assert_close(prepared.forward(IMAGES), expected)
+        torch.testing.assert_close(prepared.forward(IMAGES.flip(0)), expected.flip(0))
+    with pytest.raises(ValueError, match="no ONNX model"):
+        sys.modules["suite.measure.runtimes.tensor_rt"].build_engine(b"something else")
+
+
+def test_a_method_whose_counts_depend_on_the_image_is_a_failed_cell_that_says_why(model):
+    result = measure_speed(model, IMAGES, ["ats keep=0.7"], runtime="onnxruntime", min_block_s=0, warmup_s=0, rounds=1)
+    assert "depends on the image" in result["ats keep=0.7"].note
+    assert result["ats keep=0.7"].im_s is None

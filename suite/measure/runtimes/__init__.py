@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from suite.errors import RequestError, unknown
+from suite.formats.packages import not_installed
 from suite.measure.runtimes.base import REGISTERED, Runtime
 
 EAGER, COMPILED = "eager", "compiled"
@@ -41,6 +42,8 @@ def make_runtimes(names: Sequence[str], device: torch.device) -> list[Runtime]:
     """The runtimes of these names, each once. RequestError for an unknown one, and one that does not run there."""
     made = {runtime.name: runtime for runtime in map(make_runtime, names)}
     for name, runtime in made.items():
+        if runtime.lacking:
+            raise RequestError(f"runtime {name!r}: {not_installed(runtime.lacking)}")
         if not runtime.runs_on(device):
             raise RequestError(f"runtime {name!r} does not run on {device.type}; give another --device, or {EAGER}")
     return list(made.values())

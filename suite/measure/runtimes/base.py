@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from suite.attachment.handle import handle_of
+from suite.formats.base import Session
+from suite.formats.packages import missing
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.timing import Forward
 
@@ -55,6 +57,13 @@ class Runtime(ABC):
     what is attached to it at every call, and every buffer is seen."""
     exact: ClassVar[bool] = False
     """True: it returns what the model itself returns, bit by bit."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Modules that a plain installation lacks."""
+
+    @property
+    def lacking(self) -> list[str]:
+        """Those of its packages that are not installed."""
+        return missing(*self.packages)
 
     @abstractmethod
     def prepare(self, model: nn.Module, example: Tensor) -> Prepared:
@@ -75,6 +84,15 @@ class Runtime(ABC):
     def hold(self, models: int) -> AbstractContextManager[None]:
         """Context in which as many variants of a model as that are prepared and called."""
         return nullcontext()
+
+
+def through_numpy(session: Session, example: Tensor) -> Forward:
+    """A session as a forward on tensors, which on a CPU are read where they are."""
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.from_numpy(session(images.cpu().numpy())).to(example.device)
+
+    return forward
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
