@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from suite.errors import RequestError
 
 EXTRA = "deploy"
-ELSEWHERE = ("tensorrt",)  # no part of the extra: it is of use with a GPU alone
+OWN_EXTRA = ("tensorrt",)  # of use with a GPU alone
 
 
 def missing(*modules: str) -> list[str]:
@@ -23,6 +23,5 @@ def require(*modules: str) -> None:
 
 def not_installed(modules: list[str]) -> str:
     """One line on what is missing, and the command that brings it."""
-    elsewhere = [f"pip install {module}" for module in modules if module in ELSEWHERE]
-    command = " && ".join(elsewhere) or f"pip install 'reducerbench[{EXTRA}]'"
-    return f"{', '.join(modules)} is not installed; {command}"
+    extras = ",".join(dict.fromkeys(module if module in OWN_EXTRA else EXTRA for module in modules))
+    return f"{', '.join(modules)} is not installed; pip install 'reducerbench[{extras}]'"

@@ -85,7 +85,9 @@ def test_it_is_timed_by_its_name(runtime, model):
 
 
 def test_a_runtime_whose_package_is_missing_names_it_and_what_installs_it():
-    with pytest.raises(RequestError, match=r"runtime 'tensorrt': tensorrt is not installed; pip install tensorrt"):
+    with pytest.raises(
+        RequestError, match=r"'tensorrt': tensorrt is not installed; pip install 'reducerbench\[tensorrt\]'"
+    ):
         make_runtimes(["eager", "tensorrt"], torch.device("cpu"))
 
 
