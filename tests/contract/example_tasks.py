@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,7 @@ from suite.sweep.outcomes import join_unreduced
 from suite.sweep.plan import make_task
 from suite.sweep.spec import RunSpec
 from tasks import task_class
+from tests import tiny_clip
 from tests.captioned import coco, instances
 from tests.captioned import photos as captioned_photos
 from tests.captioned import write as write_captioned
@@ -41,14 +43,24 @@ SUPPORTED = 8  # samples that others are scored by
 @dataclass(frozen=True)
 class Example:
     """write: makes a task's data in a folder that it is given, and returns where they are. model: a small one that the
-    task takes."""
+    task takes. options: what the task needs beside its data, made once."""
 
     write: Callable[[Path], Path]
     model: Callable[[], nn.Module]
+    options: Callable[[], dict[str, object]] = dict
 
 
 def _classifier() -> nn.Module:
     return load_model("test_vit", "none")[0]
+
+
+def _image_encoder() -> nn.Module:
+    return make_model(num_classes=tiny_clip.WIDTH)
+
+
+@cache
+def _text_encoder() -> dict[str, object]:
+    return {"text": str(tiny_clip.write(Path(tempfile.mkdtemp())))}
 
 
 def _two_classes() -> nn.Module:
@@ -70,6 +82,7 @@ def _segmenter() -> nn.Module:
 EXAMPLES = {
     "imagenet": Example(write_photos, _classifier),
     "imagenet_features": Example(write_photos_of_training, _classifier),
+    "imagenet_zero_shot": Example(write_photos, _image_encoder, options=_text_encoder),
     "image_features": Example(write_photos, _classifier),
     "coco-caption": Example(partial(write_captioned, files=captioned_photos() | {"captions.json": coco()}), _captioner),
     "coco-multilabel": Example(
@@ -169,6 +182,7 @@ class TaskOnExample:
 def make_few(name: str, data: str | None, limit: int | None = None, **options: object) -> Task:
     """The task as a sweep makes it, of few samples."""
     drawn = {task_class(name).drawn: DRAWN} if task_class(name).drawn else {}
+    drawn |= EXAMPLES[name].options() if name in EXAMPLES else {}
     return make_task(RunSpec(task=name, data=data, limit=limit, task_options=drawn | options))
 
 
