@@ -48,7 +48,7 @@ FAMILIES = (
     Family(
         "merge", ("#0072B2", "#45A5DC", "#00436B"), ("tome", "dtem", "mctf", "pitome", "tome_kth", "tome_random", "mat")
     ),
-    Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids"), 7),
+    Family("cluster", ("#6A3D9A", "#A17BC9"), ("dpcknn", "kmedoids", "atc"), 7),
     Family(
         "prune and fuse",
         ("#00805F", "#3FB58F", "#00503B"),

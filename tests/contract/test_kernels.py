@@ -39,6 +39,7 @@ class Bound:
 
 
 BOUNDS = {
+    ("atc", "keep=0.7"): Bound(693.00, 1.47),
     ("ats", "keep=0.7"): Bound(54.00, 1.26, host_reads=1),
     ("diffrate", "r=13"): Bound(35.83, 1.25),
     ("dpcknn", "keep=0.7"): Bound(57.67, 1.27),

@@ -12,9 +12,13 @@ CASES = {
     "repshift_t_k072_branch": ("representation_shift", "keep=0.72@3,6,9", {}),
     "repshift_t_k07_residual": ("representation_shift", "keep=0.7@3,6,9", {"form": "residual"}),
     "repshift_7x7_k08_l1": ("representation_shift", "keep=0.8@1,2,4", {"metric": "l1"}),
+    "atc_t_k07_average": ("atc", "keep=0.7@3,6,9", {}),
+    "atc_t_k05_complete": ("atc", "keep=0.5@3,6,9", {"linkage": "complete"}),
+    "atc_t_k025_single_nopa": ("atc", "keep=0.25@3,6,9", {"linkage": "single", "proportional_attention": False}),
+    "atc_5x5_k06_average": ("atc", "keep=0.6@1,2,3", {}),
+    "atc_7x7_k05_complete_nopa": ("atc", "keep=0.5@1,3,5", {"linkage": "complete", "proportional_attention": False}),
+    "atc_7x7_list_single": ("atc", "r=[0,9,0,19,16]", {"linkage": "single"}),
 }
-BEFORE_BLOCKS = ("repshift", "zerotprune")
-"""Their maps are those of tokens entering a block."""
 
 
 def forward(name, image, dtype):
