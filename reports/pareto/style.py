@@ -52,7 +52,7 @@ FAMILIES = (
     Family(
         "prune and fuse",
         ("#00805F", "#3FB58F", "#00503B"),
-        ("evit", "tofu", "diffrate", "dtps", "etps", "nap", "pomt", "hynap"),
+        ("evit", "tofu", "diffrate", "dtps", "etps", "nap", "pomt", "hynap", "ppt"),
         6,
     ),
     Family(

@@ -86,10 +86,10 @@ def agglomerate(apart, merges, linkage):
 
 
 def clusters_of(into, gone, count):
-    """What `agglomerate` returns -> kept (B, K), the first patch of each cluster, ascending; (B, S) clusters of `gone`."""
+    """What `agglomerate` returns -> the first patch of each cluster, ascending (B, K); clusters of `gone` (B, S)."""
     place = positions(0, count, 1, gone.device).expand(gone.shape[0], -1)
     parent = place.scatter(1, gone, into)
-    for _ in range(gone.shape[1].bit_length()):  # each halves the way to the first patch
+    for _ in range(int(gone.shape[1]).bit_length()):  # each halves the way to the first patch
         parent = parent.gather(1, parent)
     alive = parent == place
     kept = (alive * count - place).topk(count - gone.shape[1], dim=1).indices

@@ -197,6 +197,13 @@ class Signals:
             raise ValueError("the method has no extra projection in this block; see Reducer.extra_projection")
         return F.linear(self.normed, *projection)
 
+    @lazy
+    def value_norm(self) -> Tensor:
+        """(B, N) float32 at least: the length of a token's values, those of all heads together."""
+        values = self.heads[2]
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        return torch.linalg.vector_norm(values, dim=(1, 3), dtype=dtype)
+
     @property
     def keys(self) -> Tensor:
         """(B, N, d) keys averaged over heads, after k-norm where the model has one (ToMe's metric)."""

@@ -17,7 +17,7 @@ class Step:
     """One change of the token set, kept so that owner maps are composed only when somebody asks for them.
 
     Who stays is said by `matching` or by `places` (B, M), which holds `count` where a place afterwards is padding;
-    `assigned` (B, count), where given, says it all.
+    `assigned` (B, count), where given, says it all. `pruned` (B, 1) bool: samples whose sources are dropped.
     `frozen` (B, D, C), where tokens were dropped and are to be restored: what they were; `gone` (B, D) their places.
     """
 
@@ -28,6 +28,7 @@ class Step:
     assigned: Tensor | None = None
     gone: Tensor | None = None
     frozen: Tensor | None = None
+    pruned: Tensor | None = None
 
     @property
     def kept(self) -> Tensor:
@@ -57,7 +58,8 @@ class Step:
         out = kept.new_full((batch, self.count + 1), self.rest)
         out.scatter_(1, kept, positions(0, survivors, 1, out.device).expand(batch, -1))
         if self.source is not None and self.target is not None:
-            out.scatter_(1, self.source, self.target)
+            target = self.target if self.pruned is None else self.target.masked_fill(self.pruned, self.rest)
+            out.scatter_(1, self.source, target)
         return out[:, :-1]
 
     def freezing(self, x: Tensor, most: int | None) -> Step:

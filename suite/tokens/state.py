@@ -234,16 +234,22 @@ class Tokens:
         x: Tensor | None = None,
         size: Tensor | None = None,
         plain: bool = False,
+        pruned: Tensor | None = None,
     ) -> Tokens:
         """Make one token of every group, by default ToMe's average: x' = sum(s x) / sum(s), s' = sum(s) (section 3).
 
         weight: (B, N) what features are averaged by; default the sizes. plain: all alike. x: (B, M, C) features of the
         groups where they are no weighted average. size: (B, M) of the groups where theirs are no sums. A token alone in
-        its group is copied bit for bit. Tokens that are neither kept nor a source are dropped.
+        its group is copied bit for bit. Tokens that are neither kept nor a source are dropped. pruned: (B, 1) bool,
+        samples whose sources are dropped, too; with it, features are averages by size or, plain, of tokens alike.
         """
         if matching.merged == 0:
             return self
-        if x is None and weight is None and not plain:
+        if pruned is not None:
+            known = None if plain else self.size if self.counted else self.sizes
+            own, others = ones_of_groups(matching, self.x) if known is None else take_groups(known, matching)
+            x, size = mean_groups(take_groups(self.x, matching), matching, (own, others.masked_fill(pruned, 0)))
+        elif x is None and weight is None and not plain:
             known = self.size if self.counted else self.sizes  # None: all are 1
             weights = None if known is None else take_groups(known, matching)
             x, size = mean_groups(take_groups(self.x, matching), matching, weights)
@@ -252,8 +258,8 @@ class Tokens:
         if self.counted and size is None:
             parts = ones_of_groups(matching, self.x) if self.size is None else take_groups(self.size, matching)
             size = sum_groups(parts, matching)
-        lost = self.count - matching.shape[1] - matching.merged
-        step = Step(self.count, matching=matching)
+        lost = self.count - matching.shape[1] - (0 if pruned is not None else matching.merged)
+        step = Step(self.count, matching=matching, pruned=pruned)
         return self._after(step, x, size if self.counted else None, self.valid, lost)
 
     def assign(self, x: Tensor, target: Tensor) -> Tokens:

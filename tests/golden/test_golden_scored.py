@@ -18,6 +18,15 @@ CASES = {
     "atc_5x5_k06_average": ("atc", "keep=0.6@1,2,3", {}),
     "atc_7x7_k05_complete_nopa": ("atc", "keep=0.5@1,3,5", {"linkage": "complete", "proportional_attention": False}),
     "atc_7x7_list_single": ("atc", "r=[0,9,0,19,16]", {"linkage": "single"}),
+    "ppt_t_r50_mixed": ("ppt", "r=50@3,6,9", {}),
+    "ppt_t_r50_prune": ("ppt", "r=50@3,6,9", {}),
+    "ppt_t_r30_prune_then_pool": ("ppt", "r=30@1,3,5,7,9", {}),
+    "ppt_5x5_r4_unbiased": ("ppt", "r=4@0,2", {}),
+    "ppt_5x5_r5_mixed": ("ppt", "r=5@1,2,3", {}),
+    "ppt_7x7_r12_pool": ("ppt", "r=12@1,3,4", {}),
+    "ppt_7x7_r6dec": ("ppt", "r=[0,12,0,9,7]", {}),
+    "ppt_7x7_r9_mixed_nopa": ("ppt", "r=9@1,3,4", {"proportional_attention": False}),
+    "ppt_7x7_r9_prune_then_pool": ("ppt", "r=9@1,3,4", {}),
 }
 
 
@@ -25,6 +34,8 @@ def forward(name, image, dtype):
     """(logits, tokens, token counts) of a case."""
     reducer, rate, options = CASES[name]
     _, about = stored(name)
+    if reducer == "ppt":
+        options = {**options, "threshold": about["params"]["threshold"]}
     model = official(about["model"], dtype)
     images = torch.from_numpy(INPUTS[image](about["model"])).to(dtype)
     with torch.no_grad(), attach(model, reducer, rate, **options) as handle:
