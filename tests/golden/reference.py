@@ -57,18 +57,22 @@ class Reference:
         return np.concatenate([*special, x]) + positions
 
     def attention(self, x, block, sizes):
-        """-> what attention adds to x, keys (N, d) and class attention (N,), both averaged over heads."""
+        """-> what attention adds to x, keys (N, d) and class attention (N,), both averaged over heads.
+
+        The map (H, N, N) and the values (H, N, d) are left in `map` and `values`.
+        """
         name = f"blocks.{block}.attn"
         count, width = x.shape
         q, k, v = self.linear(x, f"{name}.qkv").reshape(count, 3, self.heads, width // self.heads).transpose(1, 2, 0, 3)
         if f"{name}.q_norm.weight" in self.state:
             q, k = self.norm(q, f"{name}.q_norm"), self.norm(k, f"{name}.k_norm")
-        out, rows = np.empty((self.heads, count, width // self.heads)), []
+        out, rows, self.values = np.empty((self.heads, count, width // self.heads)), [], v
+        self.map = np.empty((self.heads, count, count))
         for head in range(self.heads):
             logits = q[head] @ k[head].T / math.sqrt(width // self.heads)
             if self.proportional:
                 logits = logits + np.log(sizes)
-            probability = softmax(logits)
+            self.map[head] = probability = softmax(logits)
             rows.append(probability[: self.classes])
             out[head] = probability @ v[head]
         mixed = self.linear(out.transpose(1, 0, 2).reshape(count, width), f"{name}.proj")

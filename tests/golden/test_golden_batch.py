@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import recipe
 import torch
 from recent import INPUTS, folder_of, official, on_cases, stored
 
 from suite import attach
+from suite.measure.flops import count_macs_fast
 from suite.reducers.saint import arrangement, redundancy
 
 DTYPES = pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
@@ -45,6 +47,16 @@ def test_what_a_batch_decides_together_is_the_authors_and_what_an_image_decides_
         if method == "saint":
             assert handle.tokens.counts.tolist() == [alone[-1] for alone in counts[f"{image}_alone"]]
     assert np.abs(own.numpy() - outputs[f"{image}_logits64_alone"]).max() <= bound
+
+
+@on_cases("pomt_mini_R20", "pomt_t_R56", "saint_mini_05", "saint_t_07", "saint_t_list")
+def test_the_cost_is_what_was_counted_on_the_authors_code(name):
+    _, entry = stored(name)
+    method, rate, options = asked(entry["params"])
+    model = official(entry["model"])
+    with attach(model, method, rate, **options):
+        macs = count_macs_fast(model, torch.from_numpy(recipe.smooth(entry["model"])[:1]))
+    assert macs / 1e9 == pytest.approx(entry["gflops"], abs=1e-6)
 
 
 @pytest.mark.skipif(SINGLE is None, reason="the larger set of reference outputs is not here")

@@ -9,7 +9,7 @@ from tests.unit.tiny_vit import images, make_model
 
 METHODS = [name for name in list_reducers() if name != "none"]
 FIXED = [name for name in METHODS if not reducer_class(name).input_dependent]
-RATES = {"r": "r=6", "keep": "keep=0.7"}
+RATES = {"r": "r=6", "keep": "keep=0.7", "side": "side=16", "lines": "lines=2", "tau": "tau=0"}
 
 
 def rate_of(name):
