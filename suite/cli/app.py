@@ -18,6 +18,7 @@ from suite.cli.fetch import fetch_command
 from suite.cli.flags import FLOOR_MODELS, MODELS, asked, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
+from suite.cli.latency import latency_command
 from suite.cli.listing import listing
 from suite.cli.merge import merge_command
 from suite.cli.pareto import break_even_command, pareto_command
@@ -177,6 +178,7 @@ app.command("predict")(predict_command)
 app.command("gpu")(gpu_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
+app.command("latency")(latency_command)
 app.command("merge")(merge_command)
 app.command("fetch")(fetch_command)
 app.command("compare")(compare_command)

@@ -25,11 +25,12 @@ class SpeedResult:
     the runtime in which it is fastest, `fastest_runtime`, of those timed in the same rounds. im_s, speedup,
     speedup_fastest (over these two): median over the rounds; low, high: 95 % (`timing.interval_of`). aa: the unreduced
     model against itself. noisy: the A/A interval reaches beyond ±1 % on a GPU, ±2 % on a CPU (or there is none).
-    latency: percentiles of `forwards` forwards, see `timing.percentile_ms`. energy_j: joules per image, by the counter
-    of the GPU. attention: kernels that ran, with their calls; reads_map: the method needs whole attention maps, so it
-    cannot have the kernels that make none. tf32: see `precision.tf32_setting`, None on other devices. agreement: share
-    of the timed batch that came to the same class or caption in an untimed eager forward. compile_s: seconds that
-    preparing took. host_share: CPU launch time / time of a forward on a GPU.
+    latency: percentiles of `forwards` forwards, see `timing.percentile_ms`. energy_j: joules per image, by the
+    counter of the GPU, or of the whole processor. attention: kernels that ran, with their calls; reads_map: the
+    method needs whole attention maps, so it cannot have the kernels that make none. tf32: see
+    `precision.tf32_setting`, None on other devices. agreement: share of the timed batch that came to the same class
+    or caption in an untimed eager forward. compile_s: seconds that preparing took. host_share: CPU launch time /
+    time of a forward on a GPU.
     """
 
     device: str

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suite.measure.energy import joules_so_far
+from suite.measure.energy import joules_between, joules_so_far
 
 Forward = Callable[[Tensor], Any]
 
@@ -54,7 +54,8 @@ def interval_of(values: Sequence[float]) -> Interval:
 class Block:
     """A row of forwards. seconds: per forward. forwards: seconds of each, none on devices that do not tell.
 
-    joules: of all `launched` forwards, which on a GPU are one more than are timed. output: of the last one.
+    joules: of all `launched` forwards, which on a GPU are one more than are timed (`measure.energy`). output: of
+    the last one.
     """
 
     seconds: float
@@ -72,14 +73,16 @@ def time_block(forward: Forward, images: Tensor, iterations: int) -> Block:
         with torch.inference_mode():
             if images.device.type == "cuda":
                 return _time_on_cuda(forward, images, iterations)
+            before = joules_so_far(images.device)
             marks = [time.perf_counter()]
             for _ in range(iterations):
                 out = forward(images)
                 marks.append(time.perf_counter())
             synchronize(images.device)
             seconds = (time.perf_counter() - marks[0]) / iterations
+            joules = joules_between(before, joules_so_far(images.device))
             forwards = [b - a for a, b in pairwise(marks)] if images.device.type == "cpu" else []
-            return Block(seconds, forwards, out)
+            return Block(seconds, forwards, out, joules, iterations)
     finally:
         if collecting:
             gc.enable()
@@ -98,7 +101,7 @@ def _time_on_cuda(forward: Forward, images: Tensor, iterations: int) -> Block:
         marks[-1].synchronize()
         after = joules_so_far(images.device)
         forwards = [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
-        joules = None if before is None or after is None else after - before
+        joules = joules_between(before, after)
         return Block(marks[0].elapsed_time(marks[-1]) / 1e3 / iterations, forwards, out, joules, iterations + 1)
 
 

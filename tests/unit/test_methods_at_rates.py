@@ -88,7 +88,7 @@ def test_the_flag_overrides_what_the_file_says_of_the_runtime(tmp_path):
 
 
 @pytest.mark.parametrize(("values", "said"), [
-    ({"runtime": "onnx"}, "unknown runtime 'onnx'; known: compiled, eager, graphs"),
+    ({"runtime": "onnx"}, "unknown runtime 'onnx'; known: aotinductor, compiled, eager, graphs"),
     ({"compile": True, "runtime": "eager"}, "compile=True stands beside runtime='eager'; leave compile out"),
     ({"compile": "soon"}, "compile='soon' is not valid: write true or false, or name a runtime"),
 ])  # fmt: skip
