@@ -118,7 +118,7 @@ def test_one_run_holds_one_model_one_precision_and_one_runtime(key, other):
     ({"reducer": "tome", "rate": "r=2", "weights": "no.pth"}, r"reducer weights 'no.pth' do not exist; give a"),
     ({"reducer": "tofu", "rate": "r=2", "weights": "embedded"}, r"no weights of 'tofu' come with model 'scenes_vit'"),
     ({"reducer": "tome", "rate": "r=2", "precision": "fp8"}, r"cells.1.precision='fp8' is not valid: .*'bf16'"),
-    ({"reducer": "tome", "rate": "r=2", "runtime": "onnx"}, r"unknown runtime 'onnx'; known: aotinductor, compiled, eager, graphs"),
+    ({"reducer": "tome", "rate": "r=2", "runtime": "onnx"}, r"unknown runtime 'onnx'; known: aotinductor, compiled, "),
     ("tome r=2", r"cells.1='tome r=2' is not valid"),
 ])  # fmt: skip
 def test_a_cell_that_cannot_be_is_refused_in_one_line(cell, message):
