@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from suite.backbones.block import BlockTrace, refuse_hooks
+from suite.backbones.mixin import Reduced
 from suite.backbones.modules import has_own_forward, is_hooked
 from suite.errors import RequestError
 from suite.reducers.base import Reducer
@@ -33,11 +34,17 @@ def check_site(reducer: Reducer, restoring: str | None) -> None:
         )
 
 
-def check_called(model: nn.Module, blocks: Sequence[BlockParts]) -> None:
+def check_called(model: nn.Module, blocks: Sequence[BlockParts], mixin: type[Reduced]) -> None:
     """RequestError for hooks and forwards of others that a reduced model would pass by, on the way to its blocks.
 
-    Hooks on the model, on blocks and on layers are called.
+    Hooks on the model, on blocks and on layers are called. mixin: whose methods take the place of the model's.
     """
+    for name in vars(mixin).keys() & vars(model).keys():
+        if name != "forward" and callable(vars(model)[name]):
+            raise RequestError(
+                f"{type(model).__name__!r} has a {name} of its own set on it, which a reducer would pass by; take it "
+                "off"
+            )
     names = {module: name for name, module in model.named_modules()}
     for parts in blocks:
         refuse_hooks(parts)

@@ -156,7 +156,7 @@ class Handle:
         if not self.attached:
             if (other := handle_of(self.model)) is not None:
                 raise RequestError(f"the model has reducer {other.reducer.name!r} attached; detach it first")
-            check_called(self.model, self.family.blocks(self.model))
+            check_called(self.model, self.family.blocks(self.model), self.family.mixin)
             like = next(self.model.parameters())
             self.reducer.to(device=like.device, dtype=like.dtype).train(self.model.training)
             if self.decoder is not None:

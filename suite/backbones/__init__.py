@@ -28,6 +28,10 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
     A model that is nothing but a backbone is its own.
     """
+    if not isinstance(model, nn.Module):
+        raise RequestError(
+            f"{type(model).__name__!r} is no model; pass a torch module, as timm.create_model returns it"
+        )
     backbone = getattr(model, "backbone", None)
     return backbone if isinstance(backbone, nn.Module) else _candidate(model).backbone(model)
 

@@ -156,16 +156,12 @@ class ReducedViT(Reduced):
         tokens = self._reducerbench.behind(x)
         if tokens is not None:
             return self._head(x, tokens, pre_logits)
-        if self._head_reads_patches and self._reducerbench.reduces:
+        if reads_patches(self) and self._reducerbench.reduces:
             raise RuntimeError(
                 "forward_head does not know the sizes of these tokens: give it the very tensor that forward_features "
                 "returned, not a copy, a part or a conversion of it, or call the whole model"
             )
         return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
-
-    @property
-    def _head_reads_patches(self) -> bool:
-        return self.attn_pool is not None or self.global_pool not in ("", "token")
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self._reducerbench.encode(self, x)
@@ -203,6 +199,11 @@ class ReducedViT(Reduced):
         return pooled
 
 
+def reads_patches(model: Any) -> bool:
+    """Whether a model's head pools over its patches, or attends to them."""
+    return model.attn_pool is not None or model.global_pool not in ("", "token")
+
+
 class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
     """The family: where a VisionTransformer keeps what `attach` needs."""
 
@@ -215,8 +216,12 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             raise RequestError("the model has a reducer attached; detach it first")
         if not isinstance(model, base):
             raise RequestError(f"model {kind!r} is not supported; {SUPPORTED}")
-        if any(getattr(type(model), name) is not getattr(base, name) for name in ("forward", "forward_features")):
-            raise RequestError(f"model {kind!r} has a forward of its own; {SUPPORTED}")
+        # what a reduced model computes itself; of the head, where it goes by the sizes of tokens
+        sized = ("forward_head", "pool") if reads_patches(model) else ()
+        for name in ("forward", "forward_features", *sized):
+            own = getattr(type(model), name, None) is not getattr(base, name, None)
+            if own or (name in sized and name in vars(model)):
+                raise RequestError(f"model {kind!r} has a {name} of its own; {SUPPORTED}")
         for block in model.blocks:
             attention = getattr(block, "attn", None)
             if runs_as(block, BLOCKS) is None or runs_as(attention, [timm_vit.Attention]) is None:
