@@ -41,6 +41,8 @@ class Bound:
 BOUNDS = {
     ("atc", "keep=0.7"): Bound(693.00, 1.47),
     ("ats", "keep=0.7"): Bound(54.00, 1.26, host_reads=1),
+    ("cubist_merge", "keep=0.7"): Bound(120.00, 1.13),
+    ("cubist_merge", "lines=2"): Bound(120.00, 1.12),
     ("diffrate", "r=13"): Bound(35.83, 1.25),
     ("dpcknn", "keep=0.7"): Bound(57.67, 1.27),
     ("dpcknn", "r=13"): Bound(57.92, 1.86),

@@ -238,7 +238,7 @@ def rates(name: str) -> list[str | None]:
         "r": ["r=6", changing, "r=[5, 0, 3]" if not begin else "r=[0, 5, 0, 3]", "r=4@1,3", "r=20", "r=0.2"],
         "keep": ["keep=0.7", "keep=0.3"] if shrinks_images(name) else ["keep=0.7", f"keep=0.5@{begin},2", "keep=0.9"],
         "side": ["side=16"],  # whole patches of every kind of model
-        "lines": ["lines=2", "lines=[1,3]@0,2"],
+        "lines": ["lines=2", "lines=[1,2]@0,2"],
         "tau": ["tau=0", "tau=0.1@0,2"],  # near enough in models of random weights
     }
     return [rate for form in reducer_class(name).rates for rate in every[form]] or [None]
