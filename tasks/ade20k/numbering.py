@@ -48,7 +48,9 @@ class Look:
 
     @property
     def count_from_0(self) -> bool:
-        return not self.count_from_1 and (self.ahead == {0} or (0 in self.labels and bool(NONE & self.labels)))
+        """0 beside 255, and other labels: 0 and 255 alone are a foreground as often."""
+        told = 0 in self.labels and bool(NONE & self.labels) and len(self.labels - NONE) > 1
+        return not self.count_from_1 and (self.ahead == {0} or told)
 
     @property
     def decided(self) -> bool:

@@ -2,7 +2,8 @@
 
 COCO's own (`captions_val2014.json`: images and annotations), as nocaps has it, too; Karpathy's (`dataset_coco.json`,
 `dataset_flickr30k.json`: images with sentences and a split); the lists of BLIP and LAVIS (`coco_karpathy_val.json`:
-objects of image and caption); TextCaps' (objects below `data`); and a mapping from file names to lists of captions.
+objects of image and caption); the tables of Flickr8k, Flickr30k and Hugging Face (`tasks.coco.tables`); TextCaps'
+(objects below `data`); and a mapping from file names to lists of captions.
 Nothing is completed or guessed: a file that does not say what was seen in every image is refused. A caption without a
 word says nothing, and is left out and counted.
 """
@@ -19,7 +20,6 @@ from tasks.coco.fields import (
     Invalid,
     check_objects,
     has_word,
-    parse,
     read_caption,
     read_id,
     read_list,
@@ -27,6 +27,7 @@ from tasks.coco.fields import (
     read_text,
     shown,
 )
+from tasks.coco.tables import named_alike, read_content
 
 COCO, KARPATHY, LIST, TEXTCAPS, MAPPING = "COCO", "Karpathy", "list", "TextCaps", "mapping"
 DEFAULT_SPLIT = "test"
@@ -69,7 +70,9 @@ def read_annotations(address: str, data: bytes, split: str | None = None) -> Ann
     and what to do.
     """
     try:
-        content = parse(data)
+        content = read_content(data)
+        if isinstance(content, list):
+            content = [named_alike(entry) if isinstance(entry, dict) else entry for entry in content]
         form = _form(content)
         if split is not None and form != KARPATHY:
             raise Invalid(f"it has no splits, and split {split!r} is asked for; leave the option out")

@@ -18,10 +18,14 @@ from tasks.reading.trees.tree import FileTree, composed, say_forms
 
 ANNOTATIONS = re.compile(
     r"captions.*\.json|dataset_(coco|flickr8k|flickr30k)\.json|nocaps_val.*\.json|TextCaps_[\d.]+_(train|val)\.json"
-    r"|(coco_karpathy|flickr30k)_(train|val|test)\.json",
+    r"|(coco_karpathy|flickr30k)_(train|val|test)\.json|captions\.(txt|csv)|(results_20130124\.token|Flickr8k\.token\.txt)"
+    r"|metadata\.jsonl",
     re.IGNORECASE,
 )
 RESULTS = re.compile(r".*_results?\.json", re.IGNORECASE)  # a model's captions, as COCO's server wants them named
+ELSEWHERE = re.compile(
+    r"/|\.\./|[A-Za-z]:/"
+)  # how paths begin that lead to folders of the machine they were written on
 OTHER_FOLDERS = (KARPATHY, LIST)  # forms that name folders, which people lay out anew
 NO_CAPTIONS = "captions: there is no captions*.json or dataset_coco.json"
 COCO_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.jpg")  # of 2014, and of 2017
@@ -160,7 +164,7 @@ def locate(tree: FileTree, folder: str, listed: Annotations) -> dict[str, str]:
     for id, image in listed.images.items():
         same = namesakes.get(_known_as(image.file), [])
         places = _alike(same, image.file)
-        if not places and (listed.form in OTHER_FOLDERS or "/" not in image.file):
+        if not places and (listed.form in OTHER_FOLDERS or ELSEWHERE.match(image.file) or "/" not in image.file):
             places = same  # its folders, such as train2014 and val2014, need not be the ones here
         if len(places) > 1:
             raise RequestError(
