@@ -54,13 +54,13 @@ FENCES = {
             *("suite.reducers.score_predictor", "suite.reducers.squeeze", "suite.reducers.learned_counts"),
             *("suite.reducers.prune_and_fuse", "suite.reducers.neighbours", "suite.reducers.kept_counts"),
             "suite.reducers.base",
-            "suite.reducers.signals",
+            *("suite.reducers.signals", "suite.reducers.branch_signals"),
             "suite.contract.baseline",
         ),
     ),
     "the contract of methods": (
-        lambda name: name in ("suite.reducers.base", "suite.reducers.signals"),
-        ("suite.tokens", "suite.reducers.signals"),
+        lambda name: name in ("suite.reducers.base", "suite.reducers.signals", "suite.reducers.branch_signals"),
+        ("suite.tokens", "suite.reducers.signals", "suite.reducers.branch_signals"),
     ),
     "a task": (lambda name: within(name, "tasks"), ("tasks", "suite.contract", "suite.errors", "suite.stats")),
     "a report": (

@@ -11,7 +11,7 @@ from suite.backbones.block import BlockTrace, refuse_hooks
 from suite.backbones.mixin import Reduced
 from suite.backbones.modules import has_own_forward, is_hooked
 from suite.errors import RequestError
-from suite.reducers.base import Reducer
+from suite.reducers.base import Reducer, acts_in_blocks
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
 
@@ -31,6 +31,14 @@ def check_site(reducer: Reducer, restoring: str | None) -> None:
         raise RequestError(
             f"reducer {reducer.name!r} takes tokens out at the end of a block, so restore=per_block would give them "
             "back at once; use before_decoder or after_decoder"
+        )
+
+
+def check_scope(reducer: Reducer, restoring: str | None) -> None:
+    """RequestError for a method that has nothing to do in a block whose tokens are not restored after each branch."""
+    if restoring != "per_branch" and not acts_in_blocks(type(reducer)):
+        raise RequestError(
+            f"reducer {reducer.name!r} acts in the branches of a denoiser's blocks; other models have none of these"
         )
 
 

@@ -4,71 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from suite.attachment.checks import check_called, check_class_token, check_site, unplanned
-from suite.attachment.reducer_weights import read_reducer_weights
+from suite.attachment.checks import check_called, check_class_token, check_scope, check_site, unplanned
 from suite.attachment.seen_images import SeenImages
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import WeightSwap
-from suite.backbones import backbone_of, family_of
+from suite.backbones import backbone_of
 from suite.backbones.base import BackboneFamily, Decoder
 from suite.backbones.block import BlockTrace, checkpointed_block, reducible_block
 from suite.backbones.fused import FusedProjections
 from suite.backbones.mixin import reduced_class
 from suite.errors import RequestError
-from suite.models.shipped import weights_path
 from suite.rates.grid_lines import Grid
 from suite.rates.rate import Rate
 from suite.rates.schedule import Schedule, resolve
-from suite.reducers import make_reducer
 from suite.reducers.base import Reducer
 from suite.reducers.signals import BlockCall, BlockParts
 from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 SLOT = "_reducerbench"
-
-
-def attach(
-    model: nn.Module,
-    reducer: str | Reducer,
-    rate: Rate | None = None,
-    *,
-    weights: str | Path | None = None,
-    **options: object,
-) -> Handle:
-    """`suite.attach` at a rate that is no FLOPs target; those are solved above, from what attaching costs."""
-    if (other := handle_of(model)) is not None:
-        raise RequestError(f"the model has reducer {other.reducer.name!r} attached; detach it first")
-    whole, model, family = model, backbone_of(model), family_of(model)
-    made = make_prepared(reducer, weights, options)
-    handle = Handle(model, family, made, rate, family.decoder(whole))
-    if weights is not None:
-        trained = read_reducer_weights(made, weights_path(str(weights)))
-        handle.bring(trained.backbone)
-        if handle.reduces:  # else nothing was built that could be filled
-            trained.load_into(made)
-        else:
-            made.mark_trained()
-    return handle.attach()
-
-
-def make_prepared(reducer: str | Reducer, weights: str | Path | None, options: Mapping[str, object]) -> Reducer:
-    """The reducer with its options; what `weights` say that it learned of its rates is known to it."""
-    if isinstance(reducer, Reducer) and options:
-        raise RequestError(
-            f"options {sorted(options)} go with a reducer's name, not with a Reducer that is made already"
-        )
-    made = reducer if isinstance(reducer, Reducer) else make_reducer(reducer, **options)
-    if weights is not None:
-        read_reducer_weights(made, weights_path(str(weights))).prepare(made)
-    return made
 
 
 def handle_of(model: nn.Module) -> Handle | None:
@@ -102,6 +62,7 @@ class Handle:
         self._held: tuple[Tensor, Tokens] | None = None
         self.prefix: SharedPrefix | None = None
         self._swap = WeightSwap(model)
+        check_scope(reducer, self.restoring)
         if self.reduces:
             check_class_token(reducer, self.layout)
             check_site(reducer, self.restoring)

@@ -18,6 +18,13 @@ from suite.errors import RequestError
 FAMILIES: dict[str, str] = {
     "suite.backbones.lv_vit": "suite.backbones.lv_vit:LVViTFamily",
     "transformers.models.git.modeling_git": "suite.backbones.git:GitViT",
+    "suite.backbones.scenes_dit": "suite.backbones.scenes_dit:ScenesDiTFamily",
+    "diffusers.models.unets.unet_2d_condition": "suite.backbones.diffusers_blocks:UNetFamily",
+    "diffusers.models.transformers.dit_transformer_2d": "suite.backbones.diffusers_blocks:PatchedFamily",
+    "diffusers.models.transformers.pixart_transformer_2d": "suite.backbones.diffusers_blocks:PatchedFamily",
+    "diffusers.models.transformers.transformer_sd3": "suite.backbones.diffusers_blocks:JointFamily",
+    "diffusers.models.transformers.transformer_flux": "suite.backbones.diffusers_blocks:JointFamily",
+    "diffusers.models.transformers.sana_transformer": "suite.backbones.diffusers_blocks:JointFamily",
     "mmseg.models.backbones.vit": "suite.backbones.mmseg_vit:MmsegViT",
 }
 OF_ALL_OTHERS = "suite.backbones.timm_vit:TimmViT"  # which refuses what is not of timm

@@ -46,7 +46,7 @@ def list_reducers_command() -> None:
 
 
 def declared_reducers() -> dict[str, Any]:
-    """Registered reducers in the order of `list_reducers`: as their files declare them.
+    """Registered reducers in the order of `list_all_reducers`: as their files declare them.
 
     Where a plug-in is installed, or a file can only be run, the classes themselves.
     """
@@ -54,9 +54,9 @@ def declared_reducers() -> dict[str, Any]:
         with suppress(DeclarationError):
             found = declared("suite.reducers", "suite.reducers.base:Reducer")
             return {name: found[name] for name in sorted(found, key=lambda name: (name != BASELINE, name))}
-    from suite.reducers import list_reducers, reducer_class
+    from suite.reducers import list_all_reducers, reducer_class
 
-    return {name: reducer_class(name) for name in list_reducers()}
+    return {name: reducer_class(name) for name in list_all_reducers()}
 
 
 @listing.command("models")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from suite.attachment import handle
-from suite.attachment.handle import Handle, make_prepared
+from suite.attachment.attach import make_prepared
+from suite.attachment.handle import Handle
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace
 from suite.errors import UNREACHED, RequestError

@@ -53,5 +53,7 @@ def attention_macs(layout: Layout, block: BlockTrace) -> int:
         third = layout.qkv_macs // 3
         queries_keys, values = layout.apart_macs or (layout.qkv_macs - third, third)
         projections = block.attended * queries_keys + block.values * values
+    if block.queries > block.attended:  # there are queries beside those of what is attended to
+        projections += (block.queries - block.attended) * (layout.qkv_macs // 3)
     products = 2 * block.queries * block.attended * layout.heads * layout.head_dim
     return projections + products + block.projected * layout.proj_macs

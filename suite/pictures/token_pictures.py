@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reports.pictures.token_sheet import TokenImage, TokenPanel, write_tokens
-from suite.attachment.handle import attach
+from suite.attachment.attach import attach
 from suite.backbones import backbone_of, family_of
 from suite.contract.baseline import BASELINE
 from suite.contract.task import ReadError, views_of

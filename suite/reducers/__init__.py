@@ -20,7 +20,7 @@ from typing import Any
 from suite.contract.baseline import BASELINE
 from suite.contract.plugins import find, load_plugins
 from suite.errors import RequestError, unknown
-from suite.reducers.base import REGISTERED, Reducer, register
+from suite.reducers.base import REGISTERED, Reducer, acts_in_blocks, register
 from suite.reducers.plugins import add_plugin, check_class, load_folder, make
 from suite.reducers.signals import Signals
 from suite.tokens.layout import Layout
@@ -33,6 +33,7 @@ __all__ = [
     "Signals",
     "Tokens",
     "bipartite_soft_matching",
+    "list_all_reducers",
     "list_reducers",
     "make_reducer",
     "reducer_class",
@@ -51,7 +52,12 @@ def load_all() -> None:
 
 
 def list_reducers() -> list[str]:
-    """Names of all registered reducers, sorted, with the unreduced model first."""
+    """Names of all reducers that act in the blocks of any backbone, sorted, with the unreduced model first."""
+    return [name for name in list_all_reducers() if acts_in_blocks(REGISTERED[name])]
+
+
+def list_all_reducers() -> list[str]:
+    """Those, and what acts in the branches of a denoiser's blocks alone."""
     load_all()
     return sorted(REGISTERED, key=lambda name: (name != BASELINE, name))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from suite.reducers.branch_signals import BranchSignals
 from suite.reducers.signals import Signals
 from suite.tokens.grouping import Matching
 from suite.tokens.layout import Layout
@@ -104,6 +105,10 @@ class Reducer(nn.Module):
     block, with an amount of 0 in those that take out none."""
     first_block: ClassVar[int] = 0
     """The first block that it can act in; 1 where the hook has nothing to go by without a block before."""
+    in_branches: ClassVar[bool] = False
+    """`after_attention` asks for no more than `BranchSignals` say, so it may act before a branch, too."""
+    keys_values: ClassVar[bool] = False
+    """In a branch, only the keys and values of self-attention are reduced; every token keeps its query."""
     formulation: str | None = None
     """Which of several equivalent ways to compute it is run, where that changes what is counted."""
 
@@ -163,6 +168,23 @@ class Reducer(nn.Module):
         is to be computed here. What is said of tokens goes through `Tokens.pass_on`.
         """
         raise NotImplementedError
+
+    def before_branch(self, tokens: Tokens, signals: BranchSignals, amount: int) -> Tokens:
+        """Called before a branch (attention, MLP) of a block that gives every token what its group's branch computed.
+
+        tokens: the normed tokens that enter the branch, all of them; what is returned is restored right after it.
+        """
+        return self.after_attention(tokens, cast(Signals, signals), amount)
+
+    @property
+    def acts_in_branches(self) -> bool:
+        """It can be attached to a denoiser, whose tokens are taken out for a branch at a time."""
+        return self.in_branches or type(self).before_branch is not Reducer.before_branch
+
+    def amount_in_branch(self, fraction: float, grid: tuple[int, int]) -> int:
+        """What to take out before a branch on all tokens of a `grid`: that share of them, rounded down, or fewer."""
+        count = grid[0] * grid[1]
+        return max(0, min(int(count * fraction), self.capacity(count, 0)))
 
     def prepare(self, state: Mapping[str, Tensor]) -> None:
         """Called with a weights file's tensors before the reducer is built: a plan that was learned is taken here.
@@ -231,6 +253,12 @@ class Reducer(nn.Module):
     def leaving(self, count: int, amount: int) -> int:
         """Tokens that leave a block that `count` entered, with `amount` taken out."""
         return count - amount
+
+
+def acts_in_blocks(cls: type[Reducer]) -> bool:
+    """It overrides one of `HOOKS`, or takes nothing out at all."""
+    overridden = any(getattr(cls, hook) is not getattr(Reducer, hook) for hook in HOOKS)
+    return overridden or cls.before_branch is Reducer.before_branch
 
 
 def note_loading(reducer: Reducer, _: object) -> None:

@@ -34,6 +34,7 @@ class Heuristic(Reducer):
     rates = ("keep", "r")
     staged = True
     reads_sizes = False
+    in_branches = True
 
     def __init__(self, metric: str = "l2") -> None:
         super().__init__()

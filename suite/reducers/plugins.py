@@ -47,7 +47,7 @@ def make(cls: type[Reducer], options: dict[str, object]) -> Reducer:
     made = cls(**options)
     if "_trained" not in made.__dict__:
         raise TypeError("its __init__ does not call super().__init__() first; it has to")
-    if made.rates and made.site is None:
+    if made.rates and made.site is None and not made.acts_in_branches:
         raise TypeError("it overrides no hook; write before_block or after_attention")
     return made
 

@@ -16,6 +16,7 @@ class Random(Reducer):
     rates = ("r", "keep")
     staged = True
     reads_sizes = False
+    in_branches = True
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

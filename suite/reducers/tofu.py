@@ -1,10 +1,12 @@
 """Token Fusion: prune in early blocks, merge without loss of norm in late ones."""
 
 from suite.reducers.base import Reducer, register
+from suite.tokens.destinations import num_sources
 from suite.tokens.grouping import mlerp, take_rows
 from suite.tokens.matching import bipartite_soft_matching
 
 MERGES = {"mlerp": "mlerp", "average": "average", "avg": "average"}
+STRIDE = (2, 2)  # of the windows that hold a destination each
 
 
 @register("tofu")
@@ -13,6 +15,8 @@ class ToFu(Reducer):
 
     Source: Kim et al., WACV 2024, arXiv 2312.01026. A token that is dropped is owned by its match but leaves nothing
     in it. Sizes are counted for owner maps only: averages are plain and attention is unbiased, as in the paper.
+
+    Before the branches of a denoiser's blocks, tokens are matched as by `tome_sd`, and `d` counts all its blocks.
 
     d: first block that merges; default half the depth (the paper's 6 of 12), rounded down.
     merge: 'mlerp' (direction of the mean, largest norm of the group) or 'average'.
@@ -31,8 +35,17 @@ class ToFu(Reducer):
     def capacity(self, count, num_prefix):
         return (count - num_prefix) // 2
 
+    def amount_in_branch(self, fraction, grid):
+        return min(int(grid[0] * grid[1] * fraction), num_sources(grid, STRIDE))
+
+    def before_branch(self, tokens, signals, amount):
+        return self._fuse(tokens, signals, signals.matching(amount, STRIDE))
+
     def after_attention(self, tokens, signals, amount):
         matching = bipartite_soft_matching(signals.keys, amount, protected=tokens.num_prefix)
+        return self._fuse(tokens, signals, matching)
+
+    def _fuse(self, tokens, signals, matching):
         first_merging = signals.depth // 2 if self.d is None else self.d
         if signals.block < first_merging:
             return tokens.merge(matching, x=take_rows(tokens.x, matching.rows(tokens.count)[0]))

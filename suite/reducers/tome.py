@@ -12,6 +12,7 @@ class ToMe(Reducer):
     """
 
     weighted_pooling = True
+    in_branches = True
 
     def __init__(self, proportional_attention: bool | None = None) -> None:
         super().__init__()

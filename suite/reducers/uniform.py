@@ -13,6 +13,7 @@ class Uniform(Reducer):
     rates = ("r", "keep")
     staged = True
     reads_sizes = False
+    in_branches = True
 
     def after_attention(self, tokens, signals, amount):
         kept, device = tokens.num_patches - amount, tokens.x.device

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suite.attachment.attach import attach
 from suite.attachment.checks import check_class_token
-from suite.attachment.handle import Handle, attach
+from suite.attachment.handle import Handle
 from suite.attachment.reducer_weights import about
 from suite.backbones import backbone_of, family_of
 from suite.contract.choice import spread

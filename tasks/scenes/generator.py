@@ -225,11 +225,24 @@ def draw_scene(split: str, index: int) -> Scene:
     """Scene `index` of `split` ('train', 'val' or 'test'): always the same one. Raises ValueError for other splits."""
     dice, label = _begin(split, index)
     placed, owner, visible = _arrange(dice, label)
+    image, pattern = _paint(dice, placed)
+    objects = _objects(placed, visible)
+    return Scene(image, label, describe(objects, pattern), _mask(objects, owner), objects, pattern)
+
+
+def draw_main_object(split: str, index: int) -> tuple[np.ndarray, SceneObject]:
+    """The main object of `draw_scene(split, index)` where it stands there, alone on its ground: picture and object."""
+    dice, label = _begin(split, index)
+    main = [thing for thing in _arrange(dice, label)[0] if thing.is_main]
+    _, visible, _ = _see(main)
+    return _paint(dice, main)[0], _objects(main, visible)[0]
+
+
+def _paint(dice: Dice, placed: list[_Placed]) -> tuple[np.ndarray, str]:
+    """uint8 (112, 112, 3) of a ground and what stands on it, and the ground's pattern."""
     pattern, light = dice.pick(PATTERNS), dice.uniform(0, 2 * np.pi)
     image = background(dice, pattern)
     scatter_specks(dice, image)
     for thing in placed:
         _paint_object(dice, image, thing, light)
-    objects = _objects(placed, visible)
-    captions = describe(objects, pattern)
-    return Scene(expose(dice, image, light), label, captions, _mask(objects, owner), objects, pattern)
+    return expose(dice, image, light), pattern

@@ -17,7 +17,7 @@ import torch
 from tiny_models import make_model
 from torch import Tensor, nn
 
-from suite.attachment.handle import attach
+from suite.attachment.attach import attach
 from suite.backbones.segmenter import build_segmenter
 from suite.contract.task import Batch, Reader, Sample, Summary, Task, collate
 from suite.errors import CellError

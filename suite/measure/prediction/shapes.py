@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from suite.attachment.handle import attach
+from suite.attachment.attach import attach
 from suite.errors import CellError
 from suite.measure.flops_target import Search
 from suite.measure.from_shapes import ShapeModel
