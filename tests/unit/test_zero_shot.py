@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from transformers import AutoTokenizer, CLIPModel
 
-from suite.attachment.handle import attach
+from suite.attachment.attach import attach
 from suite.errors import RequestError
 from suite.rates.rate import parse_rate
 from suite.sweep.plan import make_task
