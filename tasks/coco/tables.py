@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import Any
+from typing import Any, Literal
 
 from tasks.coco.fields import Invalid, parse
 
@@ -61,7 +61,7 @@ def _of_line(number: int, line: str) -> Any:
 def _of_columns(text: str, mark: str) -> list[dict[str, Any]]:
     """Entries by the names in the first line; empty where these are not of images and captions."""
     try:
-        quoting = csv.QUOTE_NONE if mark == "|" else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if mark == "|" else csv.QUOTE_MINIMAL
         rows = list(csv.reader(io.StringIO(text), delimiter=mark, quoting=quoting, skipinitialspace=True))
     except csv.Error as error:
         raise Invalid(f"it is no table of columns ({error}); repair it") from None

@@ -33,6 +33,7 @@ from tasks.reading.images import is_image
 from tasks.reading.trees.parquet import ParquetTree
 from tasks.reading.trees.tree import FileTree
 
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".7z")
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet: they list the classes of the data set
 
 
@@ -127,7 +128,8 @@ def _what_there_is(tree: FileTree) -> str:
     if not kinds:
         return ""
     kind, count = Counter(kinds).most_common(1)[0]
-    return f", but {count} files {kind or 'without a suffix'} (first '{tree.files[kinds.index(kind)]}')"
+    packed = ", which are to be unpacked" if kind in PACKED else ""
+    return f", but {count} files {kind or 'without a suffix'} (first '{tree.files[kinds.index(kind)]}'){packed}"
 
 
 def _from_attached(labels: dict[str, int], num_classes: int, classes: frozenset[int] | None = None) -> Index:

@@ -1,6 +1,9 @@
 """Lists of labels in the forms that other tools write, beside those of test_classification."""
 
+import io
 import json
+import tarfile
+import zipfile
 
 import pytest
 import timm
@@ -88,3 +91,24 @@ def test_objectnets_own_files_say_the_classes_of_its_folders(tmp_path):
         "bath_towel/0.JPEG": (434,),
         "still_camera/0.JPEG": (732,),
     }
+
+
+def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path):
+    """Beside the images, a zip of something else: what is at the end of the file is the end of a zip."""
+    extra = io.BytesIO()
+    with zipfile.ZipFile(extra, "w") as archive:
+        archive.writestr("docs/n01440764/x.JPEG", wild.jpeg(9))
+    files = {f"{synset}/{synset}_1.JPEG": wild.jpeg(i) for i, synset in enumerate(FEW[:2])}
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        for name, content in {**files, "docs.zip": extra.getvalue()}.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    assert labels(tmp_path / "data.tar") == {name: SYNSETS.index(name[:9]) for name in files}
+
+
+def test_archives_in_an_archive_are_named_with_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("n01440764.zip", b"PK")
+    with pytest.raises(RequestError, match=r"1 files \.zip \(first 'n01440764\.zip'\), which are to be unpacked"):
+        ImageNet(str(tmp_path / "data.zip"))

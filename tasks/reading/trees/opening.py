@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ def open_tree(data: str | None) -> FileTree:
             return FolderTree(path)
         if not path.exists():
             raise RequestError(f"data '{data}' does not exist; name a folder, a zip or a tar of images")
-        if zipfile.is_zipfile(path):
+        # of a tar whose last file is a zip, that one is found as well
+        if zipfile.is_zipfile(path) and not tarfile.is_tarfile(path):
             return ZipTree(path)
         return TarTree(path)
     except (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
