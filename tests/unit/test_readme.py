@@ -68,7 +68,7 @@ def test_a_verb_that_the_readme_names_in_its_text_exists():
     verbs = get_command(app).commands
     spans = re.findall(r"`([a-z][a-z-]*) [^`]*`", re.sub(r"```.*?```", "", README, flags=re.S))
     assert len(set(spans) & {*verbs}) >= 8
-    assert set(spans) - {*verbs} <= {"pip", "apt", "make", "python", "kill"}
+    assert set(spans) - {*verbs} <= {"pip", "apt", "make", "python", "kill", "ray"}
 
 
 def test_names_that_the_readme_imports_exist():
