@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from suite.attachment import handle
+from suite.attachment.attach import attach as attach_at_rate
 from suite.attachment.attach import make_prepared
 from suite.attachment.handle import Handle
 from suite.backbones import backbone_of, family_of
@@ -85,7 +85,7 @@ def attach(
     if isinstance(asked, FlopsTarget) and not asked.is_zero:
         reducer, options = make_prepared(reducer, weights, options), {}
         asked = solve_rate(model, reducer, flops=asked).rate
-    return handle.attach(model, reducer, asked, weights=weights, **options)
+    return attach_at_rate(model, reducer, asked, weights=weights, **options)
 
 
 def solve_rate(
@@ -232,7 +232,7 @@ class Search:
         """Multiply-accumulates per image, counted once per distinct schedule."""
         schedule = self.schedule(step)
         if schedule not in self._macs:
-            with handle.attach(self.model, self.reducer, self.rate(step)), torch.no_grad():
+            with attach_at_rate(self.model, self.reducer, self.rate(step)), torch.no_grad():
                 counted = [count_macs_fast(self.model, image[None]) for image in self.images]
             self._macs[schedule] = round(sum(counted) / len(counted))
         return self._macs[schedule]
