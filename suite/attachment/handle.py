@@ -159,8 +159,8 @@ class Handle:
         self.detach()
 
     @property
-    def proportional_attention(self) -> bool:
-        """Whether attention is biased by log size; where the reducer leaves it open, as the model was trained."""
+    def proportional_attention(self) -> float:
+        """What log size is taken times as a bias of attention; where the reducer leaves it open, as for the model."""
         asked = self.reducer.proportional_attention
         return getattr(self.model, "proportional_attention_off_the_shelf", True) if asked is None else asked
 

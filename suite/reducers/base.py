@@ -90,8 +90,9 @@ class Reducer(nn.Module):
     """Takes whole rows and columns out of the grid of patches, so that they stay one; see `Signals.grids`."""
     exact_groups: ClassVar[bool] = True
     """Sizes count the original tokens that the owner map assigns, at least one each (not so for soft assignments)."""
-    proportional_attention: bool | None = False
-    """Attention is biased by log size (ToMe, eq. 1); None: unless the model was trained otherwise (MAE)."""
+    proportional_attention: bool | float | None = False
+    """Attention is biased by log size (ToMe, eq. 1), with -1 by its negative; None: unless the model was trained
+    otherwise (MAE)."""
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
     reads_sizes: bool = True

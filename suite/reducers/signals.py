@@ -37,7 +37,7 @@ class BlockCall(NamedTuple):
     observed: tuple[Tensor, ...] | None = None
     grid: tuple[int, int] | None = None
     watch: bool = False
-    proportional: bool = False
+    proportional: float = False
     grids: tuple[tuple[int, int], tuple[int, int]] | None = None
     threshold: float | None = None
 

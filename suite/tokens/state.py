@@ -133,12 +133,13 @@ class Tokens:
         """(B, 1, N, N) additive bias in x's dtype that keeps attention off pruned tokens (`bias_of_policy`)."""
         return None if self.policy is None else bias_of_policy(self.policy, self.x.dtype)
 
-    def attention_bias(self, proportional: bool) -> Tensor | None:
-        """What is added to attention logits: log size if `proportional`, -inf on padding; None where there is nothing.
+    def attention_bias(self, proportional: float) -> Tensor | None:
+        """What is added to attention logits: `proportional` (1, 0, -1) times log size, -inf on padding; None: nothing.
 
         (B, 1, 1, N); after soft pruning (B, 1, N, N), with `log_policy`.
         """
         bias, policy = self.log_size if proportional else None, self.log_policy
+        bias = -bias if bias is not None and proportional < 0 else bias
         if policy is not None:
             bias = policy if bias is None else bias + policy
         if self.valid is None:
@@ -262,11 +263,12 @@ class Tokens:
         step = Step(self.count, matching=matching, pruned=pruned)
         return self._after(step, x, size if self.counted else None, self.valid, lost)
 
-    def assign(self, x: Tensor, target: Tensor) -> Tokens:
+    def assign(self, x: Tensor, target: Tensor, valid: Tensor | None = None) -> Tokens:
         """Replace all patch tokens by new ones.
 
         x: (B, M, C) the new patch tokens. target: (B, N - num_prefix) in [0, M), which of them every patch token
-        counts as part of; methods that mix all tokens into all name the one that takes the largest share.
+        counts as part of; methods that mix all tokens into all name the one that takes the largest share. valid: (B, M)
+        bool, False on what only pads a sample to M.
         """
         prefix, batch = self.num_prefix, x.shape[0]
         fixed = positions(0, prefix, 1, target.device).expand(batch, -1)
@@ -276,7 +278,9 @@ class Tokens:
         if self.counted:
             size = torch.zeros(x.shape[:2], device=x.device, dtype=self.sizes.dtype)
             size = size.scatter_add(1, assigned, self.sizes)
-        return self._after(Step(self.count, assigned=assigned), x, size, self.valid)
+        if valid is not None:
+            valid = torch.cat([torch.ones_like(valid[:, :1]).expand(-1, prefix), valid], dim=1)
+        return self._after(Step(self.count, assigned=assigned), x, size, valid)
 
     def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
         """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.

@@ -52,6 +52,7 @@ BOUNDS = {
     ("etps", "keep=0.7"): Bound(31.00, 1.11),
     ("evit", "keep=0.7"): Bound(17.00, 1.07),
     ("evit", "r=13"): Bound(17.00, 1.19),
+    ("g2tm", "tau=0.9"): Bound(162.00, 1.07, host_reads=1),
     ("heuristic", "keep=0.7"): Bound(4.00, 1.03),
     ("hynap", "r=13"): Bound(47.92, 1.88),
     ("kmedoids", "keep=0.7"): Bound(76.00, 1.49),

@@ -43,3 +43,25 @@ def test_the_cost_lacks_what_the_authors_code_multiplies_for_cosines_of_neighbou
     )  # here element by element
     with attach(model, "cubist_merge", lines(entry["params"])):
         assert (count_macs_fast(model, images) + multiplied) / 1e9 == pytest.approx(entry["gflops"], abs=1e-6)
+
+
+@on_cases("g2tm_mini_l1", "g2tm_t_l2", "g2tm_t_l2_inv")
+@pytest.mark.parametrize("image", INPUTS)
+@PRECISIONS
+@torch.no_grad()
+def test_connected_parts_are_the_authors_and_so_are_logits_alone_and_in_a_batch(name, image, dtype, array, bound):
+    outputs, entry = stored(name)
+    params, precision = entry["params"], getattr(torch, dtype)
+    model = official(entry["model"], precision)
+    images = torch.from_numpy(INPUTS[image](entry["model"])).to(precision)
+    with attach(
+        model, "g2tm", f"tau={params['threshold']}@{params['layer'] - 1}", attention=params["attention"]
+    ) as handle:
+        for rows in ([0], [1], [0, 1]):
+            logits, tokens = model(images[rows]), handle.tokens
+            assert np.abs(logits.numpy() - outputs[f"{image}_{array}"][rows]).max() <= bound
+            assert (tokens.owner.numpy() == outputs[f"{image}_map"][rows]).all()
+            for row, sizes, count in zip(rows, tokens.sizes.numpy(), tokens.counts.tolist(), strict=True):
+                assert (sizes[:count] == outputs[f"{image}_size_{row}"]).all()
+    if image == "noise":  # nothing is alike
+        assert torch.equal(logits, model(images))
