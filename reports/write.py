@@ -11,6 +11,7 @@ from reports.dominance import mark_dominated
 from reports.frame import load_frame
 from reports.page.write import write_page
 from reports.pareto.figures import write_pareto
+from reports.pareto.runtimes import write_runtimes
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
 from suite.store.folder import RunFolder
@@ -46,4 +47,5 @@ def _page(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[li
 
 
 def _plots(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
-    return write_pareto(frame, out / "report")
+    files, notes = write_pareto(frame, out / "report")
+    return [*files, *write_runtimes(frame, out / "report")], notes

@@ -14,6 +14,7 @@ from reports.groups import groups
 from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
 from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
+from reports.tables.runtimes import markdown_of
 from reports.text.headings import titles
 from reports.text.markup import markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, ratio, significant, speed
@@ -65,7 +66,7 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     several = speeds.index.get_level_values("runtime").nunique() > 1 or len(devices_of(speeds)) > 1
     if not several and speeds.single_p50_ms.isna().all():
         return None
-    columns, parts = speed_columns(speeds), _parts(frame)
+    columns, parts = speed_columns(speeds), speed_parts(frame)
     rows = [row for _, of in parts for row in of]
     fields = [
         Field(column.header, [column.show(row) for row in rows], column.numeric, column.names, whole=column.numeric)
@@ -86,7 +87,7 @@ def devices_of(speeds: pd.DataFrame) -> set[str]:
     return set(speeds.device) - {""}
 
 
-def _parts(frame: pd.DataFrame) -> list[tuple[str, list[Any]]]:
+def speed_parts(frame: pd.DataFrame) -> list[tuple[str, list[Any]]]:
     """(heading, rows) of every group that was timed."""
     parts = list(groups(frame))
     rows = [list(speeds_of(part.frame).reset_index().itertuples()) for part in parts]
@@ -131,11 +132,13 @@ def explain(speeds: pd.DataFrame) -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    speeds, parts = speeds_of(frame), _parts(frame)
+    speeds, parts = speeds_of(frame), speed_parts(frame)
     columns = speed_columns(speeds)
     head = [markdown_row([one.header for one in columns]), markdown_rule([one.numeric for one in columns])]
     lines = []
     for heading, rows in parts:
         lines += ["", *([f"#### {heading}", ""] if len(parts) > 1 else []), *head]
         lines += [markdown_row([one.show(row) for one in columns]) for row in rows]
+        for device in dict.fromkeys(row.device for row in rows):
+            lines += markdown_of([row for row in rows if row.device == device])
     return "\n".join([f"### {TITLE}", *lines, "", f"- {explain(speeds)}", ""])

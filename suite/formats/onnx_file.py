@@ -18,6 +18,7 @@ from suite.formats.program import INPUT, OUTPUT, first_line, quietly
 
 OPSET = 18
 """What the exporter's operators are written in: nothing is converted afterwards."""
+INT64 = 7  # by ONNX's numbers of types
 
 
 class Onnx(Format):
@@ -67,7 +68,14 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         length = op.Slice(op.Shape(self), [dim], [dim + 1] if dim != -1 else [2**31])
         return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
 
-    return {torch.ops.aten.sort.stable: sort}
+    def place(ordered: Any, values: Any, out_int32: bool = False, right: bool = False, side: str | None = None) -> Any:
+        """By counting what comes before each value: sequences are short."""
+        before = op.LessOrEqual if right or side == "right" else op.Less
+        last, between = op.Constant(value_ints=[-1]), op.Constant(value_ints=[-2])
+        found = before(op.Unsqueeze(ordered, between), op.Unsqueeze(values, last))
+        return op.ReduceSum(op.Cast(found, to=INT64), last, keepdims=0)
+
+    return {torch.ops.aten.sort.stable: sort, torch.ops.aten.searchsorted.Tensor: place}
 
 
 def open_onnx(model: str | bytes, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Session:

@@ -86,6 +86,20 @@ def test_of_equal_values_the_lower_place_comes_first_in_every_runtime():
         assert opened(content, 1)(tied.numpy()).tolist() == [[1, 2, 4, 0, 5, 7, 3, 6]] * 2
 
 
+class Placed(nn.Module):
+    def forward(self, images):
+        ordered = images.flatten(1)[:, :4]
+        both = [torch.searchsorted(ordered, images.flatten(1)[:, 4:], right=right) for right in (False, True)]
+        return torch.cat(both, dim=1).float()
+
+
+def test_places_in_an_order_are_found_as_pytorch_finds_them():
+    images = torch.tensor([[0.0, 1, 1, 3, 1, 4, -1, 2]]).expand(2, -1).reshape(2, 1, 1, 8).contiguous()
+    content = to_onnx(export_program(Placed(), images)).SerializeToString()
+    for opened in (open_onnx, open_openvino):
+        assert opened(content, 1)(images.numpy()).tolist() == [[1, 4, 0, 3, 3, 4, 0, 3]] * 2
+
+
 def test_what_is_quantised_has_products_of_8_bits_and_logits_nearby(model):
     with torch.no_grad(), attach(model, "tome", "r=3"):
         expected = model(IMAGES).numpy()

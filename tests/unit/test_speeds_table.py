@@ -113,3 +113,30 @@ def test_one_runtime_without_single_images_has_no_table_of_its_own_in_a_terminal
         path.unlink()
     assert write_speeds(load_frame(out), out) == []
     assert not (out / "speed.csv").exists()
+
+
+def test_methods_and_runtimes_are_crossed_and_a_change_of_places_beyond_the_noise_is_told(run):
+    of = {one["runtime"]: one for one in (timed("eager", 120, 1.2, 0.75), timed("compiled", 260, 1.7, 1.7))}
+    write_json(run / "cells" / "mctf-r-8" / "speed.json", {"runtimes": of, "schema": SCHEMA})
+    files = {path.name for path in write_report(run)[0]}
+    assert {"runtimes.png", "runtimes.svg", "runtimes.pdf"} <= files
+    text = (run / "report" / "speed.md").read_text()
+    assert "| Speed-up · im/s | eager | compiled |" in text
+    assert "| none | 1.00 · 100 | 1.00 · 160 |" in text
+    assert "| tome r=8 → r=9 | 1.30 · 130 | 1.50 · 240 |" in text
+    assert "- tome r=8 → r=9 is faster than mctf r=8 → r=9 in eager and slower in compiled." in text
+
+
+def test_what_the_noise_leaves_open_changes_no_places_and_what_has_no_speed_is_no_data(run):
+    write_report(run)
+    text = (run / "report" / "speed.md").read_text()
+    assert "No two methods change places" in text
+    assert "| mctf r=8 → r=9 | 1.20 · 120 | n/a |" in text
+
+
+def test_a_single_runtime_has_no_grid(run):
+    for cell in (run / "cells").iterdir():
+        of = {"eager": timed("eager", 100, 1, 1)}
+        write_json(cell / "speed.json", {"runtimes": of, "schema": SCHEMA})
+    assert not {path.name for path in write_report(run)[0] if path.name.startswith("runtimes")}
+    assert "Speed-up · im/s" not in (run / "report" / "speed.md").read_text()
