@@ -16,6 +16,12 @@ from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
 
 
+def check_fit(reducer: Reducer, layout: Layout, restoring: str | None) -> None:
+    """RequestError for a method that has nothing to do, or nothing to go by, on such a model."""
+    check_class_token(reducer, layout)
+    check_site(reducer, restoring)
+
+
 def check_class_token(reducer: Reducer, layout: Layout) -> None:
     """RequestError for a method that selects by class attention on a model without a class token."""
     if reducer.needs_class_token and not layout.num_class:

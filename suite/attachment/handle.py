@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from suite.attachment.checks import check_called, check_class_token, check_scope, check_site, unplanned
+from suite.attachment.checks import check_called, check_fit, check_scope, unplanned
 from suite.attachment.seen_images import SeenImages
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.attachment.weight_swap import WeightSwap
@@ -26,6 +26,7 @@ from suite.rates.schedule import Schedule, resolve
 from suite.reducers.base import Reducer
 from suite.reducers.signals import BlockCall, BlockParts
 from suite.tokens.layout import Layout
+from suite.tokens.places import Places
 from suite.tokens.state import Tokens
 
 SLOT = "_reducerbench"
@@ -64,8 +65,7 @@ class Handle:
         self._swap = WeightSwap(model)
         check_scope(reducer, self.restoring)
         if self.reduces:
-            check_class_token(reducer, self.layout)
-            check_site(reducer, self.restoring)
+            check_fit(reducer, self.layout, self.restoring)
             try:
                 reducer.build(self.layout, self.schedule(self.layout.tokens).num_stages)
             except Exception as error:  # also what torch says of sizes that no memory holds
@@ -201,23 +201,25 @@ class Handle:
 
     def _start(self, model: nn.Module, x: Tensor, blocks: list[BlockParts], grid: Grid) -> tuple[Tokens, int]:
         """The tokens of images `x`, and the block that they are about to enter: past what is shared of this batch."""
+
+        def start(images: Tensor) -> Tokens:
+            return self._tokens(*self.family.start(model, images))
+
         unlike = model.training or self._swap  # other weights give other tokens
         if self.prefix is None or self.prefix.images is not x or unlike:
-            return self._tokens(self.family.embed(model, x)), 0
-        embed = partial(self.family.embed, model)
-        called = self.schedule(self.prefix.entering(0, embed, blocks).shape[1], grid).called(self.reducer)
+            return start(x), 0
+        called = self.schedule(self.prefix.entering(0, start, blocks).count, grid).called(self.reducer)
         first = next((block for block, acts in enumerate(called) if acts), len(called))
         if self.reducer.reads_previous and 0 < first < len(called):
             first -= 1
-        x = self.prefix.entering(first, embed, blocks)
-        # a method may work in place; what the others share must not see it
-        x = x.clone() if first < len(called) else x
-        return self._tokens(x), first
+        shared = self.prefix.entering(first, start, blocks)
+        x = shared.x.clone() if first < len(called) else shared.x  # others must not see what works in place
+        return self._tokens(x, shared.places), first
 
-    def _tokens(self, x: Tensor) -> Tokens:
-        reducer = self.reducer
+    def _tokens(self, x: Tensor, places: Places | None) -> Tokens:
+        reducer, places = self.reducer, places and replace(places, rule=self.reducer.group_position)
         counted = reducer.reads_sizes or reducer.weighted_pooling or self.proportional_attention
-        return Tokens.start(x, self.layout.num_prefix, self.restoring, counted)
+        return replace(Tokens.start(x, self.layout.num_prefix, self.restoring, counted), places=places)
 
     def give_out(self, features: Tensor, tokens: Tokens) -> None:
         """A user gets `features` of these tokens; what comes back is recognised by `behind`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from suite.reducers.signals import BlockParts
+from suite.tokens.state import Tokens
 
 
 class SharedPrefix:
@@ -18,14 +19,14 @@ class SharedPrefix:
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
-        self._entering: dict[int, Tensor] = {}
+        self._entering: dict[int, Tokens] = {}
 
-    def entering(self, block: int, embed: Callable[[Tensor], Tensor], blocks: Sequence[BlockParts]) -> Tensor:
-        """(B, N0, C) tokens that enter `block` of the unreduced model; `block` = depth: those that leave the last."""
+    def entering(self, block: int, start: Callable[[Tensor], Tokens], blocks: Sequence[BlockParts]) -> Tokens:
+        """All tokens that enter `block` of the unreduced model; `block` = depth: those that leave the last."""
         if block not in self._entering:
             known = max((b for b in self._entering if b < block), default=None)
-            x = embed(self.images) if known is None else self._entering[known]
+            tokens = start(self.images) if known is None else self._entering[known]
             for parts in blocks[known or 0 : block]:
-                x = parts.original(x)
-            self._entering[block] = x
+                tokens = tokens.with_features(parts.at(tokens).original(tokens.x))
+            self._entering[block] = tokens
         return self._entering[block]

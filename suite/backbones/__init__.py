@@ -16,7 +16,15 @@ from suite.errors import RequestError
 # The module that defines models, as their library or we name it -> 'module:class' of their family. By name, because
 # importing some takes seconds. An entry point of a plug-in is such a line.
 FAMILIES: dict[str, str] = {
+    "timm.models.eva": "suite.backbones.timm_eva:TimmEva",
+    "timm.models.vision_transformer_relpos": "suite.backbones.timm_relative:TimmRelative",
+    "timm.models.beit": "suite.backbones.timm_relative:TimmBeit",
     "suite.backbones.lv_vit": "suite.backbones.lv_vit:LVViTFamily",
+    "transformers.models.vit.modeling_vit": "suite.backbones.transformers_vit:TransformersPlain",
+    "transformers.models.dinov2.modeling_dinov2": "suite.backbones.transformers_vit:TransformersDinov2",
+    "transformers.models.dinov3_vit.modeling_dinov3_vit": "suite.backbones.transformers_vit:TransformersDinov3",
+    "transformers.models.clip.modeling_clip": "suite.backbones.transformers_vit:TransformersCLIP",
+    "transformers.models.siglip.modeling_siglip": "suite.backbones.transformers_vit:TransformersSiglip",
     "transformers.models.git.modeling_git": "suite.backbones.git:GitViT",
     "suite.backbones.scenes_dit": "suite.backbones.scenes_dit:ScenesDiTFamily",
     "diffusers.models.unets.unet_2d_condition": "suite.backbones.diffusers_blocks:UNetFamily",

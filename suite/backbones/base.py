@@ -12,6 +12,7 @@ from suite.backbones.mixin import Decoder, Reduced
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout
+from suite.tokens.places import Places
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -48,6 +49,10 @@ class BackboneFamily(ABC, Generic[Model]):
     @abstractmethod
     def embed(self, model: Model, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> tokens (B, N0, C) that enter the first block, protected prefix first."""
+
+    def start(self, model: Model, x: Tensor) -> tuple[Tensor, Places | None]:
+        """`embed`, and where the tokens are, for blocks that go by positions; None for others."""
+        return self.embed(model, x), None
 
     @abstractmethod
     def blocks(self, model: Model) -> list[BlockParts]:

@@ -51,13 +51,16 @@ def reducible_block(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: B
 
     RequestError for hooks on what it does without calling it.
     """
-    entering, amount = tokens.count, call.amount
+    entering, amount, fixed = tokens.count, call.amount, parts
+    parts = fixed.at(tokens)
     site = reducer.site if call.called else None
     if site == "before_block":
         signals = Signals(parts, tokens, reducer.extra_projection, call, tokens.attention_bias(call.proportional))
         tokens = reducer("before_block", tokens, signals, amount)
+        parts = fixed.at(tokens)
     bias, attended = tokens.attention_bias(call.proportional), tokens.count
-    if bias is None and site in (None, "before_block") and not call.watch and tokens.residual is None:
+    whole = site in (None, "before_block") and not call.watch and parts.takes_any
+    if whole and bias is None and tokens.residual is None:
         return tokens.with_features(parts.original(tokens.x)), BlockTrace.plain(attended, entering=entering), None
     refuse_hooks(parts)
     outcome: list[Outcome] = []
@@ -96,12 +99,18 @@ def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockC
         tokens, trace = tokens.add(added), BlockTrace.plain(tokens.count)
         if call.watch:
             signals.attention_added = added
+            signals.mlp_input, signals.mlp_added = (
+                signals.entered,
+                added,
+            )  # of a parallel block, which adds both at once
+    mlp = tokens.count
     if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)
-    mlp, added = tokens.count, parts.mlp_branch(tokens.x)
-    if call.watch:
-        signals.mlp_input, signals.mlp_added = tokens.x, added
-    tokens = tokens.add(added)
+    if not parts.parallel:
+        mlp, added = tokens.count, parts.mlp_branch(tokens.x)
+        if call.watch:
+            signals.mlp_input, signals.mlp_added = tokens.x, added
+        tokens = tokens.add(added)
     if site == "after_block":
         tokens = reducer("after_block", tokens, signals, amount)
     observed = reducer.observe(tokens, signals) if call.watch else None

@@ -20,7 +20,7 @@ from transformers.models.git import modeling_git as hf
 from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
 from suite.backbones.sharing import with_module, with_values
-from suite.backbones.timm_vit import linear_macs
+from suite.backbones.timm_blocks import linear_macs
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.layout import Layout

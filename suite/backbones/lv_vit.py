@@ -14,7 +14,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from suite.backbones.timm_vit import ReducedViT, TimmViT, linear_macs
+from suite.backbones.timm_blocks import linear_macs
+from suite.backbones.timm_vit import ReducedViT, TimmViT
 from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 

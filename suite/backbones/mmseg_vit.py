@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
-from suite.backbones.timm_vit import linear_macs
+from suite.backbones.timm_blocks import linear_macs
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
 from suite.tokens.grouping import take

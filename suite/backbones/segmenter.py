@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from suite.backbones.block import reducible_block
-from suite.backbones.timm_vit import TimmBlock
+from suite.backbones.timm_blocks import TimmBlock
 from suite.errors import RequestError
 from suite.reducers.none import Unreduced
 from suite.reducers.signals import BlockCall

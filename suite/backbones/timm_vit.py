@@ -2,149 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-import timm
 import torch
-import torch.nn.functional as F
-from timm.layers import PatchEmbed
+from timm.layers import AttentionPoolLatent, PatchEmbed
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite.backbones.base import BackboneFamily
 from suite.backbones.mixin import Reduced
-from suite.backbones.modules import call_as, is_plain
+from suite.backbones.timm_blocks import TimmBlock, TimmParallelBlock, TimmPostNormBlock, linear_macs
 from suite.backbones.timm_sizes import placed
 from suite.errors import RequestError
 from suite.reducers.signals import BlockParts
+from suite.tokens.attention_bias import floored_log
 from suite.tokens.grouping import full_precision
 from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 SUPPORTED = (
-    "timm VisionTransformer models with standard pre-norm blocks are supported "
-    "(deit_*, deit3_*, vit_*, flexivit_*; see `list models`)"
+    "timm's Vision Transformers are supported (deit_*, deit3_*, vit_*, eva02_*, beit_*, flexivit_*, vitamin_*; "
+    "`list models` says which, and why others are not)"
 )
-
-
-class TimmBlock(BlockParts):
-    """timm's `Block` with its `Attention`: LayerScale, drop-path, q/k norm, gate and attention norm where present."""
-
-    def __init__(self, block: Any, index: int, num_class: int) -> None:
-        self.block, self.index, self.num_class = block, index, num_class  # timm builds its parts by name: no types
-        self.attention: timm_vit.Attention = block.attn
-        self.scale, self.fused = self.attention.scale, bool(self.attention.fused_attn)
-
-    def original(self, x: Tensor) -> Tensor:
-        return self.block(x)
-
-    def norm1(self, x: Tensor) -> Tensor:
-        return self.block.norm1(x)
-
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.split_heads(self.attention.qkv(x))
-
-    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        attention = self.attention
-        q, k = self.in_heads(self._rows_of_qkv(x, 0, 2), 2)
-        return attention.q_norm(q), attention.k_norm(k)
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.in_heads(self._rows_of_qkv(x, 2, 3), 1)[0]
-
-    def _rows_of_qkv(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Thirds `first` to `last` of the qkv product: alone, or out of the whole where the layer must be called."""
-        linear = self.qkv_linear
-        if linear is None:
-            third = self.attention.num_heads * self.attention.head_dim
-            return self.attention.qkv(x)[..., first * third : last * third]
-        third = linear.out_features // 3
-        bias = None if linear.bias is None else linear.bias[first * third : last * third]
-        return F.linear(x, linear.weight[first * third : last * third], bias)
-
-    @property
-    def qkv_linear(self) -> nn.Linear | None:
-        return self.attention.qkv if is_plain(self.attention.qkv) else None
-
-    def split_heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        attention = self.attention
-        q, k, v = self.in_heads(projected, 3)
-        return attention.q_norm(q), attention.k_norm(k), v
-
-    def in_heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, N, parts·H·d) -> `parts` tensors (B, H, N, d)."""
-        batch, count, _ = projected.shape
-        heads = projected.reshape(batch, count, parts, self.attention.num_heads, self.attention.head_dim)
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def attention_output(self, attended: Tensor, normed: Tensor) -> Tensor:
-        """What the attention module returns for heads (B, H, N, d); its hooks see `normed` and that.
-
-        RequestError for a hook that changes what enters: queries, keys and values have been made of it already.
-        """
-        attention = self.attention
-
-        def forward(entered: Tensor) -> Tensor:
-            if entered is not normed:
-                raise RequestError(
-                    f"a hook changes what enters the attention of block {self.index}, or looks at its gradient, which "
-                    "is not possible while a reducer is attached; put it on the block or its norm1"
-                )
-            x = getattr(attention, "norm", nn.Identity())(attended.transpose(1, 2).flatten(2))
-            gate = getattr(attention, "gate", None)
-            if gate is not None:
-                x = x * gate(normed).sigmoid()
-            return attention.proj_drop(attention.proj(x))
-
-        return call_as(attention, forward, normed)
-
-    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
-        return self.block.drop_path1(self.block.ls1(self.attention_output(attended, normed)))
-
-    def mlp_branch(self, x: Tensor) -> Tensor:
-        block = self.block
-        return block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-
-    @property
-    def attention_dropout(self) -> float:
-        return self.attention.attn_drop.p if self.block.training else 0.0
-
-    def dropped(self, attention: Tensor) -> Tensor:
-        return self.attention.attn_drop(attention)
-
-
-class TimmPostNormBlock(TimmBlock):
-    """timm's `ResPostBlock`: each branch is normed after it is computed."""
-
-    def norm1(self, x: Tensor) -> Tensor:
-        return x
-
-    def attention_branch(self, attended: Tensor, normed: Tensor) -> Tensor:
-        return self.block.drop_path1(self.block.norm1(self.attention_output(attended, normed)))
-
-    def mlp_branch(self, x: Tensor) -> Tensor:
-        return self.block.drop_path2(self.block.norm2(self.block.mlp(x)))
-
-
-BLOCKS = {timm_vit.Block: TimmBlock, timm_vit.ResPostBlock: TimmPostNormBlock}
 
 
 class ReducedViT(Reduced):
     """Mixed into the class of a VisionTransformer while a reducer is attached to it."""
 
     norm: nn.Module
-    attn_pool: nn.Module | None
     global_pool: str
     num_prefix_tokens: int
     fc_norm: nn.Module
     head_drop: nn.Module
     head: nn.Module
+    pool_attends_to_prefix = False
+    """The attention of a pooling head reads prefix tokens whatever the model says."""
 
     def forward_features(self, x: Tensor) -> Tensor:
         tokens = self._reducerbench.encode(self, x)
@@ -163,6 +58,10 @@ class ReducedViT(Reduced):
             )
         return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
 
+    @property
+    def _pool(self) -> nn.Module | None:
+        return getattr(self, "attn_pool", None)
+
     def forward(self, x: Tensor) -> Tensor:
         tokens = self._reducerbench.encode(self, x)
         return self._head(self.norm(tokens.x), tokens)
@@ -171,14 +70,18 @@ class ReducedViT(Reduced):
         raise RuntimeError("forward_intermediates would run the blocks unreduced; detach the reducer first")
 
     def _head(self, x: Tensor, tokens: Tokens, pre_logits: bool = False) -> Tensor:
-        """The head on normed features; where it pools over patches, over those present, by sizes if the method says."""
+        """The head on normed features; where it pools over patches, over those present, by sizes if the method says.
+
+        One that pools by attention has their logarithm added to its logits, as proportional attention has.
+        """
         weight = tokens.size if self._reducerbench.reducer.weighted_pooling else None
         if tokens.presence is not None:
             weight = tokens.presence * (1 if weight is None else weight)
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
-        if self.attn_pool is not None and tokens.presence is not None:
-            pooled = self._attended(x[:, first:], tokens, first)
-        elif self.attn_pool is None and weight is not None and self.global_pool in ("avg", "avgmax", "max"):
+        if weight is not None and isinstance(self._pool, AttentionPoolLatent):
+            first = 0 if self.pool_attends_to_prefix else first
+            pooled = self._pool(x[:, first:], attn_mask=self._attention_bias(weight, tokens, first).to(x.dtype))
+        elif weight is not None and self._pool is None and self.global_pool in ("avg", "avgmax", "max"):
             weight, patches = weight[:, first:, None], full_precision(x[:, first:])
             pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
             if self.global_pool != "avg":
@@ -189,28 +92,34 @@ class ReducedViT(Reduced):
         x = self.head_drop(self.fc_norm(pooled))
         return x if pre_logits else self.head(x)
 
-    def _attended(self, x: Tensor, tokens: Tokens, first: int) -> Tensor:
-        """Attention pooling over the tokens `x` (B, N - first, C) that are no padding: (B, C)."""
-        if tokens.valid is None:
-            raise RuntimeError("attention pooling over softly pruned tokens is not supported")
-        assert self.attn_pool is not None
-        padding = ~tokens.valid[:, None, None, first:]
-        pooled: Tensor = self.attn_pool(x, attn_mask=x.new_zeros(padding.shape).masked_fill(padding, -torch.inf))
-        return pooled
+    def _attention_bias(self, weight: Tensor, tokens: Tokens, first: int) -> Tensor:
+        """(B, 1, 1, N - first) what a pooling attention has added to its logits: log weights, -inf on padding."""
+        bias = floored_log(weight[:, first:])
+        return (bias if tokens.valid is None else bias.masked_fill(~tokens.valid[:, first:], -torch.inf))[:, None, None]
 
 
 def reads_patches(model: Any) -> bool:
     """Whether a model's head pools over its patches, or attends to them."""
-    return model.attn_pool is not None or model.global_pool not in ("", "token")
+    return getattr(model, "attn_pool", None) is not None or model.global_pool not in ("", "token")
 
 
 class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
-    """The family: where a VisionTransformer keeps what `attach` needs."""
+    """The family: where a VisionTransformer keeps what `attach` needs.
 
-    mixin = ReducedViT
+    base: the class of its models. parts: by class of a block, what its parts are. attentions: what they may attend by.
+    """
+
+    mixin: type[ReducedViT] = ReducedViT
+    base: type[nn.Module] = timm_vit.VisionTransformer
+    parts: Mapping[type[nn.Module], type[TimmBlock]] = {
+        timm_vit.Block: TimmBlock,
+        timm_vit.ResPostBlock: TimmPostNormBlock,
+        timm_vit.ParallelScalingBlock: TimmParallelBlock,
+    }
+    attentions: tuple[type[nn.Module], ...] = (timm_vit.Attention,)
 
     def check(self, model: nn.Module) -> None:
-        base = timm_vit.VisionTransformer
+        base = self.base
         kind = type(model).__name__
         if isinstance(model, ReducedViT):
             raise RequestError("the model has a reducer attached; detach it first")
@@ -222,10 +131,12 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             own = getattr(type(model), name, None) is not getattr(base, name, None)
             if own or (name in sized and name in vars(model)):
                 raise RequestError(f"model {kind!r} has a {name} of its own; {SUPPORTED}")
-        for block in model.blocks:
+        for block in cast(Iterable[nn.Module], model.blocks):
             attention = getattr(block, "attn", None)
-            if runs_as(block, BLOCKS) is None or runs_as(attention, [timm_vit.Attention]) is None:
-                odd = block if runs_as(block, BLOCKS) is None else attention
+            kind_of_block = runs_as(block, self.parts)
+            whole = kind_of_block is not None and self.parts[kind_of_block].parallel
+            if kind_of_block is None or not (whole or runs_as(attention, self.attentions)):
+                odd = block if kind_of_block is None else attention
                 raise RequestError(f"model {kind!r} has {type(odd).__name__} in its blocks; {SUPPORTED}")
 
     def checkpoints(self, model: timm_vit.VisionTransformer) -> bool:
@@ -239,8 +150,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
 
     def blocks(self, model: timm_vit.VisionTransformer) -> list[BlockParts]:
         num_class = class_tokens(model)
-        kinds = [cast(type[nn.Module], runs_as(block, BLOCKS)) for block in model.blocks]
-        return [BLOCKS[kind](model.blocks[i], i, num_class) for i, kind in enumerate(kinds)]
+        kinds = [cast(type[nn.Module], runs_as(block, self.parts)) for block in model.blocks]
+        return [self.parts[kind](model.blocks[i], i, num_class) for i, kind in enumerate(kinds)]
 
     def image_size(self, model: timm_vit.VisionTransformer) -> tuple[int, int]:
         height, width = cast(PatchEmbed, model.patch_embed).img_size
@@ -252,9 +163,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
 
     def layout(self, model: timm_vit.VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
-        block, size = cast(timm_vit.Block, model.blocks[0]), image_size or self.image_size(model)
-        attention = cast(timm_vit.Attention, block.attn)
-        gate: nn.Module | None = getattr(attention, "gate", None)
+        parts, size = cast(TimmBlock, self.blocks(model)[0]), image_size or self.image_size(model)
+        qkv, proj, mlp = parts.macs
         head_token, head = head_macs(model)
         grid = self.grid(model, size)
         return Layout(
@@ -263,12 +173,12 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             num_class=class_tokens(model),
             num_patches=math.prod(grid),
             width=model.embed_dim,
-            heads=attention.num_heads,
-            head_dim=attention.head_dim,
-            qkv_macs=(qkv := linear_macs(attention.qkv)),
-            apart_macs=None if is_plain(attention.qkv) else (qkv, qkv),  # cut out of the whole each time
-            proj_macs=linear_macs(attention.proj) + (0 if gate is None else linear_macs(gate)),
-            mlp_macs=linear_macs(block.mlp),
+            heads=parts.heads,
+            head_dim=parts.head_dim,
+            qkv_macs=qkv,
+            apart_macs=parts.apart_macs,
+            proj_macs=proj,
+            mlp_macs=mlp,
             patch_macs=embed_macs(model, size),
             head_macs=head,
             head_token_macs=head_token,
@@ -284,11 +194,6 @@ def runs_as(module: object, kinds: Iterable[type[nn.Module]]) -> type[nn.Module]
 def class_tokens(model: timm_vit.VisionTransformer) -> int:
     """Leading tokens that a head reads: 0, 1 (class) or 2 (class and distillation); registers are not among them."""
     return (model.cls_token is not None) + (getattr(model, "dist_token", None) is not None)
-
-
-def linear_macs(module: nn.Module) -> int:
-    """Multiply-accumulates of all linear layers below `module`, for one token."""
-    return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
 def embed_macs(model: timm_vit.VisionTransformer, size: tuple[int, int]) -> int:
@@ -308,23 +213,10 @@ def head_macs(model: timm_vit.VisionTransformer) -> tuple[int, int]:
     """Multiply-accumulates of the head: per token that reaches it (attention pooling), and per image."""
     heads: list[nn.Module | None] = [model.head, getattr(model, "head_dist", None)]
     fixed = sum(linear_macs(head) for head in heads if head is not None)
-    pool = model.attn_pool
+    pool = getattr(model, "attn_pool", None)
     if pool is None:
         return 0, fixed
     latents = getattr(pool, "latent_len", 1)
     inner = pool.num_heads * pool.head_dim
     fixed += latents * (linear_macs(pool.q) + linear_macs(pool.proj) + linear_macs(pool.mlp))
     return linear_macs(pool.kv) + 2 * latents * inner, fixed
-
-
-def list_models(pattern: str = "*") -> list[tuple[str, bool]]:
-    """Names of timm models of this family that match a wildcard, and whether timm has trained weights for them.
-
-    Told apart by how timm defines them, without building them; `TimmViT.check` has the last word.
-    """
-    found = []
-    for name in timm.list_models(module=["vision_transformer", "vision_transformer_hybrid", "deit"]):
-        source = inspect.getsource(timm.model_entrypoint(name))
-        if fnmatchcase(name, pattern) and not re.search(r"Parallel\w*Block|attn_layer", source):
-            found.append((name, bool(timm.list_pretrained(f"{name}.*"))))
-    return found

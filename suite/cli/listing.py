@@ -61,11 +61,16 @@ def declared_reducers() -> dict[str, Any]:
 
 @listing.command("models")
 def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
-    """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too."""
-    from suite.models.registry import list_models
+    """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too.
+
+    Last, Vision Transformers of timm that cannot be reduced, and why.
+    """
+    from suite.models.registry import list_models, list_refused
 
     for name, origin in list_models(pattern):
         typer.echo(f"{name}  ({origin})" if origin else name)
+    for name, reason in list_refused(pattern):
+        typer.echo(f"{name}  (not supported: {reason})")
 
 
 @listing.command("tasks")

@@ -25,6 +25,7 @@ from suite.reducers.plugins import add_plugin, check_class, load_folder, make
 from suite.reducers.signals import Signals
 from suite.tokens.layout import Layout
 from suite.tokens.matching import bipartite_soft_matching
+from suite.tokens.places import RULES
 from suite.tokens.state import Tokens
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "register",
 ]
 
+OF_EVERY_METHOD: dict[str, tuple[str, ...]] = {"group_position": RULES}
+"""Options that every method takes, and their values, the first of them the default; attributes of `Reducer`."""
 LARGEST = 2**63  # what an integer of a tensor stays below
 
 
@@ -78,9 +81,13 @@ def reducer_options(name: str) -> dict[str, object]:
 def make_reducer(name: str, **options: object) -> Reducer:
     """A reducer with its options. RequestError for an unknown name, option, or a value that the method refuses."""
     cls, known = reducer_class(name), reducer_options(name)
+    common = {option: options.pop(option) for option in OF_EVERY_METHOD if option in options}
+    for option, value in common.items():
+        if value not in OF_EVERY_METHOD[option]:
+            raise unknown(f"{option} of reducer {name!r}:", str(value), OF_EVERY_METHOD[option])
     for option, value in options.items():
         if option not in known:
-            raise unknown(f"option of reducer {name!r}:", option, known or {"none"})
+            raise unknown(f"option of reducer {name!r}:", option, {*known, *OF_EVERY_METHOD})
         default = known[option]
         wanted = (int, float) if isinstance(default, float) else type(default)
         odd = not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool))
@@ -92,10 +99,12 @@ def make_reducer(name: str, **options: object) -> Reducer:
         if isinstance(value, int | float) and not abs(value) < LARGEST:  # no number is not below it either
             raise RequestError(f"option {option}={value!r} of reducer {name!r} is no number below {LARGEST:g}")
     try:
-        return make(cls, options)
+        made = make(cls, options)
     except Exception as error:  # whatever the method's own code raises is reported against it
         what = f" refuses {options}" if options else ""
         raise RequestError(f"reducer {name!r}{what}: {' '.join(str(error).split())}") from error
+    vars(made).update(common)
+    return made
 
 
 def class_from_file(path: str, class_name: str) -> type[Reducer]:

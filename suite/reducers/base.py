@@ -13,6 +13,7 @@ from suite.reducers.branch_signals import BranchSignals
 from suite.reducers.signals import Signals
 from suite.tokens.grouping import Matching
 from suite.tokens.layout import Layout
+from suite.tokens.places import RULES
 from suite.tokens.state import Tokens
 
 REGISTERED: dict[str, type[Reducer]] = {}
@@ -93,6 +94,8 @@ class Reducer(nn.Module):
     proportional_attention: bool | float | None = False
     """Attention is biased by log size (ToMe, eq. 1), with -1 by its negative; None: unless the model was trained
     otherwise (MAE)."""
+    group_position: str = RULES[0]
+    """Where merged tokens are, for a model whose blocks go by positions: see `suite.tokens.places`."""
     weighted_pooling: bool = False
     """An average-pooling head weights tokens by their sizes."""
     reads_sizes: bool = True

@@ -101,7 +101,7 @@ class DTEM(Reducer):
         metric = signals.keys if self.metric == "keys" else self._embedded(signals)
         grouping = soft_grouping(*split(metric, active, protected), r, self.tau1, self.tau2, self.top)
         x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, active, protected)
-        return tokens.soften(x, size, active - r, flow.restore)
+        return tokens.soften(x, size, active - r, flow)
 
     def _embedded(self, signals):
         """(B, N, D) the embedding of detached features, whatever autocast says in its own precision."""

@@ -55,6 +55,9 @@ class BlockParts(ABC):
     in_pieces: Mapping[str, nn.Module] = {}
     scale: float
     fused: bool  # attention through scaled_dot_product_attention, as the original block does
+    takes_any: bool = True  # `original` can be run on tokens of which some were taken out
+    position_bias: Tensor | None = None  # (B, H, N, N) that the block adds to the logits of its tokens
+    parallel: bool = False  # the MLP is computed beside attention, in `attention_branch`
     num_class: int  # leading tokens that a head reads: class, and distillation where there is one
 
     @abstractmethod
@@ -72,6 +75,10 @@ class BlockParts(ABC):
     def features(self, returned: Any) -> Tensor:
         """The tokens (B, N, C) in what the block returned."""
         return returned
+
+    def at(self, tokens: Tokens) -> BlockParts:
+        """The same block for tokens at these places; one that does not go by positions is itself."""
+        return self
 
     @abstractmethod
     def norm1(self, x: Tensor) -> Tensor: ...
@@ -151,7 +158,7 @@ class Signals:
         call: BlockCall,
         bias: Tensor | None = None,
     ) -> None:
-        self._parts, self._tokens, self._call, self._bias = parts, tokens, call, bias
+        self._parts, self._tokens, self._call, self._given_bias = parts, tokens, call, bias
         self._extra_projection = extra_projection
         self.block, self.depth, self.grid = parts.index, call.depth, call.grid
         self.stage = cast(int, call.stage)  # a method acts in the blocks that have one
@@ -168,6 +175,19 @@ class Signals:
     def num_class(self) -> int:
         """How many leading tokens a head reads: the class token, and a distillation token where there is one."""
         return self._parts.num_class
+
+    @lazy
+    def _bias(self) -> Tensor | None:
+        """What is added to logits: of keys (B, 1, 1, N), or of every pair (B or 1, 1 or H, N, N)."""
+        given, between = self._given_bias, self._parts.position_bias
+        return given if between is None else between if given is None else between + given
+
+    def _bias_of(self, rows: Tensor | None) -> Tensor | None:
+        """The same of queries `rows` (B, M) alone."""
+        bias = self._bias
+        if rows is None or bias is None or bias.shape[2] == 1:
+            return bias
+        return bias.take_along_dim(rows[:, None, :, None], 2)
 
     @lazy
     def normed(self) -> Tensor:
@@ -240,7 +260,7 @@ class Signals:
         queries, keys = self.queries_keys
         # both copied by one kernel to where a batched product reads them
         queries, keys = torch.stack([queries, keys]).unbind()
-        return self._softmax(queries, keys)
+        return self._softmax(queries, keys, self._bias)
 
     @lazy
     def received(self) -> Tensor:
@@ -267,7 +287,7 @@ class Signals:
                 queries,
                 keys,
                 values,
-                attn_mask=self._bias,
+                attn_mask=self._bias_of(rows),
                 dropout_p=parts.attention_dropout,
                 scale=parts.scale,
             )
@@ -276,15 +296,15 @@ class Signals:
         elif "attention_map" in self.__dict__:
             attention = self.attention_map.take_along_dim(rows[:, None, :, None], 2)
         else:
-            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2), keys)
+            attention = self._softmax(queries.take_along_dim(rows[:, None, :, None], 2), keys, self._bias_of(rows))
         return parts.dropped(attention) @ values
 
-    def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def _softmax(self, queries: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
         """Attention (B, H, M, N) that queries (B, H, M, d) pay to keys (B, H, N, d)."""
         logits = scaled_product(queries.flatten(0, 1), keys.flatten(0, 1), self._parts.scale)
         logits = logits.unflatten(0, queries.shape[:2])
-        if self._bias is not None:
-            differentiated = logits.requires_grad or self._bias.requires_grad
+        if bias is not None:
+            differentiated = logits.requires_grad or bias.requires_grad
             # in place where nobody differentiates: a map is large, and a fresh one is slow
-            logits = logits + self._bias if differentiated else logits.add_(self._bias)
+            logits = logits + bias if differentiated else logits.add_(bias)
         return logits.softmax(dim=-1)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from suite.tokens.constants import positions
 from suite.tokens.grouping import Matching, take
+
+Restore = Callable[[Tensor], Tensor]
+"""What gives the features of tokens (B, N, C) back to those before a step."""
+
+
+class SoftStep(Protocol):
+    """A soft merge: as many tokens as before, in another order."""
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Features (B, N, C) of the tokens afterwards -> of those before."""
+
+    def origin(self) -> Tensor:
+        """(B, N) int64 where each token afterwards was before."""
 
 
 @dataclass(frozen=True)

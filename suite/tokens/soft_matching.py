@@ -96,7 +96,7 @@ def soft_merge(x: Tensor, size: Tensor, grouping: Tensor, active: int, protected
     return (
         torch.cat([x[:, :protected], x_sorted.to(x.dtype), x[:, active:]], dim=1),
         torch.cat([size[:, :protected], size_sorted, size[:, active:]], dim=1),
-        Flow(grouping, stays, order, active, protected),
+        Flow(grouping, stays, order, active, protected, x.shape[1]),
     )
 
 
@@ -105,7 +105,7 @@ class Flow:
     """Where the tokens of one soft merge went: what `restore` needs to give every one of them back.
 
     grouping: (B, |A|, |B|) shares that flowed. stays: (B, |A|) shares that did not. order: (B, |A| + |B|) which of A
-    and then B stands in each place afterwards.
+    and then B stands in each place afterwards. count: tokens in all.
     """
 
     grouping: Tensor
@@ -113,6 +113,13 @@ class Flow:
     order: Tensor
     active: int
     protected: int
+    count: int
+
+    def origin(self) -> Tensor:
+        """(B, count) position before of the token that stands in each place afterwards."""
+        before = torch.arange(self.count, device=self.order.device)[None].expand(len(self.order), -1)
+        sorted_part = take(torch.cat(split(before, self.active, self.protected), dim=1), self.order)
+        return torch.cat([before[:, : self.protected], sorted_part, before[:, self.active :]], dim=1)
 
     def restore(self, x: Tensor) -> Tensor:
         """(B, N, C) features of the tokens afterwards -> (B, N, C) of those before, float32 at least.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +25,8 @@ from suite.tokens.grouping import (
     take_rows,
     with_prefix,
 )
-from suite.tokens.history import Step, compose_owner, rows_to_restore
+from suite.tokens.history import Restore, SoftStep, Step, compose_owner, rows_to_restore
+from suite.tokens.places import Places
 from suite.tokens.sample_rng import fingerprint
 
 __all__ = ["SMALLEST_SIZE", "Matching", "Step", "Tokens", "flat_index", "full_precision", "rank", "take"]
@@ -50,6 +50,7 @@ class Tokens:
     counted: sizes are kept up in `size`, for attention, pooling or a method goes by them; False: nobody does, and
         `sizes` counts owners when it is asked.
     key: (B, 1) int64 what each sample's random draws are seeded by; None until somebody draws.
+    places: where they are in the image; None where the model's blocks do not go by that.
     """
 
     x: Tensor
@@ -60,11 +61,12 @@ class Tokens:
     valid: Tensor | None = None
     active: int | None = None
     policy: Tensor | None = None
-    flows: tuple[Callable[[Tensor], Tensor], ...] = ()
+    flows: tuple[Restore, ...] = ()
     restoring: str | None = None
     residual: Tensor | None = None
     counted: bool = True
     key: Tensor | None = None
+    places: Places | None = None
 
     @classmethod
     def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None, counted: bool = True) -> Tokens:
@@ -187,14 +189,16 @@ class Tokens:
         if self.active is not None:
             raise RequestError("tokens were merged softly (training); use restore=before_decoder, not per_block")
         x = self.x if self.residual is None else self.residual
-        return Tokens.start(x, self.num_prefix, self.restoring, self.counted)
+        start, places = Tokens.start(x, self.num_prefix, self.restoring, self.counted), self.places
+        return replace(start, places=places and places.anew())
 
     def _after(self, step: Step, x: Tensor, size: Tensor | None, valid: Tensor | None, lost: int | None = 0) -> Tokens:
         """The tokens after a step that drops `lost` of a sample (None: unknown); what giving back needs is kept."""
         if self.restoring == "at_end" and lost != 0:
             step = step.freezing(self.x, lost)
         residual = self.x if self.restoring == "per_block" and self.residual is None else self.residual
-        return replace(self, x=x, size=size, valid=valid, steps=(*self.steps, step), residual=residual)
+        places, steps = self.places and self.places.after(step, self.num_prefix, x.shape[1]), (*self.steps, step)
+        return replace(self, x=x, size=size, valid=valid, steps=steps, residual=residual, places=places)
 
     def keep(self, index: Tensor, fused: Tensor | None = None, valid: Tensor | None = None) -> Tokens:
         """Keep the prefix tokens and `index` (B, K: positions, in their new order), drop the others.
@@ -282,19 +286,16 @@ class Tokens:
             valid = torch.cat([torch.ones_like(valid[:, :1]).expand(-1, prefix), valid], dim=1)
         return self._after(Step(self.count, assigned=assigned), x, size, valid)
 
-    def soften(self, x: Tensor, size: Tensor, active: int, flow: Callable[[Tensor], Tensor] | None = None) -> Tokens:
-        """As many tokens as before, of real-valued sizes and in another order; from here on nobody owns anything.
-
-        flow: what gives features (B, N, C) of these tokens back to those before; without it they are not restored.
-        """
-        flows = (*self.flows, flow) if flow is not None and self.restoring == "at_end" else self.flows
-        return replace(self, x=x, size=size, active=active, flows=flows)
+    def soften(self, x: Tensor, size: Tensor, active: int, flow: SoftStep | None = None) -> Tokens:
+        """As many tokens, of real-valued sizes and in another order; from here on nobody owns anything. Without `flow`,
+        which gives features back to those before and says where they were, none are restored and all keep order."""
+        flows = (*self.flows, flow.restore) if flow is not None and self.restoring == "at_end" else self.flows
+        places = self.places and (self.places.reordered(flow.origin()) if flow is not None else self.places)
+        return replace(self, x=x, size=size, active=active, flows=flows, places=places)
 
     def mask(self, policy: Tensor, x: Tensor | None = None, size: Tensor | None = None) -> Tokens:
-        """As many tokens as before, of which those with a `policy` (B, N) of 0 are pruned softly; nobody owns anything.
-
-        x, size: features and sizes from here on; default what they are.
-        """
+        """As many tokens, of which those with a `policy` (B, N) of 0 are pruned softly; nobody owns anything. x, size:
+        features and sizes from here on; default what they are."""
         return replace(self, policy=policy, x=self.x if x is None else x, size=self.size if size is None else size)
 
     def expand(self, x: Tensor | None = None) -> Tensor:

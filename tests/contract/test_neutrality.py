@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
+from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
 from tiny_models import (
     EVERY_PAIR,
     MODELS,
@@ -231,7 +231,7 @@ class OwnForward(VisionTransformer):
     "model",
     [
         nn.Linear(3, 3),
-        VisionTransformer(**SHAPE, block_fn=ParallelScalingBlock),
+        VisionTransformer(**SHAPE, block_fn=ParallelThingsBlock),
         with_other_attention(),
         OwnForward(**SHAPE),
         timm.create_model("test_efficientnet"),

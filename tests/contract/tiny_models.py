@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 from timm.layers import Attention, SwiGLUPacked
+from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from transformers.models.git.modeling_git import GitVisionConfig, GitVisionTransformer
 
-from suite.backbones import FAMILIES
+from suite.backbones import FAMILIES, family_of
 from suite.backbones.git import GitViT, ReducedGit, use_fused_attention
 from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
@@ -108,6 +111,15 @@ def git(
 
 
 VIT = VisionTransformer
+ROTARY = {"use_rot_pos_emb": True, "init_values": 0.5}
+DINOV3 = {
+    "rope_type": "dinov3",
+    "rope_temperature": 100.0,
+    "rope_rotate_half": True,
+    "use_abs_pos_emb": False,
+    "num_reg_tokens": 4,
+    "qkv_bias": False,
+}
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "class token": VIT,
     "even number of tokens": partial(VIT, img_size=28, patch_size=4),
@@ -135,6 +147,17 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "MAE": MaeViT,
     "LV-ViT": LVViT,
     "T2T-ViT": partial(T2TViT, img_size=128, patch_size=16),
+    "EVA": partial(Eva, global_pool="avg"),
+    "EVA-02": partial(Eva, **ROTARY, global_pool="avg", swiglu_mlp=True, scale_mlp=True, qkv_fused=False),
+    "DINOv3": partial(Eva, **ROTARY, **DINOV3, global_pool="token"),
+    "rotary by head and block, no class token": partial(
+        Eva, **ROTARY, rope_type="mixed", attn_type="rope", class_token=False, qk_norm=True
+    ),
+    "bias of every pair of places": partial(
+        VisionTransformerRelPos, rel_pos_type="bias", class_token=True, init_values=0.5
+    ),
+    "Beit": partial(Beit, use_shared_rel_pos_bias=True, init_values=0.5),
+    "parallel blocks": partial(VIT, block_fn=ParallelScalingBlock, qk_norm=True),
     "GIT": git,
     "GIT, explicit attention": partial(git, fused=False),
 }
@@ -145,6 +168,7 @@ if "gated" in ATTENTION_OPTIONS:
 if HAS_SCALE_NORM:
     MODELS["norms inside attention and MLP"] = partial(VIT, scale_attn_norm=True, scale_mlp_norm=True)
 
+ONE_SIZE = ["bias of every pair of places", "Beit"]
 NO_CLASS_TOKEN = [name for name in MODELS if "no class token" in name or name == "attention pool"]
 
 
@@ -169,7 +193,7 @@ def inner_weights(model: nn.Module) -> list[Tensor]:
     if isinstance(model, TinyGit):
         inner = [getattr(block.self_attn, f"{name}_proj") for block in model.blocks for name in "qkv"]
     else:
-        inner = [block.attn.qkv for block in model.blocks]
+        inner = [layer for parts in family_of(model).blocks(model) for layer in parts.qkv_layers]
     return [stem.weight, *(linear.weight for linear in inner)]
 
 
@@ -256,13 +280,20 @@ def zero_rates(name: str) -> list[str | None]:
 
 
 def works_on(name: str, kind: str) -> bool:
-    """Whether a method can reduce a kind of model: selection by class attention needs a class token."""
-    return not (kind in NO_CLASS_TOKEN and reducer_class(name).needs_class_token)
+    """Whether a method can reduce a kind of model: selection by class attention needs a class token.
+
+    And one that shrinks images needs a model that takes others than those of its own size.
+    """
+    return not (lacks_class_token(name, kind) or (kind in ONE_SIZE and shrinks_images(name)))
+
+
+def lacks_class_token(name: str, kind: str) -> bool:
+    return kind in NO_CLASS_TOKEN and reducer_class(name).needs_class_token
 
 
 EVERY_PAIR = [(name, kind) for name in REDUCERS for kind in (TOY_MODELS if name in TOY else MODELS)]
 PAIRS = [pair for pair in EVERY_PAIR if works_on(*pair) and pair[0] != "none"]
-IMPOSSIBLE = [pair for pair in EVERY_PAIR if not works_on(*pair)]
+IMPOSSIBLE = [(name, kind) for name, kind in EVERY_PAIR if lacks_class_token(name, kind)]
 
 
 def on_pairs(pairs: Iterable[tuple[str, str]], quick: int, part: int = 0, what: str = "kind") -> Callable:

@@ -50,7 +50,7 @@ def groupings(batch=2, r=STEPS, seed=3):
 def merged(tokens, made):
     for (grouping, active), r in zip(made, STEPS, strict=True):
         x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, active, PREFIX)
-        tokens = tokens.soften(x, size, active - r, flow.restore)
+        tokens = tokens.soften(x, size, active - r, flow)
     return tokens
 
 
@@ -105,7 +105,7 @@ def test_shares_of_0_and_1_give_every_token_what_its_owner_has():
     grouping = torch.zeros(2, 7, 6, dtype=torch.float64)  # A: 1, 3, .. 13; B: 2, 4, .. 12
     grouping[:, 0, 2] = grouping[:, 3, 2] = grouping[:, 6, 5] = 1.0  # 1 and 7 into 6, 13 into 12
     x, size, flow = soft_merge(tokens.x, tokens.sizes, grouping, N, PREFIX)
-    soft = tokens.soften(x, size, N - 3, flow.restore)
+    soft = tokens.soften(x, size, N - 3, flow)
     kept = torch.tensor([[0, 6, 12, 3, 5, 9, 11, 2, 4, 8, 10]] * 2)
     source, target = torch.tensor([[1, 7, 13]] * 2), torch.tensor([[1, 1, 2]] * 2)
     hard = tokens.merge(Matching(kept, source, target))
