@@ -218,7 +218,7 @@ class Handle:
 
     def _tokens(self, x: Tensor, places: Places | None) -> Tokens:
         reducer, places = self.reducer, places and replace(places, rule=self.reducer.group_position)
-        counted = reducer.reads_sizes or reducer.weighted_pooling or self.proportional_attention
+        counted = bool(reducer.reads_sizes or reducer.weighted_pooling or self.proportional_attention)
         return replace(Tokens.start(x, self.layout.num_prefix, self.restoring, counted), places=places)
 
     def give_out(self, features: Tensor, tokens: Tokens) -> None:
