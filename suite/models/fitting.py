@@ -32,6 +32,19 @@ HINTS = {
     "dist_token": "it has a distillation token; name a distilled model",
     "reg_token": "it has registers; name a model with as many",
 }
+# What libraries put on layers, by the names that their tensors then have.
+PUT_ON = {
+    r"(lora|hada|lokr|ia3|vera|b?oft)_": (
+        "it is an adapter alone, or has one that is not merged: merge_and_unload() and save the model"
+    ),
+    r"parametrizations\.|\.weight_([guv]|orig|mask)$": (
+        "its layers are normed, pruned or parametrised: make that permanent, as by remove_parametrizations or "
+        "prune.remove, and save it"
+    ),
+    r"absmax|zero_point|quant_|_packed_params|weight_scale|\.(q?scales?|qweight)$": (
+        "it is quantised; give the weights before"
+    ),
+}
 # What a linear layer is made of, in this order, where a file has it in parts or by another name.
 MADE_OF = {
     "qkv": (("to_qkv",), ("q", "kv"), ("to_q", "to_kv"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"),
@@ -231,6 +244,9 @@ def _width(own: Mapping[str, Tensor]) -> int:
 def _remedy(own: Mapping[str, Tensor], state: State) -> str:
     missing, strangers = [key for key in own if key not in state], [key for key in state if key not in own]
     head, width = state.get("head.weight"), _width(own)
+    for pattern, hint in PUT_ON.items():
+        if any(re.search(pattern, name) for name in strangers):
+            return hint
     if missing and set(missing) == {key for key in own if key.startswith(HEADS)}:
         other = next((key for key in strangers if ANY_HEAD.match(key)), "")
         if other:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-AVERAGED = (r"(^|[._])ema([._]|$)|averaged|(^|[._])swa([._]|$)", r"(^|[._])teacher([._]|$)")
+AVERAGED = (r"(^|[._])(ema|swa|avg)([._]|$)|averaged?([._]|$)|polyak|shadow", r"(^|[._])teacher([._]|$)")
 FIRST, AVERAGES = "the first in the file", "averaged weights first"
 
 

@@ -19,6 +19,7 @@ from suite.errors import RequestError
 from suite.measure.machine import describe_machine
 from suite.models.load import load_model
 from suite.models.registry import default_checkpoint
+from suite.models.weights_file import one_line
 from suite.store.files import atomic_path, once, write_json
 from suite.sweep.evaluate import repeatable
 from suite.sweep.launch import Launch, launched
@@ -162,5 +163,11 @@ def processes(device: str) -> Launch:
     """Those that torchrun has started, joined on first use."""
     launch = launched()
     if launch.world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if resolve_device(device).type == "cuda" else "gloo")
+        try:
+            torch.distributed.init_process_group("nccl" if resolve_device(device).type == "cuda" else "gloo")
+        except ValueError as error:  # RANK and WORLD_SIZE are set, by a cluster or a shell, and no address to meet at
+            raise RequestError(
+                f"WORLD_SIZE is {launch.world}, and its processes cannot meet ({one_line(error)}); start them with "
+                "torchrun, or unset WORLD_SIZE"
+            ) from error
     return launch

@@ -198,6 +198,10 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path, trained):
         assert "diverged: 'blocks.1.mlp.fc1.bias' is not finite" in refusal(tmp_path / "a.pth")
 
 
+def renamed(state, end):
+    return {**state, **{key.replace("qkv.weight", f"qkv.{end}"): value for key, value in state.items()}}
+
+
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
@@ -208,6 +212,11 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path, trained):
             "not one linear layer ('head.mlp.0.weight')",
         ),
         (lambda state: {key: value for key, value in state.items() if key != "head.bias"}, "name the model"),
+        (lambda state: {"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.ones(4, 64)}, "merge_and_unload()"),
+        (lambda state: renamed(state, "weight_g"), "make that permanent"),
+        (lambda state: renamed(state, "parametrizations.weight.original0"), "make that permanent"),
+        (lambda state: renamed(state, "weight_mask"), "make that permanent"),
+        (lambda state: renamed(state, "weight.absmax"), "it is quantised"),
     ],
 )
 def test_the_remedy_is_for_what_does_not_fit(tmp_path, trained, change, remedy):
