@@ -30,7 +30,7 @@ def _rows() -> pandas.DataFrame:
     rows["printed_gflops"] = rows["gflops"]
     for column in NUMBERS:
         rows[column] = pandas.to_numeric(rows[column])
-    quoted = rows["source"].str.startswith(SECONDARY_SOURCES) | rows["note"].str.startswith("secondary")
+    quoted = rows["source"].str.startswith(SECONDARY_SOURCES) | rows["note"].str.contains("secondary")
     rows["primary"] = ~(rows["file"].str.startswith("secondary_") | quoted)
     return rows
 

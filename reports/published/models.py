@@ -26,6 +26,7 @@ MODELS = {
     "DINOv2-B/14": "vit_base_patch14_dinov2@224",
     "LV-ViT-S": "lvvit_s",
     "Seg-S-Mask/16": "seg_small_mask_16",
+    "Seg-L-Mask/16 (640x640)": "seg_large_mask_16",
     **_each("ViT-B/16 @384 SWAG, ViT-L/16 @512 SWAG, ViT-H/14 @518 SWAG", SWAG),
 }
 

@@ -107,6 +107,44 @@ def drift_command(
     show(measure_drift(values, parse_names(precisions), folder, Progress(err_console)), folder)
 
 
+@analysing.command("patterns")
+def patterns_command(
+    task: TaskName = "scenes",
+    data: Data = None,
+    model: Annotated[str, typer.Option(help="One or more of one grid of patches: A,B. [the task's own]")] = "",
+    checkpoint: Checkpoint = "",
+    reducers: Annotated[str, typer.Option(help="As for `run`.")] = "tome,tofu,pitome,dtem,mctf,evit,topk,random",
+    rates: Annotated[str | None, typer.Option(help="As for `run`. [flops=-35%]")] = None,
+    flops: Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")] = None,
+    reducer_weights: Annotated[
+        list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")
+    ] = None,
+    reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,
+    task_option: TaskOption = None,
+    images: Annotated[int, typer.Option(min=1, help="Images whose groups are compared.")] = 32,
+    limit: Limit = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    device: Device = "auto",
+    workers: Workers = None,
+    out: Annotated[str, typer.Option(help="Folder. [results/analyse/patterns-TASK-MODEL]")] = "",
+) -> None:
+    """How alike methods, rates or models keep and group patches by block, and whether those alike score alike."""
+    from suite.analyse.patterns import compare_patterns
+    from suite.cli.flags import asked
+    from suite.sweep.progress import Progress
+    from tasks import task_class
+
+    models = parse_names(model) if model else (task_class(task).default_model,)
+    values = asked(None, {
+        "task": task, "data": data, "checkpoint": checkpoint or None, "reducers": reducers, "rates": rates,
+        "flops": flops or (None if rates else "-35%"), "reducer_weights": reducer_weights,
+        "reducer_option": reducer_option, "task_option": task_option, "limit": limit, "batch_size": batch_size,
+        "device": device, "workers": workers,
+    })  # fmt: skip
+    folder = folder_of(out, "patterns", task, "+".join(models))
+    show(compare_patterns(values, models, images, folder, Progress(err_console)), folder)
+
+
 def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
     """A command that gives `analysis(bench, settings, ...)` its bench and a recipe's settings, from flags that all such
     commands share and the recipe's own, and shows what comes of it.

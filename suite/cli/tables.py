@@ -40,6 +40,9 @@ def tables_command(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16. [fp32]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images.")] = None,
     format: Annotated[str | None, typer.Option(help="md, latex, csv or html. [a table for the terminal]")] = None,
+    claims: Annotated[
+        str | None, typer.Option(help="METHOD: what it claims, what others measured, what --from holds.")
+    ] = None,
 ) -> None:
     """A paper's table, published figures beside measured ones: what is stored is used, what is missing is run.
 
@@ -49,6 +52,11 @@ def tables_command(
 
     if format is not None and format not in FORMATS:
         raise RequestError(f"--format {format!r} is not known; use {', '.join(FORMATS)}")
+    if claims is not None:
+        if name is not None or format not in (None, "md"):
+            raise RequestError("--claims is of all tables, in the terminal or as --format md; leave the rest out")
+        show_claims(claims, from_run or (), markdown=format == "md")
+        return
     if name is None:
         list_tables()
         return
@@ -145,3 +153,21 @@ def list_tables() -> None:
             figures = "published" if all(row.primary for row in printed) else "read elsewhere"
         lines.append([table.name, table.title, str(rows), str(ways), figures])
     print_table(fields_of(("Name", "Table", "Rows", "Measurable", "Figures"), lines))
+
+
+def show_claims(reducer: str, stored: Sequence[str], markdown: bool) -> None:
+
+    from reports.text.markup import markdown_row, markdown_rule
+    from suite.papers.claims import claims_of
+    from suite.papers.claims_table import HEADERS, NOTE, claim_rows
+    from suite.papers.runs import read_run
+
+    rows = claim_rows(claims_of(reducer, [cell for run in stored for cell in read_run(run)]))
+    title = f"{reducer}: claimed, measured by others, measured here (top-1, %)"
+    if not markdown:
+        print_table(fields_of(HEADERS, rows, 2), title=title, notes=(NOTE,))
+        return
+    rule = markdown_rule([place > 1 for place in range(len(HEADERS))])
+    sys.stdout.write(
+        "\n".join([f"### {title}", "", markdown_row(HEADERS), rule, *map(markdown_row, rows), "", NOTE, ""])
+    )

@@ -11,9 +11,9 @@ from suite.papers.table import PaperTable
 @cache
 def paper_tables() -> dict[str, PaperTable]:
     """Name -> table, in the order of the papers."""
-    from suite.papers import diffrate, dtem, dynamicvit, evit, mctf, secondary, tofu, tome, tps
+    from suite.papers import diffrate, dtem, dynamicvit, evit, mctf, newer, secondary, tofu, tome, tps
 
-    papers = (dtem, mctf, tofu, tome, diffrate, evit, tps, dynamicvit, secondary)
+    papers = (dtem, mctf, tofu, tome, diffrate, evit, tps, dynamicvit, newer, secondary)
     return {table.name: table for paper in papers for table in paper.TABLES}
 
 

@@ -73,10 +73,11 @@ def lines_of(table: PaperTable, plans: Mapping[str, Any] | None = None) -> list[
     """The table's rows, each with how it is measured. plans: see `read_plans`."""
     if table.absent:
         return [Line(row.model, row.method, row.setting, row.way) for row in table.unprinted]
-    return [_line(table, row, plans) for row in table.rows()]
+    return [line_of(table, row, plans) for row in table.rows()]
 
 
-def _line(table: PaperTable, row: Any, plans: Mapping[str, Any] | None) -> Line:
+def line_of(table: PaperTable, row: Any, plans: Mapping[str, Any] | None = None) -> Line:
+    """A printed row, with how it is measured."""
     setting = row.reduction or row.setting or rate_text(printed_rate(row))
     line, way = Line(row.model, row.method, setting, None, published=row), table.way(row)
     if isinstance(way, str):

@@ -12,6 +12,7 @@ from reports.published.models import MODELS
 from suite.contract.baseline import BASELINE
 from suite.papers.names import METHODS, Method
 from suite.rates.rate import KeptFraction, Rate, TokensPerBlock, parse_rate
+from suite.reducers import list_reducers
 
 Rates = dict[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
 TASKS = {"classification": "imagenet", "segmentation": "ade20k"}
@@ -83,7 +84,7 @@ class PaperTable:
 
     def way(self, row: Any) -> Way | str:
         """How one of its rows is measured, or why it cannot be."""
-        model = self.models.get(row.model) or MODELS.get(row.model) or (row.model if row.file == "opentome" else None)
+        model = named_model(self, row)
         if row.task not in TASKS:
             return f"{row.task} is not among the tasks here"
         if model is None:
@@ -94,6 +95,8 @@ class PaperTable:
         method, printed = method_of(row.method)
         if isinstance(method, str):
             return method
+        if method.reducer not in list_reducers():
+            return "not among the methods here"
         if method.reducer == BASELINE:
             return Way(model, image_size=int(size) if size else None)
         if method.reducer == "diffrate":
@@ -113,6 +116,11 @@ class PaperTable:
                 return parse_rate(rate), options, True
         named = parse_rate(method.rate) if method.rate else printed
         return named or printed_rate(row), {}, False
+
+
+def named_model(table: PaperTable, row: Any) -> str | None:
+    """What the model of a row is called here; '!...': why there is none, None: it is not known."""
+    return table.models.get(row.model) or MODELS.get(row.model) or (row.model if row.file == "opentome" else None)
 
 
 def method_of(name: str) -> tuple[Method | str, Rate | None]:
