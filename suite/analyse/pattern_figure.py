@@ -46,7 +46,7 @@ def _matrix(axes: Axes, labels: Sequence[str], matrix: np.ndarray, said: str, ro
     for i in places:
         for j in places:
             if i != j and len(labels) <= 24:
-                text = "n/a" if np.isnan(matrix[i, j]) else f"{100 * matrix[i, j]:.0f}"
+                text = "n/a" if np.isnan(matrix[i, j]) else str(round(100 * matrix[i, j]))
                 colour = "white" if not np.isnan(matrix[i, j]) and matrix[i, j] > 0.6 else "#333333"
                 axes.text(j, i, text, ha="center", va="center", fontsize=4.5, color=colour)
 
