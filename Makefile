@@ -75,6 +75,7 @@ fit: $(READY)
 
 weights: $(READY)
 	$(BIN)/python -m suite.train.embedded.classifier --out suite/weights/scenes_vit.safetensors --cache $(CACHE)
+	$(BIN)/python -m suite.train.embedded.rotary_classifier --out suite/weights/scenes_eva.safetensors --cache $(CACHE)
 	$(BIN)/python -m suite.train.embedded.captioner --out suite/weights/scenes_git --cache $(CACHE)
 	$(BIN)/python -m suite.train.embedded.segmenter --out suite/weights/scenes_segmenter.safetensors --cache $(CACHE)
 	$(BIN)/python -m suite.train.embedded.reducers --cache $(CACHE)

@@ -183,6 +183,13 @@ _ENTRIES = (
         weights=WEIGHTS / "scenes_vit.safetensors",
         licence="Apache-2.0",
     ),
+    ModelEntry(
+        "scenes_eva",
+        CLASSIFIER,
+        "suite.models.scenes_eva:build_scenes_eva",
+        weights=WEIGHTS / "scenes_eva.safetensors",
+        licence="Apache-2.0",
+    ),
     _lv_vit("lvvit_s", embed_dim=384, depth=16, num_heads=6),
     _t2t_vit("t2t_vit_14", embed_dim=384, depth=14, num_heads=6),
     _t2t_vit("t2t_vit_t_14", embed_dim=384, depth=14, num_heads=6, stem="transformer"),

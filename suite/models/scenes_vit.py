@@ -24,7 +24,13 @@ def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
         num_heads=3,
         num_classes=num_classes,
     )
-    about: Any = {
+    describe_scenes_model(model, num_classes)
+    return model
+
+
+def describe_scenes_model(model: Any, num_classes: int) -> None:
+    """Write how its images are prepared where timm's models have it."""
+    model.default_cfg = {
         "input_size": (3, SCENES_SIDE, SCENES_SIDE),
         "mean": SCENES_MEAN,
         "std": SCENES_STD,
@@ -32,6 +38,4 @@ def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
         "interpolation": "bicubic",
         "num_classes": num_classes,
     }
-    model.default_cfg = about
     model.pretrained_cfg = model.default_cfg
-    return model

@@ -12,14 +12,17 @@ from safetensors.torch import load_file
 
 import suite
 from suite.errors import RequestError
+from suite.models.scenes_eva import build_scenes_eva
 from suite.models.scenes_vit import SCENES_CLASSES, build_scenes_vit
 from suite.train.embedded.classifier import accuracy
+from suite.train.embedded.rotary_classifier import Recipe, RotaryJob, prepare_model
 from suite.train.scene_batches import GRID, PATCH, WINDOW, batch_of, normalise, patch_geometry, patch_labels
 from tasks.scenes.classes import Scenes
 from tasks.scenes.drawing import COLOURS, SHAPES, SIDE, Dice, distance, unit_area
 from tasks.scenes.generator import CLASS_NAMES, MARGIN, NUM_CLASSES, VERSION, draw_scene, scene_label
 
-WEIGHTS = Path(suite.__file__).parent / "weights" / "scenes_vit.safetensors"
+WEIGHTS = Path(suite.__file__).parent / "weights"
+MODELS = {"scenes_vit": build_scenes_vit, "scenes_eva": build_scenes_eva}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +30,10 @@ def scenes():
     return [draw_scene("val", i) for i in range(60)]
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    model = build_scenes_vit()
-    model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+@pytest.fixture(scope="module", params=MODELS)
+def shipped(request):
+    model, file = MODELS[request.param](), WEIGHTS / f"{request.param}.safetensors"
+    model.load_state_dict({name: value.float() for name, value in load_file(file).items()})
     return model.eval()
 
 
@@ -187,9 +190,11 @@ def test_what_the_task_cannot_do_is_refused(asked):
         Scenes(**asked)
 
 
-def test_the_shipped_weights_are_small_and_say_how_they_were_made():
-    assert WEIGHTS.stat().st_size <= 6 * 2**20
-    with safe_open(WEIGHTS, "pt") as file:
+@pytest.mark.parametrize("name", MODELS)
+def test_the_shipped_weights_are_small_and_say_how_they_were_made(name):
+    path = WEIGHTS / f"{name}.safetensors"
+    assert path.stat().st_size <= 3 * 2**20
+    with safe_open(path, "pt") as file:
         facts = {key: json.loads(value) for key, value in file.metadata().items()}
     assert facts["generator_version"] == VERSION
     assert 0 < facts["steps_done"] <= facts["total_steps"]
@@ -201,3 +206,32 @@ def test_the_shipped_model_recognises_the_main_object_in_held_out_scenes(shipped
     images = np.stack([scene.image for scene in drawn])
     labels = np.array([scene.label for scene in drawn])
     assert accuracy(shipped, (images, None, labels)) >= 0.85
+
+
+def test_the_rotary_model_knows_places_by_rotations_alone_and_starts_from_the_classifier():
+    model = prepare_model(Recipe())
+    assert model.vit.pos_embed is None
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    where = torch.arange(GRID**2).expand(2, -1)
+    with torch.no_grad():
+        logits, classes, _, geometry = model(images, where)
+        torch.testing.assert_close(logits, model.vit(images), atol=1e-4, rtol=1e-4)
+        assert classes.shape == (2, GRID**2, NUM_CLASSES + 1)
+        assert geometry.shape == (2, GRID**2, 3)
+        model.share = 1.0
+        assert not torch.allclose(model(images, where)[0], logits)
+
+
+def test_the_rotary_model_learns_windows_first_and_what_tells_places_apart_fades():
+    drawn = [draw_scene("train", i) for i in range(4)]
+    labels = [patch_labels(scene.mask) for scene in drawn]
+    geometry = [patch_geometry(scene, patches) for scene, patches in zip(drawn, labels, strict=True)]
+    data = tuple(np.stack(part) for part in ([scene.image for scene in drawn], labels, geometry))
+    recipe = Recipe(window_steps=2, window_batch_size=2, full_steps=1, full_batch_size=2, fading_steps=2)
+    job = RotaryJob(recipe, (*data, np.array([scene.label for scene in drawn])), model=prepare_model(recipe))
+    shares = []
+    for step in range(recipe.steps):
+        noted = job.update(step)
+        shares.append(job.model.share)
+        assert np.isfinite(noted["loss"])
+    assert shares == [1.0, 0.5, 0.0]

@@ -79,7 +79,8 @@ class TokenLabelled(nn.Module):
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         self.vit = vit
-        self.patch_head = nn.Linear(vit.embed_dim, NUM_CLASSES + 1 + 1 + 3)
+        self.widths = [NUM_CLASSES + 1, 1, 3]
+        self.patch_head = nn.Linear(vit.embed_dim, sum(self.widths))
 
     def forward(self, images: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Images of P patches and where on the grid these lie, (B, P), to class logits (B, K) and patch outputs.
@@ -91,7 +92,7 @@ class TokenLabelled(nn.Module):
         patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2) + pos_embed[0, 1:][where]
         prefix = (cls_token + pos_embed[:, :1]).expand(len(images), -1, -1)
         tokens = vit.norm(vit.blocks(torch.cat([prefix, patches], dim=1)))
-        classes, main, geometry = self.patch_head(tokens[:, 1:]).split([NUM_CLASSES + 1, 1, 3], dim=-1)
+        classes, main, geometry = self.patch_head(tokens[:, 1:]).split(self.widths, dim=-1)
         return vit.forward_head(tokens), classes, main.squeeze(-1), geometry
 
 
@@ -133,9 +134,12 @@ def loss_of(model: TokenLabelled, batch) -> tuple[torch.Tensor, float]:
     return cross_entropy(logits, labels, label_smoothing=0.05) + tokens, right
 
 
+UNDECAYED = ("pos_embed", "cls_token", "reg_token")
+
+
 def optimiser_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW; biases, norms, the class token and position embeddings are not decayed."""
-    decayed = [p for n, p in model.named_parameters() if p.ndim > 1 and "pos_embed" not in n and "cls_token" not in n]
+    decayed = [p for n, p in model.named_parameters() if p.ndim > 1 and not n.endswith(UNDECAYED)]
     chosen = {id(p) for p in decayed}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -159,8 +163,10 @@ class ClassifierJob(ModelJob):
 
     model: TokenLabelled
 
-    def __init__(self, recipe: Recipe, data: tuple[np.ndarray, ...], compiled: bool = False) -> None:
-        model = prepare_model(recipe, compiled)
+    def __init__(
+        self, recipe: Recipe, data: tuple[np.ndarray, ...], compiled: bool = False, model: nn.Module | None = None
+    ) -> None:
+        model = prepare_model(recipe, compiled) if model is None else model
         super().__init__(recipe, model, optimiser_of(model, recipe))
         self.recipe, self.data = recipe, data
 
@@ -193,6 +199,12 @@ def prepare_model(recipe: Recipe, compiled: bool) -> TokenLabelled:
 def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool) -> None:
     """Train, from the checkpoint in `<cache>/classifier` if there is one; snapshots to `out` every `every` steps."""
     job = ClassifierJob(recipe, load_split("train", recipe.scenes, cache, workers), compiled)
+    train_job(job, out, cache, every, workers)
+
+
+def train_job(job: ClassifierJob, out: Path, cache: Path, every: int, workers: int, name: str = "classifier") -> None:
+    """`train` of a job that is made already, with its checkpoint in `<cache>/<name>`."""
+    recipe = job.recipe
     val, test = load_split("val", 1000, cache, workers), load_split("test", 1000, cache, workers)
 
     def measure_and_write(step: int, **parts: tuple[np.ndarray, ...]) -> None:
@@ -200,7 +212,7 @@ def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, comp
         write_snapshot(job.model.vit, out, recipe, step, **tops)
 
     few = tuple(part[:300] for part in val)
-    loop.train(job, cache / "classifier", Progress(), every=every, saved=lambda step: measure_and_write(step, val=few))
+    loop.train(job, cache / name, Progress(), every=every, saved=lambda step: measure_and_write(step, val=few))
     measure_and_write(recipe.steps, val=val, test=test)
 
 
