@@ -108,11 +108,10 @@ def _figures(printed: Sequence[_Printed]) -> Iterator[Figure]:
     lines = [line_of(one.table, one.row) for one in printed]
     lacking = [place for place, one in enumerate(printed) if math.isnan(one.row.gflops)]
     counted = count_lines([lines[place] for place in lacking], MACS, Progress(quiet=True))
-    macs = {place: cost.macs for place, cost in zip(lacking, counted, strict=True)}
+    macs = {place: cost.macs for place, cost in zip(lacking, counted, strict=True) if cost.macs is not None}
     for place, one in enumerate(printed):
         cost, row = one.row.gflops / (2 if one.table.convention == TWO_PER_MAC else 1), one.row
-        if place in macs:
-            cost = math.nan if macs[place] is None else macs[place] / GIGA
+        cost = macs[place] / GIGA if place in macs else cost
         if not math.isnan(cost):
             own = row.primary and row.file == OWN_FILES.get(one.reducer, one.reducer)
             yield Figure(one.model, is_trained(row), cost, row.top1, one.table.name, own)

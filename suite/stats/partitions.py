@@ -22,7 +22,8 @@ def alone(owners: np.ndarray) -> np.ndarray:
 def overlap(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """(B,) intersection over union of sets (B, P) bool; NaN where both are empty."""
     either, both = (one | two).sum(axis=1), (one & two).sum(axis=1)
-    return np.divide(both, either, out=np.full(len(one), np.nan), where=either > 0)
+    shares: np.ndarray = np.divide(both, either, out=np.full(len(one), np.nan), where=either > 0)
+    return shares
 
 
 def mutual_information(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
@@ -56,9 +57,8 @@ def _by_chance(sizes: np.ndarray, others: np.ndarray) -> float:
     """Expected mutual information of groups of these sizes; few sizes differ, so it is made of few terms."""
     count = int(sizes.sum())
     (kinds, often), (other_kinds, other_often) = (np.unique(side, return_counts=True) for side in (sizes, others))
-    terms = ((m * k, _pair(a, b, count)) for a, m in zip(kinds.tolist(), often.tolist(), strict=True)
-             for b, k in zip(other_kinds.tolist(), other_often.tolist(), strict=True))  # fmt: skip
-    return sum(weight * term for weight, term in terms)
+    each = np.array([[_pair(a, b, count) for b in other_kinds.tolist()] for a in kinds.tolist()])
+    return float(often @ each @ other_often)
 
 
 @lru_cache(maxsize=2**16)
