@@ -52,13 +52,16 @@ FAMILIES = (
     Family(
         "prune and fuse",
         ("#00805F", "#3FB58F", "#00503B"),
-        ("evit", "tofu", "diffrate", "dtps", "etps", "nap", "pomt", "hynap", "ppt"),
+        ("evit", "tofu", "diffrate", "dtps", "etps", "nap", "pomt", "hynap", "ppt", "gtp"),
         6,
     ),
     Family(
-        "prune", ("#D55E00", "#F0914A", "#953F00"), ("topk", "ats", "dynamicvit", "representation_shift", "saint"), 3
+        "prune",
+        ("#D55E00", "#F0914A", "#953F00"),
+        ("topk", "ats", "dynamicvit", "representation_shift", "saint", "zero_tprune"),
+        3,
     ),
-    Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit"), 8),
+    Family("mix softly", ("#B8467F", "#DE8DB6", "#85295A"), ("patchmerger", "sinkhorn", "sit", "dct"), 8),
     Family("floor", ("#6B6B6B", "#9A9A9A", "#454545"), FLOORS, 4),
 )
 OTHERS = Family("other", ("#9A7500", "#C9A227", "#6B5200"), first=1)

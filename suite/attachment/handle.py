@@ -170,6 +170,7 @@ class Handle:
         grid = self.family.grid(model, (int(x.shape[-2]), int(x.shape[-1])))
         blocks, reducer = self.family.blocks(model), self.reducer
         tokens, first = self._start(embedding, x, blocks, grid)
+        carried = tokens.carried
         schedule = self.schedule(tokens.count, grid)
         amounts, depth, called = schedule.amounts, len(schedule.amounts), schedule.called(reducer)
         traces, observed = [BlockTrace.plain(tokens.count)] * first, None
@@ -195,7 +196,7 @@ class Handle:
             tokens, trace, observed = run(parts, tokens, reducer, call)
             traces.append(trace)
             if self.restoring == "per_block":
-                tokens = tokens.give_back()
+                tokens = replace(tokens.give_back(), carried=carried)
         self._last = (tokens, traces, grid)
         return tokens
 
@@ -207,14 +208,23 @@ class Handle:
 
         unlike = model.training or self._swap  # other weights give other tokens
         if self.prefix is None or self.prefix.images is not x or unlike:
-            return start(x), 0
-        called = self.schedule(self.prefix.entering(0, start, blocks).count, grid).called(self.reducer)
+            tokens = start(x)
+            return self._begun(tokens, tokens.x, grid), 0
+        embedded = self.prefix.entering(0, start, blocks)
+        called = self.schedule(embedded.count, grid).called(self.reducer)
         first = next((block for block, acts in enumerate(called) if acts), len(called))
         if self.reducer.reads_previous and 0 < first < len(called):
             first -= 1
         shared = self.prefix.entering(first, start, blocks)
         x = shared.x.clone() if first < len(called) else shared.x  # others must not see what works in place
-        return self._tokens(x, shared.places), first
+        return self._begun(self._tokens(x, shared.places), embedded.x, grid), first
+
+    def _begun(self, tokens: Tokens, embedded: Tensor, grid: Grid) -> Tokens:
+        """With what the method carries along, where it does and some block calls it."""
+        if self.reducer.carries and any(self.schedule(tokens.count, grid).called(self.reducer)):
+            begun: Tokens = self.reducer("begin", tokens, embedded, grid)
+            return begun
+        return tokens
 
     def _tokens(self, x: Tensor, places: Places | None) -> Tokens:
         reducer, places = self.reducer, places and replace(places, rule=self.reducer.group_position)

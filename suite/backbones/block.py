@@ -91,7 +91,9 @@ def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockC
     if not (site == "inside_attention" and reducer.reads_map):
         _ = signals.heads
     if reducer.reads_map and (call.watch or site not in (None, "before_block")):
-        _ = signals.attention_map
+        attention = signals.attention_map
+        if site is not None:
+            signals.__dict__["attention_map"] = reducer.change_map(attention)
     if site == "inside_attention":
         tokens, trace = _attention_with(parts, tokens, signals, reducer, amount)
     else:

@@ -5,7 +5,7 @@ import torch
 from suite.reducers.base import Reducer, register
 from suite.tokens.constants import first_rows, positions
 from suite.tokens.grouping import Matching, full_precision, in_batch, with_prefix
-from suite.tokens.matching import diagonal, normalize
+from suite.tokens.matching import diagonal, normalize, the_others
 
 FAR = 4.0  # from itself, and from who is merged away; no two are farther apart than 2
 LINKAGES = ("average", "complete", "single")
@@ -92,5 +92,4 @@ def clusters_of(into, gone, count):
     for _ in range(int(gone.shape[1]).bit_length()):  # each halves the way to the first patch
         parent = parent.gather(1, parent)
     alive = parent == place
-    kept = (alive * count - place).topk(count - gone.shape[1], dim=1).indices
-    return kept, alive.cumsum(1).gather(1, parent.gather(1, gone)) - 1
+    return the_others(gone, count), alive.cumsum(1).gather(1, parent.gather(1, gone)) - 1

@@ -107,6 +107,8 @@ class Reducer(nn.Module):
     orders_tokens: ClassVar[bool] = False
     """The order of tokens matters to the hook, and it sets it: where any block takes tokens out, it is called in every
     block, with an amount of 0 in those that take out none."""
+    carries: bool = False
+    """Something is made of the embedded tokens (`begin`) and carried along in `Tokens.carried`."""
     first_block: ClassVar[int] = 0
     """The first block that it can act in; 1 where the hook has nothing to go by without a block before."""
     in_branches: ClassVar[bool] = False
@@ -164,6 +166,17 @@ class Reducer(nn.Module):
 
     def after_block(self, tokens: Tokens, signals: Signals, amount: int) -> Tokens:
         raise NotImplementedError
+
+    def begin(self, tokens: Tokens, embedded: Tensor, grid: tuple[int, int]) -> Tokens:
+        """The tokens with what is to be carried through this forward; called before the first block, only if `carries`.
+
+        embedded: (B, N, C) what enters block 0, which may lie before these tokens. grid: rows and columns of patches.
+        """
+        raise NotImplementedError
+
+    def change_map(self, attention: Tensor) -> Tensor:
+        """The map (B, H, N, N) that a block in which the method acts attends with, where it reads maps at all."""
+        return attention
 
     def observe(self, tokens: Tokens, signals: Signals) -> tuple[Tensor, ...]:
         """What the hook is to know, as `signals.observed`, of the block before the one that it acts in.

@@ -32,6 +32,7 @@ class Step:
 
     Who stays is said by `matching` or by `places` (B, M), which holds `count` where a place afterwards is padding;
     `assigned` (B, count), where given, says it all. `pruned` (B, 1) bool: samples whose sources are dropped.
+    mixed: those that stay hold something of others.
     `frozen` (B, D, C), where tokens were dropped and are to be restored: what they were; `gone` (B, D) their places.
     """
 
@@ -43,6 +44,7 @@ class Step:
     gone: Tensor | None = None
     frozen: Tensor | None = None
     pruned: Tensor | None = None
+    mixed: bool = False
 
     @property
     def kept(self) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suite.tokens.constants import first_rows, remembered, rows
+from suite.tokens.constants import first_rows, positions, remembered, rows
 from suite.tokens.grouping import Matching, full_precision, in_batch, take_rows, with_prefix
 from suite.tokens.products import cosines
 from suite.tokens.ranking import best_first
@@ -54,6 +54,12 @@ def normalize(metric: Tensor) -> Tensor:
 def ascending(places: Tensor) -> Tensor:
     """(B, K) different integers in rising order; a selection of all of them takes half the kernels of a sort."""
     return places.topk(places.shape[1], dim=1, largest=False).values if places.shape[1] else places
+
+
+def the_others(places: Tensor, count: int) -> Tensor:
+    """(B, S) different places below `count` -> (B, count - S) the others, in rising order."""
+    here = positions(0, count, 1, places.device).expand(places.shape[0], -1)
+    return (count - here).scatter(1, places, 0).topk(count - places.shape[1], dim=1).indices
 
 
 def kth_bipartite_matching(metric: Tensor, r: int, protected: int, k: int) -> Matching:

@@ -50,7 +50,7 @@ class Tokens:
     counted: sizes are kept up in `size`, for attention, pooling or a method goes by them; False: nobody does, and
         `sizes` counts owners when it is asked.
     key: (B, 1) int64 what each sample's random draws are seeded by; None until somebody draws.
-    places: where they are in the image; None where the model's blocks do not go by that.
+    places: where they are in the image; None where blocks do not go by that. carried: see `Reducer.begin`.
     """
 
     x: Tensor
@@ -67,6 +67,7 @@ class Tokens:
     counted: bool = True
     key: Tensor | None = None
     places: Places | None = None
+    carried: tuple[Tensor, ...] = ()
 
     @classmethod
     def start(cls, x: Tensor, num_prefix: int, restoring: str | None = None, counted: bool = True) -> Tokens:
@@ -250,13 +251,12 @@ class Tokens:
         """
         if matching.merged == 0:
             return self
-        if pruned is not None:
-            known = None if plain else self.size if self.counted else self.sizes
-            own, others = ones_of_groups(matching, self.x) if known is None else take_groups(known, matching)
-            x, size = mean_groups(take_groups(self.x, matching), matching, (own, others.masked_fill(pruned, 0)))
-        elif x is None and weight is None and not plain:
-            known = self.size if self.counted else self.sizes  # None: all are 1
+        if x is None and weight is None and not (plain and pruned is None):
+            known = None if plain else self.size if self.counted else self.sizes  # None: all are 1
             weights = None if known is None else take_groups(known, matching)
+            if pruned is not None:
+                own, others = weights or ones_of_groups(matching, self.x)
+                weights = own, others.masked_fill(pruned, 0)
             x, size = mean_groups(take_groups(self.x, matching), matching, weights)
         elif x is None:
             x = group_mean(self.x, matching, None if plain else weight)

@@ -43,6 +43,7 @@ BOUNDS = {
     ("ats", "keep=0.7"): Bound(54.00, 1.26, host_reads=1),
     ("cubist_merge", "keep=0.7"): Bound(120.00, 1.13),
     ("cubist_merge", "lines=2"): Bound(120.00, 1.12),
+    ("dct", "r=13"): Bound(6.00, 1.28),
     ("diffrate", "r=13"): Bound(35.83, 1.25),
     ("dpcknn", "keep=0.7"): Bound(57.67, 1.27),
     ("dpcknn", "r=13"): Bound(57.92, 1.86),
@@ -53,6 +54,7 @@ BOUNDS = {
     ("evit", "keep=0.7"): Bound(17.00, 1.07),
     ("evit", "r=13"): Bound(17.00, 1.19),
     ("g2tm", "tau=0.9"): Bound(162.00, 1.07, host_reads=1),
+    ("gtp", "r=13"): Bound(33.17, 1.97),
     ("heuristic", "keep=0.7"): Bound(4.00, 1.03),
     ("hynap", "r=13"): Bound(47.92, 1.88),
     ("kmedoids", "keep=0.7"): Bound(76.00, 1.49),
@@ -82,6 +84,7 @@ BOUNDS = {
     ("topk", "r=13"): Bound(12.00, 1.17),
     ("uniform", "keep=0.7"): Bound(2.00, 1.03),
     ("uniform", "r=13"): Bound(2.00, 1.08),
+    ("zero_tprune", "keep=0.7"): Bound(98.67, 2.60),
 }
 
 

@@ -18,6 +18,28 @@ CASES = {
     "atc_5x5_k06_average": ("atc", "keep=0.6@1,2,3", {}),
     "atc_7x7_k05_complete_nopa": ("atc", "keep=0.5@1,3,5", {"linkage": "complete", "proportional_attention": False}),
     "atc_7x7_list_single": ("atc", "r=[0,9,0,19,16]", {"linkage": "single"}),
+    "zerotprune_t": (
+        "zero_tprune",
+        "r=[0,10,0,28,0,0,40,0,0,43,0,10]",
+        {"similar": 10},
+    ),
+    "zerotprune_7x7": (
+        "zero_tprune",
+        "r=[0,9,0,11,0,9]",
+        {"similar": [0, 4, 0, 3, 0, 0], "iterations": [0, 30, 0, 5, 0, 1]},
+    ),
+    "gtp_t_p8": ("gtp", "r=8", {}),
+    "gtp_t_p8_sparse06": ("gtp", "r=8", {"theta": 0.6}),
+    "gtp_7x7_p6_mixed": ("gtp", "r=6", {"alpha": 0.25, "neighbours": 3}),
+    "gtp_7x7_p4_clsattn": ("gtp", "r=4", {"neighbours": 5, "selection": "CLSAttnMean"}),
+    "gtp_7x7_p5_spatial_sparse08": ("gtp", "r=5", {"alpha": 0.2, "graph": "spatial", "theta": 0.8}),
+    "gtp_5x5_p3_semantic_noscale": (
+        "gtp",
+        "r=3",
+        {"alpha": 0.3, "graph": "semantic", "neighbours": 4, "scales": False},
+    ),
+    "dct_t_r8": ("dct", "r=8", {}),
+    "dct_7x7_r4": ("dct", "r=4", {}),
     "ppt_t_r50_mixed": ("ppt", "r=50@3,6,9", {}),
     "ppt_t_r50_prune": ("ppt", "r=50@3,6,9", {}),
     "ppt_t_r30_prune_then_pool": ("ppt", "r=30@1,3,5,7,9", {}),
@@ -50,6 +72,8 @@ def test_logits_and_groups_equal_theirs_in_both_precisions(name, image):
         logits, tokens, counts = forward(name, image, dtype)
         assert np.abs(logits - arrays[f"{image}_{array}"]).max() <= bound
         assert counts == about["token_counts"]["block_out"]
+        if f"{image}_scales64" in arrays:
+            assert np.abs(tokens.sizes.numpy() - arrays[f"{image}_scales64"]).max() <= bound
         if f"{image}_maps_by_layer" not in arrays:
             continue
         owners = owners_by_block(tokens, counts)
