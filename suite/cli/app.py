@@ -23,6 +23,7 @@ from suite.cli.listing import listing
 from suite.cli.merge import merge_command
 from suite.cli.pareto import break_even_command, pareto_command
 from suite.cli.predict import predict_command
+from suite.cli.quantised import int8_command
 from suite.cli.score import score_command
 from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
@@ -179,6 +180,7 @@ app.command("gpu")(gpu_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
 app.command("latency")(latency_command)
+app.command("int8")(int8_command)
 app.command("merge")(merge_command)
 app.command("fetch")(fetch_command)
 app.command("compare")(compare_command)

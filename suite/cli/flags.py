@@ -41,6 +41,7 @@ FLAGS: dict[str, Any] = {
     "speed": Annotated[bool | None, typer.Option("--speed/--no-speed", help="Measure im/s and memory. [speed]")],
     "speed_rounds": Annotated[int | None, typer.Option(help="Rounds that interleave all cells. [5]")],
     "runtime": Annotated[str | None, typer.Option(help="How models are timed: eager,compiled,onnxruntime. [eager]")],
+    "scored_in": Annotated[str | None, typer.Option(help="The runtime that outcomes are made in. [eager]")],
     "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="The same as --runtime compiled, eager.")],
     "latency": Annotated[bool | None, typer.Option("--latency/--no-latency", help="Time single images, too. [no]")],
     "executor": Annotated[str | None, typer.Option(help="local, ray or ray://HOST:PORT. [local]")],

@@ -23,7 +23,7 @@ COMPARED = {
     "image-size": ("image_size",),
     "protocol": ("task_options", "protocol"),
 }
-REMARKED = ("torch", "timm", "device", "batch_size")
+REMARKED = ("torch", "timm", "device", "batch_size", "scored_in")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from suite.attachment.handle import Handle
@@ -29,6 +29,7 @@ from suite.errors import CellError, OutputError, describe_error
 from suite.measure.exclusive import sharing
 from suite.measure.precision import dtype_of, float32_products
 from suite.measure.timing import is_out_of_memory
+from suite.sweep.answers import Answers
 from suite.sweep.plan import Plan
 
 AHEAD = 2  # outputs that wait to be scored: what is in them stays on the device so long
@@ -89,6 +90,7 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
     A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises.
     """
     precision = works[0].plan.spec.precision
+    answers = [Answers(work.plan.model, work.plan.spec.scored_in) for work in works]
     with float32_products(precision), _scorer() as scorer:
         behind: deque[Future[None]] = deque()
         for number, batch in decoded:
@@ -99,13 +101,13 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
             if not batch.samples:
                 continue
             images = batch.images.to(device, dtype_of(precision), non_blocking=True)
-            for work in works:
+            for work, answer in zip(works, answers, strict=True):
                 prefix = SharedPrefix(images)
                 with sharing(device):
                     for cell in work.pending(number):
                         cell.handle.prefix = prefix
                         try:
-                            parts = forward(work.plan.task, work.plan.model, cell, images, batch)
+                            parts = forward(work.plan.task, answer, cell, images, batch)
                         except CellError as error:
                             work.fail(cell, number, f"batch {number}: {error}")
                             continue
@@ -120,7 +122,7 @@ Part = tuple[Sequence[Sample], Any]
 """Some of a batch's samples, and the model's outputs for them."""
 
 
-def forward(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Batch) -> list[Part]:
+def forward(task: Task, answers: Answers, cell: Cell, images: Tensor, batch: Batch) -> list[Part]:
     """Outputs of a cell's model for a batch, whose images are on its device now; out of memory halves it and goes on.
 
     CellError for an output that has no meaning, a method that breaks, and tokens that were not reduced as planned.
@@ -134,7 +136,7 @@ def forward(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Bat
                 rest = slice(done, min(done + cell.batch_size, len(samples)))
                 try:  # a whole batch is passed on as it is, for what methods share is known by it
                     part = images[first[rest.start] : first[rest.stop]] if cell.batch_size < len(samples) else images
-                    outputs = task.predict(model, part)
+                    outputs = task.predict(answers.of(cell.key), part)
                 except OutputError as error:
                     of = bisect_right(first, first[rest.start] + error.row) - 1
                     raise CellError(f"sample {samples[of].id!r}: {error}") from error
@@ -145,7 +147,8 @@ def forward(task: Task, model: nn.Module, cell: Cell, images: Tensor, batch: Bat
                     if images.device.type == "cuda":
                         torch.cuda.empty_cache()
                     continue
-                check_counts(cell.handle)
+                if answers.eager:  # an exported graph has the shapes that it was planned with
+                    check_counts(cell.handle)
                 parts.append((samples[rest], outputs))
                 done = rest.stop
     except CellError:

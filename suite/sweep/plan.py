@@ -24,7 +24,7 @@ from suite.contract.task import Sample, Task
 from suite.errors import RequestError, describe_error, unknown
 from suite.measure.flops_target import Search, Solved
 from suite.measure.precision import check_precision, tf32_setting
-from suite.measure.runtimes import make_runtime, make_runtimes
+from suite.measure.runtimes import EAGER, make_runtime, make_runtimes
 from suite.models.load import load_model, sources_of
 from suite.models.shipped import weights_path
 from suite.models.weights_file import WeightsInfo
@@ -34,6 +34,7 @@ from suite.reducers.base import Reducer
 from suite.store.folder import RunFolder
 from suite.store.repair import set_aside_damaged
 from suite.store.sources import digest_sources
+from suite.sweep.answers import check_scored_in
 from suite.sweep.cached import check_cache
 from suite.sweep.cells import expand
 from suite.sweep.launch import launched
@@ -170,11 +171,12 @@ def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
     methods, skipped = expand(spec)
     device = torch.device(kind) if kind else resolve_device(spec.device)
     if device.type != "cuda" or torch.cuda.is_available():  # else those who have one say what it cannot do
-        make_runtimes(spec.runtime, device)
+        make_runtimes([*spec.runtime, spec.scored_in], device)
         check_precision(spec.precision, device)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
     task.check_model(model)
+    check_scored_in(spec.scored_in, model)
     task.configure(model)
     backbone = backbone_of(model)
     family = family_of(backbone)
@@ -191,10 +193,13 @@ def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
         "batch_size": spec.batch_size,
         "device": device.type,
         # torch's own setting goes without saying: earlier runs say nothing
+        **({} if spec.scored_in == EAGER else {"scored_in": spec.scored_in}),
         "tf32": tf32_setting() if device.type == "cuda" and tf32_setting() != "convolutions" else None,
         **{name: version(name) for name in VERSIONS},
     }
     parts = [type(task).__module__, *sources_of(spec.model, model)]
+    if spec.scored_in != EAGER:
+        parts.append(type(make_runtime(spec.scored_in)).__module__)
     shared = digest_sources([*RUNNING, *parts])
     # wherever the data lie: runs of several machines can be merged, and what the files hold is known sample by sample
     decisive = {name: value for name, value in identity.items() if name != "data"}

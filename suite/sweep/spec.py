@@ -142,7 +142,9 @@ class RunSpec(BaseModel):
     speed_rounds: int = Field(default=5, ge=2)
     runtime: tuple[RuntimeName, ...] = Field(default=(EAGER,), min_length=1)
     """How models are run where they are timed: 'eager', 'compiled', 'graphs'; of several, tables show the first.
-    Outcomes are those of eager ones."""
+    Outcomes are those of `scored_in`."""
+    scored_in: RuntimeName = EAGER
+    """How models are run where they are scored: of another runtime, the outcomes are those of what it made of them."""
     latency: bool = False
     """Time single images as well, in at least 100 forwards of each cell."""
     executor: str = "local"

@@ -22,6 +22,7 @@ from suite.store.claims import Claims
 from suite.store.files import atomic_path
 from suite.store.folder import RunFolder
 from suite.store.log import Frame
+from suite.sweep.answers import Answers
 from suite.sweep.evaluate import Cell, forward, rows_of
 from suite.sweep.progress import Progress
 from suite.sweep.spec import make_spec
@@ -271,7 +272,9 @@ class MemoryOf(torch.nn.Module):
 def test_out_of_memory_halves_the_batch_and_scores_the_same_images(tmp_path):
     images, task = torch.randn(11, 3, 4, 4), three_classes()
     cell = Cell("key", Detached(), batch_size=11)
-    rows = rows_of(task, forward(task, MemoryOf(3), cell, images, Batch(SAMPLES, images, [], [1] * 11))).to_pylist()
+    rows = rows_of(
+        task, forward(task, Answers(MemoryOf(3), "eager"), cell, images, Batch(SAMPLES, images, [], [1] * 11))
+    ).to_pylist()
     assert [row["id"] for row in rows] == [sample.id for sample in SAMPLES]
     assert [row["prediction"] for row in rows] == images.mean(dim=(2, 3)).argmax(1).tolist()
     assert cell.batch_size == 3
@@ -281,7 +284,7 @@ def test_out_of_memory_with_one_image_is_an_error(tmp_path):
     cell = Cell("key", Detached(), batch_size=4)
     images = torch.randn(4, 3, 4, 4)
     with pytest.raises(CellError, match=r"from sample .* on: OutOfMemoryError: CUDA out of memory"):
-        forward(three_classes(), MemoryOf(0), cell, images, Batch(SAMPLES[:4], images, [], [1] * 4))
+        forward(three_classes(), Answers(MemoryOf(0), "eager"), cell, images, Batch(SAMPLES[:4], images, [], [1] * 4))
 
 
 def test_a_spec_is_stored_with_every_default_spelled_out(tiny_run):

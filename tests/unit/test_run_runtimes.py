@@ -8,8 +8,10 @@ from run_folder import rewrite, write_cell, write_run
 
 from suite import load, run
 from suite.errors import RequestError
-from suite.measure.runtimes import list_runtimes
+from suite.measure.runtimes import list_runtimes, make_runtime
+from suite.measure.runtimes.base import Prepared
 from suite.store.folder import RunFolder
+from suite.sweep.answers import Answers
 from suite.sweep.progress import Progress
 
 QUIET = Progress(quiet=True)
@@ -97,3 +99,31 @@ def test_a_frame_shows_the_runtime_that_was_asked_for_last_and_no_other(tmp_path
 
 def test_runtimes_are_found_by_their_files():
     assert {"compiled", "eager", "graphs"} <= set(list_runtimes())
+
+
+def test_outcomes_can_be_those_of_what_a_runtime_made_of_the_model(spec, tmp_path):
+    eager, other = (
+        run(**{**spec, "speed": False, "batch_size": 5, "out": str(tmp_path / name)}, scored_in=name, progress=QUIET)
+        for name in ("eager", "torch-export")
+    )
+    assert RunFolder(other.out).read_run()["identity"]["scored_in"] == "torch-export"
+    assert "scored_in" not in RunFolder(eager.out).read_run()["identity"]
+    assert not set(eager.cells) & set(other.cells)
+    assert not other.failed
+    for mine, theirs in zip(other.cells, eager.cells, strict=True):
+        assert other.samples(mine).prediction.tolist() == eager.samples(theirs).prediction.tolist()
+
+
+def test_a_runtime_that_answers_otherwise_is_not_scored_as_the_model_and_small_batches_are_filled_up(monkeypatch):
+    runtime, seen = make_runtime("torch-export"), []
+
+    def wrong(images):
+        seen.append(len(images))
+        return -images
+
+    monkeypatch.setattr(type(runtime), "prepare", lambda self, model, example: Prepared(wrong))
+    answers = Answers(torch.nn.Identity(), "torch-export")
+    images = torch.arange(6.0).view(3, 2, 1, 1)
+    assert torch.equal(answers.of("key")(images), -images)
+    assert torch.equal(answers.of("key")(images[:1]), -images[:1])
+    assert seen == [3, 3]

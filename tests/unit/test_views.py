@@ -8,6 +8,7 @@ import torch
 
 from suite.contract.task import Batch, ReadError, Sample, collate, views_of
 from suite.errors import CellError, OutputError
+from suite.sweep.answers import Answers
 from suite.sweep.evaluate import forward
 
 SAMPLES = [Sample(name, 0) for name in "abcd"]
@@ -38,8 +39,8 @@ class Counting:
 
 def run(task, batch_size=4):
     images = torch.arange(sum(VIEWS)).float().view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    cell = SimpleNamespace(handle=Detached(), batch_size=batch_size)
-    parts = forward(task, None, cell, images, Batch(SAMPLES, images, [], VIEWS))
+    cell = SimpleNamespace(key="key", handle=Detached(), batch_size=batch_size)
+    parts = forward(task, Answers(None, "eager"), cell, images, Batch(SAMPLES, images, [], VIEWS))
     return [row for samples, outputs in parts for row in task.rows(outputs, samples)], cell
 
 
