@@ -43,20 +43,13 @@ class Fidelity(Protocol):
             return {"cosine": np.clip(cosine, -1, 1), "cka_influence": cka_influence(own, theirs)}
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """|Y'X|² / (|X'X| |Y'Y|) of features (n, C) and (n, D), less their means; Frobenius norms. 0 to 1.
-
-    NaN where one of them does not vary. It is above 0 by chance where n is not much larger than C and D.
-    """
-    together, within_x, within_y = _products(x, y)
-    return float(together.sum() / np.sqrt(within_x.sum() * within_y.sum()))
-
-
 def cka_influence(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n,) whose mean is `linear_cka`, and whose spread is that of CKA over samples: see `MeanOfInfluence`.
+    """(n,) of features (n, C) and (n, D), whose mean is linear CKA, |Y'X|² / (|X'X| |Y'Y|) of both less their means in
+    Frobenius norms, and whose spread is that of CKA over samples: see `MeanOfInfluence`.
 
-    With K = XX', L = YY' of centred features CKA is a / √(b c) for a, b, c the sums of KL, KK and LL over pairs. A
-    sample is in twice its row's part of each, so to first order CKA falls by CKA (2 a_i/a - b_i/b - c_i/c) without it.
+    NaN where one side does not vary. CKA is above 0 by chance where n is not much larger than C and D. With K = XX',
+    L = YY' of centred features it is a / √(b c) for a, b, c the sums of KL, KK and LL over pairs. A sample is in twice
+    its row's part of each, so to first order CKA falls by CKA (2 a_i/a - b_i/b - c_i/c) without it.
     """
     together, within_x, within_y = _products(x, y)
     sums = [part.sum() for part in (together, within_x, within_y)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from suite.contract.metric import Metric, Need
 from suite.stats.aggregates import Share
-from tasks.features.protocol import Found, Labelled, Protocol, normalised
+from tasks.features.protocol import Found, Protocol, normalised
 
 NEIGHBOURS = (20, 10)
 TEMPERATURE = 0.07
@@ -64,8 +64,3 @@ def vote(classes: np.ndarray, cosines: np.ndarray) -> np.ndarray:
     np.add.at(votes, (np.arange(len(classes))[:, None], classes), weights)
     winners: np.ndarray = votes.argmax(axis=1)
     return winners
-
-
-def count_bank(bank: Labelled) -> dict[str, int]:
-    """What `BANK` counts."""
-    return {"bank": len(bank)}

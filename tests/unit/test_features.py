@@ -10,13 +10,15 @@ from timm.models.vision_transformer import VisionTransformer
 
 import suite
 from reports.frame import load_frame
+from suite.attachment.attach import attach
 from suite.errors import RequestError
 from suite.models.load import load_model
+from suite.rates.rate import parse_rate
 from suite.stats.aggregates import MeanOfInfluence
 from suite.store.folder import RunFolder
 from suite.sweep.plan import make_plan, make_task
 from suite.sweep.spec import RunSpec, make_spec
-from tasks.features.fidelity import cka_influence, linear_cka
+from tasks.features.fidelity import cka_influence
 from tasks.features.knn import TEMPERATURE, nearest_images, vote
 from tasks.features.pooled import pooled_features
 from tasks.features.probe import fit_logistic
@@ -44,6 +46,12 @@ def run(tmp_path_factory) -> RunFolder:
     out = tmp_path_factory.mktemp("features") / "run"
     suite.run({**SMALL, "task_options": FEW, "reducers": ["tome"], "rates": ["r=8"], "out": str(out)})
     return RunFolder(out)
+
+
+def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """As Kornblith et al. write it."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(((y.T @ x) ** 2).sum() / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y))
 
 
 def test_neighbours_vote_as_they_do_in_scikit_learn(features):
@@ -84,9 +92,10 @@ def test_cka_is_that_of_gram_matrices_and_1_of_features_that_are_turned_scaled_a
     x, y = draw.normal(size=(40, 6)), draw.normal(size=(40, 9))
     centre = np.eye(40) - 1 / 40
     k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
-    assert linear_cka(x, y) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), abs=ROUNDING)
+    of_grams = (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
+    assert cka_influence(x, y).mean() == pytest.approx(of_grams, abs=ROUNDING)
     turn, _ = np.linalg.qr(draw.normal(size=(6, 6)))
-    assert linear_cka(x, 3 * x @ turn + 7) == pytest.approx(1, abs=ROUNDING)
+    assert cka_influence(x, 3 * x @ turn + 7).mean() == pytest.approx(1, abs=ROUNDING)
 
 
 def test_what_a_sample_adds_to_cka_is_what_leaving_it_out_takes_away():
@@ -145,6 +154,15 @@ def test_the_interval_of_cka_holds_what_is_true_about_as_often_as_it_says():
         interval = metric.interval(cka_influence(*sides(300))[:, None])
         held += interval is not None and interval[0] <= truth <= interval[1]
     assert 0.90 < held / 300 < 0.99
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_a_reduced_models_feature_is_what_its_classifier_is_given(pool):
+    torch.manual_seed(0)
+    model = VisionTransformer(32, 8, num_classes=5, embed_dim=16, depth=2, num_heads=2, global_pool=pool).eval()
+    images = torch.randn(3, 3, 32, 32)
+    with attach(model, "tome", parse_rate("r=2")), torch.inference_mode():
+        assert torch.equal(model.get_classifier()(pooled_features(model, images)), model(images))
 
 
 def test_a_feature_is_what_the_classifier_is_given():
