@@ -165,6 +165,11 @@ class TimmParallelBlock(TimmBlock):
         self.scale, self.fused = block.scale, bool(block.fused_attn)
 
     @property
+    def qkv_layers(self) -> list[nn.Module]:
+        """One of queries, keys and values, and of what enters the MLP's activation."""
+        return [self.block.in_proj]
+
+    @property
     def cuts_rows(self) -> bool:
         return is_plain(self.block.in_proj)
 
