@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from suite.errors import RequestError
-from tasks.imagenet.labels import IMAGENET_CLASSES, class_index, synset_index
+from tasks.imagenet.labels import IMAGENET_CLASSES, class_index, say_labels, synset_index
 from tasks.reading.images import is_image
 from tasks.reading.trees.joined import key_of
 from tasks.reading.trees.parquet import ParquetTree
@@ -69,9 +69,11 @@ def _class_in(tree: FileTree, file: str, num_classes: int) -> int | None:
     return next((label for value in values if (label := class_index(value, num_classes)) is not None), None)
 
 
-def labels_in_rows(tree: ParquetTree, num_classes: int | None) -> tuple[dict[str, int], int, frozenset[int] | None]:
-    """Image -> class, the number of classes, and those of ImageNet-1k's that are named, where not all are; from the
-    column of labels and what the schema says of it.
+def labels_in_rows(
+    tree: ParquetTree, num_classes: int | None
+) -> tuple[dict[str, int], int, frozenset[int] | None, str]:
+    """Image -> class, the number of classes, those of ImageNet-1k's that are named, where not all are, and how labels
+    are to be taken, where that is in doubt; from the column of labels and what the schema says of it.
 
     Names of classes that are ImageNet-1k's synsets say their classes. RequestError for rows without a class.
     """
@@ -87,13 +89,17 @@ def labels_in_rows(tree: ParquetTree, num_classes: int | None) -> tuple[dict[str
             f"num_classes is {num_classes}, but '{tree.location}' names {len(names)} classes; make them equal"
         )
     classes = len(names) or num_classes or IMAGENET_CLASSES
+    if not tree.rows:
+        raise RequestError(f"data '{tree.location}' holds no row; name data with images")
     labels = {}
     for row, label in zip(tree.rows, tree.read_column(column), strict=True):
         if label is None or not 0 <= label < classes:
             raise RequestError(f"'{tree.where(row)}' has label {label}, which is {NO_CLASS.format(classes - 1)}")
         labels[row] = synset_index()[names[label]] if synsets else label
     named = frozenset(synset_index()[name] for name in names) if synsets else None
-    return labels, IMAGENET_CLASSES if synsets else classes, named
+    own = dict(zip(names, range(classes))) if names and not synsets and classes != IMAGENET_CLASSES else {}
+    said = say_labels("those of the data's own list of classes", own) if own else ""
+    return labels, IMAGENET_CLASSES if synsets else classes, named, said
 
 
 def _class_names(metadata: Mapping[bytes, bytes], column: str) -> Sequence[str]:

@@ -132,9 +132,11 @@ def _what_there_is(tree: FileTree) -> str:
     return f", but {count} files {kind or 'without a suffix'} (first '{tree.files[kinds.index(kind)]}'){packed}"
 
 
-def _from_attached(labels: dict[str, int], num_classes: int, classes: frozenset[int] | None = None) -> Index:
+def _from_attached(
+    labels: dict[str, int], num_classes: int, classes: frozenset[int] | None = None, said: str = ""
+) -> Index:
     by_class = dict(sorted(labels.items(), key=lambda item: (item[1], item[0])))
-    return Index("", by_class, num_classes, classes=classes)
+    return Index("", by_class, num_classes, said=said, classes=classes, ours=not said)
 
 
 def _agreed(found: list[Labels]) -> Labels:

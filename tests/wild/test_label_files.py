@@ -5,6 +5,8 @@ import json
 import tarfile
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 
@@ -112,3 +114,24 @@ def test_archives_in_an_archive_are_named_with_what_to_do(tmp_path):
         archive.writestr("n01440764.zip", b"PK")
     with pytest.raises(RequestError, match=r"1 files \.zip \(first 'n01440764\.zip'\), which are to be unpacked"):
         ImageNet(str(tmp_path / "data.zip"))
+
+
+def parquet(folder, labels, names=()):
+    """As Hugging Face's `datasets` writes it, with names of classes in the schema's metadata."""
+    folder.mkdir()
+    images = [{"bytes": wild.jpeg(i), "path": f"{i}.jpg"} for i in range(len(labels))]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(images, kind), "label": pa.array(labels, pa.int64())})
+    about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), folder / "validation.parquet")
+    return folder
+
+
+def test_classes_that_parquet_files_name_are_said_and_files_without_a_row_are_refused(tmp_path):
+    task = ImageNet(str(parquet(tmp_path / "named", [0, 2], ["cat", "dog", "bird"])))
+    assert task.said == ["Labels: those of the data's own list of classes: 'cat' is class 0, 'dog' is class 1, "
+                         "'bird' is class 2"]  # fmt: skip
+    assert not task.class_names
+    assert not ImageNet(str(parquet(tmp_path / "plain", [0, 2]))).said
+    with pytest.raises(RequestError, match="holds no row"):
+        ImageNet(str(parquet(tmp_path / "empty", [])))

@@ -28,8 +28,9 @@ from suite.store.folder import RunFolder
 from suite.sweep.progress import Progress
 from tasks.caption_scoring.scorer import try_scorers
 from tasks.caption_scoring.spice_jars import CACHE, JARS, MIRROR
+from tasks.imagenet.task import ImageNet
 from tests.unit.run_folder import write_run
-from tests.wild import machines
+from tests.wild import classification, machines
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)
@@ -221,6 +222,20 @@ def test_another_limit_is_named_as_what_may_differ(tiny_run):
     run({**tiny_run, "limit": 6}, progress=QUIET, report=False)
     with pytest.raises(RequestError, match=r"not '12 \(.*\)' \(other data, or another --limit\); give another --out"):
         run(tiny_run, progress=QUIET, report=False)
+
+
+@pytest.mark.parametrize("call", ["stat", "lstat", "scandir", "open"])
+def test_finding_data_in_a_slow_folder_asks_nothing_of_single_images(tmp_path, monkeypatch, call):
+    """A network file system takes milliseconds a question; there are 50,000 images."""
+    asked, plain = [], getattr(os, call)
+    monkeypatch.setattr(os, call, lambda *args, **options: asked.append(args) or plain(*args, **options))
+    counts = []
+    for number in (2, 20):
+        data = classification.in_folders(tmp_path / f"{number}", classification.FEW[:2], each=number)
+        asked.clear()
+        assert len(ImageNet(str(data)).samples) == 2 * number
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
 
 
 @pytest.fixture
