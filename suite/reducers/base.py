@@ -79,7 +79,7 @@ class Reducer(nn.Module):
     """Rate forms the method is defined for, besides flops; the first is what a FLOPs target is solved over."""
     staged: ClassVar[bool] = False
     """True: a keep rate applies at 1/4, 1/2 and 3/4 of the depth (blocks 3, 6, 9 of 12), not in every block."""
-    needs_class_token: ClassVar[bool] = False
+    needs_class_token: bool = False
     """Selects by class attention, so a model without a class token is refused."""
     learned: str | None = None
     """What has to be trained before the method means anything ('embedding', ...); None: training-free."""
