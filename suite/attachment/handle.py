@@ -107,7 +107,7 @@ class Handle:
     @property
     def restoring(self) -> str | None:
         """When the model wants all its tokens back: see `Tokens.restoring`; None where it never does."""
-        return getattr(self.model, "restoring", None)
+        return "per_block" if self.reducer.restores_per_block else getattr(self.model, "restoring", None)
 
     @property
     def attached(self) -> bool:

@@ -125,7 +125,8 @@ class Search:
         if not reducer.input_dependent:
             self.images = self.images[:1]
         self.layout = family.layout(self.model)
-        self.restored_per_block = getattr(self.model, "restoring", None) == "per_block"
+        restoring = getattr(self.model, "restoring", None)
+        self.restored_per_block = reducer.restores_per_block or restoring == "per_block"
         self._macs: dict[Schedule, int] = {}
 
     def solve(self, target: float) -> Solved:

@@ -154,7 +154,7 @@ def resolve(
     RequestError; later blocks give what they have, as the authors' implementations do (ToMe's r = 16 on DeiT takes 10
     tokens out in the last block). Of 'merge', which is a total, all blocks have to give what is asked.
     """
-    of = _Sequence(depth, tokens, num_prefix, restored_per_block, grid)
+    of = _Sequence(depth, tokens, num_prefix, restored_per_block or reducer.restores_per_block, grid)
     if rate is not None:
         check_form(rate, reducer)
     if reducer.site == "before_embedding":  # what it takes out was never a token (`shrunk_grid`)

@@ -61,6 +61,7 @@ class SelectedQueries:
 RETURNED: dict[str, tuple[type, ...]] = {
     "before_embedding": (Tensor,),
     "inside_attention": (GroupedAttention, SelectedQueries),
+    "give_back": (Tensor,),
 }
 """What a hook has to return where that is not `Tokens`."""
 
@@ -89,6 +90,8 @@ class Reducer(nn.Module):
     """How many tokens stay depends on the image; the rate is an upper bound."""
     keeps_grid: ClassVar[bool] = False
     """Takes whole rows and columns out of the grid of patches, so that they stay one; see `Signals.grids`."""
+    restores_per_block: ClassVar[bool] = False
+    """All tokens are given back at the end of every block, whatever the model wants; see `Tokens.assign`, `back`."""
     exact_groups: ClassVar[bool] = True
     """Sizes count the original tokens that the owner map assigns, at least one each (not so for soft assignments)."""
     proportional_attention: bool | float | None = False

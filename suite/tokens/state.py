@@ -42,13 +42,12 @@ class Tokens:
     size: (B, N) float32 (float64 in a float64 model), original tokens that each token stands for; None while all are 1.
     valid: (B, N) bool, False where a place is padding that nobody attends to; None while there is none.
     active: tokens, from the first, that soft merging still matches; None unless tokens are merged softly.
-    policy: (B, N) float32 at least, 0 where a token was pruned but stays to be learned from, 1 elsewhere; its gradient
-        says what a token is worth. None unless tokens are pruned softly.
+    policy: (B, N) float32 at least, 0 where a token was pruned but stays to be learned from, else 1; None: none was.
     flows: with 'at_end', what undoes each soft merge, in order: features (B, N, C) after it to those before it.
     restoring: 'at_end' where all tokens are to be given back after the last block, 'per_block' after every block.
     residual: (B, N0, C) with 'per_block', once this block took tokens out: the residual stream of all of them.
-    counted: sizes are kept up in `size`, for attention, pooling or a method goes by them; False: nobody does, and
-        `sizes` counts owners when it is asked.
+    back: what gives (B, N0, C) of all for the features that leave the block, in place of `residual`.
+    counted: sizes are kept up in `size`; False: nobody goes by them, and `sizes` counts owners when it is asked.
     key: (B, 1) int64 what each sample's random draws are seeded by; None until somebody draws.
     places: where they are in the image; None where blocks do not go by that. carried: see `Reducer.begin`.
     """
@@ -62,6 +61,7 @@ class Tokens:
     active: int | None = None
     policy: Tensor | None = None
     flows: tuple[Restore, ...] = ()
+    back: Restore | None = None
     restoring: str | None = None
     residual: Tensor | None = None
     counted: bool = True
@@ -154,10 +154,7 @@ class Tokens:
         return replace(self, x=x)
 
     def add(self, branch: Tensor) -> Tokens:
-        """What a block's attention or MLP (B, N, C) adds to the residual stream; also to that of every original token.
-
-        A token that was dropped without an owner gets nothing.
-        """
+        """What a block's attention or MLP (B, N, C) adds to the residual stream, also of all that have owners."""
         if self.residual is None:
             return self.with_features(self.x + branch)
         return replace(self, x=self.x + branch, residual=self.residual + self.spread(branch))
@@ -189,7 +186,7 @@ class Tokens:
             raise ValueError("tokens were pruned softly (training); they cannot be restored")
         if self.active is not None:
             raise RequestError("tokens were merged softly (training); use restore=before_decoder, not per_block")
-        x = self.x if self.residual is None else self.residual
+        x = self.back(self.x) if self.back is not None else self.x if self.residual is None else self.residual
         start, places = Tokens.start(x, self.num_prefix, self.restoring, self.counted), self.places
         return replace(start, places=places and places.anew())
 
@@ -267,12 +264,12 @@ class Tokens:
         step = Step(self.count, matching=matching, pruned=pruned)
         return self._after(step, x, size if self.counted else None, self.valid, lost)
 
-    def assign(self, x: Tensor, target: Tensor, valid: Tensor | None = None) -> Tokens:
+    def assign(self, x: Tensor, target: Tensor, valid: Tensor | None = None, back: Restore | None = None) -> Tokens:
         """Replace all patch tokens by new ones.
 
-        x: (B, M, C) the new patch tokens. target: (B, N - num_prefix) in [0, M), which of them every patch token
-        counts as part of; methods that mix all tokens into all name the one that takes the largest share. valid: (B, M)
-        bool, False on what only pads a sample to M.
+        x: (B, M, C) the new patch tokens. target: (B, N - num_prefix) in [0, M), which of them every patch token counts
+        as part of, of a mixture that of its largest share. valid: (B, M) bool, False on what only pads a sample to M.
+        back: gives all tokens back at the end of the block in its own way.
         """
         prefix, batch = self.num_prefix, x.shape[0]
         fixed = positions(0, prefix, 1, target.device).expand(batch, -1)
@@ -284,7 +281,8 @@ class Tokens:
             size = size.scatter_add(1, assigned, self.sizes)
         if valid is not None:
             valid = torch.cat([torch.ones_like(valid[:, :1]).expand(-1, prefix), valid], dim=1)
-        return self._after(Step(self.count, assigned=assigned), x, size, valid)
+        after = self._after(Step(self.count, assigned=assigned), x, size, valid)
+        return after if back is None else replace(after, back=back, residual=None)
 
     def soften(self, x: Tensor, size: Tensor, active: int, flow: SoftStep | None = None) -> Tokens:
         """As many tokens, of real-valued sizes and in another order; from here on nobody owns anything. Without `flow`,

@@ -69,6 +69,7 @@ BOUNDS = {
     ("pomt", "r=56"): Bound(22.00, 1.09),
     ("ppt", "r=13"): Bound(51.33, 1.07),
     ("ppt", "r=50@3,6,9"): Bound(50.67, 1.11),
+    ("prune_and_merge", "keep=0.6"): Bound(9.00, 1.14),
     ("random", "r=13"): Bound(9.58, 1.08),
     ("random", "keep=0.7"): Bound(11.33, 1.03),
     ("representation_shift", "keep=0.7"): Bound(10.00, 1.08),
