@@ -72,7 +72,8 @@ def export(subject: Subject, name: str, shape: Shape, out: Path, threads: int | 
     if not agreement.passed:
         files = [mark_failed(file, stem) for file in files]
     card = files[0].with_suffix(".json")
-    check = {**asdict(agreement), "passed": agreement.passed}
+    told = {name: None if value == np.inf else value for name, value in asdict(agreement).items()}
+    check = {**told, "passed": agreement.passed}
     write_json(card, make_card(subject, made, shape, files, list(images.shape[1:]), expected.shape[1], check, accuracy))
     return Exported(files[0], card, agreement, accuracy)
 

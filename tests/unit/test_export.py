@@ -134,7 +134,14 @@ def test_agreement_is_bounded_by_the_precision_and_classes_count_where_weights_a
     told = compare_logits(other, expected, "int8", trained=True)
     assert (told.top1, told.relative, told.passed) == (0.5, 0.5, False)
     assert compare_logits(other, expected, "int8", trained=False).passed
-    assert not compare_logits(np.full((2, 2), np.nan), expected, "int8", trained=False).passed
+    many, once = np.tile(expected, (20, 1)), np.tile(expected, (20, 1))
+    once[0, 0] = 3.0  # as where one of two merges that are equally good is made
+    assert compare_logits(once, many, "fp32", trained=True).passed
+    once[:3, 0] = 3.0
+    assert not compare_logits(once, many, "fp32", trained=True).passed
+    once = many.copy()
+    once[0, 0] = np.nan
+    assert not compare_logits(once, many, "int8", trained=False).passed
 
 
 def test_what_a_format_cannot_do_and_what_is_not_installed_is_told_in_one_line(monkeypatch):
