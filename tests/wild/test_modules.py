@@ -43,7 +43,8 @@ def make_images(batch=2, seed=1):
 
 
 def rate(name):
-    return "r=6" if "r" in reducer_class(name).rates else "keep=0.7"
+    forms = {"r": "r=6", "keep": "keep=0.7", "lines": "lines=2", "side": "side=16", "tau": "tau=0"}
+    return next(rate for form, rate in forms.items() if form in reducer_class(name).rates)
 
 
 @pytest.mark.parametrize("name", METHODS)
