@@ -12,6 +12,7 @@ from reports.frame import load_frame
 from reports.page.write import write_page
 from reports.pareto.figures import write_pareto
 from reports.pareto.runtimes import write_runtimes
+from reports.pictures.picture_sheet import write_sheets
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
 from suite.store.folder import RunFolder
@@ -29,7 +30,8 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
         RunFolder(run).read_environment()
     files = [*write_tables(frame, folder, absent), *write_speeds(frame, folder)]
     notes: list[str] = []
-    for what, write, names in (("plots", _plots, "pareto_*"), ("page", _page, "index.html")):
+    drawn = (("plots", _plots, "pareto_*"), ("page", _page, "index.html"), ("pictures", _pictures, "pictures*.png"))
+    for what, write, names in drawn:
         try:
             written, said = write(out, frame, absent)
         except Exception as error:  # the numbers are there, and neither they nor the run may be lost for a drawing
@@ -49,3 +51,7 @@ def _page(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[li
 def _plots(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     files, notes = write_pareto(frame, out / "report")
     return [*files, *write_runtimes(frame, out / "report")], notes
+
+
+def _pictures(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+    return write_sheets(frame, out / "report"), []

@@ -47,7 +47,14 @@ def test_every_package_that_the_program_imports_is_declared():
     imported = {target for targets in IMPORTS.values() for target in targets - ours(targets)}
     asked = {name for file in module_names().values() for name in looked_up(file.read_text())}
     assert {"torch", "PIL", "plotly"} <= {name.partition(".")[0] for name in imported | asked}
-    extras = ("trackers", "ray", "deploy", "tensorrt", "open_clip")  # what is asked for is named where it is missing
+    extras = (
+        "trackers",
+        "ray",
+        "deploy",
+        "tensorrt",
+        "open_clip",
+        "generation",
+    )  # what is asked for is named where it is missing
     brought = [line for extra in extras for line in EXTRAS[extra]]
     optional = names([*EXTRAS["trackers"], *EXTRAS["dev"]])  # `run --track` and `check` name what is missing
     assert undeclared(imported, names(NEEDED) | names(brought)) == []

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
 from suite.backbones.base import PartRules
-from suite.backbones.branched import BranchedBlock, DenoiserFamily, Grid
+from suite.backbones.branched import BranchedBlock, BranchScope, DenoiserFamily, Grid
 from suite.errors import RequestError
 from suite.tokens.layout import Layout
 
@@ -55,6 +55,8 @@ class ScenesDiT(nn.Module):
     198 tokens: time, class, 14 x 14 patches. Block 4 + k first takes in what left block 3 - k by a linear layer: that
     needs as many tokens there as here. Width 96, 3 heads, 8 blocks, 1.08 M parameters.
     """
+
+    branch_scope: BranchScope
 
     def __init__(self, num_classes: int, width: int = 96, depth: int = 8, heads: int = 3) -> None:
         super().__init__()

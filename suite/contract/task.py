@@ -94,6 +94,8 @@ class Task(ABC):
     support: Sequence[Sample] = ()  # run and stored as the samples are, and not scored: what these are scored by
     beside: ClassVar[Sequence[str]] = ()  # outcomes of the unreduced model that its own are scored by, see `summaries`
     drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
+    default_reducers: ClassVar[tuple[str, ...]] = ()  # where those that a run takes else would not do
+    default_rates: ClassVar[tuple[str, ...]] = ()  # likewise
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
     tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn
@@ -154,6 +156,10 @@ class Task(ABC):
     def predict(self, model: nn.Module, images: Tensor) -> Any:
         """What the whole model makes of preprocessed images (B, 3, H, W), ready for `score`."""
         return model(images)
+
+    def predict_samples(self, model: nn.Module, images: Tensor, samples: Sequence[Sample]) -> Any:
+        """`predict` for tasks whose outputs follow from more than the images, such as from what is to be drawn."""
+        return self.predict(model, images)
 
     @abstractmethod
     def score(self, outputs: Any, samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ CAPTIONER = ModelKind(
     others=r"[\w.-]+/[\w.-]+",  # a model id of the hub
 )
 SEGMENTER = ModelKind("suite.models.segmenter_files:load_segmenter")
+GENERATOR = ModelKind("suite.models.scenes_dit:load_scenes_generator")
 MMSEG = ModelKind("suite.models.mmseg_models:load_mmseg", others=rf"{MMSEG_PREFIX}.*")
 
 
@@ -216,6 +217,13 @@ _ENTRIES = (
         SEGMENTER,
         "suite.models.scenes_segmenter:build_scenes_segmenter",
         weights=WEIGHTS / "scenes_segmenter.safetensors",
+        licence="Apache-2.0",
+    ),
+    ModelEntry(
+        "scenes_dit",
+        GENERATOR,
+        "suite.models.scenes_dit:build_scenes_generator",
+        weights=WEIGHTS / "scenes_dit.safetensors",
         licence="Apache-2.0",
     ),
     ModelEntry(f"{MMSEG_PREFIX}CONFIG.py", MMSEG),

@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from suite.backbones.branched import BranchScope
 from suite.backbones.scenes_dit import ScenesDiT
 from suite.errors import RequestError
 from suite.models.load import load_model
 from suite.models.random_weights import build_random
-from suite.models.registry import ModelEntry
+from suite.models.registry import WEIGHTS, ModelEntry
 from suite.models.scenes_vit import SCENES_CLASSES, SCENES_SIDE
 from suite.models.weights_file import WeightsInfo, check_fit, file_sha256, state_dict_sha256
 
 JUDGE = "scenes_vit"
+REAL = WEIGHTS / "scenes_dit_real_features.safetensors"
 
 
 def build_denoiser() -> ScenesDiT:
@@ -29,13 +32,23 @@ def build_denoiser() -> ScenesDiT:
 class ScenesGenerator(nn.Module):
     """Draws a picture from noise and a class, and says what it takes a picture for.
 
-    backbone: the denoiser, which is what is reduced. judge: the embedded classifier, which never is.
+    backbone: the denoiser, which is what is reduced. judge: the embedded classifier, which never is. real_features:
+    (n, 96) what the judge makes of real pictures, as `look` does.
     """
+
+    judge_name = JUDGE
+    real_features: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = build_denoiser()
         self.judge = cast(VisionTransformer, load_model(JUDGE, "embedded")[0])
+        known = load_file(REAL)["features"].float() if REAL.is_file() else torch.empty(0, self.judge.embed_dim)
+        self.register_buffer("real_features", known, persistent=False)
+
+    def scope_branches(self, branches: tuple[str, ...], max_downsample: int) -> None:
+        """Which branches of which blocks a reducer acts in. RequestError for what is no scope."""
+        self.backbone.branch_scope = BranchScope(branches, max_downsample)
 
     def draw(self, noise: Tensor, classes: Tensor, steps: int, guidance: float) -> Tensor:
         """(B, 3, 56, 56) in [-1, 1]; see `ScenesDiT.draw`."""
@@ -43,7 +56,9 @@ class ScenesGenerator(nn.Module):
 
     def look(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures in [-1, 1] of any size -> logits (B, 48) and features (B, 96) of the judge."""
-        seen = F.interpolate(pictures, size=(SCENES_SIDE, SCENES_SIDE), mode="bilinear", align_corners=False)
+        seen = F.interpolate(
+            pictures.clamp(-1, 1), size=(SCENES_SIDE, SCENES_SIDE), mode="bilinear", align_corners=False
+        )
         tokens = self.judge.forward_features(seen)
         return self.judge.forward_head(tokens), self.judge.forward_head(tokens, pre_logits=True)
 

@@ -48,8 +48,11 @@ def token_maps(handle: Handle, images: Tensor) -> TokenMaps:
     name, model = handle.reducer.name, handle.model
     if not handle.attached:
         raise RequestError(f"reducer {name!r} is not attached; attach it before its token groups are asked for")
-    if handle.restoring == "per_block":
-        raise RequestError("with restore=per_block every block gives its tokens back, so there are no groups to show")
+    if handle.restoring in ("per_block", "per_branch"):
+        which = (
+            "with restore=per_block every block" if handle.restoring == "per_block" else "every branch of a denoiser"
+        )
+        raise RequestError(f"{which} gives its tokens back, so there are no groups to show")
     after: dict[int, Tokens] = {}
 
     def remember(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:

@@ -136,7 +136,7 @@ def forward(task: Task, answers: Answers, cell: Cell, images: Tensor, batch: Bat
                 rest = slice(done, min(done + cell.batch_size, len(samples)))
                 try:  # a whole batch is passed on as it is, for what methods share is known by it
                     part = images[first[rest.start] : first[rest.stop]] if cell.batch_size < len(samples) else images
-                    outputs = task.predict(answers.of(cell.key), part)
+                    outputs = task.predict_samples(answers.of(cell.key), part, samples[rest])
                 except OutputError as error:
                     of = bisect_right(first, first[rest.start] + error.row) - 1
                     raise CellError(f"sample {samples[of].id!r}: {error}") from error

@@ -173,14 +173,17 @@ class RunSpec(BaseModel):
         model = own.setdefault("model", self._model())
         checkpoint = self.checkpoint or default_checkpoint(model)
         here = checkpoint == EMBEDDED
+        task = task_class(self.task)
+        rates = self.rates or (() if cells or self.flops else tuple(map(parse_rate, task.default_rates)))
         trained = [name for name in TRAINED_REDUCERS if here and shipped_weights(model, name.partition("@")[0])]
         return self.model_copy(
             update={
                 **own,
                 "checkpoint": checkpoint,
                 "cells": cells,
-                "reducers": self.reducers or (() if cells else (*DEFAULT_REDUCERS, *trained)),
-                "flops": self.flops or (() if cells or self.rates else DEFAULT_FLOPS),
+                "reducers": self.reducers or (() if cells else task.default_reducers or (*DEFAULT_REDUCERS, *trained)),
+                "rates": rates,
+                "flops": self.flops or (() if cells or rates else DEFAULT_FLOPS),
                 "out": self.out or str(Path("results") / f"{self.task}-{model}"),
             }
         )

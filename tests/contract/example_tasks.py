@@ -135,7 +135,7 @@ class TaskOnExample:
     def outputs(self) -> object:
         """What the model makes of the batch."""
         with torch.inference_mode():
-            return self.task.predict(self.model, self.batch.images)
+            return self.task.predict_samples(self.model, self.batch.images, self.batch.samples)
 
     def rows_of(self, images: Tensor, batch: Batch | None = None) -> list[dict]:
         """What a sweep makes of images in the place of a batch's own, the samples'. CellError that names a sample."""

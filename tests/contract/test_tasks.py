@@ -281,9 +281,8 @@ def test_metrics_follow_from_stored_columns_as_they_declare(example):
 
 def numbers(summary: Summary) -> tuple[dict[str, list[float]], list[str]]:
     scores = summary.scores.items()
-    return {name: [one.value, one.low, one.high] for name, one in scores if one.value is not None}, [
-        one.reason for _, one in scores
-    ]
+    known = {name: [n for n in (one.value, one.low, one.high) if n is not None] for name, one in scores}
+    return {name: values for name, values in known.items() if values}, [one.reason for _, one in scores]
 
 
 def by_id(samples: pd.DataFrame | None) -> pd.DataFrame:

@@ -19,12 +19,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from suite.backbones.scenes_dit import GRID, NUM_PREFIX, PATCH, PICTURE_SIDE, ScenesDiT, patchify
 from suite.models.load import load_model
-from suite.models.scenes_dit import build_denoiser
+from suite.models.scenes_dit import REAL, ScenesGenerator, build_denoiser
 from suite.models.scenes_vit import SCENES_CLASSES, SCENES_SIDE
 from suite.sweep.progress import Progress
 from suite.train import loop
@@ -39,12 +39,12 @@ class Recipe:
     """Everything that decides what is learned, with the classifier's weights."""
 
     pictures: int = 4_096
-    window_steps: int = 2_200
+    window_steps: int = 1_600
     window_batch_size: int = 64
-    whole_steps: int = 1_000
+    window_lr: float = 1.5e-3
+    whole_steps: int = 256
     whole_batch_size: int = 24
-    lr: float = 1.5e-3
-    warm_up: int = 100
+    whole_lr: float = 9.0e-4
     weight_decay: float = 0.01
     without_class: float = 0.1
     seed: int = 0
@@ -65,9 +65,12 @@ class DenoiserJob(ModelJob):
         self.recipe, self.data, self.kept = recipe, data, copy.deepcopy(model).eval()
 
     def learning_rates(self, step: int) -> list[float]:
-        """Warm-up, then a cosine decay to 5 %."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.recipe.steps))
-        return [self.recipe.lr * min(1.0, (step + 1) / self.recipe.warm_up) * (0.05 + 0.95 * cosine)] * 2
+        """Windows: warm-up over 100 steps, a cosine half the way down. Whole pictures: over 20, down to 5 %."""
+        recipe = self.recipe
+        if step < recipe.window_steps:
+            return [recipe.window_lr * min(1.0, (step + 1) / 100) * decayed(step, 2 * recipe.window_steps)] * 2
+        step -= recipe.window_steps
+        return [recipe.whole_lr * min(1.0, (step + 1) / 20) * decayed(step, recipe.whole_steps)] * 2
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Mean squared error of the velocity, at times that are mostly in the middle (Esser et al., ICML 2024)."""
@@ -96,7 +99,8 @@ class DenoiserJob(ModelJob):
 
     def update(self, step: int) -> dict[str, float]:
         noted = super().update(step)
-        decay = min(0.999, (1 + step) / (10 + step))
+        since = step - self.recipe.window_steps if step >= self.recipe.window_steps else step  # means begin anew
+        decay = min(0.999, (1 + since) / (10 + since))
         with torch.no_grad():
             for mean, value in zip(self.kept.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
@@ -108,6 +112,11 @@ class DenoiserJob(ModelJob):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.kept.load_state_dict(state["kept"])
+
+
+def decayed(step: int, steps: int) -> float:
+    """What is left of a learning rate that falls by a cosine to 5 %."""
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def prepare_model(recipe: Recipe, compiled: bool) -> ScenesDiT:
@@ -146,7 +155,7 @@ def optimiser_of(model: ScenesDiT, recipe: Recipe) -> torch.optim.AdamW:
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (recipe.weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
         groups[parameter.ndim < 2 or name.startswith(("pos_embed", "class_embed"))]["params"].append(parameter)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.window_lr, betas=(0.9, 0.99), fused=True)
 
 
 def _draw_row(job: tuple[str, int]) -> tuple[np.ndarray, int, tuple[float, float]]:
@@ -172,14 +181,26 @@ def load_pictures(split: str, count: int, cache: Path, workers: int) -> tuple[np
 
 
 @torch.inference_mode()
-def class_accuracy(model: ScenesDiT, per_class: int = 1, seed: int = 0) -> float:
-    """Share of pictures that the embedded classifier takes for what they were to be."""
-    judge = load_model("scenes_vit", "embedded")[0].eval()
+def class_accuracy(denoiser: ScenesDiT, per_class: int = 1, seed: int = 0) -> float:
+    """Share of pictures that the judge takes for what they were to be."""
+    model = ScenesGenerator()
+    model.backbone = denoiser
     classes = torch.arange(SCENES_CLASSES).repeat(per_class)
-    noise = torch.randn(len(classes), 3, PICTURE_SIDE, PICTURE_SIDE, generator=torch.Generator().manual_seed(seed))
-    pictures = torch.cat([model.draw(*part) for part in zip(noise.split(48), classes.split(48), strict=True)])
-    pictures = F.interpolate(pictures.clamp(-1, 1), size=SCENES_SIDE, mode="bilinear", align_corners=False)
-    return float((judge(pictures).argmax(1) == classes).float().mean())
+    shape = (len(classes), 3, PICTURE_SIDE, PICTURE_SIDE)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    right = 0
+    for some, wanted in zip(noise.split(SCENES_CLASSES), classes.split(SCENES_CLASSES), strict=True):
+        right += int((model.eval().look(model.draw(some, wanted, 20, 2.0))[0].argmax(1) == wanted).sum())
+    return right / len(classes)
+
+
+@torch.inference_mode()
+def write_real_features(out: Path, cache: Path, workers: int, count: int = 1000) -> None:
+    """What the judge makes of pictures of 'val', (n, 96) float16: what is drawn is compared with them."""
+    images, _, _ = load_pictures("val", count, cache, workers)
+    model = ScenesGenerator().eval()
+    features = torch.cat([model.look(normalise(images[i : i + 50]))[1] for i in range(0, count, 50)])
+    save_file({"features": features.half()}, out)
 
 
 def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, compiled: bool) -> None:
@@ -191,6 +212,7 @@ def train(recipe: Recipe, out: Path, cache: Path, every: int, workers: int, comp
 
     loop.train(job, cache / "denoiser", Progress(), every=every, saved=measure_and_write)
     measure_and_write(recipe.steps, per_class=4)
+    write_real_features(REAL, cache, workers)
 
 
 if __name__ == "__main__":

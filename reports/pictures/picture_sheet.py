@@ -1,0 +1,87 @@
+"""Drawn pictures side by side: the same samples down the methods, and beside them how far each is from the unreduced
+model's."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from reports.groups import Group, groups, labels_of
+from reports.text.wording import known
+from suite.contract.baseline import BASELINE
+from suite.store.folder import RunFolder
+
+SAMPLES = 8  # of each method, evenly spaced over those that all have
+SIDE = 112  # pixels of a picture on the sheet, at least
+GAP, NAMES = 4, 150  # pixels between pictures, and for the names of methods
+LOUDER = 3  # differences are shown so many times as large
+PICTURE = "picture"
+
+Rows = Mapping[str, np.ndarray]
+"""Pictures (H, W, 3) uint8 by the ids of their samples."""
+
+
+def write_sheets(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """pictures.png, or one of each group, in `folder`, of runs whose samples have pictures; there may be none."""
+    parts, files = list(groups(frame)), []
+    for part, label in zip(parts, labels_of(parts), strict=True):
+        if cells := read_pictures(part):
+            name = "pictures.png" if len(parts) == 1 else f"pictures_{label.replace('/', '-').replace(' ', '')}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_sheet(cells).save(folder / name)
+            files.append(folder / name)
+    return files
+
+
+def read_pictures(part: Group) -> dict[str, Rows]:
+    """The same few pictures of every finished cell, by its name, the unreduced model's first."""
+    tables = {}
+    for row in part.frame[part.frame.status == "done"].itertuples():
+        outcomes = RunFolder(part.out).cell(str(row.Index)).shards.outcomes()
+        if PICTURE not in outcomes:
+            return {}
+        name = f"{row.reducer} {row.rate}" if known(row.rate) else str(row.reducer)
+        tables[name] = outcomes.set_index("id")[PICTURE]
+    if not tables:
+        return {}
+    shared = [id for id in next(iter(tables.values())).index if all(id in table.index for table in tables.values())]
+    chosen = [shared[(2 * i + 1) * len(shared) // (2 * SAMPLES)] for i in range(SAMPLES)]
+    chosen = list(dict.fromkeys(chosen)) if shared else []
+    names = sorted(tables, key=lambda name: name != BASELINE)
+    return {name: {id: _pixels(tables[name][id]) for id in chosen} for name in names} if chosen else {}
+
+
+def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:
+    """One row a cell: its name, its pictures, and their differences from the first cell's, made louder."""
+    first, *_ = cells.values()
+    ids = list(first)
+    height, width = next(iter(first.values())).shape[:2]
+    larger = max(1, -(-SIDE // min(height, width)))
+    step_x, step_y = width * larger + GAP, height * larger + GAP
+    head = 30
+    sheet = Image.new("RGB", (NAMES + 2 * len(ids) * step_x + 4 * GAP, head + len(cells) * step_y), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, id in enumerate(ids):
+        pen.text((NAMES + place * step_x, 8), id[: width * larger // 7], "black", font)
+    pen.text(
+        (NAMES + len(ids) * step_x + 4 * GAP, 8), f"difference from {next(iter(cells))}, x {LOUDER}", "black", font
+    )
+    for line, (name, pictures) in enumerate(cells.items()):
+        top = head + line * step_y
+        pen.text((GAP, top + step_y // 2 - 8), name, "black", font)
+        for place, id in enumerate(ids):
+            apart = np.abs(pictures[id].astype(int) - first[id]) * LOUDER
+            for offset, pixels in ((0, pictures[id]), (len(ids) * step_x + 4 * GAP, apart.clip(max=255))):
+                tile = Image.fromarray(pixels.astype(np.uint8))
+                tile = tile.resize((width * larger, height * larger), Image.Resampling.NEAREST)
+                sheet.paste(tile, (NAMES + offset + place * step_x, top))
+    return sheet
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -1,0 +1,154 @@
+"""Pictures drawn from noise: the embedded denoiser, what is scored of its pictures, and the sheet of them."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reports.pictures.picture_sheet import NAMES, draw_sheet
+from suite.api import run
+from suite.attachment.attach import attach
+from suite.backbones.scenes_dit import PATCH, patchify, unpatchify
+from suite.errors import CellError, RequestError
+from suite.measure.flops import count_flops
+from suite.models.load import load_model
+from suite.rates.rate import parse_rate
+from suite.sweep.outcomes import join_unreduced
+from suite.sweep.progress import Progress
+from tasks.generation.pairs import paired, read_png
+from tasks.generation.task import Drawn
+from tasks.scenes.pictures import ScenesGeneration
+
+METHODS = ("tome_sd", "tofu", "todo", "tome", "random", "uniform")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("scenes_dit")[0]
+
+
+@pytest.fixture(scope="module")
+def task(model):
+    task = ScenesGeneration(pictures=3, steps=2)
+    task.configure(model)
+    return task
+
+
+def noise_of(task):
+    return torch.stack([task.load(sample, task.preprocessing(None)) for sample in task.samples])
+
+
+def test_patches_go_apart_and_together_row_by_row():
+    x = torch.randn(2, 3, 56, 56)
+    patches = patchify(x)
+    assert torch.equal(unpatchify(patches), x)
+    assert torch.equal(patches[0, 15].unflatten(0, (3, PATCH, PATCH)), x[0, :, 4:8, 4:8])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_call_costs_is_the_closed_form(name, model):
+    assert count_flops(model).total == 251_873_280
+    with attach(model, name, parse_rate("r=0.5")) as handle:
+        report = count_flops(model)
+        assert not report.disputed
+        assert report.total - report.reducer == report.formula < 251_873_280
+        assert handle.token_counts == handle.planned_counts
+        if name == "tome_sd":
+            assert report.reducer == 8 * (196 - 49) * 49 * 96
+            assert handle.token_counts == [2 + 98] * 8
+
+
+def test_samples_are_classes_and_seeds_and_their_noise_is_their_own():
+    few, many = ScenesGeneration(), ScenesGeneration(pictures=400)
+    assert len(few.samples) == 96
+    assert few.samples[1].id == "red-disc/1"
+    noise = {sample.id: many.load(sample, many.preprocessing(None)) for sample in many.samples[:30]}
+    for sample in few.samples[:4]:
+        assert torch.equal(few.load(sample, few.preprocessing(None)), noise[sample.id])
+    assert len({value.sum().item() for value in noise.values()}) == 30
+
+
+@pytest.mark.parametrize("name", ["none", *METHODS])
+def test_a_picture_is_the_same_on_another_day_alone_and_in_a_batch(name, model, task):
+    noise = noise_of(task)
+    rate = None if name == "none" else parse_rate("r=0.5")
+    with attach(model, name, rate), torch.no_grad():
+        together = task.predict_samples(model, noise, task.samples).pictures
+        again = task.predict_samples(model, noise, task.samples).pictures
+        alone = task.predict_samples(model, noise[1:2], task.samples[1:2]).pictures
+    assert torch.equal(together, again)
+    assert ((together[1:2] - alone).abs() <= 1.01 / 127.5).float().mean() >= 0.999
+
+
+def test_rows_hold_the_picture_that_was_judged_and_nan_is_named(model, task):
+    with torch.no_grad():
+        drawn = task.predict_samples(model, noise_of(task), task.samples)
+    rows = task.score(drawn, task.samples)
+    assert [row["id"] for row in rows] == [sample.id for sample in task.samples]
+    kept = torch.from_numpy(np.stack([read_png(row["picture"]) for row in rows])).float()
+    torch.testing.assert_close(kept, (drawn.pictures + 1) / 2, atol=1e-6, rtol=0)
+    broken = Drawn(drawn.pictures.clone(), drawn.logits, drawn.features)
+    broken.pictures[1, 0, 0, 0] = float("nan")
+    with pytest.raises(CellError, match=task.samples[1].id):
+        task.score(broken, task.samples)
+
+
+def test_pairs_know_what_is_equal_and_what_is_not(model, task):
+    with torch.no_grad():
+        drawn = task.predict_samples(model, noise_of(task), task.samples)
+    table = pytest.importorskip("pandas").DataFrame(task.score(drawn, task.samples))
+    same = paired(join_unreduced(table, table, task.beside))
+    assert (same.mse == 0).all()
+    assert not same.changed.any()
+    assert same.feature_distance.max() < 1e-6
+    black = table.assign(picture=[png_of(np.zeros((56, 56, 3), np.uint8))] * len(table))
+    apart = paired(join_unreduced(black, table, task.beside))
+    assert paired(table) is None
+    assert (apart.mse > 0).all()
+    if "ssim" in apart:
+        assert (same.ssim > 0.9999).all()
+        assert (apart.ssim < 0.9).all()
+
+
+def png_of(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_odd_requests_are_refused(model):
+    for options, message in [
+        ({"guidance": 0.5}, "guidance 0.5"),
+        ({"steps": 0}, "steps 0"),
+        ({"pictures": 0}, "pictures 0"),
+    ]:
+        with pytest.raises(RequestError, match=message):
+            ScenesGeneration(**options)
+    with pytest.raises(RequestError, match="branch 'attention' is unknown"):
+        ScenesGeneration(branches="attention").configure(model)
+    with pytest.raises(RequestError, match="needs a model that draws"):
+        ScenesGeneration().check_model(torch.nn.Identity())
+
+
+def test_a_sheet_has_a_row_a_method_and_the_differences_beside():
+    black, grey = np.zeros((56, 56, 3), np.uint8), np.full((56, 56, 3), 40, np.uint8)
+    sheet = np.asarray(draw_sheet({"none": {"a": black}, "tome r=0.5": {"a": grey}}))
+    assert (sheet[30:142, NAMES : NAMES + 112] == 0).all()
+    assert (sheet[146:258, NAMES : NAMES + 112] == 40).all()
+    right = NAMES + 116 + 16
+    assert (sheet[30:142, right : right + 112] == 0).all()
+    assert (sheet[146:258, right : right + 112] == 120).all()
+
+
+@pytest.mark.slow
+def test_a_run_scores_methods_beside_the_unreduced_model_and_writes_a_sheet(tmp_path):
+    options = {"pictures": 4, "steps": 2}
+    asked = {"task": "scenes-generation", "task_options": options, "out": str(tmp_path), "speed": False}
+    results = run(asked, reducers=["tome_sd", "random"], rates=["r=0.25", "r=0.5"], progress=Progress(quiet=True))
+    assert not results.failed
+    frame = results.frame().set_index(["reducer", "rate"])
+    assert frame.loc[("none", ""), "mse"] == 0 if ("none", "") in frame.index else frame.mse.min() == 0
+    assert (frame.picture_gmacs > 0).all()
+    assert (tmp_path / "report" / "pictures.png").is_file()
