@@ -8,7 +8,7 @@ from suite import RequestError, attach
 from suite.attachment.reducer_weights import write_tensors
 from suite.reducers import reducer_class
 
-SCHEDULES = ("rates", "plan")  # what some learn instead of weights; they have tests of their own
+SCHEDULES = ("rates", "plan", "statistics")  # what some learn instead of weights; they have tests of their own
 LEARNING = [name for name in REDUCERS if reducer_class(name).learned and reducer_class(name).learned not in SCHEDULES]
 learning = pytest.mark.parametrize("name", LEARNING, ids=reducer_id)
 

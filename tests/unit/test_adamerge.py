@@ -1,0 +1,79 @@
+"""AdaMerge by the example that was worked out by hand, and what its decisions promise."""
+
+import pytest
+import torch
+from reducer_steps import changes, images, tiny
+
+from suite import RequestError, attach
+from suite.reducers import make_reducer
+from suite.reducers.adamerge import pointers, salience_of, salient_means
+from suite.tokens.state import Tokens
+
+X = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [2.0, 1.0], [0.0, 2.0]]], dtype=torch.float64)
+
+
+class Block:
+    """What the method reads of a block."""
+
+    block = 0
+
+
+def test_four_patches_by_hand():
+    present = torch.ones(1, 4, dtype=torch.bool)
+    salience = salience_of(X, present)
+    torch.testing.assert_close(salience, torch.tensor([[0.4379, 0, 1, 0.8841]]).double(), atol=5e-5, rtol=0)
+    best, to, first = pointers(X, salience, present)
+    torch.testing.assert_close(best[:, :2], torch.tensor([[0.3916, 0.0]]).double(), atol=5e-5, rtol=0)
+    assert (to[0, 0].item(), first.tolist()) == (2, [[True, True, False, False]])
+    made = make_reducer("adamerge", mean=[0.3], deviation=[0.2])
+    after = made.before_block(Tokens.start(X, 0), Block(), 4)
+    torch.testing.assert_close(after.x, torch.tensor([[[0, 1], [2, 0.6955], [0, 2]]]).double(), atol=5e-5, rtol=0)
+    assert after.owner.tolist() == [[1, 0, 1, 2]]
+
+
+def test_of_a_group_without_salience_nothing_is_left_and_lone_patches_are_copied():
+    target, present = torch.tensor([[0, 0, 1]]), torch.ones(1, 3, dtype=torch.bool)
+    x = torch.randn(1, 3, 5)
+    means = salient_means(x, torch.zeros(1, 3), target, present, torch.tensor([[1, 2]]))
+    assert not means[0, 0].any()
+    assert torch.equal(means[0, 1], x[0, 2])
+
+
+@torch.no_grad()
+def test_padding_changes_nothing_and_amounts_are_of_each_image():
+    model, both = tiny(), images(4)
+    statistics = {"mean": [0.2] * 4, "deviation": [0.02] * 4}
+    with attach(model, "adamerge", "r=20", **statistics) as handle:
+        together, counts = model(both), handle.tokens.counts.tolist()
+        assert handle.tokens.valid is not None
+        for row in range(4):
+            torch.testing.assert_close(model(both[row : row + 1])[0], together[row], atol=1e-5, rtol=1e-5)
+            assert handle.tokens.count == counts[row]
+
+
+@torch.no_grad()
+def test_no_block_takes_out_more_than_the_rate_and_the_more_redundant_the_more():
+    counts = []
+    for mean in (9.0, 0.0, -9.0):
+        seen, _ = changes(tiny(), "adamerge", "r=10@1", mean=[mean] * 4, deviation=[1.0] * 4)
+        counts.append(65 - seen[0][1].count)
+    assert counts[0] == 0 < counts[1] < counts[2] == 9  # rounded down
+
+
+@torch.no_grad()
+def test_without_statistics_every_block_takes_out_all_of_the_rate():
+    with attach(tiny(), "adamerge", "r=10") as handle:
+        handle.model(images())
+        assert handle.token_counts == [55, 45, 35, 25]
+        assert handle.tokens.valid is None
+        assert not handle.reducer.trained
+
+
+def test_statistics_that_do_not_fit_are_refused():
+    with pytest.raises(RequestError, match="give both mean and deviation"):
+        make_reducer("adamerge", mean=[0.1])
+    with pytest.raises(RequestError, match="are above 0"):
+        make_reducer("adamerge", mean=[0.1], deviation=[0.0])
+    with pytest.raises(RequestError, match="statistics are of 3 blocks; the model has 4"):
+        attach(tiny(), "adamerge", "r=4", mean=[0.1] * 3, deviation=[0.1] * 3)
+    assert not make_reducer("adamerge").trained
