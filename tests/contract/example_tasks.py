@@ -21,8 +21,10 @@ from suite.attachment.attach import attach
 from suite.backbones.segmenter import build_segmenter
 from suite.contract.task import Batch, Reader, Sample, Summary, Task, collate
 from suite.errors import CellError
+from suite.measure.runtimes import EAGER
 from suite.models.load import load_model
 from suite.models.registry import find_entry
+from suite.sweep.answers import Answers
 from suite.sweep.evaluate import Cell, forward, rows_of
 from suite.sweep.outcomes import join_unreduced
 from suite.sweep.plan import make_task
@@ -143,7 +145,7 @@ class TaskOnExample:
         handle.detach()
         batch = batch or self.batch
         cell = Cell("", handle, batch_size=len(batch.samples))
-        return rows_of(self.task, forward(self.task, self.model, cell, images, batch)).to_pylist()
+        return rows_of(self.task, forward(self.task, Answers(self.model, EAGER), cell, images, batch)).to_pylist()
 
     @cached_property
     def rows(self) -> pd.DataFrame:
