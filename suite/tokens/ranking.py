@@ -11,7 +11,7 @@ TIE = 2.0**-50  # between places; of scores above 2e-6, no two that differ in si
 
 def best_first(score: Tensor) -> Tensor:
     """(B, K) scores of at most 1, such as cosines -> (B, K) places, best first; ties keep their order."""
-    if score.dtype == torch.float64 or score.device.type == "mps" or torch.compiler.is_exporting():
+    if score.dtype == torch.float64 or score.device.type == "mps":
         return score.argsort(dim=1, descending=True, stable=True)
     # a selection of all takes half the kernels of a stable sort, and in double precision there is room for the place
     return (score - tie_breaks(score.shape[1], score.device)).topk(score.shape[1], dim=1).indices
