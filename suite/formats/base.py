@@ -25,8 +25,6 @@ class Format(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
-    runner: ClassVar[str]
-    """What runs the file, as people call it."""
     precisions: ClassVar[tuple[str, ...]] = (FP32, FP16, INT8)
     why_not_int8: ClassVar[str] = ""
     opset: ClassVar[int | None] = None

@@ -24,7 +24,7 @@ INT64 = 7  # by ONNX's numbers of types
 class Onnx(Format):
     """ONNX with its weights inside, run by ONNX Runtime."""
 
-    name, suffix, runner = "onnx", ".onnx", "ONNX Runtime"
+    name, suffix = "onnx", ".onnx"
     opset = OPSET
     packages = ("onnx", "onnxscript", "onnxruntime")
 

@@ -20,7 +20,7 @@ class OpenVino(Format):
     int8: quantised as ONNX is, and run by OpenVINO's own kernels of 8 bits.
     """
 
-    name, suffix, runner = "openvino", ".xml", "OpenVINO"
+    name, suffix = "openvino", ".xml"
     opset = OPSET
     packages = ("onnx", "onnxscript", "openvino")
 

@@ -16,7 +16,7 @@ from suite.formats.program import quietly
 class TorchExport(Format):
     """A file of torch.export, run by PyTorch."""
 
-    name, suffix, runner = "torch-export", ".pt2", "PyTorch"
+    name, suffix = "torch-export", ".pt2"
     precisions = (FP32, FP16)
     why_not_int8 = "PyTorch quantises programs by torchao, which is no part of it"
 

@@ -29,8 +29,9 @@ class PruneAndMerge(Reducer):
 
     Source: Mao et al., 2025, arXiv 2503.23455: x becomes R block(M x) + (1 - k) x, with k 1 but for pruned patches.
     A row of M is a segment of the raster order around an important patch, weighted by importance, and R is M's
-    pseudo-inverse; importance comes from gradients on a calibration set (`suite.train.recipes.prune_and_merge`), and
-    both matrices learn from there on. Blocks that no matrices are stored for run on all tokens.
+    pseudo-inverse; importance comes from gradients on a calibration set, and both matrices learn from there on; neither
+    is done here: a plan comes from a file, or by `suite.tokens.segments.plan_blocks` from importance that a user has.
+    Blocks that no matrices are stored for run on all tokens.
 
     A weights file holds, for every block that is reduced, `blocks.L.merge` (c, N), `.recover` (N, c), `.alive` (N,) and
     `.part` (N,) int64, the row that each token lies in; plan=1 is what it does. Without one, keep=0.6 makes segments of
