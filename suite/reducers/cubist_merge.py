@@ -59,7 +59,8 @@ def thin(tokens, grid, r, across):
         return torch.cat([positions(0, prefix, 1, x.device).expand(len(x), -1), patches], dim=1)
 
     kept, best = in_order(kept), in_order(best)
-    matching = Matching(kept, source.view(len(x), -1), into.view(len(x), -1))
+    source, into = (index.unflatten(0, cosines.shape[:2]).flatten(1) for index in (source, into))
+    matching = Matching(kept, source, into)
     return tokens.merge(matching, x=larger(take(tokens.x, best), take(tokens.x, kept)))
 
 
