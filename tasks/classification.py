@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -140,18 +139,13 @@ def measure_logits(
     exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
     if competing:
         # of classes that do not compete, NaN and Inf alone count: they are multiplied into those that do
-        classes = _classes(competing, exact.device)
+        classes = torch.tensor(competing, device=exact.device)
         exact = exact[:, classes] + 0 * exact.sum(dim=1, keepdim=True)
         best = classes[best_classes(exact, min(TOP_K, len(competing)))]
     else:
         best = best_classes(exact, min(TOP_K, num_classes))
     confidence = torch.softmax(exact, dim=1).amax(dim=1, keepdim=True)
     return torch.cat([best, confidence, exact.amin(dim=1, keepdim=True)], dim=1)
-
-
-@lru_cache(maxsize=16)
-def _classes(competing: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(competing, device=device)
 
 
 def best_classes(logits: Tensor, count: int) -> Tensor:

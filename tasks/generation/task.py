@@ -66,11 +66,11 @@ class GenerationTask(Task):
             Metric("class_accuracy", "Class (%)", Share("correct"), needs=(PICTURE,)),
             Metric("frechet", "Fréchet", lower_is_better=True, largest=None, scale=1, needs=(PAIR,)),
             Metric("kernel", "Kernel", lower_is_better=True, largest=None, scale=1, decimals=2, needs=(PAIR,)),
-            Metric("ssim", "SSIM", Mean("ssim"), scale=1, decimals=3),
-            Metric("psnr", "PSNR (dB)", largest=None, scale=1, decimals=1),
-            Metric("feature_distance", "Features", Mean("feature_distance"), True, largest=2.0, scale=1, decimals=3),
-            Metric("changed", "Changed (%)", Share("changed"), lower_is_better=True),
-            Metric("mse", "MSE", Mean("mse"), lower_is_better=True, scale=1, decimals=4, hidden=True),
+            Metric("ssim", "SSIM", Mean("ssim"), scale=1, decimals=3, needs=(PICTURE,)),
+            Metric("psnr", "PSNR (dB)", largest=None, scale=1, decimals=1, needs=(PICTURE,)),
+            Metric("feature_distance", "Features", Mean("feature_distance"), True, False, 2.0, 1, 3, needs=(PICTURE,)),
+            Metric("changed", "Changed (%)", Share("changed"), lower_is_better=True, needs=(PICTURE,)),
+            Metric("mse", "MSE", Mean("mse"), True, scale=1, decimals=4, hidden=True, needs=(PICTURE,)),
         ),
         costs=(Cost("picture", "GMACs/picture"),),
         remark=(
@@ -159,8 +159,9 @@ class GenerationTask(Task):
 
     def score(self, outputs: Drawn, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Rows of id, label, prediction (what the judge takes it for), correct, picture (PNG) and features."""
-        measured = {name: value.cpu() for name, value in self.measure(outputs, samples).items()}
-        rows: list[dict[str, Any]] = self.columns(measured, samples).to_pylist()
+        # by the class: one with a score of its own has the others follow that
+        measured = {name: value.cpu() for name, value in GenerationTask.measure(self, outputs, samples).items()}
+        rows: list[dict[str, Any]] = GenerationTask.columns(self, measured, samples).to_pylist()
         return rows
 
     def measure(self, outputs: Drawn, samples: Sequence[Sample]) -> dict[str, Tensor]:

@@ -30,6 +30,9 @@ class Counting:
         self.ran.append(numbers)
         return numbers
 
+    def predict_samples(self, model, images, samples):
+        return self.predict(model, images)
+
     def rows(self, outputs, samples):
         views = {sample.id: VIEWS[SAMPLES.index(sample)] for sample in samples}
         assert len(outputs) == sum(views.values())
