@@ -14,6 +14,7 @@ from suite.models.registry import CAPTIONER, MODELS, ModelEntry
 from suite.store.schema import OLDEST, SCHEMA
 from tasks.caption_scoring.spice_jars import FETCH_SPICE
 
+EMBEDDED = ("scenes_vit", "scenes_eva", "scenes_git", "scenes_segmenter", "scenes_dit")
 RUN = ["run", "--task", "imagenet", "--model", "deit_tiny_patch16_224", "--checkpoint", "none", "--device", "cpu"]
 
 
@@ -172,9 +173,7 @@ def test_every_model_that_is_known_by_name_is_listed_with_the_weights_that_it_co
         assert exit_code("list", "models", pattern) == 0
         return dict(line.partition("  ")[::2] for line in capsys.readouterr().out.splitlines())
 
-    assert listed("scenes*") == dict.fromkeys(
-        ("scenes_vit", "scenes_eva", "scenes_git", "scenes_segmenter"), "(embedded)"
-    )
+    assert listed("scenes*") == dict.fromkeys(EMBEDDED, "(embedded)")
     assert listed("git*") == {
         "git_base_coco": "(pretrained)",
         "git_large_coco": "(pretrained)",
@@ -200,7 +199,7 @@ def test_doctor_names_incomplete_embedded_weights_and_prints_a_long_command_on_a
     assert FETCH_SPICE in printed.splitlines()
     assert "failed" in next(line for line in printed.splitlines() if "METEOR" in line)  # this Java scores nothing
     weights = {found.detail: found.state for found in embedded_weights()}
-    assert {weights.pop(name) for name in ("scenes_vit", "scenes_eva", "scenes_git", "scenes_segmenter")} == {"ok"}
+    assert {weights.pop(name) for name in EMBEDDED} == {"ok"}
     (detail,) = weights
     assert detail.startswith("gone_git: no config.json, model.safetensors, ")
     assert weights[detail] == "missing"
