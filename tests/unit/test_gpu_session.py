@@ -63,7 +63,7 @@ def test_every_method_is_asked_for_at_both_targets_the_most_compared_first():
 def test_what_cannot_be_captured_is_not_asked_of_graphs():
     trial = Trial()
     asked = {stage.runtime: {cell.method for cell in trial.cells(stage)} for stage in trial.stages}
-    assert asked["eager"] - asked["graphs"] == {"ats"}
+    assert asked["eager"] - asked["graphs"] == {"adamerge", "ats", "g2tm", "saint"}  # of counts that follow the image
     assert asked["compiled"] == asked["eager"]
 
 
