@@ -121,7 +121,7 @@ def test_two_forwards_are_equal(name, kind):
 @on_a_third(0)
 @torch.no_grad()
 def test_reduction_changes_the_output(name, kind):
-    model = make_model(kind)
+    model = make_model(kind, depth=5)  # a block more than some need: the class token reads nothing after the last one
     images = make_images(model)
     whole = model(images)
     for rate in rates(name)[:2]:
