@@ -283,7 +283,10 @@ def _take_part(
         amount = max(0, count - of.num_prefix - int(of.patches * rate.keep[stage]))
     else:
         stage = 0 if of.restored_per_block else stage  # nothing adds up over blocks
-        amount = reducer.amount_for_keep(rate.keep, stage, count - of.num_prefix, of.patches)
+        try:
+            amount = reducer.amount_for_keep(rate.keep, stage, count - of.num_prefix, of.patches)
+        except ValueError as error:
+            raise RequestError(f"reducer {reducer.name!r}: {error}") from error
     if amount >= count - of.num_prefix:
         raise RequestError(f"rate {rate} leaves no patch token in block {block}; keep more")
     limit, fewer = reducer.capacity(count, of.num_prefix), count - reducer.leaving(count, amount)

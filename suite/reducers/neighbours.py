@@ -8,11 +8,16 @@ from suite.tokens.curve import curve_rows
 from suite.tokens.grouping import in_batch, take_rows
 from suite.tokens.ranking import largest_first
 
+FARTHEST = 4096
+"""As far as neighbours may reach: no sequence of patches is longer, and every place costs memory."""
+
 
 def check_neighbourhood(window, alpha):
     """ValueError for options that mean nothing."""
     if window < 1:
         raise ValueError(f"window={window} reaches no neighbour; give 1 or more")
+    if window > FARTHEST:
+        raise ValueError(f"window={window} reaches beyond every sequence; give at most {FARTHEST}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha} is no weight between 0 and 1")
 

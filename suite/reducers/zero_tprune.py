@@ -58,7 +58,7 @@ class ZeroTPrune(Reducer):
 
     def similar_of(self, stage, patches):
         """How many of so many patches go for their similarity, at most the lower half."""
-        asked = int(SIMILAR * patches) if self.similar is None else of_stage(self.similar, stage)
+        asked = int(SIMILAR * patches) if self.similar is None else of_stage("similar", self.similar, stage)
         return min(asked, patches // 2)
 
     def amount_for_keep(self, keep, stage, patches, origin):
@@ -73,7 +73,7 @@ class ZeroTPrune(Reducer):
     def before_block(self, tokens, signals, amount):
         prefix, patches = tokens.num_prefix, tokens.num_patches
         similar = min(amount, self.similar_of(signals.stage, patches))
-        iterations = of_stage(self.iterations, signals.stage)
+        iterations = of_stage("iterations", self.iterations, signals.stage)
         if iterations is None:
             iterations = ITERATIONS[3 * (signals.block - 1) // signals.depth]
         with torch.no_grad(), torch.autocast(tokens.x.device.type, enabled=False):
@@ -99,8 +99,13 @@ def checked(name, numbers):
     return listed
 
 
-def of_stage(numbers, stage):
-    return numbers[stage] if isinstance(numbers, tuple) else numbers
+def of_stage(name, numbers, stage):
+    """The number of that block of those that the rate acts in. ValueError where a list has none for it."""
+    if not isinstance(numbers, tuple):
+        return numbers
+    if stage >= len(numbers):
+        raise ValueError(f"{name} lists {len(numbers)} numbers, but the rate acts in more blocks; give one for each")
+    return numbers[stage]
 
 
 def pagerank(attention, num_class, iterations):

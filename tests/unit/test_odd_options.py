@@ -16,7 +16,7 @@ from suite.train.run import Request, train_method
 
 ODD = [None, True, -1, 0, 1.5, 10**18, 10**30, 1e300, math.inf, math.nan, "x", "", [], [1], {}, {"a": 1}, b"x"]
 UNBOUNDED = ("iterations",)  # so many are asked for and could be waited for
-RATES = {"r": "r=3", "keep": "keep=0.7"}
+RATES = {"r": "r=3", "keep": "keep=0.7", "tau": "tau=0.9"}
 OPTIONS = [(name, option) for name in list_reducers() for option in reducer_options(name)]
 
 

@@ -97,6 +97,8 @@ def test_numbers_may_be_given_for_each_block_that_the_rate_acts_in():
     )
     with pytest.raises(RequestError, match="similar lists 1 numbers, but the rate acts in 2 blocks"):
         run("r=9@1,3", similar=[9])
+    with pytest.raises(RequestError, match="similar lists 1 numbers, but the rate acts in more blocks"):
+        run("keep=0.7@1,3", similar=[9])
     for wrong in ({"similar": -1}, {"similar": [1, 0.5]}, {"iterations": True}):
         with pytest.raises(RequestError, match="no whole number"):
             make_reducer("zero_tprune", **wrong)
