@@ -28,6 +28,8 @@ VARYING = [name for name in list_reducers() if reducer_class(name).input_depende
 FIXED = [name for name in list_reducers() if name not in VARYING and name != "none"]
 OTHERWISE_IN_OPENVINO = {"random", "tome_random", "resize"}
 """Draws are numbers of 64 bits, which it computes in 32; images it resamples by a rule of its own."""
+WEAKER = {"cubist_merge", "dct", "mctf", "pomt", "zero_tprune"}
+"""Two blocks are too few for these to save 35 %: they act in one of them alone, or at its end."""
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_one_file_serves_batches_of_any_size_in_onnx_runtime_and_openvino(model)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 def test_every_method_of_a_fixed_schedule_is_exported(name, model):
-    with torch.no_grad(), attach(model, name, "flops=-35%"):
+    with torch.no_grad(), attach(model, name, "flops=-10%" if name in WEAKER else "flops=-35%"):
         expected = model(IMAGES).numpy()
         content = to_onnx(export_program(model, IMAGES)).SerializeToString()
     np.testing.assert_allclose(open_onnx(content, 1)(IMAGES.numpy()), expected, **TINY32)
