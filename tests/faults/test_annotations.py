@@ -123,10 +123,7 @@ REFUSED = {
     "a list: an image twice": (mapping([{"image": "a.jpg", "caption": ["x"]}] * 2), "'a.jpg' is listed twice"),
     "a list: nothing": (mapping([]), "it lists no image"),
     "results": (mapping([{"image_id": 42, "caption": "x"}]), "as results are; `score --captions FILE` scores such a"),
-    "JSON Lines": (
-        mapping(b'{"image": "a.jpg", "caption": "x"}\n{"image": "b.jpg", "caption": "y"}'),
-        "a JSON value a line",
-    ),
+    "JSON Lines of lists": (mapping(b'["a.jpg", "x"]\n["b.jpg", "y"]'), "a JSON value a line"),
     "a text": (mapping("x"), "it holds 'x' instead of an object or a list"),
     "BLIP's file of references": (
         mapping({"images": [{"id": 42}], "annotations": [{"image_id": 42, "caption": "x", "id": 0}]}),
