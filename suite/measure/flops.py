@@ -171,7 +171,8 @@ def _hidden_products(ops: Sequence[Op], total: int) -> dict[str, int]:
 
 
 class _Counted(nn.Module):
-    """Model and reducer side by side, so that fvcore gives the reducer's work a scope of its own."""
+    """Model and reducer side by side, so that fvcore gives the reducer's work a scope of its own; and sizes an output,
+    or a trace would leave out the cost of those that no block reads any more."""
 
     def __init__(self, model: nn.Module, reducer: nn.Module | None) -> None:
         super().__init__()
@@ -179,7 +180,9 @@ class _Counted(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(leaf for leaf in tree_leaves(self.model(*inputs)) if isinstance(leaf, Tensor))
+        outputs, handle = self.model(*inputs), handle_of(self.model)
+        found = outputs, handle and handle.tokens and handle.tokens.size
+        return tuple(leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
 
 
 @dataclass(frozen=True)
