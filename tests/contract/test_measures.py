@@ -33,9 +33,9 @@ def test_columns_of_what_is_measured_are_the_rows_that_are_scored(example):
 
 
 def test_a_batch_is_measured_on_its_device_and_no_number_is_read(example):
-    task = make_few(example.name, example.data)
+    task, real = make_few(example.name, example.data), example.outputs  # made of real tensors
     with FakeTensorMode() as mode, torch.inference_mode():
-        outputs = with_tensors(example.outputs, lambda tensor: mode.from_tensor(tensor).to("cuda"))
+        outputs = with_tensors(real, lambda tensor: mode.from_tensor(tensor).to("cuda"))
         if outputs is None:
             pytest.skip("its outputs are no tensors")
         with Followed() as followed, ReadWhole(followed.kernels):
