@@ -101,10 +101,8 @@ def _in_pieces(parts: BlockParts, tokens: Tokens, reducer: Reducer, call: BlockC
         tokens, trace = tokens.add(added), BlockTrace.plain(tokens.count)
         if call.watch:
             signals.attention_added = added
-            signals.mlp_input, signals.mlp_added = (
-                signals.entered,
-                added,
-            )  # of a parallel block, which adds both at once
+            # stands for a parallel block, which adds both at once
+            signals.mlp_input, signals.mlp_added = signals.entered, added
     mlp = tokens.count
     if site == "after_attention":
         tokens = reducer("after_attention", tokens, signals, amount)

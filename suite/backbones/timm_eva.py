@@ -6,7 +6,6 @@ Sources: Fang et al., arXiv 2211.07636 and 2303.11331; Siméoni et al., DINOv3, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,12 +16,12 @@ from timm.layers import AttentionRope, apply_rot_embed_cat
 from timm.models import eva
 from torch import Tensor, nn
 
+from suite.backbones.rotated import RotatedParts
 from suite.backbones.sharing import with_values
 from suite.backbones.timm_blocks import TimmBlock, TimmPostNormBlock
 from suite.backbones.timm_sizes import placed
 from suite.backbones.timm_vit import ReducedViT, TimmViT
-from suite.tokens.places import Places, rotations_of
-from suite.tokens.state import Tokens
+from suite.tokens.places import Places
 
 
 class BiasedBlock(TimmBlock):
@@ -83,21 +82,8 @@ def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-class RotaryBlock(BiasedBlock):
-    """timm's `EvaBlock`, with `EvaAttention` or `AttentionRope`.
-
-    rotations: what the patch tokens' queries and keys are rotated by; None where the model rotates nothing.
-    """
-
-    rotations: Tensor | None = None
-
-    def at(self, tokens: Tokens) -> TimmBlock:
-        rotations = rotations_of(tokens, self.index)
-        if rotations is None:
-            return self
-        twin = copy.copy(self)
-        twin.rotations = rotations
-        return twin
+class RotaryBlock(RotatedParts, BiasedBlock):
+    """timm's `EvaBlock`, with `EvaAttention` or `AttentionRope`."""
 
     def original(self, x: Tensor) -> Tensor:
         return self.block(*self.given(x))

@@ -6,7 +6,6 @@ the last. Releases of transformers that name the parts in another way are refuse
 
 from __future__ import annotations
 
-import copy
 import inspect
 from functools import partial
 from operator import attrgetter
@@ -18,15 +17,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from suite.backbones.base import BackboneFamily, PartRules
 from suite.backbones.mixin import Reduced
+from suite.backbones.rotated import RotatedParts
 from suite.backbones.sharing import with_module, with_values
 from suite.backbones.timm_blocks import linear_macs
 from suite.backbones.timm_eva import rotated
 from suite.errors import RequestError
-from suite.reducers.signals import BlockParts
 from suite.tokens.attention_bias import floored_log
 from suite.tokens.layout import Layout
-from suite.tokens.places import Places, rotations_of
-from suite.tokens.state import Tokens
+from suite.tokens.places import Places
 
 SUPPORTED = (
     "transformers' ViTModel, Dinov2Model, DINOv3ViTModel, SiglipVisionModel and CLIPVisionModel are supported, "
@@ -52,10 +50,8 @@ def named(module: Any, part: str) -> Any:
     return getattr(module, found)
 
 
-class TransformersBlock(BlockParts):
+class TransformersBlock(RotatedParts):
     """A pre-norm block: queries, keys and values of three linear layers, LayerScale and drop-path where present."""
-
-    rotations: Tensor | None = None
 
     def __init__(self, block: Any, index: int, num_class: int, num_prefix: int) -> None:
         self.block, self.index, self.num_class, self.num_prefix = block, index, num_class, num_prefix
@@ -63,14 +59,6 @@ class TransformersBlock(BlockParts):
         self.in_pieces = {"attention": attention}
         self.scale, self.heads = named(attention, "scale"), named(attention, "heads")
         self.fused = getattr(attention.config, "_attn_implementation", None) == "sdpa"
-
-    def at(self, tokens: Tokens) -> BlockParts:
-        rotations = rotations_of(tokens, self.index)
-        if rotations is None:
-            return self
-        twin = copy.copy(self)
-        twin.rotations = rotations
-        return twin
 
     def given(self, x: Tensor) -> tuple[Any, ...]:
         if self.rotations is None:

@@ -28,6 +28,12 @@ TrainData = Annotated[str | None, typer.Option(help="Folder, zip or tar of the d
 Model = Annotated[str, typer.Option(help="See `list models`. [the task's own]")]
 Checkpoint = Annotated[str, typer.Option(help="pretrained, none (random weights), FILE, or FILE::MODEL_IN_IT.")]
 TaskOption = Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")]
+Reducers = Annotated[str, typer.Option(help="As for `run`.")]
+Rates = Annotated[str | None, typer.Option(help="As for `run`. [flops=-35%]")]
+FlopsChanges = Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")]
+ReducerWeights = Annotated[list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")]
+ReducerOption = Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
 Flops = Annotated[str, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples to measure on, evenly spaced over the data. [all]")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")]
@@ -49,7 +55,7 @@ def correlation_command(
     draws: Annotated[int, typer.Option(min=0, help="Random maps to compare with.")] = 4,
     limit: Annotated[int, typer.Option(min=1, help="Images, evenly spaced over the data.")] = 100,
     task_option: TaskOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
+    batch_size: BatchSize = 32,
     device: Device = "auto",
     workers: Workers = None,
     out: Annotated[str, typer.Option(help="Folder. [results/analyse/correlation-TASK-MODEL]")] = "",
@@ -76,17 +82,15 @@ def drift_command(
     data: Data = None,
     model: Model = "",
     checkpoint: Checkpoint = "",
-    reducers: Annotated[str, typer.Option(help="As for `run`.")] = "tome,tofu,pitome,dtem,mctf,evit",
-    rates: Annotated[str | None, typer.Option(help="As for `run`. [flops=-35%]")] = None,
-    flops: Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")] = None,
-    reducer_weights: Annotated[
-        list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")
-    ] = None,
-    reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,
+    reducers: Reducers = "tome,tofu,pitome,dtem,mctf,evit",
+    rates: Rates = None,
+    flops: FlopsChanges = None,
+    reducer_weights: ReducerWeights = None,
+    reducer_option: ReducerOption = None,
     task_option: TaskOption = None,
     precisions: Annotated[str, typer.Option(help="What is compared with fp32.")] = "bf16,fp16,tf32",
     limit: Limit = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
     workers: Workers = None,
     out: Annotated[str, typer.Option(help="Folder. [results/analyse/drift-TASK-MODEL]")] = "",
@@ -113,17 +117,15 @@ def patterns_command(
     data: Data = None,
     model: Annotated[str, typer.Option(help="One or more of one grid of patches: A,B. [the task's own]")] = "",
     checkpoint: Checkpoint = "",
-    reducers: Annotated[str, typer.Option(help="As for `run`.")] = "tome,tofu,pitome,dtem,mctf,evit,topk,random",
-    rates: Annotated[str | None, typer.Option(help="As for `run`. [flops=-35%]")] = None,
-    flops: Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")] = None,
-    reducer_weights: Annotated[
-        list[str] | None, typer.Option(help="FILE or NAME=FILE: what a reducer learned.")
-    ] = None,
-    reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,
+    reducers: Reducers = "tome,tofu,pitome,dtem,mctf,evit,topk,random",
+    rates: Rates = None,
+    flops: FlopsChanges = None,
+    reducer_weights: ReducerWeights = None,
+    reducer_option: ReducerOption = None,
     task_option: TaskOption = None,
     images: Annotated[int, typer.Option(min=1, help="Images whose groups are compared.")] = 32,
     limit: Limit = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 64,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
     workers: Workers = None,
     out: Annotated[str, typer.Option(help="Folder. [results/analyse/patterns-TASK-MODEL]")] = "",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +58,9 @@ def compare_logits(
         float(np.quantile(relative, MOST, method="higher")) if numbers else np.inf, LEAST_AGREEMENT[precision],
         LARGEST_DIFFERENCE[precision] if most_relative is None else most_relative,
     )  # fmt: skip
+
+
+def is_right(logits: np.ndarray, labels: Sequence[Any]) -> np.ndarray:
+    """(N,) bool: the largest of logits (N, classes) is the sample's label, or one of its labels."""
+    several = [label if isinstance(label, tuple) else (label,) for label in labels]
+    return np.array([int(guess) in right for guess, right in zip(logits.argmax(axis=1), several, strict=True)])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from suite.deploy.agreement import Agreement, compare_logits
+from suite.deploy.agreement import Agreement, compare_logits, is_right
 from suite.deploy.card import make_card
 from suite.deploy.subject import Subject
 from suite.errors import RequestError
@@ -119,10 +119,7 @@ def accuracy_of(subject: Subject, found: np.ndarray, expected: np.ndarray, label
         return None
 
     def share(logits: np.ndarray) -> dict[str, Any]:
-        right = sum(
-            int(guess) in (label if isinstance(label, tuple) else (label,))
-            for guess, label in zip(logits.argmax(axis=1), labels, strict=True)
-        )
+        right = int(is_right(logits, labels).sum())
         interval = wilson_interval(right, len(labels))
         return {"top1": right / len(labels), "interval": list(interval) if interval else None}
 

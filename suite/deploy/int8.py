@@ -18,6 +18,7 @@ from reports.text.wording import significant
 from suite.analyse.sheet import Sheet
 from suite.contract.baseline import BASELINE
 from suite.contract.task import Sample
+from suite.deploy.agreement import is_right
 from suite.deploy.subject import CALIBRATION_SEED, Subject, make_subject
 from suite.errors import RequestError
 from suite.formats.base import Session, in_turns
@@ -79,7 +80,7 @@ def compare(subject: Subject, images: Tensor, samples: Sequence[Sample], size: S
             whole = to_onnx(export_program(subject.model, example))
     small = quantise(whole, subject.calibration(size.calibration))
     contents = [model.SerializeToString() for model in (whole, small)]
-    labels = [sample.label if isinstance(sample.label, tuple) else (sample.label,) for sample in samples]
+    labels = [sample.label for sample in samples]
     rate = str(subject.handle.rate) if subject.handle and subject.handle.rate else ""
     found = []
     for runtime, opened in OPENED.items():
@@ -94,11 +95,6 @@ def compare(subject: Subject, images: Tensor, samples: Sequence[Sample], size: S
             }
         )  # fmt: skip
     return found
-
-
-def is_right(logits: np.ndarray, labels: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """(N,) bool."""
-    return np.array([int(guess) in label for guess, label in zip(logits.argmax(axis=1), labels, strict=True)])
 
 
 def paired(whole: np.ndarray, small: np.ndarray) -> dict[str, float]:

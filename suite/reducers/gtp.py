@@ -106,9 +106,7 @@ class GTP(Reducer):
 def neighbours_in_space(rows, columns, device):
     """(T, T) bool: the up to eight patches around each of a grid."""
     count = rows * columns
-    pair = torch.arange(
-        count * count, device=device
-    )  # of every two patches: no product of all with all, which is watched
+    pair = torch.arange(count * count, device=device)  # a product of all with all would be counted as cost
     one, other = pair // count, pair % count
     apart = torch.maximum((one // columns - other // columns).abs(), (one % columns - other % columns).abs())
     return (apart == 1).view(count, count)

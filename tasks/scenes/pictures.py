@@ -9,6 +9,11 @@ from tasks.generation.task import GenerationTask
 from tasks.reading.options import whole_number
 from tasks.scenes.generator import CLASS_NAMES, NUM_CLASSES
 
+UNDERTRAINED = (
+    "scenes_dit has learned little so far: even unreduced it rarely draws what is asked for, so its scores show that "
+    "methods run and what they cost, not which is better"
+)
+
 
 class ScenesGeneration(GenerationTask):
     """Pictures of the main objects of embedded scenes, drawn from noise: nothing to download, nothing to read.
@@ -39,6 +44,7 @@ class ScenesGeneration(GenerationTask):
         super().__init__(data, limit, **options)  # type: ignore[arg-type]
         if data is not None:
             raise RequestError(f"data '{data}': task '{self.name}' draws its own pictures; leave data out")
+        self.notes = [UNDERTRAINED]
         numbers = sorted(range(whole_number("pictures", pictures)), key=lambda i: (i % NUM_CLASSES, i))
         self.samples = [
             Sample(f"{CLASS_NAMES[i % NUM_CLASSES].replace(' ', '-')}/{i // NUM_CLASSES}", i % NUM_CLASSES)

@@ -5,7 +5,8 @@ import pytest
 
 from reports.pareto.quantised import draw_quantised
 from suite.cli.app import main
-from suite.deploy.int8 import BATCH, ROUNDS, is_right, measure_int8, paired, side_by_side
+from suite.deploy.agreement import is_right
+from suite.deploy.int8 import BATCH, ROUNDS, measure_int8, paired, side_by_side
 from suite.errors import RequestError
 
 
