@@ -81,7 +81,8 @@ SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "b
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
-# [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on.
+# [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on;
+# learned_from: the source of what the method has learned, None if nothing.
 # speeds: the row's speed columns under every runtime on every device, each with the device's name.
 SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
 SPEED_CONTEXT["timed_batch_size"] = "batch_size"
@@ -264,6 +265,7 @@ def _context(cell: Cell, runtime: str) -> dict[str, Any]:
         "notes": [*(cell.scores["notes"] if cell.scores else []), *_made_with(cell.about)],
         "flops_images": (cell.flops or {}).get("images"),
         "untraced": (cell.flops or {}).get("untraced", ""),
+        "learned_from": _source(cell.about),
         "trace": circumstances_of_trace(cell.kernels),
         "speeds": speed_rows(cell),
         **_timing(cell.timed("speed", runtime), ""),

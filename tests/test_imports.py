@@ -69,6 +69,7 @@ FENCES = {
         # stored trace by what reads every trace; neither needs torch
         (
             *("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.contract.baseline"),
+            "suite.contract.program",
             *("suite.measure.kernels", "suite.measure.roofline", "suite.stats", "suite.errors"),
         ),
     ),

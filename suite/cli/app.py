@@ -29,6 +29,7 @@ from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
 from suite.contract.plugins import LEFT_OUT
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 from suite.measure.heap import keep_freed_memory
 
@@ -207,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     text = ""
     try:
-        code = app(args=arguments, prog_name="run_bench.py", standalone_mode=False)
+        code = app(args=arguments, prog_name=PROGRAM.split()[-1], standalone_mode=False)
     except (RequestError, UsageError) as error:
         if debug:
             traceback.print_exc()

@@ -15,12 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.request import urlopen
 
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 
 CENTRAL = "https://repo1.maven.org/maven2"
 MIRROR = "REDUCERBENCH_MAVEN"  # environment: what to fetch from instead
 CACHE = "REDUCERBENCH_CACHE"  # environment: the folder of what was fetched, in place of one in the user's cache
-FETCH_SPICE = "python run_bench.py fetch spice"
+FETCH_SPICE = f"{PROGRAM} fetch spice"
 BLOCK = 2**20  # bytes
 SILENCE_S = 60  # without a byte, after which a server is given up
 
