@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
+WITH_TOOLS := .venv/.ready-dev
 CACHE ?= results/train
 LOWEST := .venv-lowest
 TESTS ?= tests
@@ -26,32 +27,32 @@ bench: $(READY)
 
 # The tests take about two of the ten minutes, and where one fails there are measurements all the same; MINUTES=30 times
 # more of what is compiled.
-gpu: $(READY)
+gpu: $(WITH_TOOLS)
 	@$(BIN)/python run_bench.py gpu --check
 	@code=0; $(BIN)/python -m pytest tests/gpu || code=$$?; \
 	  $(BIN)/python run_bench.py gpu --minutes $(or $(MINUTES),8) || code=$$?; exit $$code
 
-test: $(READY)
+test: $(WITH_TOOLS)
 	$(PYTEST) -m "not slow"
 
-test-all: $(READY)
+test-all: $(WITH_TOOLS)
 	$(PYTEST)
 
-test-numerics: $(READY)
+test-numerics: $(WITH_TOOLS)
 	tests/numerics.sh
 
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python run_bench.py doctor
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
-check: $(READY)
+check: $(WITH_TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/vulture
 	$(BIN)/python -m pytest tests/test_imports.py tests/test_dependencies.py
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(WITH_TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -61,10 +62,14 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv .venv \
 	  || { echo "The venv module is missing: apt install python3-venv"; rm -rf .venv; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
 	@touch $(READY)
 
-$(LOWEST)/.ready: $(READY)
+$(WITH_TOOLS): $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@touch $(WITH_TOOLS)
+
+$(LOWEST)/.ready: $(WITH_TOOLS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@touch $@
@@ -81,4 +86,4 @@ weights: $(READY)
 	$(BIN)/python -m suite.train.embedded.reducers --cache $(CACHE)
 
 clean:
-	rm -rf .venv $(LOWEST) build *.egg-info
+	rm -rf .venv $(LOWEST) build dist *.egg-info

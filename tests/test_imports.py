@@ -17,6 +17,7 @@ TOPS = ("run_bench", "suite", "tasks", "reports")
 # "suite" for the public API in suite/__init__.py alone.
 WINGS = (
     "run_bench",
+    "suite.alias",
     "suite.cli",
     "suite",
     "suite.api",
