@@ -50,9 +50,10 @@ class ShapeModel:
             self.model = backbone_of(build(name, image_size)).eval().requires_grad_(False)
         # a method's own weights are real: attaching moves them to where the model is, which shapes cannot do
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        family = family_of(self.model)
         with self.mode:
             self.model.to_empty(device="cpu")
-            self.image = torch.empty(1, 3, *family_of(self.model).image_size(self.model))
+            self.image = torch.empty(1, family.channels(self.model), *family.image_size(self.model))
 
     def count(self, reducer: str | Reducer, rate: str | Rate | None, options: Mapping[str, Any]) -> ShapeCount:
         """Cost of the model with a reducer at a rate.
