@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.frame import COLUMNS, TEXT
 from reports.groups import groups
-from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
+from reports.speeds import LATENCIES, TIMED
 from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.runtimes import markdown_of
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 OF_A_CELL = ("task", "model", "reducer", "training", "options", "rate", "resolved_rate", "precision", "batch_size")
-MEASURED = (
-    *(f"{name}{end}" for name in ("im_s", "speedup") for end in INTERVAL), *FURTHER_NUMBERS, "peak_memory_mib",
-    *SPEED_TEXTS, "speed_note",
-)  # fmt: skip
 NAME, TITLE = "speed", "Runtimes"
 OWN, BEST = "Speed-up", AGAINST_FASTEST
 FIRST = ("Reducer", "Rate", "Device", "Runtime", OWN, BEST)
@@ -42,7 +38,7 @@ def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
         for key in frame.index
         for of in context.get(key, {}).get("speeds", ())
     ]
-    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *MEASURED)} | {"device": TEXT}
+    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *TIMED)} | {"device": TEXT}
     table = pd.DataFrame(rows, columns=["key", *columns]).astype(columns)
     return table.set_index(["key", "runtime"])
 
