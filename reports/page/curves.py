@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from reports.by_runtime import further_runtimes, under
 from reports.frame import AGREEMENT
 from reports.groups import Group
 from reports.page.markers import look
+from reports.pareto.by_runtime import further_runtimes, under
 from reports.pareto.points import Plot, bounds, is_noisy, plots_of, series_of, timed_plot, valid_points
 from reports.pareto.style import styles_for
 from reports.speeds import INTERVAL

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.by_runtime import further_runtimes
 from reports.groups import Group, groups
+from reports.pareto.by_runtime import further_runtimes
 from reports.pareto.layers import MOST, Layer, layers_under, stack
 from reports.pareto.overlay import draw_overlay
 from reports.pareto.plots import FULL_WIDTH, METADATA, rendered

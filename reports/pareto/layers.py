@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.by_runtime import further_runtimes, under
 from reports.frame import load_frame
 from reports.groups import Group, groups, labels_of
+from reports.pareto.by_runtime import further_runtimes, under
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
 
