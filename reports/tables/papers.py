@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("md", "latex", "csv", "html")
 DISPENSABLE = ("GFLOPs", "Run as")  # where a terminal is too narrow
 DERIVED, SECONDARY = "°", "*"
-SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr"}
+SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr", "fid": "FID"}
 FURTHER_SCORES = {"bleu_4": "B@4", "meteor": "METEOR", "spice": "SPICE"}
 STYLES = {"reproduced": "green", "differs": "yellow"}
 CSS = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+CLIP_LENGTH = 77  # tokens of a prompt
 MIDDLE = 500  # of the 1000 time steps that schedules have
 
 
@@ -48,3 +49,12 @@ class BareCall:
             sizes = {"resolution": noise.new_zeros(rows, 2), "aspect_ratio": noise.new_zeros(rows, 1)}
             given["added_cond_kwargs"] = sizes
         return given
+
+
+def build_u_net(**config: Any) -> nn.Module:
+    """A `UNet2DConditionModel` with random weights, as of Stable Diffusion where `config` says nothing else."""
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel(**config)
+    BareCall(CLIP_LENGTH).register(model)
+    return model

@@ -118,24 +118,40 @@ class Decoder(nn.Module):
 def load_pipeline_generator(
     entry: ModelEntry, checkpoint: str, seed: int = 0, image_size: int | None = None, num_classes: int | None = None
 ) -> tuple[PipelineGenerator, WeightsInfo]:
-    """The pipeline of the folder that the entry names, in float32 on the CPU, and what its weights are.
+    """The pipeline of a folder, which is the entry's name or the checkpoint, in float32 on the CPU, and its weights.
 
     image_size: side of a picture in pixels, of denoisers that draw any; default the one that it was trained for.
-    RequestError for other weights than the folder's own, and for what does not fit.
+    RequestError for other weights than a folder's own, and for what does not fit.
     """
-    if checkpoint != "pretrained":
-        raise RequestError(
-            f"pipeline '{entry.name}' has the weights of its folder; leave checkpoint '{checkpoint}' out"
-        )
     if num_classes is not None:
         raise RequestError(f"pipeline '{entry.name}' draws; it has no classes to be told, let alone {num_classes}")
-    model = PipelineGenerator(load_pipeline(entry.name))
+    folder = folder_of(entry, checkpoint)
+    model = PipelineGenerator(load_pipeline(folder))
+    check_shape(entry, model.backbone, folder)
     if image_size is not None:
         resize_latent(model, image_size)
     digest = hashlib.sha256()
-    for file in sorted(path for path in Path(entry.name).rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(entry.name).as_posix()} {file_sha256(file)}\n".encode())
-    return model, WeightsInfo("trained", str(entry.name), digest.hexdigest())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
+    return model, WeightsInfo("trained", str(folder), digest.hexdigest())
+
+
+def folder_of(entry: ModelEntry, checkpoint: str) -> Path:
+    """Of the pipeline. RequestError for a model that is known by its shape alone, and for weights beside a folder."""
+    given = checkpoint not in ("pretrained", "none")
+    if entry.build and not given:
+        raise RequestError(f"model '{entry.name}' comes without weights; give its pipeline's folder as the checkpoint")
+    if not entry.build and checkpoint != "pretrained":
+        raise RequestError(f"pipeline '{entry.name}' has its folder's weights; leave checkpoint '{checkpoint}' out")
+    return Path(checkpoint if entry.build else entry.name)
+
+
+def check_shape(entry: ModelEntry, denoiser: Any, folder: Path) -> None:
+    """RequestError for a pipeline that is not the one of that name."""
+    for name, value in entry.shape.items():
+        found = getattr(denoiser.config, name, None)
+        if found != value:
+            raise RequestError(f"checkpoint '{folder}' is no {entry.name}: its {name} is {found}, not {value}")
 
 
 def resize_latent(model: PipelineGenerator, side: int) -> None:

@@ -50,8 +50,7 @@ CAPTIONER = ModelKind(
 )
 SEGMENTER = ModelKind("suite.models.segmenter_files:load_segmenter")
 GENERATOR = ModelKind("suite.models.scenes_dit:load_scenes_generator")
-PIPELINE = ModelKind("suite.models.pipeline_generator:load_pipeline_generator", adaptable=True)
-ANY_PIPELINE = "PIPELINE_FOLDER"  # stands for the path of one
+PIPELINE = ModelKind("suite.models.pipeline_generator:load_pipeline_generator", takes="FOLDER", adaptable=True)
 PIPELINE_INDEX = "model_index.json"  # by which a folder is a pipeline of diffusers
 MMSEG = ModelKind("suite.models.mmseg_models:load_mmseg", others=rf"{MMSEG_PREFIX}.*")
 
@@ -230,7 +229,13 @@ _ENTRIES = (
         licence="Apache-2.0",
     ),
     ModelEntry(f"{MMSEG_PREFIX}CONFIG.py", MMSEG),
-    ModelEntry(ANY_PIPELINE, PIPELINE, home="any pipeline of diffusers"),
+    ModelEntry(
+        "stable-diffusion-v1-5",
+        PIPELINE,
+        "suite.backbones.bare_call:build_u_net",
+        {"sample_size": 64, "cross_attention_dim": 768},
+        licence="LicenseRef-CreativeML-OpenRAIL-M",
+    ),
 )
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
 

@@ -58,7 +58,7 @@ COSTS = (
 
 
 class Generation(GenerationTask):
-    """Pictures by a pipeline of diffusers in a local folder, which is the model (`--model FOLDER`).
+    """Pictures by a pipeline of diffusers in a local folder (`--model FOLDER`, or a name and `--checkpoint FOLDER`).
 
     `data`: a .txt file, a prompt a line; a .csv file (id, prompt, seed); captions of COCO's images (.json), the first
     of every image in the order of their ids; left out: ImageNet's classes. `limit`: so many pictures, evenly spaced.
@@ -68,7 +68,7 @@ class Generation(GenerationTask):
     """
 
     name = "generation"
-    default_model = "PIPELINE_FOLDER"
+    default_model = "stable-diffusion-v1-5"
     shown = TaskReport(METRICS, COSTS, "pictures/s")
     outcomes = pa.schema([("id", pa.string()), ("prediction", pa.string()), ("picture", pa.binary())])
     beside = ("picture",)

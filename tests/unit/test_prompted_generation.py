@@ -129,12 +129,14 @@ def test_pictures_may_have_another_size_where_the_denoiser_allows_it(folder, pro
 
 
 def test_what_does_not_fit_a_pipeline_is_refused(folder, model):
-    with pytest.raises(RequestError, match="has the weights of its folder"):
+    with pytest.raises(RequestError, match="has its folder's weights"):
         load_model(str(folder), "none")
     with pytest.raises(RequestError, match="has no classes to be told"):
         load_model(str(folder), num_classes=10)
-    with pytest.raises(RequestError, match="give the folder of a diffusers pipeline"):
-        load_model("PIPELINE_FOLDER")
+    with pytest.raises(RequestError, match="comes without weights; give its pipeline's folder as the checkpoint"):
+        load_model("stable-diffusion-v1-5")
+    with pytest.raises(RequestError, match="is no stable-diffusion-v1-5: its sample_size is 16, not 64"):
+        load_model("stable-diffusion-v1-5", str(folder))
     with pytest.raises(RequestError, match="needs a pipeline"):
         Generation(limit=1).check_model(load_model("scenes_dit")[0])
 
