@@ -5,6 +5,7 @@
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
 # make test-lowest   all tests with the lowest releases that pyproject.toml takes; TESTS="FILE ..." for a part of them
 # make weights every embedded weights file from nothing: hours on two cores
+# make docs    the pages of docs/ as a site in site/, with every link checked
 # make fit     what `predict` knows of GPUs, fitted on published speeds anew: minutes
 # make check   lint, format, import directions, dead code, types
 
@@ -20,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --d
 # Kept even where the environment says not to: without bytecode every start of Python compiles torch and timm anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench gpu test test-all test-numerics test-lowest check format fit weights clean
+.PHONY: bench docs gpu test test-all test-numerics test-lowest check format fit weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
@@ -73,6 +74,10 @@ $(LOWEST)/.ready: $(WITH_TOOLS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@touch $@
+
+docs: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fit: $(READY)
 	$(BIN)/python run_bench.py predict --fit --out results/predict
