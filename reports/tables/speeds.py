@@ -5,22 +5,20 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from reports.frame import COLUMNS, TEXT
 from reports.groups import groups
 from reports.speeds import LATENCIES, TIMED
-from reports.tables.console import Field, console_table, spare, terminal_width
+from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
+from reports.tables.records import records_of
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.runtimes import markdown_of
 from reports.text.headings import titles
 from reports.text.markup import markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, ratio, significant, speed
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 OF_A_CELL = ("task", "model", "reducer", "training", "options", "rate", "resolved_rate", "precision", "batch_size")
 NAME, TITLE = "speed", "Runtimes"
@@ -55,7 +53,7 @@ def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
     return files
 
 
-def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
+def speeds_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable | None:
     """For a terminal, where it says more than the run's own table: of several runtimes or devices, or times of single
     images."""
     speeds = speeds_of(frame)
@@ -76,6 +74,7 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     return console_table(
         fields, width or terminal_width(), spare(lesser), title=TITLE, notes=[explain(speeds)],
         elsewhere=f"; see {NAME}.md", sections=dict(sorted(sections.items())),
+        numbers=records_of(speeds.reset_index()),
     )  # fmt: skip
 
 

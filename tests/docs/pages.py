@@ -14,7 +14,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from suite.cli.app import app
+from suite.cli.app import app, without_own_flags
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "run_bench.py"
@@ -70,6 +70,7 @@ class Page:
 def parse(arguments: list[str]) -> Any:
     """The context of the verb that the arguments end in. click's usage errors pass through."""
     command, context = get_command(app), None
+    _, arguments = without_own_flags(arguments)
     while True:
         context = command.make_context(command.name, list(arguments), parent=context)
         rest = [*getattr(context, "_protected_args", ()), *context.args]

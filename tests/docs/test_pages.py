@@ -19,7 +19,8 @@ from suite.train.recipe import list_recipes, make_recipe
 from tests.docs.methods_page import PAGE, entry_of, make_page, methods
 from tests.docs.pages import COMMANDS, PAGES, README, ROOT, parse
 
-ELSEWHERE = {"--debug", "--help", "--nproc-per-node"}  # main's own, everybody's, torchrun's
+OF_ALL = {"--debug", "--json", "--help", "--help-all", "--install-completion"}
+ELSEWHERE = OF_ALL | {"--nproc-per-node"}  # torchrun's
 NO_VERBS = {"pip", "apt", "make", "python", "kill", "ray", "git"}
 
 

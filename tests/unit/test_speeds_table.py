@@ -98,7 +98,7 @@ def test_runtimes_have_a_table_of_their_own_in_files_and_in_a_terminal(run, caps
     assert "torch.compile failed: no compiler" in text
     for width in (60, 200):
         table = speeds_table(frame, width)
-        headers = [str(column.header) for column in table.columns]
+        headers = [str(column.header) for column in table.shown.columns]
         assert width == 60 or headers[:6] == [
             "Reducer", "Rate", "Runtime", "im/s", "Speed-up", "Against the fastest"
         ]  # fmt: skip
