@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmark of token reduction in Vision Transformers. `python run_bench.py` runs the embedded default."""
 
-from suite.cli.app import main
+from suite.cli.program import main
 
 if __name__ == "__main__":
     main()

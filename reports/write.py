@@ -15,6 +15,7 @@ from reports.pareto.runtimes import write_runtimes
 from reports.pictures.picture_sheet import write_sheets
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
+from suite.errors import what_ran_out
 from suite.store.folder import RunFolder
 from suite.store.study import failures_in
 
@@ -37,8 +38,10 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
         except Exception as error:  # the numbers are there, and neither they nor the run may be lost for a drawing
             for path in folder.glob(names):  # of an earlier report: it would be taken for this one's
                 path.unlink()
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            written, said = [], [f"{what} not written, a defect of the program: {reason}"]
+            if what_ran_out(error):
+                raise
+            whose = "" if isinstance(error, OSError) else f", a defect of the program: {type(error).__name__}"
+            written, said = [], [f"{what} not written{whose}: {' '.join(str(error).split())}"]
         files, notes = [*files, *written], [*notes, *said]
     return files, notes
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from suite.contract.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,31 +51,6 @@ class Field:
     @property
     def _limit(self) -> int:
         return WIDEST if self.names else 10**6
-
-
-@dataclass(frozen=True)
-class ConsoleTable:
-    """A table as a terminal shows it (rich prints it) and as programs read it.
-
-    records: a row each. fields: all columns, of which a narrow terminal may show fewer.
-    """
-
-    shown: Table
-    title: str
-    fields: Sequence[Field]
-    notes: Sequence[str]
-    numbers: Sequence[Mapping[str, Any]] | None
-
-    def __rich__(self) -> Table:
-        return self.shown
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Numbers where there are such, else what is shown of every row, by its header."""
-        if self.numbers is not None:
-            return [dict(row) for row in self.numbers]
-        headers = [field.header for field in self.fields]
-        return [dict(zip(headers, cells)) for cells in zip(*(field.cells for field in self.fields), strict=True)]
 
 
 Step = tuple[str, str, Field | None]
@@ -139,8 +116,7 @@ def console_table(
     sections: Mapping[int, str] | None = None,
     styles: Mapping[int, str] | None = None,
     paint: Callable[[str], str] = lambda cell: "",
-    numbers: Sequence[Mapping[str, Any]] | None = None,
-) -> ConsoleTable:
+) -> Table:
     """A table no wider than `width`, or its rows one below the other.
 
     notes: stand below, with what there is no room for and where that is (`elsewhere`). sections: a line before the row
@@ -153,9 +129,9 @@ def console_table(
     make = _grid if _room(shown) <= width else _records
     table = make(shown, width, sections or {}, styles or {}, paint)
     said = [*notes, *([f"No room for: {', '.join(left_out)}{elsewhere}."] if left_out else [])]
-    table.title = Text(title) if title else None
-    table.caption, table.caption_justify = (Text("\n".join(said)) if said else None), "left"
-    return ConsoleTable(table, title, fields, notes, numbers)
+    table.title = Text(printable(title)) if title else None
+    table.caption, table.caption_justify = (Text(printable("\n".join(said))) if said else None), "left"
+    return table
 
 
 def _grid(
@@ -179,7 +155,7 @@ def _grid(
     for start, stop in pairwise([*starts, _rows(fields)]):  # a row of its own would have to fit into one column
         part = _columns(fields, widths, header=False)
         _add_rows(part, fields, range(start, stop), sections, styles, paint)
-        table.add_row(Text(sections[start], style="bold"))
+        table.add_row(Text(printable(sections[start]), style="bold"))
         table.add_row(part)
     return table
 
@@ -193,7 +169,7 @@ def _columns(fields: Sequence[Field], widths: Sequence[int], header: bool = True
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_header=header)
     for field, characters in zip(fields, widths, strict=True):
         side: Literal["left", "right"] = "right" if field.numeric else "left"
-        table.add_column(Text(field.header), justify=side, overflow="fold", width=characters)
+        table.add_column(Text(printable(field.header)), justify=side, overflow="fold", width=characters)
     return table
 
 
@@ -211,7 +187,7 @@ def _add_rows(
         if number in sections and number != rows.start:
             table.add_section()
         cells = (field.cells[number] for field in fields)
-        table.add_row(*(Text(cell, style=paint(cell)) for cell in cells), style=styles.get(number))
+        table.add_row(*(Text(printable(cell), style=paint(cell)) for cell in cells), style=styles.get(number))
 
 
 def _rows(fields: Sequence[Field]) -> int:
@@ -235,11 +211,11 @@ def _records(
     before = [""] * len(names)
     for number in range(_rows(fields)):
         if sections.get(number):
-            table.add_row(Text(sections[number], style="bold underline"))
+            table.add_row(Text(printable(sections[number]), style="bold underline"))
         before = [field.cells[number] or held for field, held in zip(names, before, strict=True)]
-        name = Text("  ".join(filter(None, before)), style="bold")
+        name = Text(printable("  ".join(filter(None, before))), style="bold")
         said = ((field.header, field.cells[number]) for field in rest)
-        lines = [Text.assemble(f"  {header}: ", (cell, paint(cell))) for header, cell in said if cell]
+        lines = [Text.assemble(f"  {header}: ", (printable(cell), paint(cell))) for header, cell in said if cell]
         table.add_row(Text("\n").join([name, *lines]), style=styles.get(number))
     return table
 

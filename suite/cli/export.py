@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.console import ExitCode, say, warn
+from suite.cli.console import say, warn
+from suite.cli.ending import ExitCode
 from suite.cli.flags import asked
 from suite.errors import RequestError
 
@@ -36,6 +37,8 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder of the file and its card.")] = Path("exported"),
 ) -> None:
     """Export a reduced model: a file of fixed shapes, a JSON card, and a check that both say the same.
+
+    export --model deit_small_patch16_224 --reducer tome --rate r=13 --format onnx --batch dynamic --out DIR
 
     Exit code 1: the file says something else than the model; it is kept under a name with failed-check in it.
     """

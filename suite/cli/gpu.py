@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import ExitCode, err_console, print_table, say
+from suite.cli.console import err_console, print_table, say
+from suite.cli.ending import ExitCode
 from suite.errors import RequestError
 from suite.measure.prediction.gpus import GPUS
 

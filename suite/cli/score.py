@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import ExitCode, print_table, say, warn
+from suite.cli.console import print_table, say, warn
+from suite.cli.ending import ExitCode
 from suite.cli.values import parse_options
 from suite.errors import RequestError
 
@@ -18,7 +19,10 @@ def score_command(
     data: Annotated[str | None, typer.Option(help="Annotation file, or folder, zip or tar that holds it.")] = None,
     task_option: Annotated[list[str] | None, typer.Option(help="annotations=FILE, split=NAME: as for `run`.")] = None,
 ) -> None:
-    """Score captions that are there already against the references of a captioning data set; no image is needed."""
+    """Score captions that are there already against the references of a captioning data set; no image is needed.
+
+    score --captions results.json --data annotations/captions_val2014.json
+    """
     from suite.contract.metric import Metric
     from suite.contract.task import Score
     from suite.errors import CellError

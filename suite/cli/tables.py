@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import ExitCode, print_fitted, print_table
+from suite.cli.console import print_fitted, print_table
+from suite.cli.ending import ExitCode
 from suite.cli.values import parse_files
 from suite.errors import RequestError, unknown
 

@@ -164,10 +164,3 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA says so by type, a CPU by the words of its RuntimeError."""
-    text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in words))

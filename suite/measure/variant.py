@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from suite.attachment.handle import Handle
+from suite.errors import is_out_of_memory
 from suite.measure.dispatch import attention_kernels
 from suite.measure.runtimes.base import Prepared, Runtime
-from suite.measure.timing import Block, Forward, host_share, is_out_of_memory, warm_up
+from suite.measure.timing import Block, Forward, host_share, warm_up
 
 
 class NotPreparedError(Exception):

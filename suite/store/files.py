@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RequestError
+from suite.errors import RequestError, what_ran_out
 
 SETTLED = 3600.0  # seconds after which a temporary file on a file system without locks belongs to nobody
 
@@ -106,10 +106,20 @@ def _owned(path: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, atomically; lines end in a line feed on every system."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted keys, atomically. NaN is refused: no data is null."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json_text(value))
+    write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
@@ -123,6 +133,8 @@ def read_json(path: Path) -> Any | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if what_ran_out(error):
+            raise
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run the same command again") from error

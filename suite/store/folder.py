@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from suite.contract.metric import TaskReport
-from suite.errors import RequestError
+from suite.errors import RequestError, what_ran_out
 from suite.store.claims import Claims
 from suite.store.files import is_temporary, locked, remove_orphans
 from suite.store.log import Logs, LogWriter
@@ -184,6 +184,8 @@ class RunFolder:
             with self.locked():
                 yield
         except OSError as error:
+            if what_ran_out(error):
+                raise
             raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
 
     def _others(self, cells: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from suite.errors import RequestError
+from suite.errors import RequestError, what_ran_out
 from suite.store.files import atomic_path, json_text
 
 Fields = dict[str, Any]
@@ -134,6 +134,8 @@ class SealedFiles:
                 absent = set(columns or ()) - set(file.schema_arrow.names)
                 table = file.read(columns=None if columns is None else list(columns))
         except Exception as error:  # a file without a checksum can be broken in any way
+            if what_ran_out(error):
+                raise
             raise DamagedError(self.path(name), str(error)) from error
         if absent:
             raise DamagedError(self.path(name), f"it has no column {', '.join(sorted(absent))}")
@@ -153,6 +155,8 @@ class SealedFiles:
         except IsADirectoryError as error:
             raise DamagedError(self.path(name), "it is a folder") from error
         except OSError as error:
+            if what_ran_out(error):
+                raise
             raise RequestError(f"{self.path(name)} cannot be read: {error.strerror}") from error
 
     def _parsed(self, name: str, data: bytes) -> Fields:

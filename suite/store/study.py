@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
-from suite.errors import RequestError
+from suite.errors import RequestError, what_ran_out
 from suite.store.files import locked
 from suite.store.folder import LOCK, RUN, is_passing
 from suite.store.sealed import DamagedError, SealedFiles
@@ -60,6 +60,8 @@ class StudyFolder:
             with locked(self.path / LOCK):
                 return self._add(members, failed)
         except OSError as error:
+            if what_ran_out(error):
+                raise
             raise RequestError(f"--out {str(self.path)!r} cannot be written: {error.strerror}") from error
 
     def _add(self, members: Sequence[str], failed: Mapping[str, str]) -> list[str]:

@@ -25,10 +25,9 @@ from torch.utils import _pytree as pytree
 from suite.attachment.handle import Handle
 from suite.attachment.shared_prefix import SharedPrefix
 from suite.contract.task import Batch, ReadError, Sample, Task
-from suite.errors import CellError, OutputError, describe_error
+from suite.errors import CellError, MachineError, OutputError, describe_error, is_out_of_memory
 from suite.measure.exclusive import sharing
 from suite.measure.precision import dtype_of, float32_products
-from suite.measure.timing import is_out_of_memory
 from suite.sweep.answers import Answers
 from suite.sweep.plan import Plan
 
@@ -93,7 +92,7 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
     answers = [Answers(work.plan.model, work.plan.spec.scored_in) for work in works]
     with float32_products(precision), _scorer() as scorer:
         behind: deque[Future[None]] = deque()
-        for number, batch in decoded:
+        for number, batch in _until_failure(decoded, works):
             for work in works:
                 work.sink.decoded(number, batch.samples, batch.errors)
             if all(work.over for work in works):
@@ -116,6 +115,16 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
                             behind.popleft().result()
         for left in behind:
             left.result()
+
+
+def _until_failure(decoded: Iterable[tuple[int, Batch]], works: Sequence[Work]) -> Iterator[tuple[int, Batch]]:
+    """The batches, as long as the machine can read any; then all cells fail that are not done."""
+    try:
+        yield from decoded
+    except MachineError as error:
+        for work in works:
+            for cell in work.cells:
+                work.fail(cell, 0, str(error))
 
 
 Part = tuple[Sequence[Sample], Any]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from typing import Any
 
@@ -15,17 +14,22 @@ from torch.utils.data import DataLoader
 
 from suite.contract.task import Batch, Reader, ReadError, Sample, collate, views_of
 from suite.errors import RequestError
+from suite.sweep.ahead import read_ahead
 from suite.sweep.cached import cached
 from suite.sweep.plan import Plan
 
 
 def load(
-    plan: Plan, batches: Sequence[Sequence[Sample]], numbers: Iterable[int], pinned: bool = False
+    plan: Plan,
+    batches: Sequence[Sequence[Sample]],
+    numbers: Iterable[int],
+    pinned: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[int, Batch]]:
-    """Some of the batches, by their numbers, decoded, in order, read ahead by worker processes.
+    """Some of the batches, by their numbers, decoded, in order, read ahead by worker processes; see `read_ahead`.
 
-    A thread takes the next one from these while the last one is worked on. numbers: asked for when there is room to
-    read ahead, by that thread. pinned: in memory that a GPU can copy from by itself.
+    numbers: asked for when there is room to read ahead, by another thread. pinned: in memory that a GPU can copy from
+    by itself.
     """
     starts = [0, *accumulate(map(len, batches))]
     samples = [sample for batch in batches for sample in batch]
@@ -38,20 +42,13 @@ def load(
 
     reader = Reader(plan.task, samples, cached_preprocessing(plan))
     workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
-    loader = DataLoader(
-        reader,
-        batch_sampler=groups(),  # a generator: nothing is decided before the loader asks
-        collate_fn=collate,
-        num_workers=min(workers, len(batches)),
-        pin_memory=pinned,
-    )
-    decoded = iter(loader)
-    with ThreadPoolExecutor(1, "reader") as thread:
-        coming = thread.submit(next, decoded, None)
-        while (batch := coming.result()) is not None:
-            number = begun.popleft()
-            coming = thread.submit(next, decoded, None)
-            yield number, batch
+
+    def loader(groups: Iterable[list[int]], workers: int) -> DataLoader[Batch]:
+        # batch_sampler: a generator, so that nothing is decided before the loader asks
+        return DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=workers, pin_memory=pinned)
+
+    for batch in read_ahead(loader, groups(), min(workers, len(batches)), note):
+        yield begun.popleft(), batch
 
 
 def cached_preprocessing(plan: Plan) -> Any:

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from suite.contract.printable import printable
+
 Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
 
@@ -31,10 +33,11 @@ class Progress:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def failed(self, cell: str, reason: str) -> None:
-        self.console.print(f"failed: {cell}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        said = printable(f"failed: {cell}: {reason}")
+        self.console.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
 
     def steps(self, label: str, items: Sequence[Item], name: Callable[[Item], str] = lambda item: "") -> Iterator[Item]:
         """The items, one by one, counted."""
@@ -98,13 +101,14 @@ class Progress:
             *columns,
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}"),
+            TextColumn("{task.fields[what]}", markup=False),
             console=self.console,
         ) as bar:
             task = bar.add_task(label, total=total or None, rate="", what="")
             start = time.monotonic()
 
             def advance(what: str, done: int, of: int | None = None) -> None:
+                what = printable(what)
                 counted = done if settable else bar.tasks[0].completed + done
                 speed = f"{counted / max(time.monotonic() - start, 1e-9):.0f} {unit}/s" if unit == "images" else ""
                 bar.update(

@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from suite.contract.task import ReadError, Sample
+from suite.errors import what_ran_out
 from tasks.reading.images import TimmPreprocessing, UnreadableImage, decode
 from tasks.reading.picture_cache import CachedPreprocessing
 from tasks.reading.trees.tree import FileTree
@@ -36,5 +37,7 @@ def read_file(tree: FileTree, name: str, sample: Sample, read: Callable[[bytes],
         raise ReadError(sample.id, path, str(error)) from error
     # Disks, network file systems and archives fail in ways of their own; the reason is kept with the sample.
     except Exception as error:
+        if what_ran_out(error):  # of which the file knows nothing
+            raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ReadError(sample.id, path, reason) from error

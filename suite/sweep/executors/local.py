@@ -57,7 +57,8 @@ def _evaluate_alike(lanes: Sequence[Lane], device: torch.device, progress: Progr
     def work(shares: Sequence[Share]) -> bool:
         works = [_work_of(share) for share in shares]
         numbers = sorted(set().union(*(share.numbers for share in shares)))
-        evaluate(works, load(plan, batches, _taken(shares, works, numbers), pinned=device.type == "cuda"), device)
+        taken = _taken(shares, works, numbers)
+        evaluate(works, load(plan, batches, taken, device.type == "cuda", progress.note), device)
         return any(work.todo[key] for work in works for key in work.todo)
 
     work_off(lanes, work, progress)
