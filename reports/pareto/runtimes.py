@@ -12,6 +12,7 @@ import pandas as pd
 from reports.pareto.plots import FULL_WIDTH, METADATA, rendered
 from reports.tables.runtimes import Grid, cell_of, grid_of
 from reports.tables.speeds import speed_parts
+from suite.store.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def write_runtimes(frame: pd.DataFrame, folder: Path) -> list[Path]:
         end = f"_{number}" if len(drawn) > 1 else ""
         for kind, data in rendered(partial(draw_runtimes, grid, title)).items():
             files.append(folder / f"runtimes{end}.{kind}")
-            files[-1].write_bytes(data)
+            write_bytes(files[-1], data)
     return files
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,12 +13,16 @@ from reports.pareto.curves import Curve, Estimate, cost_change, curves_of, gain,
 from reports.pareto.layers import Layer
 from reports.pareto.rank_change import RankChange, rank_change
 from reports.pareto.resamples import RESAMPLES
-from reports.tables.console import ConsoleTable, console_table, fields_of, spare
+from reports.tables.console import console_table, fields_of, spare
 from reports.text.headings import title
+from reports.text.markup import csv_text
 from reports.text.wording import NO_DATA, gflops
 from suite.contract.baseline import BASELINE
 from suite.errors import unknown
-from suite.store.files import atomic_path
+from suite.store.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DISPENSABLE = ("Rates", "GFLOPs", "Hypervolume")
 
@@ -61,20 +65,13 @@ class CurveTable:
 
     @property
     def csv(self) -> str:
-        text: str = pd.DataFrame(self.records).to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
-        return text
+        return csv_text(pd.DataFrame(self.records))
 
-    def console(self, width: int) -> ConsoleTable:
+    def console(self, width: int) -> Table:
         """For a terminal `width` characters wide; a narrow one has no room for everything, and says so."""
         fields = fields_of(self.headers, self.lines, words=1, whole=True)
         return console_table(
-            fields,
-            width,
-            spare(DISPENSABLE),
-            title=self.title,
-            notes=self.notes,
-            elsewhere=" (curves.md)",
-            numbers=self.records,
+            fields, width, spare(DISPENSABLE), title=self.title, notes=self.notes, elsewhere=" (curves.md)"
         )
 
 
@@ -116,8 +113,7 @@ def curve_table(layers: Sequence[Layer], against: str | None = None, resamples: 
 def write_curve_table(table: CurveTable, folder: Path) -> list[Path]:
     """Write curves.md and curves.csv into `folder`, made if need be. Equal runs give equal bytes."""
     for kind, text in (("md", table.markdown), ("csv", table.csv)):
-        with atomic_path(folder / f"curves.{kind}") as file:
-            file.write_text(text, encoding="utf-8")
+        write_text(folder / f"curves.{kind}", text)
     return [folder / "curves.md", folder / "curves.csv"]
 
 

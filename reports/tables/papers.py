@@ -9,19 +9,22 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
+from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import Column
-from reports.text.markup import TEX_HEAD, html_row, markdown_row, markdown_rule, tex_escaped
+from reports.text.markup import TEX_HEAD, csv_text, html_row, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import NO_DATA, gflops, known, percent, speed
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FORMATS = ("md", "latex", "csv", "html")
 DISPENSABLE = ("GFLOPs", "Run as")  # where a terminal is too narrow
 DERIVED, SECONDARY = "°", "*"
-SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr", "fid": "FID"}
+SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr"}
 FURTHER_SCORES = {"bleu_4": "B@4", "meteor": "METEOR", "spice": "SPICE"}
 STYLES = {"reproduced": "green", "differs": "yellow"}
 CSS = (
@@ -161,7 +164,7 @@ def _score_notes(frame: pd.DataFrame) -> list[str]:
     return said
 
 
-def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[ConsoleTable]:
+def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[Table]:
     """For a terminal of `width` characters (default: this one's): costs, below them scores, then speeds; notes last.
 
     The rows of a model stand together. Verdicts are never left out.
@@ -197,8 +200,7 @@ def _colour(cell: str) -> str:
 def render(frame: pd.DataFrame, format: str) -> str:
     """The table as text in one of FORMATS; csv has all columns of the frame. ValueError for others."""
     if format == "csv":
-        text: str = frame.to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
-        return text
+        return csv_text(frame)
     written = {"md": _markdown, "latex": _latex, "html": _html}.get(format)
     if written is None:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,8 +16,7 @@ from reports.frame import AGREEMENT
 from reports.groups import Group, groups, labels_of, shown_of
 from reports.speeds import INTERVAL
 from reports.tables import console
-from reports.tables.console import ConsoleTable, Field, terminal_width
-from reports.tables.records import records_of
+from reports.tables.console import Field, terminal_width
 from reports.text.headings import (
     AT_CHANCE,
     DISPUTED,
@@ -30,9 +29,8 @@ from reports.text.headings import (
     once_each,
     titles,
 )
-from reports.text.markup import TEX_HEAD, markdown_row, markdown_rule, tex_escaped
+from reports.text.markup import TEX_HEAD, csv_text, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import (
-    NO_DATA,
     gflops,
     is_untrained,
     known,
@@ -50,6 +48,10 @@ from reports.text.wording import (
     whole,
 )
 from suite.contract.metric import Cost, Metric
+from suite.store.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 REASON_WIDTH = 60
 AGAINST_FASTEST = "Against the fastest"
@@ -235,20 +237,19 @@ def write_tables(
     of a study that could not be run or read, and why; that stands at the end of table.md.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     parts = list(groups(frame))
     lost = [f"- Without {name}: {' '.join(why.split())}\n" for name, why in absent.items()]
     texts = {
-        "table.csv": frame.to_csv(index_label="key", na_rep=NO_DATA, lineterminator="\n"),
+        "table.csv": csv_text(frame, index="key"),
         "table.md": "\n".join([*map(_markdown, parts, titles(parts)), *lost]) or "No cells yet.\n",
         "table.tex": "\n".join([TEX_HEAD, *map(_tex, parts, titles(parts), range(len(parts)))]) + "\n",
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / name, text)
     return [folder / name for name in texts]
 
 
-def console_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable:
+def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     """The table of one task for a terminal of `width` characters (default: this one's); what does not fit is named
     below.
 
@@ -264,7 +265,7 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable
     return console.console_table(
         [_field(column, rows) for column in columns_for(frame)], width or terminal_width(), steps,
         title=titles(parts)[0] if len(parts) == 1 else "", notes=said, elsewhere="; see table.md",
-        sections=_sections(parts), styles=styles, numbers=records_of(frame.reset_index(names="key")),
+        sections=_sections(parts), styles=styles,
     )  # fmt: skip
 
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from reports.frame import COLUMNS, TEXT
 from reports.groups import groups
-from reports.speeds import LATENCIES, TIMED
-from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
-from reports.tables.records import records_of
+from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
+from reports.tables.console import Field, console_table, spare, terminal_width
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.runtimes import markdown_of
 from reports.text.headings import titles
-from reports.text.markup import markdown_row, markdown_rule
+from reports.text.markup import csv_text, markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, ratio, significant, speed
+from suite.store.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 OF_A_CELL = ("task", "model", "reducer", "training", "options", "rate", "resolved_rate", "precision", "batch_size")
+MEASURED = (
+    *(f"{name}{end}" for name in ("im_s", "speedup") for end in INTERVAL), *FURTHER_NUMBERS, "peak_memory_mib",
+    *SPEED_TEXTS, "speed_note",
+)  # fmt: skip
 NAME, TITLE = "speed", "Runtimes"
 OWN, BEST = "Speed-up", AGAINST_FASTEST
 FIRST = ("Reducer", "Rate", "Device", "Runtime", OWN, BEST)
@@ -36,7 +43,7 @@ def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
         for key in frame.index
         for of in context.get(key, {}).get("speeds", ())
     ]
-    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *TIMED)} | {"device": TEXT}
+    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *MEASURED)} | {"device": TEXT}
     table = pd.DataFrame(rows, columns=["key", *columns]).astype(columns)
     return table.set_index(["key", "runtime"])
 
@@ -48,12 +55,12 @@ def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
         for file in files:  # of an earlier report
             file.unlink(missing_ok=True)
         return []
-    for file, text in zip(files, (speeds.to_csv(na_rep=NO_DATA, lineterminator="\n"), _markdown(frame)), strict=True):
-        file.write_text(text, encoding="utf-8", newline="\n")
+    for file, text in zip(files, (csv_text(speeds.reset_index()), _markdown(frame)), strict=True):
+        write_text(file, text)
     return files
 
 
-def speeds_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable | None:
+def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     """For a terminal, where it says more than the run's own table: of several runtimes or devices, or times of single
     images."""
     speeds = speeds_of(frame)
@@ -74,7 +81,6 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable 
     return console_table(
         fields, width or terminal_width(), spare(lesser), title=TITLE, notes=[explain(speeds)],
         elsewhere=f"; see {NAME}.md", sections=dict(sorted(sections.items())),
-        numbers=records_of(speeds.reset_index()),
     )  # fmt: skip
 
 

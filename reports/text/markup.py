@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
+import pandas as pd
+
+from reports.text.wording import NO_DATA
+
+FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]+%?$)")  # what spreadsheets take for the beginning of one; a number is none
 TEX_HEAD = r"% needs \usepackage{booktabs}"
 TEX_SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -12,6 +18,23 @@ TEX_SIGNS = {
     "|": r"\textbar{}", "±": r"$\pm$", "→": r"$\to$", "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "–": "--",
     "…": r"\dots{}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$",
 }  # fmt: skip
+
+
+def csv_text(frame: pd.DataFrame, index: str = "") -> str:
+    """Full precision, n/a where there is no data. index: the header of the index, where it is to be a column.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe, which it shows as text.
+    """
+    texts = frame.select_dtypes(include=["object", "string"])
+    safe = frame.assign(**{name: column.map(_no_formula) for name, column in texts.items()})
+    written: str = safe.to_csv(index=bool(index), index_label=index or None, na_rep=NO_DATA, lineterminator="\n")
+    return written
+
+
+def _no_formula(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return ("'" if FORMULA.match(value) else "") + value.replace("\r", " ")  # which is written unquoted, as it is
 
 
 def tex_escaped(text: str) -> str:

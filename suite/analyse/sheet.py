@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reports.pareto.plots import METADATA, RC
-from reports.text.wording import NO_DATA
-from suite.store.files import atomic_path, write_json
+from reports.text.markup import csv_text
+from suite.store.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,11 +52,10 @@ class Sheet:
 def write_sheet(sheet: Sheet, folder: Path) -> list[Path]:
     """Write <name>.json, .csv, .md and .png into `folder`, made if need be. Equal numbers give equal bytes."""
     write_json(folder / f"{sheet.name}.json", {**sheet.about, "failed": sheet.failed, "records": sheet.records})
-    table = pd.DataFrame(sheet.records).to_csv(index=False, na_rep=NO_DATA, lineterminator="\n")
+    table = csv_text(pd.DataFrame(sheet.records))
     texts = {"csv": table.encode(), "md": sheet.markdown.encode(), "png": picture(sheet.draw)}
     for kind, content in texts.items():
-        with atomic_path(folder / f"{sheet.name}.{kind}") as file:
-            file.write_bytes(content)
+        write_bytes(folder / f"{sheet.name}.{kind}", content)
     return [folder / f"{sheet.name}.{kind}" for kind in ("json", *texts)]
 
 

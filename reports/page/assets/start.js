@@ -13,7 +13,6 @@ async function fill(data) {
     plot?.draw();
   });
   startTables();
-  startExport();
   filters.start();
   const plotting = await startPlotly();
   if (plotting && byId("plot")) plot = startPlot(data, filters);
