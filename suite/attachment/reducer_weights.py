@@ -50,6 +50,9 @@ class ReducerWeights:
             )
         misfit = f"weights {str(self.path)!r} do not fit reducer {reducer.name!r}"
         check_fit(own, self.own, misfit, "were they trained for this model and as many stages?")
+        for name, value in own.items():
+            if value.is_floating_point() and not self.own[name].is_floating_point():
+                raise RequestError(f"{misfit}: '{name}' holds {self.own[name].dtype}, and is learned as {value.dtype}")
         reducer.load_state_dict(self.own)
 
 
@@ -80,6 +83,8 @@ def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
             f"{path.name}::NAME"
         )
     state = mapped(reducer, whole)
+    if diverged := next((key for key, value in state.items() if not value.isfinite().all()), ""):
+        raise RequestError(f"weights {str(path)!r} are of training that diverged: '{diverged}' is not finite")
     backbone = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
     if reducer.learned is None and not backbone:
         raise RequestError(f"reducer {reducer.name!r} learns nothing, so weights {str(path)!r} have no place in it")
@@ -87,14 +92,25 @@ def read_reducer_weights(reducer: Reducer, path: Path) -> ReducerWeights:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a file of `write_tensors` says of itself; nothing of other files."""
+    """What a file of `write_tensors` says of itself; nothing of other files. RequestError for what it cannot have
+    said."""
     if path.suffix != ".safetensors":
         return {}
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("about", "{}"))
+            said = (file.metadata() or {}).get("about", "{}")
     except (OSError, safetensors.SafetensorError):  # the one who reads the tensors says so
         return {}
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("recipe", {}), dict):
+        raise RequestError(
+            f"weights {str(path)!r} say of themselves {said[:60]!r}, which training does not write; train again, or "
+            "save them without metadata"
+        )
+    return found
 
 
 def mapped(reducer: Reducer, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -163,11 +163,10 @@ class Plan:
         return folder, notes
 
 
-def make_plan(spec: RunSpec, kind: str | None = None, scored: bool = True) -> Plan:
+def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
     """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done.
 
     kind: of the devices that the cells run on ('cpu' or 'cuda'), where these are others than this process' own.
-    scored: False of what is only timed: the task lends its pictures to models whose outputs are not its classes, too.
     """
     methods, skipped = expand(spec)
     device = torch.device(kind) if kind else resolve_device(spec.device)
@@ -176,14 +175,9 @@ def make_plan(spec: RunSpec, kind: str | None = None, scored: bool = True) -> Pl
         check_precision(spec.precision, device)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
+    task.check_model(model)
     check_scored_in(spec.scored_in, model)
-    try:
-        task.check_model(model)
-    except RequestError:
-        if scored:
-            raise
-    else:
-        task.configure(model)
+    task.configure(model)
     backbone = backbone_of(model)
     family = family_of(backbone)
     identity = {
@@ -250,10 +244,10 @@ def check_base(method: MethodAtRate, spec: RunSpec, weights: WeightsInfo) -> Non
             f"weights {method.weights[0]!r} of {method.reducer!r} were trained with model {of['model']!r}, "
             f"not {spec.model!r}"
         )
-    if of.get("recipe", {}).get("backbone") and of["weights_sha256"] != weights.sha256:
+    if of.get("recipe", {}).get("backbone") and of.get("weights_sha256") != weights.sha256:
         raise RequestError(
             f"weights {method.weights[0]!r} of {method.reducer!r} bring parts of the backbone, trained from "
-            f"{of['weights']}; here it has {weights.source}: give that checkpoint, or train again"
+            f"{of.get('weights', 'other weights')}; here it has {weights.source}: give that checkpoint, or train again"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from test_cli import exit_code, one_error_line
 
 from reports.frame import load_frame
@@ -98,3 +99,26 @@ def test_a_reducer_file_is_measured_beside_the_named_ones(tiny_run, photos, tmp_
     assert {"none", "tome", f"{toy}:Loud"} == set(load_frame(tmp_path / "toy").reducer)
     capsys.readouterr()
     assert "does not exist" in one_error_line(capsys, "list", "--check", f"{tmp_path}/no.py:Loud")
+
+
+def test_learned_numbers_that_are_none_are_refused_by_the_tensors_name(tiny_run, tmp_path):
+    file = learned_embedding(tmp_path)
+    good = load_file(file)
+    name = next(name for name, value in good.items() if value.numel() > 1)
+    for wrong, said in (
+        (torch.full_like(good[name], float("nan")), f"'{name}' is not finite"),
+        (good[name] / 0.0, f"'{name}' is not finite"),
+        (good[name].to(torch.int32), f"'{name}' holds torch.int32"),
+        (good[name][..., :1].clone(), f"'{name}' has shape"),
+    ):
+        save_file({**good, name: wrong}, file)
+        with pytest.raises(RequestError, match=said):
+            run({**tiny_run, "reducers": ["dtem"], "reducer_weights": {"": str(file)}})
+
+
+@pytest.mark.parametrize("about", ["[]", "null", "7", "{", '{"recipe": [1]}', '{"recipe": null}', "[" * 100_000])
+def test_weights_that_say_of_themselves_what_training_does_not_write_are_refused(about, tmp_path):
+    file = learned_embedding(tmp_path)
+    save_file(load_file(file), file, metadata={"about": about})
+    with pytest.raises(RequestError, match="which training does not write"):
+        attach(timm.create_model("test_vit", img_size=64), "dtem", "r=1", weights=file)
