@@ -9,6 +9,7 @@ completely and faithfully is an error. That includes greyscale of 16 or 32 bits 
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, ToTensor
 
-from suite.errors import RequestError
+from suite.errors import RequestError, what_ran_out
 
 # Formats that Pillow decodes itself. Others are not tried: decoding EPS, for one, would run a program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "JPEG2000", "AVIF")
@@ -37,6 +38,7 @@ FAITHFUL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGB
 FLOOR = "center-floor"  # crop mode: see `_FloorCrop`
 BORDER = "border"  # timm's
 MAX_PIXELS = 89_478_485  # above this Pillow warns of a decompression bomb
+MORE_PIXELS = "REDUCERBENCH_MAX_PIXELS"  # variable of the environment that allows more, or fewer
 
 
 class UnreadableImage(Exception):
@@ -79,6 +81,7 @@ def decode_unconverted(
         raise UnreadableImage("the file is empty (0 bytes)")
     # The flag is global: a library that turns it on would make truncated images grey instead of errors.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = most_pixels()
     with _said_in_one_line(data):
         with Image.open(io.BytesIO(data), formats=formats) as image:
             image.verify()  # checksums where the format has them; leaves the image unusable
@@ -108,6 +111,8 @@ def _said_in_one_line(data: bytes) -> Iterator[None]:
         raise UnreadableImage(f"not an image ({len(data)} bytes that start with {data[:12]!r})") from None
     # On bad bytes Pillow raises OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error, ...
     except Exception as error:
+        if what_ran_out(error):
+            raise
         raise UnreadableImage(_one_line(error)) from error
 
 
@@ -128,10 +133,21 @@ def _jpeg_has_end(data: bytes) -> bool:
     return data.find(b"\xff\xd9", at) >= 0
 
 
+@cache
+def most_pixels() -> int:
+    """Of an image that is decoded, and of what it is resized to. RequestError for a limit that is none."""
+    limit = os.environ.get(MORE_PIXELS, str(MAX_PIXELS))
+    if not (limit.isascii() and limit.isdigit() and int(limit)):
+        raise RequestError(f"{MORE_PIXELS}={limit!r} is not a number of pixels; give one, such as {MAX_PIXELS}")
+    return int(limit)
+
+
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width}x{height} pixels exceed the limit of {MAX_PIXELS}")
+    if width * height > most_pixels():
+        raise UnreadableImage(
+            f"{width}x{height} pixels exceed the limit of {most_pixels()}; {MORE_PIXELS} in the environment raises it"
+        )
 
 
 def _check_faithful(image: Image.Image) -> None:
@@ -234,7 +250,7 @@ def _check_aspect(image: Image.Image, preprocessing: TimmPreprocessing) -> None:
         return
     short, long = sorted(image.size)
     target = max(preprocessing.input_size[1:]) / preprocessing.crop_pct
-    if target * target * long / short > MAX_PIXELS:
+    if target * target * long / short > most_pixels():
         raise UnreadableImage(f"aspect ratio {long}:{short} cannot be resized to a shorter side of {target:.0f} pixels")
 
 

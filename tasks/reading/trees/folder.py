@@ -6,6 +6,7 @@ import os
 import posixpath
 from pathlib import Path
 
+from tasks.reading.trees.bounds import check_unpacked
 from tasks.reading.trees.tree import FileTree
 
 
@@ -27,6 +28,7 @@ class FolderTree(FileTree):
         path = Path(self.where(name))
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")  # reading a pipe would wait for ever
+        check_unpacked(path.stat().st_size)
         return path.read_bytes()
 
     def stamp(self, name: str) -> str:

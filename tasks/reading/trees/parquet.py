@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from suite.errors import RequestError
+from tasks.reading.trees.bounds import LARGEST, check_unpacked
 from tasks.reading.trees.tree import FileTree, is_visible, normal_name
 
 IMAGE = "image"  # its usual name
 KEPT = 2**28  # bytes of row groups that a process keeps, and never less than one
-LARGEST = 2**30  # bytes of a row group: the least that can be read of a file
+ROWS = 8  # that are decoded at once
 SLOW = 2**25  # to read so much takes longer than to decode an image
 
 
@@ -114,13 +115,21 @@ class ParquetTree(FileTree):
         if self._process != os.getpid():  # what a forked process was given is not its own
             self._opened, self._groups, self._process = {}, OrderedDict(), os.getpid()
         if (place, group) not in self._groups:
-            table = self._open(place).read_row_group(group, columns=[f"{self._image}.bytes"], use_threads=False)
-            values = pc.struct_field(table.column(0), "bytes").combine_chunks()
+            values = self._read_group(place, group)
             while self._groups and sum(kept.nbytes for kept in self._groups.values()) + values.nbytes > KEPT:
                 self._groups.popitem(last=False)
             self._groups[place, group] = values
         self._groups.move_to_end((place, group))
         return self._groups[place, group]
+
+    def _read_group(self, place: int, group: int) -> pa.Array:
+        """A few rows at a time: a value that a dictionary holds once can come to any number of bytes."""
+        parts: list[pa.Array] = []
+        batches = self._open(place).iter_batches(ROWS, [group], [f"{self._image}.bytes"], use_threads=False)
+        for batch in batches:
+            parts.append(pc.struct_field(batch.column(0), "bytes"))
+            check_unpacked(sum(part.nbytes for part in parts))
+        return pa.concat_arrays(parts)
 
     def _open(self, place: int) -> pq.ParquetFile:
         if place not in self._opened:

@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 import posixpath
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from suite.errors import RequestError
+from tasks.reading.trees.bounds import check_ratio, check_unpacked
 from tasks.reading.trees.tree import FileTree, normal_name
 
 Opener = Callable[[Path, Literal["rb"]], BufferedIOBase]
@@ -57,8 +57,11 @@ class TarTree(FileTree):
             return file
         file.close()
         plain = tempfile.TemporaryFile(prefix="reducerbench-")  # noqa: SIM115 (lives as long as the tree)
+        size, unpacked = os.stat(self.location).st_size, 0
         with opener(self.location, "rb") as packed:
-            shutil.copyfileobj(packed, plain, 1 << 20)
+            while piece := packed.read(1 << 20):
+                unpacked += plain.write(piece)
+                check_ratio(unpacked, size)
         plain.flush()
         return plain
 
@@ -66,6 +69,7 @@ class TarTree(FileTree):
         if self._file is None:
             self._file = self._open()
         offset, size = self._extent(name)
+        check_unpacked(size)
         data = os.pread(self._file.fileno(), size, offset)
         if len(data) != size:
             raise OSError(f"the archive ends after {len(data)} of its {size} bytes")

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tasks.reading.trees.bounds import check_unpacked
 from tasks.reading.trees.tree import FileTree, normal_name
 
 
@@ -28,7 +29,9 @@ class ZipTree(FileTree):
     def _read(self, name: str) -> bytes:
         if self._zip is None or self._process != os.getpid():
             self._zip, self._process = zipfile.ZipFile(self.location), os.getpid()
-        return self._zip.read(self._entries[name].filename)
+        entry = self._entries[name]
+        check_unpacked(entry.file_size, entry.compress_size)  # reading stops there, whatever is packed
+        return self._zip.read(entry.filename)
 
     def stamp(self, name: str) -> str:
         """Size and the checksum that the archive has of the file, and that reading verifies."""
