@@ -4,8 +4,8 @@
 # make test-all    all tests
 # make test-numerics    the tests that hang on rounding, on every CPU capability and number of threads
 # make test-lowest   all tests with the lowest releases that pyproject.toml takes; TESTS="FILE ..." for a part of them
+# make faults  600 faults injected into runs, for which it has to be root: an hour at most; FAULTS=60 SEED=1 for others
 # make weights every embedded weights file from nothing: hours on two cores
-# make docs    the pages of docs/ as a site in site/, with every link checked
 # make fit     what `predict` knows of GPUs, fitted on published speeds anew: minutes
 # make check   lint, format, import directions, dead code, types
 
@@ -13,7 +13,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 READY := .venv/.ready
-WITH_TOOLS := .venv/.ready-dev
 CACHE ?= results/train
 LOWEST := .venv-lowest
 TESTS ?= tests
@@ -21,39 +20,42 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --d
 # Kept even where the environment says not to: without bytecode every start of Python compiles torch and timm anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench docs gpu test test-all test-numerics test-lowest check format fit weights clean
+.PHONY: bench gpu test test-all test-numerics test-lowest faults check format fit weights clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py
 
 # The tests take about two of the ten minutes, and where one fails there are measurements all the same; MINUTES=30 times
 # more of what is compiled.
-gpu: $(WITH_TOOLS)
+gpu: $(READY)
 	@$(BIN)/python run_bench.py gpu --check
 	@code=0; $(BIN)/python -m pytest tests/gpu || code=$$?; \
 	  $(BIN)/python run_bench.py gpu --minutes $(or $(MINUTES),8) || code=$$?; exit $$code
 
-test: $(WITH_TOOLS)
+test: $(READY)
 	$(PYTEST) -m "not slow"
 
-test-all: $(WITH_TOOLS)
+test-all: $(READY)
 	$(PYTEST)
 
-test-numerics: $(WITH_TOOLS)
+test-numerics: $(READY)
 	tests/numerics.sh
 
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python run_bench.py doctor
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
-check: $(WITH_TOOLS)
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.injected --faults $(or $(FAULTS),600) --seed $(or $(SEED),0)
+
+check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/vulture
 	$(BIN)/python -m pytest tests/test_imports.py tests/test_dependencies.py
 	$(BIN)/mypy
 
-format: $(WITH_TOOLS)
+format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -63,21 +65,13 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv .venv \
 	  || { echo "The venv module is missing: apt install python3-venv"; rm -rf .venv; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $(READY)
 
-$(WITH_TOOLS): $(READY)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
-	@touch $(WITH_TOOLS)
-
-$(LOWEST)/.ready: $(WITH_TOOLS)
+$(LOWEST)/.ready: $(READY)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@touch $@
-
-docs: $(READY)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fit: $(READY)
 	$(BIN)/python run_bench.py predict --fit --out results/predict
@@ -91,4 +85,4 @@ weights: $(READY)
 	$(BIN)/python -m suite.train.embedded.reducers --cache $(CACHE)
 
 clean:
-	rm -rf .venv $(LOWEST) build dist *.egg-info
+	rm -rf .venv $(LOWEST) build *.egg-info

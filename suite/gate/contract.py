@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 from suite.gate.contract_tests import check_reducer
 
@@ -36,7 +35,7 @@ def prove(reducer: str, only: str = "") -> Contract:
         if status not in (PASSED, FAILED) or not report.is_file():
             raise RequestError(
                 f"the contract tests of {reducer!r} could not be run (pytest ended with {status}); see: "
-                f"{PROGRAM} list --check {reducer}"
+                f"run_bench.py list --check {reducer}"
             )
         cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
     broken = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
