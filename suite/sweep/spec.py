@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -226,8 +227,10 @@ def current_keys(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_spec(values: dict[str, Any]) -> RunSpec:
-    """A completed spec from keys and values. RequestError, in one line, for a wrong key or value."""
+    """A completed spec from keys and values; a path may be a `pathlib.Path`. RequestError, in one line, for a wrong key
+    or value."""
     values = {key: value for key, value in current_keys(values).items() if value is not None}
+    values |= {key: fspath(value) for key, value in values.items() if isinstance(value, PathLike)}
     for key in SEVERAL:
         if key in values:
             raise RequestError(f"{key}={values[key]!r} are several runs, and here one is asked for; name one model")

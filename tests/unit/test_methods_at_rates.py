@@ -95,3 +95,8 @@ def test_the_flag_overrides_what_the_file_says_of_the_runtime(tmp_path):
 def test_a_runtime_that_is_none_is_refused_in_one_line(values, said):
     with pytest.raises(RequestError, match=said):
         make_spec(values)
+
+
+def test_a_folder_may_be_given_as_a_path(tmp_path):
+    asked = {"task": "scenes", "out": tmp_path / "run", "cache": tmp_path}
+    assert make_spec(asked) == make_spec({**asked, "out": str(tmp_path / "run"), "cache": str(tmp_path)})
