@@ -28,6 +28,7 @@ from reports.speeds import (
     speed_note,
     speed_row,
     speed_rows,
+    timing_of,
     whole_speed_of,
 )
 from reports.text.wording import short_origins, training_of
@@ -81,10 +82,9 @@ SHARED = ("task", "model", "weights", "weights_kind", "restore", "precision", "b
 # Circumstances of a cell that captions need and that are no columns: frame.attrs["context"][key].
 # reasons: metric -> why it has no value; notes: what must be known of the scores; flops_images: over how many images an
 # input-dependent cost is averaged; untraced: why the cost is counted as dispatched alone, "" if it is not; neighbours:
-# [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on.
-# speeds: the row's speed columns under every runtime on every device, each with the device's name.
-SPEED_CONTEXT = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
-SPEED_CONTEXT["timed_batch_size"] = "batch_size"
+# [[rate, reduction], ...] around a FLOPs target that no rate meets; trace: what the launches were counted on;
+# learned_from: the source of what the method has learned, None if nothing.
+# speeds: the row's speed columns under every runtime on every device, with the device's name and how it was timed.
 
 
 class Attached(dict[str, Any]):
@@ -264,21 +264,17 @@ def _context(cell: Cell, runtime: str) -> dict[str, Any]:
         "notes": [*(cell.scores["notes"] if cell.scores else []), *_made_with(cell.about)],
         "flops_images": (cell.flops or {}).get("images"),
         "untraced": (cell.flops or {}).get("untraced", ""),
+        "learned_from": _source(cell.about),
         "trace": circumstances_of_trace(cell.kernels),
         "speeds": speed_rows(cell),
-        **_timing(cell.timed("speed", runtime), ""),
-        **_timing(whole_speed_of(cell), "whole_"),
+        **timing_of(cell.timed("speed", runtime)),
+        **timing_of(whole_speed_of(cell), "whole_"),
     }
 
 
 def _made_with(about: dict[str, Any]) -> list[str]:
     """What is otherwise of a cell that comes from another run than the others."""
     return [f"Made with {name} {value}" for name, value in sorted(about.get("circumstances", {}).items())]
-
-
-def _timing(speed: dict[str, Any] | None, prefix: str) -> dict[str, Any]:
-    """How a speed was measured, under names that begin with `prefix`."""
-    return {f"{prefix}{name}": (speed or {}).get(field) for name, field in SPEED_CONTEXT.items()}
 
 
 def _order(entry: tuple[dict[str, Any], Cell]) -> tuple[Any, ...]:

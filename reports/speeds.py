@@ -20,6 +20,14 @@ FURTHER_NUMBERS = (
     "energy_j",  # joules per image
     "compile_s",
 )
+TIMED = (
+    *(f"{name}{end}" for name in ("im_s", "speedup") for end in INTERVAL), *FURTHER_NUMBERS, "peak_memory_mib",
+    *SPEED_TEXTS, "speed_note",
+)  # fmt: skip
+"""The columns that hang on the runtime and the device."""
+CIRCUMSTANCES = {name: name for name in ("device", "runtime", "tf32", "aa_low", "aa_high", "noisy")}
+CIRCUMSTANCES["timed_batch_size"] = "batch_size"
+"""What captions need beside them -> the field that it is stored in."""
 
 
 def shown_runtime(spec: Mapping[str, Any], cells: Iterable[Cell]) -> str:
@@ -29,10 +37,15 @@ def shown_runtime(spec: Mapping[str, Any], cells: Iterable[Cell]) -> str:
 
 
 def speed_rows(cell: Cell) -> list[dict[str, Any]]:
-    """What was timed of the cell on every device, the tables' own first, a row a runtime: see `speed_row`."""
+    """What was timed of the cell on every device, the tables' own first, a row a runtime: see `speed_row`; `timing`:
+    see `timing_of`."""
     others = [{file: files.get(file, {}) for file in TIMINGS} for files in cell.elsewhere.values()]
     on_devices = [cell, *(replace(cell, timings=timings) for timings in others)]
-    return [speed_row(one, runtime) for one in on_devices for runtime in one.timings["speed"]]
+    return [
+        {**speed_row(one, runtime), "timing": timing_of(speed)}
+        for one in on_devices
+        for runtime, speed in one.timings["speed"].items()
+    ]
 
 
 def speed_row(cell: Cell, runtime: str) -> dict[str, Any]:
@@ -57,6 +70,11 @@ def speed_row(cell: Cell, runtime: str) -> dict[str, Any]:
 def whole_speed_of(cell: Cell) -> dict[str, Any] | None:
     """What was timed of the whole model, which runs in one way alone."""
     return next(iter(cell.timings["whole_speed"].values()), None)
+
+
+def timing_of(speed: dict[str, Any] | None, prefix: str = "") -> dict[str, Any]:
+    """How a speed was measured, under names that begin with `prefix`."""
+    return {f"{prefix}{name}": (speed or {}).get(field) for name, field in CIRCUMSTANCES.items()}
 
 
 def interval_columns(speed: dict[str, Any] | None, parts: dict[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from suite.errors import RequestError
 from suite.stats.areas import AREAS
 
 COLUMNS = [("classes", pa.list_(pa.int16())), *((name, pa.list_(pa.int64())) for name in AREAS)]
-PACKAGES = "'mmsegmentation>=1.2,<2' 'mmengine>=0.10' 'mmcv-lite>=2.0,<2.2' ftfy regex"
+INSTALL = "pip install 'reducerbench[segmentation]'"
 
 
 @cache
@@ -33,8 +33,7 @@ def iou_metric() -> Any:
     except (ImportError, AssertionError) as error:  # with an mmcv that is too new it raises AssertionError
         reason = " ".join(str(error).split())
         raise RequestError(
-            f"segmentation is scored by mmsegmentation, which cannot be imported ({reason}); install it with: pip "
-            f"install {PACKAGES}"
+            f"segmentation is scored by mmsegmentation, which cannot be imported ({reason}); install it with: {INSTALL}"
         ) from error
     return IoUMetric
 

@@ -11,7 +11,7 @@ import torch
 
 from suite.measure.heap import keep_freed_memory
 from tasks.caption_scoring.scorer import availability
-from tasks.caption_scoring.spice_jars import CACHE
+from tasks.reading.user_cache import CACHE
 from tests.photos import write_photos
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))

@@ -57,7 +57,7 @@ def test_every_package_that_the_program_imports_is_declared():
     )  # what is asked for is named where it is missing
     brought = [line for extra in extras for line in EXTRAS[extra]]
     optional = names([*EXTRAS["trackers"], *EXTRAS["dev"]])  # `run --track` and `check` name what is missing
-    assert undeclared(imported, names(NEEDED) | names(brought)) == []
+    assert undeclared(imported, names(NEEDED) | names(brought) | {PROJECT["name"]}) == []
     assert undeclared(asked - ours(asked), names(NEEDED) | optional) == []
 
 
@@ -75,6 +75,10 @@ def test_every_package_that_the_tests_import_is_declared():
                 imported.add(node.module)
     others = {name for name in imported if name.partition(".")[0] not in own}
     assert undeclared(others, names(NEEDED) | names(line for extra in EXTRAS.values() for line in extra)) == []
+
+
+def test_the_extras_that_messages_name_for_captions_and_masks_are_parts_of_what_is_always_installed():
+    assert {*EXTRAS["caption"], *EXTRAS["segmentation"]} < {*NEEDED}
 
 
 def test_an_import_that_nothing_declares_is_found():

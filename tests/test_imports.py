@@ -17,6 +17,7 @@ TOPS = ("run_bench", "suite", "tasks", "reports")
 # "suite" for the public API in suite/__init__.py alone.
 WINGS = (
     "run_bench",
+    "suite.alias",
     "suite.cli",
     "suite",
     "suite.api",
@@ -69,6 +70,7 @@ FENCES = {
         # stored trace by what reads every trace; neither needs torch
         (
             *("reports", "suite.store", "suite.rates.rate", "suite.contract.metric", "suite.contract.baseline"),
+            "suite.contract.program",
             *("suite.measure.kernels", "suite.measure.roofline", "suite.stats", "suite.errors"),
             "suite.contract.printable",
         ),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from reports.groups import Group
 from reports.page.exhibits import Exhibits
+from reports.page.opening import Compared, opening_of
 from reports.page.outcomes import Outcomes, load_outcomes, same_samples
 from reports.page.packing import pack_json
 from reports.page.pairs import compare_pairs
@@ -34,7 +35,9 @@ def comparisons(
     for of in same_samples(parts):
         if (outcomes := load_outcomes(of)) is None:
             continue
-        data = comparison_data(outcomes, compare_pairs(outcomes), places)
+        pairs = compare_pairs(outcomes)
+        data = comparison_data(outcomes, pairs, places)
+        data["opening"] = [" ".join(said) for part in of if (said := opening_of(Compared(part, outcomes, pairs)))]
         blobs[f"samples{len(found)}"], data["kept"] = packed_samples(outcomes)
         blobs[f"pictures{len(found)}"] = _pictures(outcomes, [exhibits[part.out] for part in of])
         data["classes"] = exhibits[of[0].out].classes

@@ -11,7 +11,8 @@ import pandas as pd
 from reports.frame import AGREEMENT
 from reports.groups import Group
 from reports.page.markers import look
-from reports.pareto.points import bounds, is_noisy, plots_of, series_of, valid_points
+from reports.pareto.by_runtime import further_runtimes, under
+from reports.pareto.points import Plot, bounds, is_noisy, plots_of, series_of, timed_plot, valid_points
 from reports.pareto.style import styles_for
 from reports.speeds import INTERVAL
 from reports.text.wording import is_untrained, known, reducer_label, row_label, training_mark
@@ -36,25 +37,25 @@ def curves_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def axes_of(group: Group) -> list[dict[str, Any]]:
-    """What the horizontal axis can be: cost, speed and memory, as far as they were measured."""
-    axes = []
-    for plot in plots_of(group):
-        points, left_off = valid_points(group, plot)
-        if len(points):
-            note = [f"left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()]
-            axes.append(
-                {
-                    "name": plot.x,
-                    "label": plot.label,
-                    "short": SHORT.get(plot.x, plot.label),
-                    "fewer": plot.fewer_is_better,
-                    "keys": list(points.index),
-                    "ends": dict(zip(points.index, zip(*bounds(points, plot), strict=True), strict=True)),
-                    "noisy": is_noisy(group, plot),
-                    "notes": note,
-                }
-            )
-    return axes
+    """What the horizontal axis can be: cost, speed, under every runtime, and memory, as far as they were measured."""
+    axes = [axis_of(group, plot) for plot in plots_of(group)]
+    axes += [axis_of(under(group, runtime), timed_plot(group), runtime) for runtime in further_runtimes(group)]
+    return [axis for axis in axes if axis["at"]]
+
+
+def axis_of(group: Group, plot: Plot, runtime: str = "") -> dict[str, Any]:
+    """An axis, `at`: where on it the cells that belong there stand, by key. runtime: to name it by."""
+    points, left_off = valid_points(group, plot)
+    return {
+        "name": f"{plot.x} {runtime}".rstrip(),
+        "label": f"{plot.label}, {runtime}".rstrip(", "),
+        "short": f"{SHORT.get(plot.x, plot.label)} {runtime}".rstrip(),
+        "fewer": plot.fewer_is_better,
+        "at": dict(zip(points.index, points[plot.x], strict=True)),
+        "ends": dict(zip(points.index, zip(*bounds(points, plot), strict=True), strict=True)),
+        "noisy": is_noisy(group, plot),
+        "notes": [f"left off, {why}: {', '.join(rows)}" for why, rows in left_off.items()],
+    }
 
 
 def scores_of(group: Group) -> list[dict[str, Any]]:
@@ -92,8 +93,8 @@ def join_scores(scores: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]]) -> dict[str, Any]:
     """One cell's coordinates; scores as people read them."""
     return {
-        "x": {axis["name"]: getattr(row, axis["name"]) for axis in axes if row.Index in axis["keys"]},
-        "ends": {axis["name"]: axis["ends"][row.Index] for axis in axes if row.Index in axis["keys"]},
+        "x": {axis["name"]: axis["at"][row.Index] for axis in axes if row.Index in axis["at"]},
+        "ends": {axis["name"]: axis["ends"][row.Index] for axis in axes if row.Index in axis["at"]},
         "y": {
             score["name"]: [score["scale"] * getattr(row, score["name"] + end) for end in INTERVAL] for score in scores
         },

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from typing_extensions import TypedDict
 
+from suite.contract.program import PROGRAM
 from suite.store.sealed import DamagedError, SealedFiles
 
-NOT_MADE = "pictures and token maps are not made yet; run `run_bench.py report` on this folder"
+NOT_MADE = f"pictures and token maps are not made yet; run `{PROGRAM} report` on this folder"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from reports.groups import Group, groups, labels_of
 from reports.page import card, curves, launches
+from reports.page.command import command_of
 from reports.page.comparisons import comparisons, first_pair
 from reports.page.exhibits import Exhibits, read_exhibits
 from reports.page.markers import dash_of
@@ -24,14 +25,25 @@ from reports.page.packing import pack_json, pack_text
 from reports.page.tokens import packed_tokens
 from reports.tables.results import columns_for
 from reports.text.headings import notes, once_each, titles
-from reports.text.wording import is_untrained, known
+from reports.text.wording import is_untrained, known, row_label
 from suite.store.files import write_text
+from suite.store.folder import RunFolder
 from suite.store.sealed import DamagedError
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-SCRIPTS = ("unpack.js", "format.js", "filters.js", "table.js", "plot.js", "compare.js", "tokens.js", "start.js")
+SCRIPTS = (
+    "unpack.js",
+    "format.js",
+    "filters.js",
+    "table.js",
+    "export.js",
+    "plot.js",
+    "compare.js",
+    "tokens.js",
+    "start.js",
+)
 NO_PLOTLY = "The interactive plots need the package plotly: pip install plotly, then write the report again."
 NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?(?:e[−-]?\d+)?")
 
@@ -62,6 +74,7 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
     data = page_data(parts, labels, series, sentences)
     runs = {part.out: label for part, label in zip(parts, labels, strict=True)}
     data["compares"], blobs = comparisons(parts, exhibits, places)
+    opening = [said for one in data["compares"] for said in one.pop("opening")]
     blobs["tokens"] = packed_tokens([(label, exhibits[run]) for run, label in runs.items()], places)
     kept = [key for of in exhibits.values() for key in of.maps]
     data["firstTokens"] = [pair for part in parts if (pair := first_pair(part, kept, places))]
@@ -71,6 +84,7 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
     html = _fill(
         heading_of(parts) or out.name, frame, parts, blobs, data=data, tables=tables, lacking=lacking, missing=missing,
         failures=[*absent.items(), *card.failures_of(parts, labels)], cautions=card.cautions_of(tables, labels),
+        opening=opening,
     )  # fmt: skip
     return html, lacking
 
@@ -144,14 +158,17 @@ def dominated_by(row: Any) -> str:
 
 
 def tables_of(parts: list[Group], sentences: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The tables as reports.tables.results has them: texts, what each is sorted by, and what binds each method."""
+    """The tables as reports.tables.results has them: texts, what each is sorted by, the command that makes a row, and
+    what binds each method."""
     tables, place = [], 0
     for part, heading, binding in zip(parts, titles(parts), sentences, strict=True):
-        columns = columns_for(part.frame)
+        columns, spec = columns_for(part.frame), RunFolder(part.out).read_run()["spec"]
         rows = []
-        for row in part.frame.itertuples():
+        for row, about in zip(part.frame.itertuples(), part.context, strict=True):
             texts = [column.show(row) for column in columns]
-            rows.append({"place": place, "status": row.status, "cells": list(zip(columns, texts, strict=True))})
+            command = command_of(spec, row, about["learned_from"])
+            row_of = {"place": place, "status": row.status, "name": row_label(row), "command": command}
+            rows.append(row_of | {"cells": list(zip(columns, texts, strict=True))})
             place += 1
         about = {"title": heading, "notes": notes(part), "binds": launches.strongest(part, binding)}
         tables.append({"columns": columns, "rows": rows, **about})

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from reports.groups import Group, groups
-from reports.pareto.layers import MOST, Layer, stack
+from reports.pareto.by_runtime import further_runtimes
+from reports.pareto.layers import MOST, Layer, layers_under, stack
 from reports.pareto.overlay import draw_overlay
 from reports.pareto.plots import FULL_WIDTH, METADATA, rendered
-from reports.pareto.points import ENCODER_SPEED, MEMORY, Plot, plots_of, valid_points
+from reports.pareto.points import MEMORY, Plot, plots_of, timed_plot, valid_points
 from reports.pareto.published_marks import published_marks
 from suite.store.files import write_bytes
 
@@ -25,9 +26,9 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
     """Write pareto_flops, pareto_speed and pareto_memory (.png, .svg, .pdf; `width` inches) into `folder`.
 
     All models of a task stand in one plot; of more than can be told apart, some in each of several, whose names end in
-    a number. With several tasks (or scores) in the frame there is a plot for each, its name ending in theirs. A plot
-    with no valid point is not written, and one of an earlier report is removed. Equal frames give equal bytes. `folder`
-    is made if need be.
+    a number. With several tasks (or scores) in the frame there is a plot for each, its name ending in theirs, and of
+    every runtime beside the tables' own one of the speed, its name ending in the runtime's. A plot with no valid point
+    is not written, and one of an earlier report is removed. Equal frames give equal bytes. `folder` is made if need be.
 
     Returns:
         The files written, and a note for each plot not written and for points that were left off.
@@ -39,6 +40,11 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
     for name, layers in sheets.items():
         drawn, said = draw_files(layers, _measured(layers), width, end=name)
         files, notes = files | drawn, notes + said
+        for runtime in dict.fromkeys(other for layer in layers for other in further_runtimes(layer.group)):
+            drawn, said = draw_files(
+                layers_under(layers, runtime), [timed_plot(layers[0].group)], width, end=f"{name}-{runtime}"
+            )
+            files, notes = files | drawn, notes + said
     for path in (path for kind in METADATA for path in folder.glob(f"pareto_*.{kind}") if path.name not in files):
         path.unlink()
     return save(files, folder), notes
@@ -74,7 +80,7 @@ def plots_on(layer: Layer, axes: Sequence[str]) -> list[Plot]:
     """The plots of some axes: the speed of the whole model, and of its encoder apart, where there is more to it."""
     by_axis = {name: [plot] for name, plot in zip(AXES, plots_of(layer.group), strict=True)}
     if layer.group.shown.throughput:
-        by_axis["speed"].append(ENCODER_SPEED)
+        by_axis["speed"].append(timed_plot(layer.group))
     return [plot for axis in AXES if axis in axes for plot in by_axis[axis]]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports.frame import load_frame
 from reports.groups import Group, groups, labels_of
+from reports.pareto.by_runtime import further_runtimes, under
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
 
@@ -53,6 +54,18 @@ def stack(parts: Sequence[Group]) -> list[Layer]:
     """Layers of groups that are of one task and compared by one score."""
     letters = islice(_letters(), len(parts)) if len(parts) > 1 else [""]
     return [Layer(*about) for about in zip(labels_of(parts), letters, parts, strict=True)]
+
+
+def layers_under(layers: Sequence[Layer], runtime: str) -> list[Layer]:
+    """The layers with the times of a runtime.
+
+    Raises:
+        RequestError: nothing was timed under it.
+    """
+    timed = {name for layer in layers for name in (*layer.group.seen("runtime"), *further_runtimes(layer.group))}
+    if runtime not in timed:
+        raise unknown("runtime of these runs", runtime, sorted(timed))
+    return [replace(layer, group=under(layer.group, runtime)) for layer in layers]
 
 
 def _letters() -> Iterator[str]:

@@ -52,6 +52,11 @@ def plots_of(group: Group) -> tuple[Plot, Plot, Plot]:
     return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed, memory
 
 
+def timed_plot(group: Group) -> Plot:
+    """The speed of what is timed under every runtime: the model, or the encoder of what is more."""
+    return ENCODER_SPEED if group.shown.throughput else SPEED
+
+
 def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """(the finished rows that belong on the plot, {why: rows that were measured but do not})."""
     frame = group.frame[group.frame.status == "done"]

@@ -25,6 +25,7 @@ MODELS = {
     "ViT-B-DINO": "vit_base_patch16_224.dino",
     "DINOv2-B/14": "vit_base_patch14_dinov2@224",
     "LV-ViT-S": "lvvit_s",
+    **_each("Stable Diffusion v1.5, Stable Diffusion", "stable-diffusion-v1-5"),
     "Seg-S-Mask/16": "seg_small_mask_16",
     "Seg-L-Mask/16 (640x640)": "seg_large_mask_16",
     **_each("ViT-B/16 @384 SWAG, ViT-L/16 @512 SWAG, ViT-H/14 @518 SWAG", SWAG),

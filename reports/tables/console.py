@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from suite.contract.printable import printable
 
@@ -51,6 +51,31 @@ class Field:
     @property
     def _limit(self) -> int:
         return WIDEST if self.names else 10**6
+
+
+@dataclass(frozen=True)
+class ConsoleTable:
+    """A table as a terminal shows it (rich prints it) and as programs read it.
+
+    records: a row each. fields: all columns, of which a narrow terminal may show fewer.
+    """
+
+    shown: Table
+    title: str
+    fields: Sequence[Field]
+    notes: Sequence[str]
+    numbers: Sequence[Mapping[str, Any]] | None
+
+    def __rich__(self) -> Table:
+        return self.shown
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Numbers where there are such, else what is shown of every row, by its header."""
+        if self.numbers is not None:
+            return [dict(row) for row in self.numbers]
+        headers = [field.header for field in self.fields]
+        return [dict(zip(headers, cells)) for cells in zip(*(field.cells for field in self.fields), strict=True)]
 
 
 Step = tuple[str, str, Field | None]
@@ -116,7 +141,8 @@ def console_table(
     sections: Mapping[int, str] | None = None,
     styles: Mapping[int, str] | None = None,
     paint: Callable[[str], str] = lambda cell: "",
-) -> Table:
+    numbers: Sequence[Mapping[str, Any]] | None = None,
+) -> ConsoleTable:
     """A table no wider than `width`, or its rows one below the other.
 
     notes: stand below, with what there is no room for and where that is (`elsewhere`). sections: a line before the row
@@ -131,7 +157,7 @@ def console_table(
     said = [*notes, *([f"No room for: {', '.join(left_out)}{elsewhere}."] if left_out else [])]
     table.title = Text(printable(title)) if title else None
     table.caption, table.caption_justify = (Text(printable("\n".join(said))) if said else None), "left"
-    return table
+    return ConsoleTable(table, title, fields, notes, numbers)
 
 
 def _grid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,16 +13,13 @@ from reports.pareto.curves import Curve, Estimate, cost_change, curves_of, gain,
 from reports.pareto.layers import Layer
 from reports.pareto.rank_change import RankChange, rank_change
 from reports.pareto.resamples import RESAMPLES
-from reports.tables.console import console_table, fields_of, spare
+from reports.tables.console import ConsoleTable, console_table, fields_of, spare
 from reports.text.headings import title
 from reports.text.markup import csv_text
 from reports.text.wording import NO_DATA, gflops
 from suite.contract.baseline import BASELINE
 from suite.errors import unknown
 from suite.store.files import write_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 DISPENSABLE = ("Rates", "GFLOPs", "Hypervolume")
 
@@ -67,11 +64,17 @@ class CurveTable:
     def csv(self) -> str:
         return csv_text(pd.DataFrame(self.records))
 
-    def console(self, width: int) -> Table:
+    def console(self, width: int) -> ConsoleTable:
         """For a terminal `width` characters wide; a narrow one has no room for everything, and says so."""
         fields = fields_of(self.headers, self.lines, words=1, whole=True)
         return console_table(
-            fields, width, spare(DISPENSABLE), title=self.title, notes=self.notes, elsewhere=" (curves.md)"
+            fields,
+            width,
+            spare(DISPENSABLE),
+            title=self.title,
+            notes=self.notes,
+            elsewhere=" (curves.md)",
+            numbers=self.records,
         )
 
 

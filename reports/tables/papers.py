@@ -9,22 +9,19 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from reports.tables.console import Field, console_table, spare, terminal_width
+from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
 from reports.tables.results import Column
 from reports.text.markup import TEX_HEAD, csv_text, html_row, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import NO_DATA, gflops, known, percent, speed
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 FORMATS = ("md", "latex", "csv", "html")
 DISPENSABLE = ("GFLOPs", "Run as")  # where a terminal is too narrow
 DERIVED, SECONDARY = "°", "*"
-SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr"}
+SCORES = {"top1": "Top-1 (%)", "miou": "mIoU (%)", "cider": "CIDEr", "fid": "FID"}
 FURTHER_SCORES = {"bleu_4": "B@4", "meteor": "METEOR", "spice": "SPICE"}
 STYLES = {"reproduced": "green", "differs": "yellow"}
 CSS = (
@@ -164,7 +161,7 @@ def _score_notes(frame: pd.DataFrame) -> list[str]:
     return said
 
 
-def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[Table]:
+def console_tables(frame: pd.DataFrame, width: int | None = None) -> list[ConsoleTable]:
     """For a terminal of `width` characters (default: this one's): costs, below them scores, then speeds; notes last.
 
     The rows of a model stand together. Verdicts are never left out.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +16,8 @@ from reports.frame import AGREEMENT
 from reports.groups import Group, groups, labels_of, shown_of
 from reports.speeds import INTERVAL
 from reports.tables import console
-from reports.tables.console import Field, terminal_width
+from reports.tables.console import ConsoleTable, Field, terminal_width
+from reports.tables.records import records_of
 from reports.text.headings import (
     AT_CHANCE,
     DISPUTED,
@@ -49,9 +50,6 @@ from reports.text.wording import (
 )
 from suite.contract.metric import Cost, Metric
 from suite.store.files import write_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 REASON_WIDTH = 60
 AGAINST_FASTEST = "Against the fastest"
@@ -249,7 +247,7 @@ def write_tables(
     return [folder / name for name in texts]
 
 
-def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
+def console_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable:
     """The table of one task for a terminal of `width` characters (default: this one's); what does not fit is named
     below.
 
@@ -265,7 +263,7 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     return console.console_table(
         [_field(column, rows) for column in columns_for(frame)], width or terminal_width(), steps,
         title=titles(parts)[0] if len(parts) == 1 else "", notes=said, elsewhere="; see table.md",
-        sections=_sections(parts), styles=styles,
+        sections=_sections(parts), styles=styles, numbers=records_of(frame.reset_index(names="key")),
     )  # fmt: skip
 
 

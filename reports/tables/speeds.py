@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from reports.frame import COLUMNS, TEXT
 from reports.groups import groups
-from reports.speeds import FURTHER_NUMBERS, INTERVAL, LATENCIES, SPEED_TEXTS
-from reports.tables.console import Field, console_table, spare, terminal_width
+from reports.speeds import LATENCIES, TIMED
+from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
+from reports.tables.records import records_of
 from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.runtimes import markdown_of
 from reports.text.headings import titles
@@ -20,14 +21,7 @@ from reports.text.markup import csv_text, markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, ratio, significant, speed
 from suite.store.files import write_text
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 OF_A_CELL = ("task", "model", "reducer", "training", "options", "rate", "resolved_rate", "precision", "batch_size")
-MEASURED = (
-    *(f"{name}{end}" for name in ("im_s", "speedup") for end in INTERVAL), *FURTHER_NUMBERS, "peak_memory_mib",
-    *SPEED_TEXTS, "speed_note",
-)  # fmt: skip
 NAME, TITLE = "speed", "Runtimes"
 OWN, BEST = "Speed-up", AGAINST_FASTEST
 FIRST = ("Reducer", "Rate", "Device", "Runtime", OWN, BEST)
@@ -43,7 +37,7 @@ def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
         for key in frame.index
         for of in context.get(key, {}).get("speeds", ())
     ]
-    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *MEASURED)} | {"device": TEXT}
+    columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *TIMED)} | {"device": TEXT}
     table = pd.DataFrame(rows, columns=["key", *columns]).astype(columns)
     return table.set_index(["key", "runtime"])
 
@@ -60,7 +54,7 @@ def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:
     return files
 
 
-def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
+def speeds_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable | None:
     """For a terminal, where it says more than the run's own table: of several runtimes or devices, or times of single
     images."""
     speeds = speeds_of(frame)
@@ -81,6 +75,7 @@ def speeds_table(frame: pd.DataFrame, width: int | None = None) -> Table | None:
     return console_table(
         fields, width or terminal_width(), spare(lesser), title=TITLE, notes=[explain(speeds)],
         elsewhere=f"; see {NAME}.md", sections=dict(sorted(sections.items())),
+        numbers=records_of(speeds.reset_index()),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def find_break_even(
     """
     if len(spec.runtime) > 1:
         raise RequestError(f"--runtime {','.join(spec.runtime)}: batch sizes are compared under one; name one of them")
-    plan = make_plan(spec)
+    plan = make_plan(spec, scored=False)
     for line in plan.skipped:
         progress.note(f"left out: {line}")
     device = resolve_device(spec.device)

@@ -21,7 +21,8 @@ from suite.tokens.state import Tokens
 class BranchHandle(Handle):
     """Blocks keep all their tokens; what is reduced is what enters the branches that the model's scope names.
 
-    `token_counts` are of the tokens that a block's reduced branches ran on.
+    `token_counts` are of the tokens that a block's reduced branches ran on. branch_counts: of every block in the last
+    forward, by those branches.
     """
 
     family: DenoiserFamily[Any]
@@ -34,6 +35,7 @@ class BranchHandle(Handle):
         self._size: Grid | None = None
         self._traces: list[BlockTrace] = []
         self._left: Tokens | None = None
+        self.branch_counts: list[dict[str, int]] = []
         if reducer.rates and not reducer.acts_in_branches:
             raise RequestError(
                 f"reducer {reducer.name!r} needs what a block computes, but a denoiser's tokens are reduced before "
@@ -152,7 +154,7 @@ class BranchHandle(Handle):
             trace_of(plan.grid[0] * plan.grid[1] + prefix, counts, self.reducer.keys_values)
             for plan, counts in zip(now.plans, now.counts, strict=True)
         ]
-        self._left, self._traces = now.left, traces
+        self._left, self._traces, self.branch_counts = now.left, traces, now.counts
 
     def _now(self) -> Running:
         if self._running is None:

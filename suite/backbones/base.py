@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -22,11 +23,21 @@ class PartRules:
     """Which part of the cost a module belongs to: patterns on its dotted name within the backbone.
 
     A block's cost outside its MLP is attention; what is neither in a block nor in the patch embedding is head.
+    blocks: their names in the order in which they run, where these do not hold their numbers.
     """
 
     patch_embed: str = r"patch_embed(\.|$)"
     block: str = r"blocks\.(\d+)(\.|$)"
     mlp: str = r"blocks\.\d+\.mlp(\.|$)"
+    blocks: tuple[str, ...] = ()
+
+    def block_of(self, name: str) -> int | None:
+        """The number of the block that a module is, or is in."""
+        if self.blocks:
+            inside = (number for number, block in enumerate(self.blocks) if f"{name}.".startswith(f"{block}."))
+            return next(inside, None)
+        match = re.match(self.block, name)
+        return int(match[1]) if match else None
 
 
 class BackboneFamily(ABC, Generic[Model]):
@@ -36,6 +47,10 @@ class BackboneFamily(ABC, Generic[Model]):
     """
 
     part_rules = PartRules()
+
+    def rules_of(self, model: Model) -> PartRules:
+        """`part_rules` of a model whose blocks are known by their names alone."""
+        return self.part_rules
 
     @property
     @abstractmethod
@@ -65,6 +80,10 @@ class BackboneFamily(ABC, Generic[Model]):
     @abstractmethod
     def image_size(self, model: Model) -> tuple[int, int]:
         """(H, W) in pixels that the model was built for."""
+
+    def channels(self, model: Model) -> int:
+        """Of an input."""
+        return 3
 
     @abstractmethod
     def grid(self, model: Model, size: tuple[int, int]) -> tuple[int, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suite.backbones.branched import BranchedBlock, DenoiserFamily, Grid
+from suite.backbones.base import PartRules
+from suite.backbones.branched import BranchedBlock, DenoiserFamily, Grid, halved
 from suite.errors import RequestError
 from suite.tokens.layout import Layout
 
@@ -16,6 +19,8 @@ SUPPORTED = "UNet2DConditionModel (Stable Diffusion 1, 2, XL), DiTTransformer2DM
 
 class DiffusersFamily(DenoiserFamily[Any]):
     """What they share. Modules are told apart by the names that diffusers gives them."""
+
+    part_rules = PartRules(r"(conv_in|pos_embed)(\.|$)", mlp=r".*transformer_blocks\.\d+\.ff(\.|$)")
 
     def check(self, model: nn.Module) -> None:
         kind = type(model).__name__
@@ -33,6 +38,20 @@ class DiffusersFamily(DenoiserFamily[Any]):
         found = {"self": block.attn1, "cross": block.attn2, "mlp": block.ff}
         return BranchedBlock(name, block, {key: part for key, part in found.items() if part is not None}, level)
 
+    def rules_of(self, model: Any) -> PartRules:
+        return replace(self.part_rules, blocks=tuple(of.name for of in self.branched_blocks(model)))
+
+    @abstractmethod
+    def places(self, model: Any, name: str, size: Grid, text: int) -> int:
+        """In how many places of a latent of `size` (H, W) a call uses the weight of a module outside the branches.
+
+        text: tokens of the prompt.
+        """
+
+    def repeated_macs(self, model: Any) -> int:
+        """Of what a call runs once more than there are modules for it."""
+        return 0
+
     def time_key(self, times: Tensor) -> Tensor:
         """Schedules run from 0 to 1000."""
         return times.round().to(torch.int64)
@@ -41,6 +60,9 @@ class DiffusersFamily(DenoiserFamily[Any]):
         """Of the latent."""
         size = model.config.sample_size
         return (size, size) if isinstance(size, int) else tuple(size)
+
+    def channels(self, model: Any) -> int:
+        return int(model.config.in_channels)
 
     def input_grid(self, model: Any, size: Grid) -> Grid:
         return size
@@ -87,6 +109,21 @@ class UNetFamily(DiffusersFamily):
     def grid(self, model: Any, size: Grid) -> Grid:
         return size
 
+    def places(self, model: Any, name: str, size: Grid, text: int) -> int:
+        part, _, rest = name.partition(".")
+        last = len(model.down_blocks) - 1
+        known = {"conv_in": 0, "conv_out": 0, "mid_block": last}
+        if part in known:
+            level = known[part]
+        elif part in ("down_blocks", "up_blocks"):
+            stage = int(rest.partition(".")[0])
+            level = stage if part == "down_blocks" else last - stage
+            level += ("downsamplers" in rest) - ("upsamplers" in rest)  # of what they give
+        else:
+            return 1  # of the time and the like
+        rows, columns = halved(size, level)
+        return 1 if "time_emb_proj" in rest else rows * columns
+
 
 class PatchedFamily(DiffusersFamily):
     """`DiTTransformer2DModel` and `PixArtTransformer2DModel`: tokens are patches of the latent."""
@@ -97,6 +134,19 @@ class PatchedFamily(DiffusersFamily):
     def grid(self, model: Any, size: Grid) -> Grid:
         patch = model.config.patch_size
         return size[0] // patch, size[1] // patch
+
+    def places(self, model: Any, name: str, size: Grid, text: int) -> int:
+        rows, columns = self.grid(model, size)
+        if name in ("pos_embed.proj", "proj_out", "proj_out_2"):
+            return rows * columns
+        return text if name.startswith("caption_projection") else 1
+
+    def repeated_macs(self, model: Any) -> int:
+        """DiT embeds time and class by the first block's layers once more, for its head."""
+        if not hasattr(model, "proj_out_1"):
+            return 0
+        embedding = model.transformer_blocks[0].norm1.emb
+        return sum(part.weight.numel() for part in embedding.modules() if isinstance(part, nn.Linear))
 
 
 class JointFamily(DiffusersFamily):
@@ -113,3 +163,6 @@ class JointFamily(DiffusersFamily):
 
     def grid(self, model: Any, size: Grid) -> Grid:
         return size
+
+    def places(self, model: Any, name: str, size: Grid, text: int) -> int:
+        return 0

@@ -11,6 +11,7 @@ import typer
 from reports.tables.console import fields_of
 from suite.cli.console import err_console, print_table, say, warn
 from suite.cli.ending import ExitCode
+from suite.cli.help import Verb
 from suite.cli.train import EXTRA
 from suite.cli.values import parse_names, parse_numbers, parse_options, parse_settings
 from suite.errors import RequestError
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from suite.analyse.bench import Bench
     from suite.analyse.sheet import Sheet
 
-analysing = typer.Typer(
-    help="Analyses: what DTEM learns, what of it helps, what lower precisions do.", no_args_is_help=True
-)
+analysing = typer.Typer(help="What training brings, what lower precisions do.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Option(help="Task: see `list tasks`.")]
 Data = Annotated[str | None, typer.Option(help="Folder, zip or tar of the data to measure on.")]
@@ -43,7 +42,7 @@ Seeds = Annotated[str, typer.Option(help="Seeds of the trainings, separated by c
 TrainLimit = Annotated[int | None, typer.Option(min=1, help="Samples to train on. [all]")]
 
 
-@analysing.command("correlation")
+@analysing.command("correlation", cls=Verb)
 def correlation_command(
     task: TaskName = "scenes",
     data: Data = None,
@@ -77,7 +76,7 @@ def correlation_command(
     show(found, folder)
 
 
-@analysing.command("drift")
+@analysing.command("drift", cls=Verb)
 def drift_command(
     task: TaskName = "scenes",
     data: Data = None,
@@ -112,7 +111,7 @@ def drift_command(
     show(measure_drift(values, parse_names(precisions), folder, Progress(err_console)), folder)
 
 
-@analysing.command("patterns")
+@analysing.command("patterns", cls=Verb)
 def patterns_command(
     task: TaskName = "scenes",
     data: Data = None,
@@ -166,7 +165,7 @@ def on_a_bench(analysis: Callable[..., "Sheet"]) -> Callable[..., None]:
     command.__doc__ = analysis.__doc__
     vars(command)["__signature__"] = inspect.Signature(list(parameters.values()))
     command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
-    analysing.command(analysis.__name__, context_settings=EXTRA)(command)
+    analysing.command(analysis.__name__, cls=Verb, context_settings=EXTRA)(command)
     return command
 
 
@@ -267,7 +266,7 @@ def show(sheet: "Sheet", folder: Path | None) -> None:
     fields = fields_of(sheet.headers, sheet.lines, sheet.names, words=sheet.names)
     begins = [line[0] for line in sheet.lines]
     sections = {i: "" for i in range(1, len(begins)) if sheet.grouped and begins[i] != begins[i - 1]}
-    print_table(fields, title=sheet.title, notes=sheet.notes, sections=sections)
+    print_table(fields, title=sheet.title, notes=sheet.notes, sections=sections, numbers=sheet.records)
     if files:
         say(f"written: {', '.join(str(file) for file in files)}")
     for reason in sheet.failed:

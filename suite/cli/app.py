@@ -10,13 +10,14 @@ import typer
 
 from reports.tables.console import fields_of
 from suite.cli.analyse import analysing
-from suite.cli.console import print_fitted, print_table, say, warn
+from suite.cli.console import Document, Kept, print_fitted, print_table, say, warn
 from suite.cli.ending import ExitCode, outcome_of
 from suite.cli.export import export_command
 from suite.cli.fetch import fetch_command
-from suite.cli.flags import FLOOR_MODELS, MODELS, asked, with_flags
+from suite.cli.flags import FLOOR_MODELS, MODELS, asked, option, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
+from suite.cli.help import JUDGE, KNOW, LOOK, MEASURE, RARE, TRAIN, Shown, Verb, Verbs
 from suite.cli.latency import latency_command
 from suite.cli.listing import listing
 from suite.cli.merge import merge_command
@@ -29,6 +30,7 @@ from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
 from suite.contract.plugins import LEFT_OUT
 from suite.contract.printable import printable
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 from suite.measure.heap import keep_freed_memory
 
@@ -37,26 +39,24 @@ if TYPE_CHECKING:
 
 # the base class of usage errors; recent releases of typer carry their own click
 UsageError: type[ClickException] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.add_typer(listing, name="list")
-app.add_typer(viewing, name="view")
+CALLED = "reducerbench" if Path(sys.argv[0]).stem == "reducerbench" else PROGRAM.split()[-1]
+app = typer.Typer(cls=Verbs, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
-    """Benchmark of token reduction in Vision Transformers: accuracy, FLOPs and speed of every reducer at every rate.
+    """Benchmark of token reduction in Vision Transformers: scores, FLOPs, speed.
 
-    Without a verb: the embedded default, a cross-section of methods on embedded pictures. --debug shows tracebacks.
+    Without a verb: the embedded default, a cross-section of methods.
     """
     if context.invoked_subcommand is None:
         execute({})
 
 
-@app.command("run")
 @with_flags(
     models=MODELS,
     floor_models=FLOOR_MODELS,
-    track=Annotated[str | None, typer.Option(help="Copies to: tensorboard, mlflow, wandb; a,b for several.")],
+    track=Annotated[str | None, option(RARE, "Copies to: tensorboard, mlflow, wandb; a,b for several.")],
 )
 def run_command(config: Path | None = None, track: str | None = None, **flags: Any) -> None:
     """Run a sweep, or continue it: what is stored already is not run again.
@@ -99,7 +99,6 @@ def show(out: Path) -> list[str]:
     return frame.attrs["damaged"]
 
 
-@app.command("plan")
 @with_flags(models=MODELS, floor_models=FLOOR_MODELS)
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
@@ -136,7 +135,6 @@ def plan_command(config: Path | None = None, **flags: Any) -> None:
     raise typer.Exit(ExitCode.FAILED if plans.failed else ExitCode.DONE)
 
 
-@app.command("report")
 def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run, or of several.")]) -> None:
     """Write page, tables and plots of a run again; thumbnails and token groups need the run's data and model."""
     from reports.write import write_report
@@ -156,7 +154,6 @@ def report_command(out: Annotated[Path, typer.Argument(help="Folder of a run, or
     raise typer.Exit(ExitCode.BAD_REQUEST if damaged else ExitCode.DONE)
 
 
-@app.command("doctor")
 def doctor_command() -> None:
     """Say what works here: device, packages, weights, Java, and what to install where something is missing."""
     from suite.cli.doctor import diagnose
@@ -168,30 +165,55 @@ def doctor_command() -> None:
             say(f"for {found.item}:\n{found.command}")
 
 
-app.command("train", context_settings=EXTRA)(train_command)
-app.add_typer(analysing, name="analyse")
-app.command("tables")(tables_command)
-app.command("pareto")(pareto_command)
-app.command("break-even")(break_even_command)
-app.command("predict")(predict_command)
-app.command("gpu")(gpu_command)
-app.command("score")(score_command)
-app.command("export")(export_command)
-app.command("latency")(latency_command)
-app.command("int8")(int8_command)
-app.command("merge")(merge_command)
-app.command("fetch")(fetch_command)
-app.command("compare")(compare_command)
-app.command("check")(check_command)
-app.add_typer(baselines, name="baseline")
+for name, group, command, about in (
+    ("run", MEASURE, run_command, "A sweep of methods and rates; goes on where it stopped."),
+    ("plan", MEASURE, plan_command, "What a sweep will do and take; runs nothing."),
+    ("merge", MEASURE, merge_command, "One run of several, of other machines or people."),
+    ("score", MEASURE, score_command, "Captions that are there already."),
+    ("predict", MEASURE, predict_command, "What pays on a GPU that is not here."),
+    ("gpu", MEASURE, gpu_command, "Every method on the GPU that is here, in ten minutes."),
+    ("break-even", MEASURE, break_even_command, "From which batch size on a method is faster."),
+    ("latency", MEASURE, latency_command, "What a caller of a service waits for."),
+    ("int8", MEASURE, int8_command, "Whether methods survive 8-bit integers."),
+    ("export", MEASURE, export_command, "A reduced model as a file, checked."),
+    ("report", LOOK, report_command, "Page, tables and plots of a run again."),
+    ("pareto", LOOK, pareto_command, "Curves of one or several runs, drawn and compared."),
+    ("tables", LOOK, tables_command, "A paper's table beside measured figures."),
+    ("check", JUDGE, check_command, "Is it as good? Exit code 0, 3 regressed, 4 cannot tell."),
+    ("compare", JUDGE, compare_command, "Two runs or cells, sample by sample."),
+    ("doctor", KNOW, doctor_command, "What works here, and what to install."),
+    ("fetch", KNOW, fetch_command, "What a score needs and is too large to come along."),
+):
+    app.command(name, cls=Verb, rich_help_panel=group, short_help=about)(command)
+app.command("train", cls=Verb, rich_help_panel=TRAIN, short_help="What a method learns.", context_settings=EXTRA)(
+    train_command
+)
+for name, group, verbs in (
+    ("view", LOOK, viewing),
+    ("baseline", JUDGE, baselines),
+    ("analyse", TRAIN, analysing),
+    ("list", KNOW, listing),
+):
+    app.add_typer(verbs, name=name, cls=Verbs, rich_help_panel=group)
+
+
+def without_own_flags(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """The flags that every verb has, and the arguments without them, in which `--help-all` is `--help`."""
+    own = {"--debug", "--help-all", "--json"}
+    rest = [argument for argument in arguments if argument not in own]
+    return own.intersection(arguments), [*rest, "--help"] if "--help-all" in arguments else rest
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb and exit; see `suite.cli.program`, which calls it."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    own, arguments = without_own_flags(arguments)
+    debug, Shown.all = "--debug" in own, "--help-all" in own
+    Kept.document = Document() if "--json" in own else None
     keep_freed_memory()
-    code, said = outcome_of(lambda: _run([argument for argument in arguments if argument != "--debug"]), debug)
+    code, said = outcome_of(lambda: _run(arguments), debug)
+    if Kept.document is not None and code != ExitCode.BAD_REQUEST:
+        print(Kept.document.text)
     if said:
         print(printable(said), file=sys.stderr)
     for _, _, fault in LEFT_OUT:
@@ -203,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int | None:
     """What a verb comes to. RequestError and KeyboardInterrupt for what typer has words of its own for."""
     try:
-        code: int | None = app(args=arguments, prog_name="run_bench.py", standalone_mode=False)
+        code: int | None = app(args=arguments, prog_name=CALLED, standalone_mode=False)
     except UsageError as error:
         raise RequestError(error.format_message()) from error
     except typer.Abort as error:

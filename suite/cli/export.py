@@ -38,8 +38,6 @@ def export_command(
 ) -> None:
     """Export a reduced model: a file of fixed shapes, a JSON card, and a check that both say the same.
 
-    export --model deit_small_patch16_224 --reducer tome --rate r=13 --format onnx --batch dynamic --out DIR
-
     Exit code 1: the file says something else than the model; it is kept under a name with failed-check in it.
     """
     from suite.deploy.export import Shape, export

@@ -3,58 +3,73 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
+from suite.cli.help import RARE
 from suite.cli.values import put_option
 from suite.errors import RequestError
 
-Config = Annotated[Path | None, typer.Argument(help="YAML file with the same keys as the flags; flags override it.")]
+WHAT, METHODS, HOW = "What is run", "Methods and rates", "How"
+
+
+Config = Annotated[Path | None, typer.Argument(help="YAML file of flags, which flags override.", rich_help_panel=WHAT)]
+
+
+def option(group: str, help: str, *names: str) -> Any:
+    """A flag of a group of `--help`."""
+    return typer.Option(*names, help=help, rich_help_panel=group)
+
+
+def rarely(annotation: Any) -> Any:
+    """The same flag, told by its name alone unless `--help-all` asks."""
+    kind, told = get_args(annotation)
+    made = copy(told)
+    made.rich_help_panel = RARE
+    return Annotated[kind, made]
+
+
 FLAGS: dict[str, Any] = {
-    "task": Annotated[str | None, typer.Option(help="Task: see `list tasks`. [scenes]")],
-    "data": Annotated[str | None, typer.Option(help="Folder, zip, tar or shards of the task's data.")],
-    "model": Annotated[str | None, typer.Option(help="See `list models`. [the task's own]")],
-    "checkpoint": Annotated[
-        str | None, typer.Option(help="pretrained, none (random weights), FILE, or FILE::MODEL_IN_IT.")
-    ],
-    "reducers": Annotated[str | None, typer.Option(help="Names, NAME@FILE, wildcards, training-free. [a selection]")],
-    "rates": Annotated[str | None, typer.Option(help="r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
-    "flops": Annotated[str | None, typer.Option(help="Changes of total FLOPs: --flops=-35%,-50%.")],
-    "reducer_file": Annotated[list[str] | None, typer.Option(help="path/to/file.py:Name, beside --reducers.")],
+    "task": Annotated[str | None, option(WHAT, "See `list tasks`. [scenes]")],
+    "data": Annotated[str | None, option(WHAT, "Folder, zip, tar or shards of the task's data.")],
+    "model": Annotated[str | None, option(WHAT, "See `list models`. [the task's own]")],
+    "checkpoint": Annotated[str | None, option(WHAT, "pretrained, none (random), FILE, or FILE::MODEL_IN_IT.")],
+    "limit": Annotated[int | None, option(WHAT, "Samples, evenly spaced over the data. [all]")],
+    "reducers": Annotated[str | None, option(METHODS, "Names, NAME@FILE, wildcards, FILE.py:Name. [several]")],
+    "rates": Annotated[str | None, option(METHODS, "r=13, r=16:-1, r=[16,8], keep=0.7, keep=0.7@3,6,9.")],
+    "flops": Annotated[str | None, option(METHODS, "Changes of total FLOPs: --flops=-35%,-50%.")],
+    "reducer_file": Annotated[list[str] | None, option(RARE, "path/to/file.py:Name, beside --reducers.")],
     "reducer_weights": Annotated[
-        list[str] | None, typer.Option(help="FILE, FILE::MODEL_IN_IT or NAME=…: what a reducer learned.")
+        list[str] | None, option(RARE, "FILE, FILE::MODEL_IN_IT or NAME=…: what a reducer learned.")
     ],
-    "reducer_option": Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")],
-    "task_option": Annotated[list[str] | None, typer.Option(help="OPTION=VALUE, repeatable.")],
-    "classes": Annotated[str | None, typer.Option(help="all: of --task-option classes=all (imagenet).")],
-    "limit": Annotated[int | None, typer.Option(help="Samples, evenly spaced over the data. [all]")],
-    "batch_size": Annotated[int | None, typer.Option(help="Images in a batch. [64]")],
-    "image_size": Annotated[int | None, typer.Option(help="Side in pixels. [the model's own]")],
-    "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto. [auto]")],
-    "precision": Annotated[str | None, typer.Option(help="fp32, fp16, bf16, or tf32 (CUDA). [fp32]")],
-    "workers": Annotated[int | None, typer.Option(help="Processes that decode images.")],
-    "cache": Annotated[str | None, typer.Option(help="Folder on a local disk that keeps decoded pictures. [none]")],
-    "cache_size": Annotated[float | None, typer.Option(help="Gigabytes that it may come to. [50]")],
-    "allow_missing": Annotated[int | None, typer.Option(help="Unreadable images to tolerate. [0]")],
-    "speed": Annotated[bool | None, typer.Option("--speed/--no-speed", help="Measure im/s and memory. [speed]")],
-    "speed_rounds": Annotated[int | None, typer.Option(help="Rounds that interleave all cells. [5]")],
-    "runtime": Annotated[str | None, typer.Option(help="How models are timed: eager,compiled,onnxruntime. [eager]")],
-    "scored_in": Annotated[str | None, typer.Option(help="The runtime that outcomes are made in. [eager]")],
-    "compile": Annotated[bool | None, typer.Option("--compile/--eager", help="The same as --runtime compiled, eager.")],
-    "latency": Annotated[bool | None, typer.Option("--latency/--no-latency", help="Time single images, too. [no]")],
-    "executor": Annotated[str | None, typer.Option(help="local, ray or ray://HOST:PORT. [local]")],
-    "executor_cores": Annotated[int | None, typer.Option(help="Threads of a Ray worker. [as here]")],
-    "timing_device": Annotated[str | None, typer.Option(help="Kind of device that Ray times on. [of most workers]")],
-    "out": Annotated[str | None, typer.Option(help="Folder of the results. [results/TASK-MODEL]")],
+    "reducer_option": Annotated[list[str] | None, option(METHODS, "NAME.OPTION=VALUE, repeatable.")],
+    "task_option": Annotated[list[str] | None, option(WHAT, "OPTION=VALUE, repeatable.")],
+    "classes": Annotated[str | None, option(RARE, "all: of --task-option classes=all (imagenet).")],
+    "batch_size": Annotated[int | None, option(HOW, "Images in a batch. [64]")],
+    "image_size": Annotated[int | None, option(RARE, "Side in pixels. [the model's own]")],
+    "device": Annotated[str | None, option(HOW, "cpu, cuda, cuda:1 or auto. [auto]")],
+    "precision": Annotated[str | None, option(HOW, "fp32, fp16, bf16, or tf32 (CUDA). [fp32]")],
+    "workers": Annotated[int | None, option(RARE, "Processes that decode images.")],
+    "cache": Annotated[str | None, option(RARE, "Folder on a local disk that keeps decoded pictures. [none]")],
+    "cache_size": Annotated[float | None, option(RARE, "Gigabytes that it may come to. [50]")],
+    "allow_missing": Annotated[int | None, option(RARE, "Unreadable images to tolerate. [0]")],
+    "speed": Annotated[bool | None, option(HOW, "Measure im/s and memory. [speed]", "--speed/--no-speed")],
+    "speed_rounds": Annotated[int | None, option(RARE, "Rounds that interleave all cells. [5]")],
+    "runtime": Annotated[str | None, option(HOW, "How it is timed: eager,compiled,onnxruntime. [eager]")],
+    "scored_in": Annotated[str | None, option(RARE, "The runtime that outcomes are made in. [eager]")],
+    "compile": Annotated[bool | None, option(RARE, "Like --runtime compiled, eager.", "--compile/--eager")],
+    "latency": Annotated[bool | None, option(RARE, "Time single images, too. [no]", "--latency/--no-latency")],
+    "executor": Annotated[str | None, option(RARE, "local, ray or ray://HOST:PORT. [local]")],
+    "executor_cores": Annotated[int | None, option(RARE, "Threads of a Ray worker. [as here]")],
+    "timing_device": Annotated[str | None, option(RARE, "Kind of device that Ray times on. [of most workers]")],
+    "out": Annotated[str | None, option(HOW, "Folder of the results. [results/TASK-MODEL]")],
 }
-MODELS = Annotated[
-    str | None, typer.Option(help="Several, with wildcards: deit_tiny_patch16_224,deit_small*. A run each.")
-]
-FLOOR_MODELS = Annotated[
-    str | None, typer.Option(help="Smaller models to see beside, unreduced: deit_tiny_patch16_224.")
-]
+MODELS = Annotated[str | None, option(WHAT, "Several, with wildcards: 'deit_*'. A run each.")]
+FLOOR_MODELS = Annotated[str | None, option(RARE, "Smaller models to see beside, unreduced: deit_tiny_patch16_224.")]
 APART = {"model", "models"}  # a flag for one of them takes the place of the configuration's other
 
 
@@ -96,12 +111,16 @@ def overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     return {**values, **given}
 
 
-def with_flags(**own: Any) -> Any:
-    """Gives a command the flags of a run, and its own, so that commands cannot drift apart."""
+def with_flags(frequent: Collection[str] = (), **own: Any) -> Any:
+    """Gives a command the flags of a run, and its own, so that commands cannot drift apart.
+
+    frequent: those of a run that its `--help` describes, if not the usual ones.
+    """
+    run = {name: told if not frequent or name in frequent else rarely(told) for name, told in FLAGS.items()}
     parameters = [inspect.Parameter("config", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Config)]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in (FLAGS | own).items()
+        for name, annotation in (run | own).items()
     ]
 
     def decorate(command: Any) -> Any:

@@ -9,32 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import err_console, print_table, say, warn
-from suite.cli.flags import FLAGS, asked
+from suite.cli.console import err_console, print_lines, print_table, say, warn
+from suite.cli.flags import FLAGS, asked, option, rarely
+from suite.cli.help import RARE, Verb
 from suite.cli.values import parse_names
 
 if TYPE_CHECKING:
     from suite.gate.report import Report
 
-NEW = Annotated[str, typer.Argument(help="NAME or path.py:Name, to be run; or RUN, BASELINE, RUN:METHOD.")]
-AGAINST = Annotated[str, typer.Option(help="RUN, RUN:METHOD or BASELINE; or a method, which is run beside NEW.")]
-MARGIN = Annotated[float | None, typer.Option(help="Points that NEW may lose. [0.5 of top-1, else 1 % of the score]")]
-ALPHA = Annotated[float, typer.Option(help="Probability of a wrong verdict.")]
-MOST = Annotated[
-    int | None, typer.Option("--max-samples", help="Samples at the last look. [16,000 drawn ones, else all the data]")
-]
-TOLERANCE = Annotated[float, typer.Option(help="Percent by which compared costs may differ.")]
+FREQUENT = ("task", "data", "model", "limit", "flops", "device", "out")
+"""Flags of `run` that `check --help` describes."""
+NEW = Annotated[str, typer.Argument(help="NAME, FILE.py:Name, RUN, RUN:METHOD or BASELINE.")]
+AGAINST = Annotated[str, typer.Option(help="The same; a method is run.")]
+MARGIN = Annotated[float | None, typer.Option(help="Points it may lose. [0.5 of top-1, else 1 %]")]
+ALPHA = Annotated[float, option(RARE, "Probability of a wrong verdict.")]
+MOST = Annotated[int | None, typer.Option("--max-samples", help="Samples at the last look. [16,000, or all data]")]
+TOLERANCE = Annotated[float, option(RARE, "Percent by which compared costs may differ.")]
 ALLOW = Annotated[
-    str, typer.Option(help="What may differ: data, model, weights, precision, image-size, protocol, by commas.")
+    str, option(RARE, "What may differ: data, model, weights, precision, image-size, protocol, by commas.")
 ]
 CONTRACT = Annotated[bool, typer.Option("--contract/--no-contract", help="Prove NEW by the contract tests first.")]
-MARKDOWN = Annotated[Path | None, typer.Option(help="Add a summary to this file, e.g. $GITHUB_STEP_SUMMARY.")]
+MARKDOWN = Annotated[Path | None, typer.Option(help="Add a summary: $GITHUB_STEP_SUMMARY.")]
 JUNIT = Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")]
-BASELINES = Annotated[Path, typer.Option(help="Folder of the baselines.")]
+BASELINES = Annotated[Path, option(RARE, "Folder of the baselines.")]
 
-baselines = typer.Typer(
-    help="Small files of a run's outcomes, costs and speeds to check against.", no_args_is_help=True
-)
+baselines = typer.Typer(help="Small files of a run's outcomes to check against.", no_args_is_help=True)
 
 
 def compare_command(
@@ -76,8 +75,7 @@ def check_command(
 ) -> None:
     """Is NEW as good as BASE at the same FLOPs? Exit codes: 0 pass, 3 regressed, 4 cannot tell, 5 disputed cost.
 
-    Two methods are run on more and more samples until it can be told; --limit N: on N. Flags as for `run`; what they
-    leave open is taken over from BASE.
+    Methods are run on more and more samples until it can be told.
     """
     from suite.gate.check import check
     from suite.gate.render import headline, reasons
@@ -113,7 +111,12 @@ def with_own_flags(command: Any) -> Any:
     required = [own["new"].replace(annotation=NEW), own["against"].replace(annotation=AGAINST)]
     mine = [own[name].replace(annotation=annotation) for name, annotation in OWN.items()]
     theirs = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=annotation if name in FREQUENT else rarely(annotation),
+        )
         for name, annotation in FLAGS.items()
         if name not in SAID
     ]
@@ -125,7 +128,7 @@ def with_own_flags(command: Any) -> Any:
 check_command = with_own_flags(check_command)
 
 
-@baselines.command("save")
+@baselines.command("save", cls=Verb)
 def save_command(
     name: Annotated[str, typer.Argument(help="NAME, for baselines/NAME.parquet, or a file.")],
     source: Annotated[str, typer.Argument(metavar="RUN", help="RUN, RUN:METHOD or 'RUN:METHOD RATE'.")],
@@ -143,22 +146,24 @@ def save_command(
     say(f"baseline: {path}, {len(written)} cells, {path.stat().st_size / 1024:.0f} KiB")
 
 
-@baselines.command("list")
+@baselines.command("list", cls=Verb)
 def list_command(folder: BASELINES = Path("baselines")) -> None:
     """Baselines, one a line."""
     from suite.errors import RequestError
     from suite.gate.baseline import list_baselines, read_baseline
 
+    rows = []
     for path in list_baselines(folder):
         try:
             side = read_baseline(path, path.stem)
             about = f"{side.identity['task']}, {side.identity['model']}, {', '.join(side.methods)}"
         except RequestError as error:
             about = str(error)
-        say(f"{path.stem}: {about}")
+        rows.append((path.stem, about))
+    print_lines(("baseline", "about"), rows, lambda name, about: f"{name}: {about}")
 
 
-@baselines.command("show")
+@baselines.command("show", cls=Verb)
 def show_command(
     name: Annotated[str, typer.Argument(help="Name or file.")], folder: BASELINES = Path("baselines")
 ) -> None:
@@ -180,13 +185,18 @@ def show_command(
 def show(report: Report) -> None:
     """Print a comparison and how to read it."""
     from reports.tables.console import spare
+    from suite.gate.records import records_of
     from suite.gate.render import SPARE, notes, table, title
 
     if report.rows:
         headers, *lines = table(report)
         more = "; a wider terminal or --markdown FILE shows all"
         print_table(
-            fields_of(headers, lines, names=2, words=2, whole=True), spare(SPARE), title=title(report), elsewhere=more
+            fields_of(headers, lines, names=2, words=2, whole=True),
+            spare(SPARE),
+            title=title(report),
+            elsewhere=more,
+            numbers=records_of(report),
         )
     for note in notes(report):
         say(note)

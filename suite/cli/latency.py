@@ -33,10 +33,7 @@ def latency_command(
     reducer_option: Annotated[list[str] | None, typer.Option(help="NAME.OPTION=VALUE, repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. [results/latency/TASK-MODEL]")] = None,
 ) -> None:
-    """How long a caller waits: first call, p50, p90, p99 at small batches, alone and with several callers at once.
-
-    latency --model deit_small_patch16_224 --reducers tome --runtime eager,onnxruntime --batches 1,8 --callers 4
-    """
+    """How long a caller waits: first call, p50, p90, p99 at small batches, alone and with several callers at once."""
     from suite.deploy.latency import Load, measure_latency
     from suite.sweep.progress import Progress
     from suite.sweep.spec import make_spec

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from reports.tables.console import fields_of
-from suite.cli.console import print_table
+from suite.cli.console import print_lines, print_table
 from suite.cli.ending import ExitCode
+from suite.cli.help import Verb
 from suite.contract.baseline import BASELINE
 from suite.contract.declarations import DeclarationError, declared
 from suite.contract.plugins import installed
@@ -32,7 +33,7 @@ def list_command(
         typer.echo(context.get_help())
 
 
-@listing.command("reducers")
+@listing.command("reducers", cls=Verb)
 def list_reducers_command() -> None:
     """Registered reducers: what they need, the rates they take and their options."""
     lines = []
@@ -60,7 +61,7 @@ def declared_reducers() -> dict[str, Any]:
     return {name: reducer_class(name) for name in list_all_reducers()}
 
 
-@listing.command("models")
+@listing.command("models", cls=Verb)
 def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")] = "*") -> None:
     """Models, one a line, marked where they come with weights. A GIT model's id on the hub is a name, too.
 
@@ -68,23 +69,24 @@ def list_models_command(pattern: Annotated[str, typer.Argument(help="Wildcard.")
     """
     from suite.models.registry import list_models, list_refused
 
-    for name, origin in list_models(pattern):
-        typer.echo(f"{name}  ({origin})" if origin else name)
-    for name, reason in list_refused(pattern):
-        typer.echo(f"{name}  (not supported: {reason})")
+    rows = [(name, origin, "") for name, origin in list_models(pattern)]
+    rows += [(name, "", reason) for name, reason in list_refused(pattern)]
+    print_lines(
+        ("model", "weights", "refused"), rows,
+        lambda name, origin, reason: f"{name}  ({origin or f'not supported: {reason}'})" if origin or reason else name,
+    )  # fmt: skip
 
 
-@listing.command("tasks")
+@listing.command("tasks", cls=Verb)
 def list_tasks_command() -> None:
     """Tasks."""
     from tasks import list_tasks, outlines
 
-    for name in list_tasks():
-        first_line, *_ = (outlines()[name].__doc__ or "").strip().split("\n")
-        typer.echo(f"{name}: {first_line}")
+    about = {name: (outlines()[name].__doc__ or "").strip().split("\n")[0] for name in list_tasks()}
+    print_lines(("task", "about"), [*about.items()], lambda name, line: f"{name}: {line}")
 
 
-@listing.command("recipes")
+@listing.command("recipes", cls=Verb)
 def list_recipes_command(
     method: Annotated[str | None, typer.Argument(help="Show the numbers of this recipe.")] = None,
 ) -> None:

@@ -21,12 +21,13 @@ def pareto_command(
     ] = None,
     reducers: Annotated[list[str] | None, typer.Option(help="Names and wildcards of the methods to see. [all]")] = None,
     against: Annotated[str | None, typer.Option(help="Method that others are compared with. [tome]")] = None,
+    runtime: Annotated[str | None, typer.Option(help="The runtime whose times to see. [the runs' first]")] = None,
     width: Annotated[str, typer.Option(help="column (3.3 inches) or full (6.9).")] = "full",
     out: Annotated[Path | None, typer.Option(help="Folder. [RUN/report/pareto of the first run]")] = None,
 ) -> None:
     """Curves of one or several runs in one figure, and what they come to: hypervolume, mean differences, ranks."""
     from reports.pareto.figures import AXES, draw_files, plots_on, save
-    from reports.pareto.layers import layers_of
+    from reports.pareto.layers import layers_of, layers_under
     from reports.pareto.plots import COLUMN_WIDTH, FULL_WIDTH
     from reports.tables.console import terminal_width
     from reports.tables.curves import curve_table, write_curve_table
@@ -38,6 +39,7 @@ def pareto_command(
         if axis not in AXES:
             raise unknown("--x", axis, AXES)
     layers, folder = layers_of(runs, parse_names(reducers)), out or runs[0] / "report" / "pareto"
+    layers = layers_under(layers, runtime) if runtime else layers
     table = curve_table(layers, against)
     plots = plots_on(layers[0], parse_names(x) or AXES)
     drawn, notes = draw_files(layers, plots, widths[width], parse_names(published))

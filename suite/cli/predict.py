@@ -36,8 +36,6 @@ def predict_command(
 ) -> None:
     """Predict time, im/s, speed-up, efficiency and what binds, with error bands, from shapes alone: no GPU is needed.
 
-    predict --gpu h100,rtx4090 --model deit_base_patch16_224 --reducers tome,evit --flops=-35% --batch 1,64,256
-
     A roofline over the kernels that a forward launches: data sheets give its parameters, published speeds what is
     reached of them. --fit shows how well those come out, and keeps the fit in --out.
     """

@@ -24,10 +24,7 @@ def int8_command(
     calibration: Annotated[int, typer.Option(min=1, help="Pictures that ranges are taken of.")] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder. [results/int8/TASK-MODEL]")] = None,
 ) -> None:
-    """Accuracy, size and time in int8 beside fp32, method by method, in ONNX Runtime and OpenVINO.
-
-    int8 --reducers tome,evit,dtem --rate flops=-35% --samples 1000
-    """
+    """Accuracy, size and time in int8 beside fp32, method by method, in ONNX Runtime and OpenVINO."""
     from suite.deploy.int8 import Size, measure_int8
 
     values: dict[str, Any] = asked(

@@ -19,10 +19,7 @@ def score_command(
     data: Annotated[str | None, typer.Option(help="Annotation file, or folder, zip or tar that holds it.")] = None,
     task_option: Annotated[list[str] | None, typer.Option(help="annotations=FILE, split=NAME: as for `run`.")] = None,
 ) -> None:
-    """Score captions that are there already against the references of a captioning data set; no image is needed.
-
-    score --captions results.json --data annotations/captions_val2014.json
-    """
+    """Score captions that are there already against the references of a captioning data set; no image is needed."""
     from suite.contract.metric import Metric
     from suite.contract.task import Score
     from suite.errors import CellError

@@ -8,6 +8,7 @@ import typer
 
 from suite.cli.console import err_console, say
 from suite.cli.values import parse_options, parse_settings
+from suite.contract.program import PROGRAM
 
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -46,6 +47,6 @@ def train_command(
     say(f"learned: {trained.weights}")
     same = "".join(f" --{name} {value}" for name, value in (("model", model), ("checkpoint", checkpoint)) if value)
     where = f" --task {task}" + (" --data ..." if data else "")
-    say(f"measure it: run_bench.py run{where}{same} --reducers {method}@{trained.weights}")
+    say(f"measure it: {PROGRAM} run{where}{same} --reducers {method}@{trained.weights}")
     if trained.model:
         say(f"the whole model: --checkpoint {trained.model}")

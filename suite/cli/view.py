@@ -8,15 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from suite.cli.console import say, warn
-from suite.cli.flags import asked, with_flags
+from suite.cli.flags import HOW, METHODS, WHAT, asked, option, with_flags
+from suite.cli.help import Verb
 
+FREQUENT = ("task", "data", "model", "checkpoint", "reducers", "rates", "flops")
 viewing = typer.Typer(help="Pictures of what a model makes of its tokens.", no_args_is_help=True)
 
 
-@viewing.command("masks")
+@viewing.command("masks", cls=Verb)
 @with_flags(
-    out=Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf. [masks.png]")],
-    samples=Annotated[str | None, typer.Option(help="Ids, separated by commas. [the first two]")],
+    frequent=FREQUENT,
+    out=Annotated[Path | None, option(HOW, "Picture to write: .png, .svg or .pdf. [masks.png]")],
+    samples=Annotated[str | None, option(WHAT, "Ids, by commas. [the first two]")],
 )
 def view_masks_command(
     config: Path | None = None, out: Path | None = None, samples: str | None = None, **flags: Any
@@ -33,14 +36,15 @@ def view_masks_command(
     say(f"picture: {file}")
 
 
-@viewing.command("tokens")
+@viewing.command("tokens", cls=Verb)
 @with_flags(
-    image=Annotated[list[Path] | None, typer.Option(help="Picture file, repeatable. [the task's first two samples]")],
-    samples=Annotated[str | None, typer.Option(help="Ids of the task's samples, separated by commas.")],
-    reducers=Annotated[str | None, typer.Option("--reducers", "--reducer", help="As for `run`. [tome,dtem,mctf,evit]")],
-    rates=Annotated[str | None, typer.Option("--rates", "--rate", help="As for `run`. [flops=-50%]")],
-    blocks=Annotated[str | None, typer.Option(help="3,6,9,12 (from 1), or all. [each quarter of the depth]")],
-    out=Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf. [tokens.png]")],
+    frequent=FREQUENT,
+    image=Annotated[list[Path] | None, option(WHAT, "Picture file, repeatable. [two samples]")],
+    samples=Annotated[str | None, option(WHAT, "Ids of the task's samples, by commas.")],
+    reducers=Annotated[str | None, option(METHODS, "[tome,dtem,mctf,evit]", "--reducers", "--reducer")],
+    rates=Annotated[str | None, option(METHODS, "[flops=-50%]", "--rates", "--rate")],
+    blocks=Annotated[str | None, option(HOW, "3,6,9,12 (from 1), or all. [each quarter]")],
+    out=Annotated[Path | None, option(HOW, "Picture to write: .png, .svg or .pdf. [tokens.png]")],
 )
 def view_tokens_command(
     config: Path | None = None,

@@ -129,7 +129,7 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, sample: Sample, preprocessing: Any) -> Tensor:
-        """The model's input for one sample, (3, H, W) float32. Raises ReadError for bad data.
+        """The model's input for one sample, (3, H, W) float32, of a denoiser (C, H, W). Raises ReadError for bad data.
 
         Or (V, 3, H, W), V >= 1: several views of it, such as sliding windows. `predict` is given the views of all
         samples one after the other, and `score` what came of them.

@@ -48,7 +48,7 @@ def measure_latency(spec: RunSpec, batches: Sequence[int], load: Load, progress:
     """
     if spec.precision != "fp32":
         raise RequestError(f"--precision {spec.precision}: latency is measured in fp32; leave it out")
-    plan = make_plan(spec)
+    plan = make_plan(spec, scored=False)
     device = resolve_device(spec.device)
     runtimes = make_runtimes(spec.runtime, device)
     plan.model.to(device)

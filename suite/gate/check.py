@@ -58,9 +58,10 @@ def check(
     if most is not None and stored is not None:
         raise RequestError("--max-samples has no meaning here: what is stored decides how many samples are compared")
     if not is_reducer(new) or is_cell_of_a_run(new, folder):
-        if stored is None:
+        side = stored_side(new, folder)
+        if stored is None or side is None:
             raise RequestError(f"{against!r} is a method, and NEW is not; compare {new!r} with a run or a baseline")
-        return _judged(load_side(new, folder), stored, margin, alpha, tolerance, allowed)
+        return _judged(side, stored, margin, alpha, tolerance, allowed)
     if stored is None and method_name(new) == method_name(against):
         raise RequestError(f"NEW and BASE are the same method {new!r}; save a baseline of one of them first")
     looks = plan_looks(values, alpha, most) if stored is None else one_look(alpha)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 from suite.gate.contract_tests import check_reducer
 
@@ -35,7 +36,7 @@ def prove(reducer: str, only: str = "") -> Contract:
         if status not in (PASSED, FAILED) or not report.is_file():
             raise RequestError(
                 f"the contract tests of {reducer!r} could not be run (pytest ended with {status}); see: "
-                f"run_bench.py list --check {reducer}"
+                f"{PROGRAM} list --check {reducer}"
             )
         cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
     broken = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]

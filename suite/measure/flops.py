@@ -25,10 +25,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from suite.attachment.handle import handle_of
 from suite.backbones import backbone_of, family_of
 from suite.backbones.base import BackboneFamily, PartRules
-from suite.backbones.block import BlockTrace
 from suite.errors import CellError, RequestError
+from suite.measure.closed_form import closed_form
 from suite.measure.dispatch import count_macs_fast, dispatched_ops, quiet_forward
-from suite.measure.formula import BaseCost, base_macs
+from suite.measure.formula import BaseCost
 from suite.measure.op_handles import Op, Recorder
 
 with warnings.catch_warnings():
@@ -107,12 +107,13 @@ def count_flops(
     family = _family_of(model)
     if images is None:
         built_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        images = smooth_image(image_size or (family.image_size(model) if family else built_for) or 224)
+        size = image_size or (family.image_size(model) if family else built_for) or 224
+        images = smooth_image(size, channels=family.channels(model) if family else 3)
     if images.dim() != 4 or len(images) == 0:
         raise RequestError(f"images of shape {tuple(images.shape)}: FLOPs are counted on (B, 3, H, W), B at least 1")
     handle = handle_of(model)
     fixed = handle is None or handle.planned_counts is not None
-    rules = rules or (family.part_rules if family else PartRules())
+    rules = rules or (family.rules_of(model) if family else PartRules())
     report = _count_image(model, images[:1], rules)
     return report if fixed else _over(model, images, report)
 
@@ -126,14 +127,14 @@ def count_module(module: nn.Module, *inputs: Tensor) -> int:
         return sum(op.macs for op in _count(_Counted(module, None), *inputs).ops)
 
 
-def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0) -> Tensor:
-    """(1, 3, H, W) deterministic picture of soft blobs, mean 0 and deviation 1: neighbours alike, as in photographs.
+def smooth_image(size: int | tuple[int, int] = 224, seed: int = 0, channels: int = 3) -> Tensor:
+    """(1, channels, H, W) deterministic picture of soft blobs, mean 0 and deviation 1.
 
-    Reducers that look at the input make other decisions on white noise than on images.
+    Neighbours are alike, as in photographs: reducers that look at the input decide otherwise on white noise.
     """
     height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(seed)
-    field = F.avg_pool2d(torch.randn(1, 3, 16, 16, generator=generator), 3, stride=1)
+    field = F.avg_pool2d(torch.randn(1, channels, 16, 16, generator=generator), 3, stride=1)
     image = F.interpolate(field, (height, width), mode="bilinear", align_corners=False)
     image = (image - image.mean()) / image.std() + 0.05 * torch.randn(image.shape, generator=generator)
     return image
@@ -242,7 +243,7 @@ def _attribute(ops: Sequence[Op], rules: PartRules) -> tuple[dict[str, int], lis
     running: int | None = None  # the block that ran last
     for op in ops:
         names = [name.removeprefix("model.") for name in op.scope if name != "model"]
-        block = next((int(match[1]) for name in names if (match := re.match(rules.block, name))), None)
+        block = next((found for name in names if (found := rules.block_of(name)) is not None), None)
         if block is None and (not names or names[0] == "reducer"):
             block = running  # called between modules, such as attention on merged tokens
         elif block is not None:
@@ -271,15 +272,9 @@ def _family_of(model: nn.Module) -> BackboneFamily | None:
 
 
 def _closed_form(model: nn.Module, image: Tensor) -> BaseCost | None:
-    """From the token counts of the last forward; None for a model of no family that we know."""
-    handle, (*_, height, width) = handle_of(model), image.shape
-    family = _family_of(model)
-    if family is None:
-        return None
-    if handle is not None:
-        return base_macs(handle.images.layout((int(height), int(width))), handle.trace)
-    layout = family.layout(model, (height, width))
-    return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
+    """None for a model of no family that we know."""
+    family, (*_, height, width) = _family_of(model), image.shape
+    return None if family is None else closed_form(model, family, (int(height), int(width)))
 
 
 def _disputes(total: int, overhead: int, dispatched: int, base: BaseCost | None) -> list[str]:

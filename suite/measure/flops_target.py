@@ -121,7 +121,11 @@ class Search:
     def __init__(self, model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> None:
         self.model, self.reducer, self.form = backbone_of(model), reducer, form_of(reducer)
         self.family = family = family_of(model)
-        self.images = smooth_image(family.image_size(self.model)) if images is None else images
+        self.images = (
+            smooth_image(family.image_size(self.model), channels=family.channels(self.model))
+            if images is None
+            else images
+        )
         if not reducer.input_dependent:
             self.images = self.images[:1]
         self.layout = family.layout(self.model)

@@ -19,6 +19,7 @@ from suite.attachment.handle import Handle
 from suite.backbones import backbone_of, family_of
 from suite.backbones.block import BlockTrace
 from suite.errors import CellError
+from suite.measure.closed_form import closed_form
 from suite.measure.dispatch import count_macs_fast
 from suite.measure.flops_target import attach
 from suite.measure.formula import base_macs
@@ -50,9 +51,10 @@ class ShapeModel:
             self.model = backbone_of(build(name, image_size)).eval().requires_grad_(False)
         # a method's own weights are real: attaching moves them to where the model is, which shapes cannot do
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        family = family_of(self.model)
         with self.mode:
             self.model.to_empty(device="cpu")
-            self.image = torch.empty(1, 3, *family_of(self.model).image_size(self.model))
+            self.image = torch.empty(1, family.channels(self.model), *family.image_size(self.model))
 
     def count(self, reducer: str | Reducer, rate: str | Rate | None, options: Mapping[str, Any]) -> ShapeCount:
         """Cost of the model with a reducer at a rate.
@@ -65,13 +67,15 @@ class ShapeModel:
                 with self.mode, warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # of tensors without numbers, that they have none
                     macs, trace = count_macs_fast(self.model, self.image), tuple(handle.trace)
+                base = closed_form(self.model, handle.family, (int(self.image.shape[2]), int(self.image.shape[3])))
             except DataDependentOutputException as error:
                 if handle.reducer.input_dependent:
                     raise CellError(f"what {reducer} costs depends on the image") from error
-                macs, trace = None, planned_trace(handle)
-            layout = handle.images.layout()
-            closed = base_macs(layout, trace).total
-            return ShapeCount(closed if macs is None else macs, closed, layout, trace)
+                trace, macs = planned_trace(handle), None
+                base = base_macs(handle.images.layout(), trace)
+            if base is None:
+                raise CellError(f"{type(self.model).__name__} does not say how long a prompt is")
+            return ShapeCount(base.total if macs is None else macs, base.total, handle.images.layout(), trace)
 
 
 def planned_trace(handle: Handle) -> tuple[BlockTrace, ...]:

@@ -31,7 +31,7 @@ ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 def trace_forward(
     model: nn.Module, batch_size: int = 256, precision: str = "bf16", image_size: tuple[int, int] | None = None
 ) -> Trace:
-    """Kernels of a forward on (batch_size, 3, H, W) of a backbone with or without a reducer attached.
+    """Kernels of a forward on (batch_size, C, H, W) of a backbone with or without a reducer attached.
 
     The second forward of that shape: what is made once and kept is not counted. The model stays what it is.
     DataDependentOutputException where a method reads a number, which is not there: see `trace_images`.
@@ -44,7 +44,7 @@ def trace_forward(
         warnings.simplefilter("ignore", UserWarning)  # of tensors without numbers, that they have none
         with FakeTensorMode() as mode:
             tensors = converted(model, dtype, lambda like: torch.empty(like.shape, device="cuda", dtype=like.dtype))
-            images = torch.empty(batch_size, 3, *size, device="cuda", dtype=dtype)
+            images = torch.empty(batch_size, family.channels(model), *size, device="cuda", dtype=dtype)
         shapes = copy_of(model, tensors)
         with mode:
             return follow(shapes, images)

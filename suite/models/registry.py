@@ -50,6 +50,8 @@ CAPTIONER = ModelKind(
 )
 SEGMENTER = ModelKind("suite.models.segmenter_files:load_segmenter")
 GENERATOR = ModelKind("suite.models.scenes_dit:load_scenes_generator")
+PIPELINE = ModelKind("suite.models.pipeline_generator:load_pipeline_generator", takes="FOLDER", adaptable=True)
+PIPELINE_INDEX = "model_index.json"  # by which a folder is a pipeline of diffusers
 MMSEG = ModelKind("suite.models.mmseg_models:load_mmseg", others=rf"{MMSEG_PREFIX}.*")
 
 
@@ -227,6 +229,13 @@ _ENTRIES = (
         licence="Apache-2.0",
     ),
     ModelEntry(f"{MMSEG_PREFIX}CONFIG.py", MMSEG),
+    ModelEntry(
+        "stable-diffusion-v1-5",
+        PIPELINE,
+        "suite.backbones.bare_call:build_u_net",
+        {"sample_size": 64, "cross_attention_dim": 768},
+        licence="LicenseRef-CreativeML-OpenRAIL-M",
+    ),
 )
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
 
@@ -251,7 +260,8 @@ def list_entries() -> list[ModelEntry]:
 
 
 def find_entry(name: str) -> ModelEntry:
-    """What is known of a model, by its own name or the hub's. Without an entry it is one of the hub, or of timm.
+    """What is known of a model, by its own name or the hub's, or the folder of a pipeline. Without an entry it is one
+    of the hub, or of timm.
 
     Whether timm knows the name is not looked at. RequestError for a plug-in that is broken.
     """
@@ -260,6 +270,8 @@ def find_entry(name: str) -> ModelEntry:
     if entry is not None:
         return replace(entry, name=name)
     refuse_broken("model", name)
+    if (Path(name) / PIPELINE_INDEX).is_file():
+        return ModelEntry(name, PIPELINE)
     for kind in (CAPTIONER, MMSEG):
         if re.fullmatch(kind.others, name):
             return ModelEntry(name, kind, hub=name if kind is CAPTIONER else "")

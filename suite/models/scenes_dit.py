@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from suite.backbones.branched import BranchScope
-from suite.backbones.scenes_dit import ScenesDiT
+from suite.backbones.scenes_dit import PICTURE_SIDE, ScenesDiT
 from suite.errors import RequestError
 from suite.models.load import load_model
 from suite.models.random_weights import build_random
@@ -36,8 +37,8 @@ class ScenesGenerator(nn.Module):
     (n, 96) what the judge makes of real pictures, as `look` does.
     """
 
-    judge_name = JUDGE
     real_features: Tensor
+    noise_shape = (3, PICTURE_SIDE, PICTURE_SIDE)
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +54,12 @@ class ScenesGenerator(nn.Module):
     def draw(self, noise: Tensor, classes: Tensor, steps: int, guidance: float) -> Tensor:
         """(B, 3, 56, 56) in [-1, 1]; see `ScenesDiT.draw`."""
         return self.backbone.draw(noise, classes, steps, guidance).clamp(-1, 1)
+
+    def macs_of_picture(
+        self, noise: Tensor, backbone: int, steps: int, guidance: float, count: Callable[..., int]
+    ) -> dict[str, float]:
+        """`picture`: of all calls of the denoiser, `backbone` a row; guidance doubles their rows."""
+        return {"picture": float(backbone * steps * (1 if guidance == 1 else 2))}
 
     def look(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures in [-1, 1] of any size -> logits (B, 48) and features (B, 96) of the judge."""

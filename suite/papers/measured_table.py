@@ -22,7 +22,8 @@ from suite.rates.rate import rate_text
 from suite.sweep.progress import Progress
 
 NO_PLAN = "DiffRate's plan (tokens that stay in every block) is not printed; give its authors' file by --plans"
-SCORES = {"imagenet": "top1", "ade20k": "miou", "coco-caption": "cider"}
+SCORES = {"imagenet": "top1", "ade20k": "miou", "coco-caption": "cider", "generation": "fid"}
+SCALES = {"fid": 1}  # of what is stored; others are fractions, and printed in percent
 FURTHER_SCORES = {"coco-caption": {"bleu_4": "bleu4", "meteor": "meteor", "spice": "spice"}}
 """What papers print beside it, by the names of the published data; without verdicts, one a row being enough."""
 GIGA = 1e9
@@ -261,11 +262,11 @@ def _further_scores(table: PaperTable, line: Line, found: Found | None) -> dict[
 
 
 def score_of(found: Found, name: str) -> Score | None:
-    """The score of a cell that is done, in percent; None of another."""
+    """The score of a cell that is done, as papers print it; None of another."""
     row, random = found.row, found.row.weights_kind == "random"
     if row.status != "done":
         return None
-    value, low, high = (100 * getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+    value, low, high = (SCALES.get(name, 100) * getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
     if math.isnan(value) and not random:
         return None
     trained = row.training.startswith("trained: ")

@@ -47,6 +47,7 @@ METHODS: dict[str, Method | str] = {
     "MCTF sim+info+size": Method("mctf"),
     "MCTF bidirectional matching": Method("mctf"),
     "MCTF one-way matching": Method("mctf", {"bidirectional": False}),
+    **dict.fromkeys(("ToMe for SD", "ToMe (ToMeSD)"), Method("tome_sd")),
     "ToFu": Method("tofu"),
     "ToFu AVG": Method("tofu", {"merge": "average"}),
     "ToFu MLERP": Method("tofu", {"merge": "mlerp"}),

@@ -11,11 +11,11 @@ from reports.published import load_published
 from reports.published.models import MODELS
 from suite.contract.baseline import BASELINE
 from suite.papers.names import METHODS, Method
-from suite.rates.rate import KeptFraction, Rate, TokensPerBlock, parse_rate
-from suite.reducers import list_reducers
+from suite.rates.rate import FractionPerBlock, KeptFraction, Rate, TokensPerBlock, parse_rate
+from suite.reducers import list_all_reducers
 
 Rates = dict[tuple[str, ...], str | tuple[str, Mapping[str, Any]]]
-TASKS = {"classification": "imagenet", "segmentation": "ade20k"}
+TASKS = {"classification": "imagenet", "segmentation": "ade20k", "image generation": "generation"}
 MACS = "multiply-accumulates"
 WITH_ELEMENTWISE = (
     "multiply-accumulates and element-wise work (4 operations for a normalised element, 5 for one of a softmax, 1 for "
@@ -95,7 +95,7 @@ class PaperTable:
         method, printed = method_of(row.method)
         if isinstance(method, str):
             return method
-        if method.reducer not in list_reducers():
+        if method.reducer not in list_all_reducers():
             return "not among the methods here"
         if method.reducer == BASELINE:
             return Way(model, image_size=int(size) if size else None)
@@ -139,8 +139,10 @@ def printed_rate(row: Any) -> Rate | None:
     """The rate that a row prints; None if it prints none."""
     if row.r == row.r:
         return TokensPerBlock(round(row.r), -1.0 if "decreasing" in row.setting else None)
-    keep = re.fullmatch(r"keep (0\.\d+)", row.setting)
-    return KeptFraction(float(keep[1])) if keep else None
+    if keep := re.fullmatch(r"keep (0\.\d+)", row.setting):
+        return KeptFraction(float(keep[1]))
+    share = re.fullmatch(r"merge (\d+)%|(\d+)% token reduction before attention", row.setting)
+    return FractionPerBlock(int(share[1] or share[2]) / 100) if share else None
 
 
 def is_trained(row: Any) -> bool:

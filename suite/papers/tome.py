@@ -2,6 +2,10 @@
 
 from suite.papers.table import PaperTable
 
+_SD = (
+    "Published: ImageNet's classes, 512 pixels, 50 PLMS steps, fp16. Prompts and how many pictures are not in what was "
+    "read. FID falls with their number: only a run of as many says something of it."
+)
 _ABLATIONS = ("Table 1", *(f"Table 1({part})" for part in "abcdef"))
 _LEADERBOARDS = tuple(f"Efficient ViTs on ImageNet-1K (with {model})" for model in ("DeiT-S", "DeiT-T"))
 
@@ -19,5 +23,7 @@ TABLES = (
         ("timm AugReg", "DeiT trained with ToMe", "SWAG", "MAE trained with ToMe", "MAE off-the-shelf"),
     ),
     PaperTable("tome-sweep", "ToMe: rates, as leaderboards have them", "tome", _LEADERBOARDS),
-    PaperTable("tome-sd", "ToMe for Stable Diffusion", "tome", ("project table",)),
+    PaperTable(
+        "tome-sd", "ToMe for Stable Diffusion", "tome", ("project table",), task="generation", notes=(_SD,)
+    ),
 )  # fmt: skip

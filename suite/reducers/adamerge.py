@@ -22,6 +22,9 @@ class AdaMerge(Reducer):
     their mean and z = (S - mean) / deviation / temperature, the r sigmoid(alpha z) best pointers, rounded down, become
     merges: means by s. r is the rate's, the most that a block takes out.
 
+    When: images differ much in redundancy, batches are small, and there are training images to take the deviations
+    from.
+
     Decided here, for the paper leaves it open: alpha is 1; several that go to one are one mean by s; what is left of
     the first half stands before the second, in order; of an odd number the first half is the smaller; a group's
     salience is at least 1e-6; sizes are not used; every image has its own amount, and samples of a batch are padded to

@@ -19,6 +19,8 @@ class ATC(Reducer):
     and those of clusters follow from them by the linkage alone; each cluster becomes the average of its tokens by
     size, in the place of its first. A rate r takes exactly r patches out of every block (the authors' r takes r - 1).
 
+    When: the quality of few merges counts more than speed: each is a round of small kernels.
+
     The clusters are the literal algorithm's, found where the model runs without waiting for the CPU: every merge is a
     dozen small kernels on all images at once, which a GPU launches one after the other.
 

@@ -16,6 +16,8 @@ class ATS(Reducer):
     nearest to each point stays (of equally near ones the first), so that at most K tokens do, the class token included.
     Queries of the others are not answered; keys and values are those of all tokens. A rate says K. All prefix tokens
     stay, and K counts one of them. Samples of a batch are padded to the longest one.
+
+    When: images differ in how many patches matter, batches are small, and nothing asks for fixed shapes.
     """
 
     rates = ("keep", "r")

@@ -20,6 +20,8 @@ class CubistMerge(Reducer):
     one, as in the authors' code on a CPU, one of them is lost: with the first, third, ... of a line's ranks written
     first, then the second, fourth, ..., the later one stays; its group owns both.
 
+    When: what follows wants a grid: a decoder, or positions that turn.
+
     lines=[4,3] takes 4 rows and 3 columns out, at most every second one; keep=0.7 leaves the nearest grid whose shape
     is about that of before. Acts once, before the second block, unless the rate names others.
     """

@@ -21,6 +21,8 @@ class DCT(Reducer):
     length: one product with a matrix that depends on shapes alone. New tokens are mixtures of all; a patch counts as
     part of the nearest one.
 
+    When: a rival is wanted that goes by no content, only by what is smooth along the sequence.
+
     gain: 'energy' keeps the sum of squares, as the authors do it, so that amplitudes grow by sqrt(T / (T - r)) in every
         block; 'unit' (ours) keeps amplitudes.
     """

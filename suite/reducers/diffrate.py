@@ -22,6 +22,8 @@ class DiffRate(KeptCounts):
     bias attention. How many, in every block, is learned under a FLOPs target; the lists are the plan. With a rate
     instead, half of what each block takes out is pruned and half is merged (ours: an unlearned plan).
 
+    When: a change of FLOPs is given and minutes of training can find out in which blocks to make it.
+
     A weights file holds plans: `targets` (T,) the changes of FLOPs that they were learned for, the weakest first,
     `prune_kept` and `merge_kept` (T, L). plan=1 is the first of them; flops=-35% takes the one that comes nearest.
 

@@ -23,6 +23,8 @@ class DTEM(Reducer):
     proportional to sizes, and the gradient reaches the embeddings alone, for their input is detached. The last block's
     embedding learns nothing where the head reads the class token, which is never merged.
 
+    When: minutes of training can be had, and the more so the more is to be taken out.
+
     feat_dim: width of the embedding; None: the heads' width, twice that in models of width 1024 and more.
     proportional_attention: in evaluation; default on, but off for MAE models as the authors have it.
     tau1, tau2, top: temperatures of the similarity and of the choice in training, and how many candidates a token has.

@@ -12,6 +12,8 @@ class DTPS(PredictedPruning):
     Source: Wei et al., CVPR 2023, arXiv 2304.10716 (dTPS). Every stage has a predictor of its own, which sees the
     tokens before its block; int(T0 * keep^(k+1)) of the T0 original patches remain after stage k, in falling order of
     their scores. No sizes in attention or head. In training all stay, and those that would go are masked.
+
+    When: model and predictors can be trained together, attention has to stay fused, and nothing is to be lost.
     """
 
     def take_out(self, tokens, staying, leaving):

@@ -11,6 +11,8 @@ class ETPS(Reducer):
 
     Source: Wei et al., CVPR 2023, arXiv 2304.10716 (eTPS: EViT's selection with dTPS's squeeze, between attention and
     MLP). int(T0 * keep^(k+1)) of the T0 original patches remain after stage k. No sizes in attention or head.
+
+    When: there is a class token, nothing can be trained, and what is pruned should not be lost.
     """
 
     rates = ("keep", "r")

@@ -12,6 +12,8 @@ class EViT(PruneAttentively):
     Source: Liang et al., ICLR 2022, arXiv 2202.07800. The fused token is the sum of the dropped ones weighted by
     their class attention, not normalised, and competes in later stages as an ordinary token.
 
+    When: there is a class token and nothing can be trained; few launches a block.
+
     fuse: append the fused token (the paper's default); False drops the inattentive tokens.
     """
 

@@ -20,6 +20,8 @@ class G2TM(Reducer):
     block, unless the rate names others; in a later one, parts are neighbours if any of their patches are (ours).
     Samples of a batch are padded to the longest one, and nobody attends to padding.
 
+    When: masks are made of images with large even parts, and each may keep as many tokens as it needs.
+
     attention: 'plain'; 'proportional' or 'inverse' attends, in the blocks after, more or less to what stands for more.
     """
 

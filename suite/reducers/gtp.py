@@ -27,6 +27,8 @@ class GTP(Reducer):
     first, whose logarithm biases attention. Scales are kept as sizes, though they add up to no number of tokens; what
     is dropped has no owner. Attention maps are made explicitly in every block that drops something.
 
+    When: what is dropped should leave something behind, and batches are large: maps are made explicitly.
+
     alpha: how much is propagated; the authors tune it with theta on ImageNet's validation set (0.1 to 0.4).
     graph: 'mixed', 'spatial' or 'semantic'.
     neighbours: of the semantic graph.

@@ -28,6 +28,8 @@ class Heuristic(Reducer):
     Source: the fixed patterns of Haurum et al., ICCV-W 2023, arXiv 2308.04657. Patches at the same distance go in
     raster order, so that any count can be met.
 
+    When: a floor is wanted: what does a method gain by looking at the image?
+
     metric: 'l2' (a disc), 'l1' (a diamond) or 'linf' (a square).
     """
 

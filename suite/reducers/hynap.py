@@ -14,6 +14,8 @@ class HyNAP(KeptCounts):
     the authors' code. A plan is two lists, as DiffRate's; none is learned here. With a rate instead, half of what each
     block takes out is pruned and half is merged (ours).
 
+    When: there is a plan, such as DiffRate learns, and neighbours should have a say in it.
+
     prune_kept, merge_kept: tokens that stay after pruning and after merging, one number a block, all prefix tokens
         (class, distillation, register) counted; a number at or above what is there takes nothing out.
     window, alpha: as of NAP.

@@ -18,6 +18,8 @@ class KMedoids(Reducer):
     apart: at the token nearest to all, then at the one farthest from those there are (a random start would not
     repeat). Medoids stay as they are; others are owned by the nearest one. Ties go to the lowest position.
 
+    When: a baseline of clustering is wanted, in few blocks and where time does not matter.
+
     iterations: how often tokens are assigned and medoids chosen anew. weighted: by attention.
     """
 

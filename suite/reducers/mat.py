@@ -19,6 +19,8 @@ class MAT(Reducer):
     patches but one can go. The curve is the generalised Hilbert curve (`suite.tokens.curve`). Averages and the head's
     pool are weighted by size.
 
+    When: only neighbours in the image should be merged, at the cost of comparing neighbours alone.
+
     proportional_attention: default as in ToMe: on, but off for MAE models off the shelf.
     """
 

@@ -22,6 +22,8 @@ class MCTF(Reducer):
     Source: Lee, Choi and Kim, CVPR 2024, arXiv 2403.10030. r counts tokens of every block but the first, at least ten
     stay; r=0.35@3,6,9 takes that fraction out.
 
+    When: the model can be fine-tuned with it, or batches are large: it computes the attention map.
+
     one_step_ahead: 1 fuses between QK^T and V with the attention of the tokens before; 2 attends again on the
     fused tokens; 0 fuses at the end of the block by that block's own attention.
     tau_sim, tau_info, tau_size: each criterion enters to the power 1/tau; 0 leaves it out.

@@ -14,6 +14,8 @@ class NAP(PruneAttentively):
     token weighs by class attention alone. What stays is in the order of its score, so that from the second of the
     active blocks on neighbours are neighbours in rank: so it is in the authors' code.
 
+    When: evit would do, and what neighbours receive should count, too.
+
     fuse: append the fused token; False drops what is pruned.
     window: how far neighbours reach, to either side (the paper's R).
     alpha: weight of what they receive.

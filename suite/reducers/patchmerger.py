@@ -23,6 +23,8 @@ class PatchMerger(Reducer):
     Source: Renggli et al., 2022, arXiv 2202.12015, in stages as in Haurum et al., ICCV-W 2023, arXiv 2308.04657.
     Every stage has one query per patch of the image that the model was built for, and uses the first M. A patch counts
     as part of the token that it has the largest share in. Means something only once it is trained.
+
+    When: the model can be trained with it.
     """
 
     rates = ("keep", "r")

@@ -22,6 +22,8 @@ class PiToMe(Reducer):
     pairs of the two halves by energy rank ('bsm'), the other half all of the 2r highest in energy ('pitome').
     Averages and the head's pool are weighted by size; attention is never biased.
 
+    When: nothing can be trained, and small things among much that is alike have to stay.
+
     margin: 0.75 in the authors' code; the paper says 0.9.
     order: 'deit' begins with 'bsm' in the first half of the blocks (rounded up), 'mae' with 'pitome': what the authors'
         code does for models of either kind.

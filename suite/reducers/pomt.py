@@ -18,6 +18,8 @@ class POMT(PruneAndFuse):
     (r=56@2). The authors choose R for a device from latencies and accuracies that they measure beforehand; here R is
     the rate that you ask for. At least two patches stay beside the average, as in the authors' code.
 
+    When: one device's latency is the aim: one early block acts, all others are as they were.
+
     per_batch: divide by the largest sum of the whole batch, as the authors' code does: an image's ranking then depends
         on the images beside it. Default: by the image's own largest, as their code does with one image.
     """

@@ -19,6 +19,8 @@ class PPT(Reducer):
     ToMe does it; of others the r patches of lowest score are dropped, and the rest stand by descending score. A list of
     r says what each block takes, wherever it acts; the authors' schedules hand it out over reducing blocks alone.
 
+    When: nothing can be trained, and a data set has images to prune and images to merge.
+
     threshold: 0 always prunes. Default 7e-5, the authors' for DeiT-S off the shelf at 196 patches (6e-5 when
         fine-tuned), and (196 / T)^2 times that for images of T patches, as variances go.
     proportional_attention: False also forgets sizes, so that averages are plain.

@@ -33,6 +33,8 @@ class PruneAndMerge(Reducer):
     is done here: a plan comes from a file, or by `suite.tokens.segments.plan_blocks` from importance that a user has.
     Blocks that no matrices are stored for run on all tokens.
 
+    When: there is a plan from a calibration set, and every patch is needed after every block, as in dense tasks.
+
     A weights file holds, for every block that is reduced, `blocks.L.merge` (c, N), `.recover` (N, c), `.alive` (N,) and
     `.part` (N,) int64, the row that each token lies in; plan=1 is what it does. Without one, keep=0.6 makes segments of
     even length, around so many of the patches as are kept, and nothing is pruned (ours: an unlearned plan).

@@ -10,6 +10,8 @@ from suite.tokens.sample_rng import draw
 class Random(Reducer):
     """Drop patches chosen uniformly at random, order kept. A sanity floor.
 
+    When: a floor is wanted: what does a method gain by looking at the image?
+
     The draw is seeded by `seed`, the block and a coarse fingerprint of the sample (`sample_rng`).
     """
 

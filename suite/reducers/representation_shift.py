@@ -24,6 +24,8 @@ class RepresentationShift(Reducer):
     of the T patches present in front of blocks 3, 6 and 9 of 12, costs what the paper gives for DeiT (-35 % of FLOPs).
     Attention stays fused, and no class token is needed; block 0, which none goes before, cannot be reduced.
 
+    When: there is no class token, or attention has to stay fused.
+
     layer: 'mlp', 'attention', or the whole 'block'.
     form: what is compared with the layer's input, 'branch_minus_input': what the layer adds to it (as the formula is
         printed); 'residual': what it has become. Of the whole block it is always the latter.

@@ -10,6 +10,8 @@ from suite.tokens.grouping import full_precision
 class Resize(Reducer):
     """Shrink the image, so that the unmodified model sees fewer patches. A sanity floor.
 
+    When: a floor is wanted: no method is worth its trouble that a smaller image beats.
+
     Images are shrunk as they come to the model, prepared and normalised, to whole patches of the same shape: bicubic
     with antialiasing, in float32 at least, nothing clamped. Position embeddings are resampled as the model's library
     does it. Another floor is the unreduced model whose images are decoded at that size: a run with `--image-size`.

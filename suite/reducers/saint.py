@@ -20,6 +20,8 @@ class SAINT(Reducer):
     of the even places comes first, by score, then the odd places. Acts in the first half of the blocks unless the rate
     names others.
 
+    When: images differ in redundancy, batches are small, and nothing asks for fixed shapes.
+
     k, gamma: the authors' code runs 5 and 10 whatever its flags say.
     per_batch: drop as many patches of every image as vote on average over the batch, rounded down, as the authors' code
         does: what becomes of an image then depends on the images beside it. Default: as many as its own votes; samples

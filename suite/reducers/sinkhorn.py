@@ -19,6 +19,8 @@ class Sinkhorn(Reducer):
     of the image that the model was built for, and uses the first M. A patch counts as part of the token that takes
     most of it. Means something only once it is trained.
 
+    When: the model can be trained with it.
+
     eps: weight of entropy, in units of cosine. iterations: of Sinkhorn's scaling.
     """
 

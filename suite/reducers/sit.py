@@ -35,6 +35,8 @@ class SiT(Reducer):
     the normed patch, times a learned scalar; the residual stream itself is mixed. Every stage has one output per patch
     of the image that the model was built for, and uses the first M. A patch counts as part of the token that it has
     the largest share in. Means something only once it is trained.
+
+    When: the model can be trained with it.
     """
 
     rates = ("keep", "r")

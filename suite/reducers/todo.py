@@ -12,6 +12,8 @@ class ToDo(Reducer):
 
     Source: Smith et al., IJCAI 2024 (demo), arXiv 2402.13573. The sub-grid has the shape of the grid and as near to the
     share of its tokens that is to stay as can be had: r=0.75 is the paper's factor 2. The same at all time steps.
+
+    When: a denoiser's pictures are large, so that attention is what takes time.
     """
 
     keys_values = True

@@ -16,6 +16,8 @@ class ToFu(Reducer):
     Source: Kim et al., WACV 2024, arXiv 2312.01026. A token that is dropped is owned by its match but leaves nothing
     in it. Sizes are counted for owner maps only: averages are plain and attention is unbiased, as in the paper.
 
+    When: nothing can be trained, and early blocks can do without what resembles others.
+
     Before the branches of a denoiser's blocks, tokens are matched as by `tome_sd`, and `d` counts all its blocks.
 
     d: first block that merges; default half the depth (the paper's 6 of 12), rounded down.

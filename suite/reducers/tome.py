@@ -8,6 +8,8 @@ from suite.tokens.matching import bipartite_soft_matching
 class ToMe(Reducer):
     """Merge the r most similar tokens of every block. Source: Bolya et al., ICLR 2023, arXiv 2210.09461.
 
+    When: nothing can be trained, on any model, with or without a class token; what others are compared with.
+
     proportional_attention: default as in the paper: on, but off for MAE models off the shelf.
     """
 

@@ -11,6 +11,8 @@ class ToMeKth(Reducer):
     Source: the k-th bipartite matching beside ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461). There all tokens but
     every k-th are merged in every block, a fixed part of 1 - 1/k; that is the largest rate here (r=0.75 for k = 4), and
     smaller rates merge the best r of the same pairs. Keys, sizes and proportional attention as in ToMe, which is k = 2.
+
+    When: what the choice of pairs brings is to be seen beside tome.
     """
 
     weighted_pooling = True

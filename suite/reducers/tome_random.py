@@ -12,6 +12,8 @@ class ToMeRandom(Reducer):
     Source: the random bipartite matching beside ToMe (Bolya et al., ICLR 2023, arXiv 2210.09461). Keys, sizes and
     proportional attention as in ToMe; prefix tokens take no part.
 
+    When: what the choice of pairs brings is to be seen beside tome.
+
     seed: of the draw, which differs by sample and block (`sample_rng`).
     """
 

@@ -11,6 +11,8 @@ class ToMeSD(Reducer):
     Source: Bolya & Hoffman, CVPR-W 2023, arXiv 2303.17604. Destinations are drawn, one in every window of the grid;
     the other tokens most alike to one are merged into it. Averages are plain, attention is unbiased.
 
+    When: a denoiser is to be sped up without training; the usual choice.
+
     sx, sy: width and height of a window. random: draw the destinations; false: the upper left token of every window.
     seed: of the draws, which depend on it, the time step, the block and the window alone.
     """

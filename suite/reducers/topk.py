@@ -10,6 +10,8 @@ class TopK(Reducer):
 
     Source: Haurum et al., ICCV-W 2023, arXiv 2308.04657 (EViT's selection without fusing). Counts are fractions of
     the original tokens, rounded down.
+
+    When: there is a class token and nothing can be trained; the fewest launches of what looks at the image.
     """
 
     rates = ("keep", "r")

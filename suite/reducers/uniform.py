@@ -8,7 +8,10 @@ from suite.tokens.constants import first_rows, remembered
 
 @register("uniform")
 class Uniform(Reducer):
-    """Keep patches at evenly spaced positions floor((i + 1/2) T / k) of the current sequence. A sanity floor."""
+    """Keep patches at evenly spaced positions floor((i + 1/2) T / k) of the current sequence. A sanity floor.
+
+    When: a floor is wanted: what does a method gain by looking at the image?
+    """
 
     rates = ("r", "keep")
     staged = True

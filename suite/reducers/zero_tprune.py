@@ -26,6 +26,8 @@ class ZeroTPrune(Reducer):
     open: that scaling, the keys' average, the rows, the numbers below. Kept patches stay in order; sizes play no role.
     Block 0, which none goes before, cannot be reduced.
 
+    When: nothing can be trained, there is no class token to go by, and maps can be afforded.
+
     similar: how many patches go for their similarity, a number or a list of one for each block that the rate acts in;
         default 5 % of those present. What else the rate takes out goes for its rank.
     iterations: of the second ranking, likewise; default 50, 5 and 1 in the first, second and last third of the blocks.

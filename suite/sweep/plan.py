@@ -163,10 +163,11 @@ class Plan:
         return folder, notes
 
 
-def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
+def make_plan(spec: RunSpec, kind: str | None = None, scored: bool = True) -> Plan:
     """Load the task and the model, and resolve what is asked of them. RequestError for whatever cannot be done.
 
     kind: of the devices that the cells run on ('cpu' or 'cuda'), where these are others than this process' own.
+    scored: False of what is only timed: the task lends its pictures to models whose outputs are not its classes, too.
     """
     methods, skipped = expand(spec)
     device = torch.device(kind) if kind else resolve_device(spec.device)
@@ -175,9 +176,14 @@ def make_plan(spec: RunSpec, kind: str | None = None) -> Plan:
         check_precision(spec.precision, device)
     task = make_task(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
-    task.check_model(model)
     check_scored_in(spec.scored_in, model)
-    task.configure(model)
+    try:
+        task.check_model(model)
+    except RequestError:
+        if scored:
+            raise
+    else:
+        task.configure(model)
     backbone = backbone_of(model)
     family = family_of(backbone)
     identity = {

@@ -185,7 +185,8 @@ class RunSpec(BaseModel):
                 "reducers": self.reducers or (() if cells else task.default_reducers or (*DEFAULT_REDUCERS, *trained)),
                 "rates": rates,
                 "flops": self.flops or (() if cells or rates else DEFAULT_FLOPS),
-                "out": self.out or str(Path("results") / f"{self.task}-{model}"),
+                "out": self.out
+                or str(Path("results") / f"{self.task}-{Path(model).name if Path(model).is_dir() else model}"),
             }
         )
 

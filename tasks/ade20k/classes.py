@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from suite.errors import RequestError
-from tasks.segmentation_scoring import PACKAGES
+from tasks.segmentation_scoring import INSTALL
 
 NUM_CLASSES = 150
 
@@ -29,7 +29,7 @@ def _class_names() -> ModuleType:
     """mmsegmentation's `mmseg/utils/class_names.py` alone: the package that it lies in needs a compiled mmcv."""
     package = importlib.util.find_spec("mmseg")
     if package is None or not package.submodule_search_locations:
-        raise RequestError(f"ADE20K's class names need mmsegmentation; install it with: pip install {PACKAGES}")
+        raise RequestError(f"ADE20K's class names need mmsegmentation; install it with: {INSTALL}")
     file = Path(package.submodule_search_locations[0]) / "utils" / "class_names.py"
     module = ModuleType("mmseg_class_names")
     SourceFileLoader(module.__name__, str(file)).exec_module(module)

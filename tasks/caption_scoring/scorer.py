@@ -63,7 +63,7 @@ def availability(captions: Sequence[str] = ()) -> dict[str, str]:
     are such that it would change nothing.
     """
     if find_spec("pycocoevalcap") is None:
-        return dict.fromkeys(METRICS, "needs pycocoevalcap: pip install pycocoevalcap")
+        return dict.fromkeys(METRICS, "needs pycocoevalcap: pip install 'reducerbench[caption]'")
     reasons = dict.fromkeys(METRICS, "")
     if not java_version():
         if not all(map(is_plain, captions)):
@@ -77,9 +77,10 @@ def availability(captions: Sequence[str] = ()) -> dict[str, str]:
 
 
 def scoring_version() -> str:
-    """What decides scores beside captions and references: the release of the scorers, and this package's own code."""
+    """What decides scores beside captions and references: the scorers' release, if any, and this package's own code."""
     own = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
-    return f"pycocoevalcap {version('pycocoevalcap')}; {own.hexdigest()}"
+    release = version("pycocoevalcap") if find_spec("pycocoevalcap") else "n/a"
+    return f"pycocoevalcap {release}; {own.hexdigest()}"
 
 
 def java_version() -> str:

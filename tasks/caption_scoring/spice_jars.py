@@ -7,7 +7,6 @@ answer with; Java had one of its own up to 14.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -15,12 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.request import urlopen
 
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
+from tasks.reading.user_cache import user_cache
 
 CENTRAL = "https://repo1.maven.org/maven2"
 MIRROR = "REDUCERBENCH_MAVEN"  # environment: what to fetch from instead
-CACHE = "REDUCERBENCH_CACHE"  # environment: the folder of what was fetched, in place of one in the user's cache
-FETCH_SPICE = "python run_bench.py fetch spice"
+FETCH_SPICE = f"{PROGRAM} fetch spice"
 BLOCK = 2**20  # bytes
 SILENCE_S = 60  # without a byte, after which a server is given up
 
@@ -79,8 +79,7 @@ JARS = (*SCRIPTING, *CORENLP)
 
 def cache_folder() -> Path:
     """Where what was fetched is kept for all checkouts of a user."""
-    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(CACHE) or of_user / "reducerbench") / "spice"
+    return user_cache("spice")
 
 
 def find_jar(jar: Jar, package: Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 import numpy as np
@@ -11,6 +11,12 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+
+AT_ONCE = 16  # pictures that are compared together
+SCALES_NEED = 161  # pixels of a side: five scales with a window of 11 on the coarsest
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""(B, 3, H, W) pairs in [0, 1] -> (B,)."""
 
 
 def png(levels: np.ndarray) -> bytes:
@@ -25,41 +31,53 @@ def read_png(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float).transpose(2, 0, 1) / 255
 
 
-def paired(rows: pd.DataFrame) -> pd.DataFrame | None:
-    """Of rows that have the unreduced model's beside them: id, and how far each picture is from that one. None without.
+def paired(rows: pd.DataFrame, further: Mapping[str, Measure]) -> pd.DataFrame | None:
+    """Of rows that have the unreduced model's picture beside them: id, and how far each is from that. None without.
 
-    mse: on [0, 1]. ssim: of windows of 11 pixels (Wang et al., 2004), left out where torchmetrics is not installed.
-    feature_distance: 1 - cosine. changed: the judge takes it for something else.
+    mse: on [0, 1]. ssim: of windows of 11 pixels (Wang et al., 2004). ms_ssim: on five scales (Wang et al., 2003), of
+    pictures that are large enough. Both are left out where torchmetrics is not installed. further: other measures.
     """
     if "unreduced_picture" not in rows:
         return None
-    both = rows[rows["unreduced_picture"].notna()]
+    both = rows[rows["unreduced_picture"].notna()].reset_index(drop=True)
     if both.empty:
         return None
-    pictures, others = (np.stack([read_png(data) for data in both[name]]) for name in ("picture", "unreduced_picture"))
-    features, known = (np.stack(both[name].tolist()).astype(float) for name in ("features", "unreduced_features"))
-    norms = np.linalg.norm(features, axis=1) * np.linalg.norm(known, axis=1)
-    found = {
-        "id": both["id"],
-        "mse": ((pictures - others) ** 2).mean((1, 2, 3)),
-        "feature_distance": (1 - (features * known).sum(1) / norms.clip(min=1e-12)).clip(min=0),
-        "changed": (both["prediction"] != both["unreduced_prediction"]).to_numpy(bool),
-    }
-    if (ssim := ssim_function()) is not None:
-        found["ssim"] = ssim(torch.from_numpy(pictures), torch.from_numpy(others)).numpy()
-    return pd.DataFrame(found)
+    found: dict[str, list[Tensor]] = {}
+    for pictures, others in _batches(both):
+        measures: dict[str, Measure] = {"mse": _squared, **similarities(min(pictures.shape[2:])), **further}
+        for name, measure in measures.items():
+            found.setdefault(name, []).append(measure(pictures, others).double())
+    return pd.DataFrame({"id": both["id"], **{name: torch.cat(parts).numpy() for name, parts in found.items()}})
+
+
+def _batches(both: pd.DataFrame) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(both), AT_ONCE):
+        part = both.iloc[start : start + AT_ONCE]
+        sides = (np.stack([read_png(data) for data in part[name]]) for name in ("picture", "unreduced_picture"))
+        first, second = map(torch.from_numpy, sides)
+        yield first, second
+
+
+def _squared(first: Tensor, second: Tensor) -> Tensor:
+    return ((first - second) ** 2).mean((1, 2, 3))
 
 
 @cache
-def ssim_function() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """(B, 3, H, W) pairs in [0, 1] -> (B,); None where torchmetrics is not installed."""
+def similarities(side: int) -> dict[str, Measure]:
+    """SSIM, and of pictures whose shorter side is long enough MS-SSIM; none where torchmetrics is not installed."""
     try:
-        from torchmetrics.functional.image import structural_similarity_index_measure
+        from torchmetrics.functional import image
     except ImportError:
-        return None
+        return {}
 
-    def ssim(first: Tensor, second: Tensor) -> Tensor:
-        value = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
-        return value if isinstance(value, Tensor) else value[0]
+    def by(function: Callable[..., Tensor | tuple[Tensor, ...]]) -> Measure:
+        def measure(first: Tensor, second: Tensor) -> Tensor:
+            value = function(first, second, data_range=1.0, reduction="none")
+            return (value if isinstance(value, Tensor) else value[0]).reshape(len(first))
 
-    return ssim
+        return measure
+
+    found = {"ssim": by(image.structural_similarity_index_measure)}
+    if side >= SCALES_NEED:
+        found["ms_ssim"] = by(image.multiscale_structural_similarity_index_measure)
+    return found

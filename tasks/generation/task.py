@@ -1,40 +1,31 @@
-"""Scoring of pictures that a model draws, shared by every task of that kind: by a judge, and against the unreduced
-model's pictures of the same samples."""
+"""The kind of task whose samples are pictures that a model draws, each from noise of its own."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from suite.contract.metric import Cost, Metric, Need, TaskReport
+from suite.contract.metric import Metric, Need
 from suite.contract.task import Sample, Score, Summary, Task
 from suite.errors import CellError, RequestError
-from suite.stats.aggregates import Mean, Share
-from suite.stats.sets import frechet_distance, kernel_distance
-from tasks.generation.pairs import paired, png
+from suite.stats.aggregates import Mean
+from tasks.generation.pairs import SCALES_NEED, similarities
 from tasks.reading.options import whole_number
 
-NEEDED = ("draw", "look", "judge_name", "real_features", "scope_branches")
+NEEDED = ("draw", "scope_branches", "macs_of_picture", "noise_shape")
 PICTURE, PAIR = Need("pictures", 1, "1 picture"), Need("pictures", 2, "2 pictures")
-NO_REAL = "the model brings no features of real pictures"
-NO_SSIM = "torchmetrics is not installed: pip install 'reducerbench[generation]'"
-PAIRED = ("mse", "ssim", "feature_distance", "changed")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Pictures (B, 3, H, W) float32 in [-1, 1], of 256 levels; the judge's logits (B, K) and features (B, D)."""
-
-    pictures: Tensor
-    logits: Tensor
-    features: Tensor
+SSIM = Metric("ssim", "SSIM", Mean("ssim"), scale=1, decimals=3, needs=(PICTURE,))
+PSNR = Metric("psnr", "PSNR (dB)", largest=None, scale=1, decimals=1, needs=(PICTURE,))
+MSE = Metric("mse", "MSE", Mean("mse"), lower_is_better=True, scale=1, decimals=4, hidden=True, needs=(PICTURE,))
+NO_UNREDUCED = "the unreduced model's pictures are not there; run reducer none beside it"
+NO_SIMILARITY = "torchmetrics is not installed: pip install 'reducerbench[generation]'"
 
 
 @dataclass(frozen=True)
@@ -53,47 +44,15 @@ class Noise:
 
 
 class GenerationTask(Task):
-    """A task whose samples are a class and a seed, for models that draw: `draw(noise, classes, steps, guidance)`, and
-    judge what was drawn: `look(pictures)`.
+    """A task whose samples are what is to be drawn and a seed, for models that draw.
 
-    Task options: `steps`: calls of the denoiser a picture. `guidance`: 1 draws with the class alone. `branches`: which
+    Task options: `steps`: of the sampler. `guidance`: 1 draws with the prompt or class alone. `branches`: which
     branches of the denoiser's blocks run on fewer tokens, joined by '+' ('self', 'cross', 'mlp'). `max_downsample`: how
     much coarser than the input a reduced block's tokens may be.
     """
 
-    shown = TaskReport(
-        (
-            Metric("class_accuracy", "Class (%)", Share("correct"), needs=(PICTURE,)),
-            Metric("frechet", "Fréchet", lower_is_better=True, largest=None, scale=1, needs=(PAIR,)),
-            Metric("kernel", "Kernel", lower_is_better=True, largest=None, scale=1, decimals=2, needs=(PAIR,)),
-            Metric("ssim", "SSIM", Mean("ssim"), scale=1, decimals=3, needs=(PICTURE,)),
-            Metric("psnr", "PSNR (dB)", largest=None, scale=1, decimals=1, needs=(PICTURE,)),
-            Metric("feature_distance", "Features", Mean("feature_distance"), True, False, 2.0, 1, 3, needs=(PICTURE,)),
-            Metric("changed", "Changed (%)", Share("changed"), lower_is_better=True, needs=(PICTURE,)),
-            Metric("mse", "MSE", Mean("mse"), True, scale=1, decimals=4, hidden=True, needs=(PICTURE,)),
-        ),
-        costs=(Cost("picture", "GMACs/picture"),),
-        remark=(
-            "Class, Fréchet and Kernel: by the judge, of what was drawn and of real pictures; Fréchet falls with the "
-            "number of pictures, so only cells of as many compare. SSIM, PSNR (median), Features (1 - cosine of the "
-            "judge's) and Changed: to the unreduced model's picture of the same sample"
-        ),
-    )  # fmt: skip
-    outcomes = pa.schema(
-        [
-            ("id", pa.string()),
-            ("label", pa.int32()),
-            ("prediction", pa.int32()),
-            ("correct", pa.bool_()),
-            ("picture", pa.binary()),
-            ("features", pa.list_(pa.float32())),
-        ]
-    )
-    beside = ("picture", "features", "prediction")
     default_reducers = ("tome_sd", "tofu", "todo", "random", "uniform")
     default_rates = ("r=0.25", "r=0.5", "r=0.75")
-    num_classes: int
-    shape: tuple[int, int, int]  # of the noise
 
     def __init__(
         self,
@@ -107,14 +66,13 @@ class GenerationTask(Task):
     ) -> None:
         super().__init__(data, limit)
         if isinstance(guidance, bool) or not isinstance(guidance, int | float) or not guidance >= 1:
-            raise RequestError(f"guidance {guidance!r} is no number of 1 or more; 1 draws with the class alone")
+            raise RequestError(f"guidance {guidance!r} is no number of 1 or more; 1 draws with the prompt alone")
         self.steps, self.guidance = whole_number("steps", steps), float(guidance)
         self.branches = tuple(str(branches).split("+"))
         self.max_downsample = whole_number("max_downsample", max_downsample)
-        self.real = np.empty((0, 0))
 
     def check_model(self, model: nn.Module) -> None:
-        """RequestError unless the model draws and judges, and knows as many classes as there are."""
+        """RequestError unless the model draws."""
         if not all(hasattr(model, name) for name in NEEDED):
             raise RequestError(
                 f"task {self.name!r} needs a model that draws, and {type(model).__name__} does not; "
@@ -124,7 +82,6 @@ class GenerationTask(Task):
     def configure(self, model: nn.Module) -> None:
         drawing: Any = model
         drawing.scope_branches(self.branches, self.max_downsample)
-        self.real = drawing.real_features.double().cpu().numpy()
 
     def protocol(self) -> dict[str, Any]:
         """How pictures are drawn, and where tokens are taken out."""
@@ -133,104 +90,97 @@ class GenerationTask(Task):
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> Noise:
         """What a picture begins with."""
-        return Noise(self.shape)
+        drawing: Any = model
+        return Noise(drawing.noise_shape)
 
     def load(self, sample: Sample, preprocessing: Noise) -> Tensor:
         """Standard normal noise that follows from the sample alone, the same on every device and in every batch."""
         return preprocessing(self.seed_of(sample))
 
+    @abstractmethod
     def seed_of(self, sample: Sample) -> int:
-        """Of a sample's noise: '<class>/<seed>'."""
-        return int(sample.label) + self.num_classes * int(sample.id.rpartition("/")[2])
+        """Of a sample's noise."""
 
-    def predict(self, model: nn.Module, images: Tensor) -> Drawn:
-        """Pictures of all classes in turn: what takes as long as those that are asked for."""
-        return self._draw(model, images, torch.arange(len(images), device=images.device) % self.num_classes)
+    @abstractmethod
+    def draw(self, model: Any, noise: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """Pictures (B, 3, H, W) of what the samples ask for, in [-1, 1]."""
 
-    def predict_samples(self, model: nn.Module, images: Tensor, samples: Sequence[Sample]) -> Drawn:
-        """Pictures of the samples' classes from their noise, and what the judge makes of them."""
-        return self._draw(model, images, torch.tensor([sample.label for sample in samples], device=images.device))
+    def predict(self, model: nn.Module, images: Tensor) -> Any:
+        """Pictures of the samples in turn: what takes as long as those that are asked for."""
+        return self.predict_samples(model, images, [self.samples[i % len(self.samples)] for i in range(len(images))])
 
-    def _draw(self, model: Any, noise: Tensor, classes: Tensor) -> Drawn:
-        drawn = model.draw(noise, classes, self.steps, self.guidance)
-        levels = (127.5 * (drawn.float() + 1)).round()  # what is looked at is what is kept
-        pictures = levels / 127.5 - 1
-        return Drawn(pictures, *model.look(pictures.to(noise.dtype)))
+    def drawn_levels(self, model: nn.Module, noise: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """Pictures in [-1, 1] of 256 levels: what is looked at is what is kept."""
+        return (127.5 * (self.draw(model, noise, samples).float() + 1)).round() / 127.5 - 1
 
-    def score(self, outputs: Drawn, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """Rows of id, label, prediction (what the judge takes it for), correct, picture (PNG) and features."""
-        # by the class: one with a score of its own has the others follow that
-        measured = {name: value.cpu() for name, value in GenerationTask.measure(self, outputs, samples).items()}
-        rows: list[dict[str, Any]] = GenerationTask.columns(self, measured, samples).to_pylist()
-        return rows
+    def combined(
+        self,
+        rows: pd.DataFrame,
+        own: Mapping[str, np.ndarray],
+        pairs: pd.DataFrame | None,
+        reasons: Mapping[str, str],
+        notes: Sequence[str] = (),
+    ) -> Summary:
+        """Of a cell's rows, columns of what was found of each, and what `paired` says of them.
 
-    def measure(self, outputs: Drawn, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """See `columns`. CellError for shapes that cannot be meant."""
-        first = samples[0].id if samples else "none"
-        if not isinstance(outputs, Drawn):
-            raise CellError(f"the model returned a {type(outputs).__name__} instead of pictures from {first!r} on")
-        wanted = (len(samples), self.num_classes)
-        if outputs.logits.shape != wanted or len(outputs.pictures) != len(samples) or outputs.pictures.dim() != 4:
-            found = tuple(outputs.pictures.shape), tuple(outputs.logits.shape)
-            raise CellError(f"pictures and logits have shapes {found} from {first!r} on, for {wanted}")
-        finite = torch.stack([part.isfinite().flatten(1).all(1) for part in vars(outputs).values()]).all(0)
-        levels = (127.5 * (outputs.pictures.float() + 1)).round().clamp(0, 255).nan_to_num(0).to(torch.uint8)
-        judged = outputs.logits.float().nan_to_num(0).argmax(1)
-        return {"levels": levels, "judged": judged, "features": outputs.features.float(), "finite": finite}
-
-    def columns(self, measured: dict[str, Tensor], samples: Sequence[Sample]) -> pa.RecordBatch:
-        """Columns of `outcomes`. CellError that names the first sample whose picture holds NaN or Inf."""
-        for sample, finite in zip(samples, measured["finite"].tolist(), strict=True):
-            if not finite:
-                raise CellError(f"the picture of sample {sample.id!r} holds NaN or Inf")
-        judged = measured["judged"].numpy().astype(np.int32)
-        labels = np.array([sample.label for sample in samples], np.int32)
-        columns = {
-            "id": pa.array([sample.id for sample in samples], pa.string()),
-            "label": labels,
-            "prediction": judged,
-            "correct": judged == labels,
-            "picture": pa.array([png(levels) for levels in measured["levels"].numpy()], pa.binary()),
-            "features": pa.array(list(measured["features"].numpy()), pa.list_(pa.float32())),
-        }
-        return pa.RecordBatch.from_pydict(columns, schema=self.outcomes)
+        reasons: why a metric has no value, by its name; without one the unreduced model's pictures are missing.
+        """
+        counts, table = {"pictures": len(rows)}, rows.assign(**own)
+        scores = self.score_metrics(table, counts)
+        if pairs is not None:
+            scores |= {name: score for name, score in self.score_metrics(pairs, counts).items() if name not in scores}
+            scores["psnr"], said = peak_ratio(pairs["mse"].to_numpy(float))
+            notes = [*notes, *said]
+        for metric in self.shown.metrics:
+            if metric.name not in scores:
+                scores[metric.name] = Score(None, reason=reasons.get(metric.name, NO_UNREDUCED))
+        samples = table[["id", *own]] if pairs is None else table[["id", *own]].merge(pairs, on="id", how="left")
+        in_order = {metric.name: scores[metric.name] for metric in self.shown.metrics}
+        return Summary(in_order, samples if len(samples.columns) > 1 else None, tuple(notes))
 
     def summaries(self, cells: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Summary | CellError]]:
         """Scores of every cell with 95 % intervals; those to the unreduced model's pictures where these are known."""
         for key in cells:  # no more than one cell's rows are held
-            yield key, self._summary(cells[key])
+            yield key, self.summary(cells[key].sort_values("id", ignore_index=True))  # so that sums are rounded alike
 
-    def _summary(self, rows: pd.DataFrame) -> Summary:
-        rows = rows.sort_values("id", ignore_index=True)  # so that sums are rounded alike
-        scores = self.score_metrics(rows, {"pictures": len(rows)})
-        features = np.stack(rows["features"].tolist()).astype(float) if len(rows) else np.empty((0, 0))
-        for name, distance in (("frechet", frechet_distance), ("kernel", kernel_distance)):
-            if name in scores:
-                continue
-            known = len(self.real) > 1
-            scores[name] = Score(distance(features, self.real)) if known else Score(None, reason=NO_REAL)
-        pairs = paired(rows)
-        if pairs is None:
-            missing = Score(None, reason="the unreduced model's pictures are not there; run reducer none beside it")
-            scores |= dict.fromkeys([*PAIRED, "psnr"], missing)
-            return Summary(self._in_order(scores), notes=())
-        found = self.score_metrics(pairs, {"pictures": len(rows)})
-        scores |= {name: found[name] for name in PAIRED if name in found}
-        if "ssim" not in scores:
-            scores["ssim"] = Score(None, reason=NO_SSIM)
-        different = pairs["mse"][pairs["mse"] > 0]
-        same = len(pairs) - len(different)
-        scores["psnr"] = Score(None, reason="all pictures are identical")
-        if len(different):
-            scores["psnr"] = Score(float(np.median(-10 * np.log10(different))))
-        note = (f"{same} of {len(pairs)} pictures are the unreduced model's",) if 0 < same < len(pairs) else ()
-        return Summary(self._in_order(scores), pairs, note)
-
-    def _in_order(self, scores: Mapping[str, Score]) -> dict[str, Score]:
-        return {metric.name: scores[metric.name] for metric in self.shown.metrics if metric.name in scores}
+    @abstractmethod
+    def summary(self, rows: pd.DataFrame) -> Summary:
+        """Of one cell, from its rows in the order of their ids."""
 
     def further_costs(
         self, model: nn.Module, images: Tensor, backbone: int, count: Callable[..., int]
     ) -> dict[str, float]:
-        """Of all calls of the denoiser that a picture takes; guidance doubles their rows."""
-        return {"picture": float(backbone * self.steps * (1 if self.guidance == 1 else 2))}
+        """Of all that makes a picture: see the model's `macs_of_picture`."""
+        drawing: Any = model
+        found: dict[str, float] = drawing.macs_of_picture(images[:1], backbone, self.steps, self.guidance, count)
+        return found
+
+
+def peak_ratio(mse: np.ndarray) -> tuple[Score, list[str]]:
+    """Median PSNR of pictures on [0, 1] that are not the unreduced model's, and how many are."""
+    different = mse[mse > 0]
+    same = len(mse) - len(different)
+    if not len(different):
+        return Score(None, reason="all pictures are identical"), []
+    notes = [f"{same} of {len(mse)} pictures are the unreduced model's"] if same else []
+    return Score(float(np.median(-10 * np.log10(different)))), notes
+
+
+def levels_of(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as uint8."""
+    return (127.5 * (pictures.float() + 1)).round().clamp(0, 255).nan_to_num(0).to(torch.uint8)
+
+
+def check_finite(finite: Tensor, samples: Sequence[Sample]) -> None:
+    """CellError that names the first sample whose picture holds NaN or Inf; finite: (B,) bool."""
+    for sample, known in zip(samples, finite.tolist(), strict=True):
+        if not known:
+            raise CellError(f"the picture of sample {sample.id!r} holds NaN or Inf")
+
+
+def lacking_similarity(side: int) -> dict[str, str]:
+    """Why pictures whose shorter side is so long have no SSIM or MS-SSIM, by their names."""
+    known = similarities(side)
+    small = f"pictures of {side} pixels are smaller than the {SCALES_NEED} that five scales need"
+    reasons = {"ssim": NO_SIMILARITY, "ms_ssim": small if known else NO_SIMILARITY}
+    return {name: reason for name, reason in reasons.items() if name not in known}

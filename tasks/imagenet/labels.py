@@ -42,6 +42,12 @@ def synset_index() -> dict[str, int]:
     return {synset: index for index, synset in enumerate(ImageNetInfo().label_names())}
 
 
+def first_names() -> list[str]:
+    """The first of every class' names, by its index."""
+    info = ImageNetInfo()
+    return [info.index_to_description(i).split(",")[0] for i in range(IMAGENET_CLASSES)]
+
+
 def say_labels(how: str, labels: Mapping[str, Label]) -> str:
     """How labels were found, with the first three."""
     first = [f"'{name}' is class {_said(label)}" for name, label in list(labels.items())[:3]]

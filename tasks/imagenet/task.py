@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from suite.contract.choice import evenly_spaced
@@ -20,7 +19,7 @@ from tasks.classification import ClassificationTask
 from tasks.imagenet.corrupted import ALEXNET, MCE
 from tasks.imagenet.folders import order_by_names
 from tasks.imagenet.index import Index, Options, build_index, occurring
-from tasks.imagenet.labels import IMAGENET_CLASSES, INDEX
+from tasks.imagenet.labels import IMAGENET_CLASSES, INDEX, first_names
 from tasks.reading.image_files import load_image
 from tasks.reading.images import TimmPreprocessing, undecoded
 from tasks.reading.trees.opening import open_shards
@@ -158,8 +157,7 @@ class ImageNet(ClassificationTask):
         """The first of each class' names in ImageNet; none of other data."""
         if self.num_classes != IMAGENET_CLASSES or not self._ours:
             return ()
-        info = ImageNetInfo()
-        return [info.index_to_description(i).split(",")[0] for i in range(1000)]
+        return first_names()
 
     def preprocessing(self, model: nn.Module, image_size: int | None = None) -> TimmPreprocessing:
         """timm's own evaluation preprocessing for the model."""

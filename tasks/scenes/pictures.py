@@ -5,7 +5,7 @@ from __future__ import annotations
 from suite.contract.choice import evenly_spaced
 from suite.contract.task import Sample
 from suite.errors import RequestError
-from tasks.generation.task import GenerationTask
+from tasks.generation.judged import JudgedGeneration
 from tasks.reading.options import whole_number
 from tasks.scenes.generator import CLASS_NAMES, NUM_CLASSES
 
@@ -15,7 +15,7 @@ UNDERTRAINED = (
 )
 
 
-class ScenesGeneration(GenerationTask):
+class ScenesGeneration(JudgedGeneration):
     """Pictures of the main objects of embedded scenes, drawn from noise: nothing to download, nothing to read.
 
     `limit`: so many pictures, evenly spaced. Task options: `pictures`: how many there are (96), the 48 classes in turn
@@ -27,7 +27,6 @@ class ScenesGeneration(GenerationTask):
     default_model = "scenes_dit"
     num_classes = NUM_CLASSES
     class_names = CLASS_NAMES
-    shape = (3, 56, 56)
 
     def __init__(
         self,

@@ -79,6 +79,18 @@ def _segmenter() -> nn.Module:
     return build_segmenter(**shape, num_classes=150).eval()
 
 
+def _write_prompts(folder: Path) -> Path:
+    from tests.pipelines import write_prompts
+
+    return write_prompts(folder)
+
+
+def _pipeline() -> nn.Module:
+    from tests.pipelines import write_stable_diffusion
+
+    return load_model(str(write_stable_diffusion(Path(tempfile.mkdtemp()))))[0]
+
+
 # One line for a task that reads files. A task without one draws its samples, or is tested on what the environment
 # names, with its default model.
 EXAMPLES = {
@@ -91,6 +103,7 @@ EXAMPLES = {
         partial(write_captioned, files=captioned_photos() | {"instances.json": instances()}), _two_classes
     ),
     "ade20k": Example(partial(write_segmented, files=ade20k()), _segmenter),
+    "generation": Example(_write_prompts, _pipeline, options=partial(dict, steps=2)),
 }
 
 

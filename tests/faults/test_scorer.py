@@ -21,7 +21,8 @@ from suite.api import run
 from suite.errors import CellError
 from suite.sweep.progress import Progress
 from tasks.caption_scoring.scorer import METEOR, CaptionScorer, package
-from tasks.caption_scoring.spice_jars import CACHE, JARS, cache_folder
+from tasks.caption_scoring.spice_jars import JARS, cache_folder
+from tasks.reading.user_cache import CACHE
 
 pytestmark = pytest.mark.skipif(not shutil.which("java"), reason="needs Java: its end is what is tested")
 

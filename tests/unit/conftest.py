@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browser import BROWSER
 from run_folder import write_run
 
 
@@ -18,3 +19,15 @@ def stored(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(stored, tmp_path) -> Path:
     return Path(shutil.copytree(stored, tmp_path / "one"))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser for `browser.open_page`."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("neither Chromium nor Chrome is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -72,6 +72,27 @@ def test_nothing_taken_out_is_the_model_itself_and_detaching_leaves_no_hook(unet
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_nothing_taken_out_is_a_diffusion_transformer_itself(name):
+    torch.manual_seed(0)
+    model = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, num_layers=2, sample_size=8, num_embeds_ada_norm=10
+    ).eval()
+    scoped(model, branches=("self", "mlp"), max_downsample=2)
+    noise, classes = torch.randn(2, 4, 8, 8), torch.tensor([1, 10])
+
+    def drawn():
+        with torch.no_grad():
+            return model(noise, torch.tensor([501, 501]), classes).sample
+
+    plain = drawn()
+    with attach(model, name, parse_rate("r=0")):
+        assert torch.equal(drawn(), plain)
+    with attach(model, name, HALF):
+        assert not torch.equal(drawn(), plain)
+    assert torch.equal(drawn(), plain)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_every_block_in_scope_runs_on_what_the_share_of_its_own_tokens_leaves(name, noisy):
     model = scoped(u_net(), max_downsample=4)
     with attach(model, name, HALF) as handle:

@@ -43,7 +43,7 @@ def kernels_of(out):
 
 
 def headers(table):
-    return {column.header.plain for column in table.columns}
+    return {column.header.plain for column in table.shown.columns}
 
 
 def test_every_cell_stores_what_a_gpu_would_launch_whatever_it_ran_on(tiny_run):
@@ -166,7 +166,7 @@ def test_tables_have_the_traces_and_say_at_what_they_were_made(traced, tmp_path)
     assert "Launches &" not in tex
     narrow = console_table(load_frame(traced), 100)
     assert "Launches" not in headers(narrow)
-    assert "No room for: Host reads, MB/image, Launches" in narrow.caption.plain
+    assert "No room for: Host reads, MB/image, Launches" in narrow.shown.caption.plain
 
 
 def test_the_page_explains_every_method_once_and_every_cell_on_its_card(traced):

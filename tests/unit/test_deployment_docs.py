@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,20 +16,13 @@ from suite.deploy.subject import make_subject
 from suite.models.load import load_model
 from tasks.reading.images import TimmPreprocessing, decode
 from tasks.scenes.generator import draw_scene
-from tests.unit.test_readme import parse
 
 DOCS = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
 (SCRIPT,) = re.findall(r"^```python\n(.*?)^```", DOCS, re.M | re.S)
-COMMANDS = re.findall(r"run_bench\.py (.*)", DOCS)
 
 
 def test_the_script_has_twenty_lines():
     assert len([line for line in SCRIPT.splitlines() if line.strip()]) <= 20
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_its_commands_are_understood(command):
-    parse(shlex.split(command))
 
 
 @pytest.fixture

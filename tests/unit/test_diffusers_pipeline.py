@@ -1,7 +1,5 @@
 """Pipelines of diffusers, made of its own classes with random weights: from a prompt to a PNG under every method."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,51 +9,15 @@ from suite.attachment.attach import attach
 from suite.errors import RequestError
 from suite.models.diffusers_pipeline import denoiser_of, load_pipeline
 from suite.rates.rate import parse_rate
+from tests import pipelines
 
-diffusers = pytest.importorskip("diffusers", reason="extra 'generation' is not installed")
 pytestmark = pytest.mark.slow
 METHODS = ("none", "tome_sd", "tofu", "todo", "tome", "random", "uniform")
 
 
-def tokenizer(folder):
-    from transformers import CLIPTokenizer
-
-    words = [
-        "<|startoftext|>",
-        "<|endoftext|>",
-        "ab",
-        *(f"{letter}{end}" for letter in "abcdefgh" for end in ("", "</w>")),
-    ]
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\na b\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
-        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16, layers_per_block=1, block_out_channels=(32, 64), cross_attention_dim=24, norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4,
-    )  # fmt: skip
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(16, 32), norm_num_groups=8, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae, CLIPTextModel(text), tokenizer(tmp_path_factory.mktemp("words")), unet,
-        diffusers.DDIMScheduler(steps_offset=1, clip_sample=False), None, None, requires_safety_checker=False,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("pipeline")
-    pipeline.save_pretrained(folder, safe_serialization=True)
-    return folder
+    return pipelines.write_stable_diffusion(tmp_path_factory.mktemp("pipeline"))
 
 
 def draw(pipeline, file):

@@ -16,7 +16,7 @@ import yaml
 from suite import load
 from suite.cli.flags import asked
 from suite.sweep.study import make_study
-from tests.unit.test_readme import parse
+from tests.docs.pages import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))

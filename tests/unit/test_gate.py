@@ -357,7 +357,7 @@ def test_compare_describes_and_ends_with_0_however_bad_it_is_and_with_4_where_th
         (folder / "scores.json").unlink()
     assert cli("compare", f"{written}:evit flops=-50%", f"{written}:tome flops=-50%") == 4
     assert "is running" in capsys.readouterr().out
-    said = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    said = " ".join((Path(__file__).parents[2] / "docs" / "your_model.md").read_text().split())
     assert "3 regressed (`check`), 4 cannot tell (`check`; `compare` where nothing could be compared)" in said
 
 

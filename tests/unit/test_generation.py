@@ -17,10 +17,12 @@ from suite.models.load import load_model
 from suite.rates.rate import parse_rate
 from suite.sweep.outcomes import join_unreduced
 from suite.sweep.progress import Progress
-from tasks.generation.pairs import paired, read_png
-from tasks.generation.task import Drawn
+from tasks.generation.judged import Drawn, judged_pairs
+from tasks.generation.pairs import read_png
+from tasks.generation.task import Noise
 from tasks.scenes.pictures import ScenesGeneration
 
+NOISE = Noise((3, 56, 56))
 METHODS = ("tome_sd", "tofu", "todo", "tome", "random", "uniform")
 
 
@@ -37,7 +39,7 @@ def task(model):
 
 
 def noise_of(task):
-    return torch.stack([task.load(sample, task.preprocessing(None)) for sample in task.samples])
+    return torch.stack([task.load(sample, NOISE) for sample in task.samples])
 
 
 def test_patches_go_apart_and_together_row_by_row():
@@ -64,10 +66,19 @@ def test_samples_are_classes_and_seeds_and_their_noise_is_their_own():
     few, many = ScenesGeneration(), ScenesGeneration(pictures=400)
     assert len(few.samples) == 96
     assert few.samples[1].id == "red-disc/1"
-    noise = {sample.id: many.load(sample, many.preprocessing(None)) for sample in many.samples[:30]}
+    noise = {sample.id: many.load(sample, NOISE) for sample in many.samples[:30]}
     for sample in few.samples[:4]:
-        assert torch.equal(few.load(sample, few.preprocessing(None)), noise[sample.id])
+        assert torch.equal(few.load(sample, NOISE), noise[sample.id])
     assert len({value.sum().item() for value in noise.values()}) == 30
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_taken_out_draws_what_the_model_itself_draws(name, model, task):
+    noise = noise_of(task)
+    with torch.no_grad():
+        plain = task.predict_samples(model, noise, task.samples).pictures
+        with attach(model, name, parse_rate("r=0")):
+            assert torch.equal(task.predict_samples(model, noise, task.samples).pictures, plain)
 
 
 @pytest.mark.parametrize("name", ["none", *METHODS])
@@ -99,13 +110,13 @@ def test_pairs_know_what_is_equal_and_what_is_not(model, task):
     with torch.no_grad():
         drawn = task.predict_samples(model, noise_of(task), task.samples)
     table = pytest.importorskip("pandas").DataFrame(task.score(drawn, task.samples))
-    same = paired(join_unreduced(table, table, task.beside))
+    same = judged_pairs(join_unreduced(table, table, task.beside))
     assert (same.mse == 0).all()
     assert not same.changed.any()
     assert same.feature_distance.max() < 1e-6
     black = table.assign(picture=[png_of(np.zeros((56, 56, 3), np.uint8))] * len(table))
-    apart = paired(join_unreduced(black, table, task.beside))
-    assert paired(table) is None
+    apart = judged_pairs(join_unreduced(black, table, task.beside))
+    assert judged_pairs(table) is None
     assert (apart.mse > 0).all()
     if "ssim" in apart:
         assert (same.ssim > 0.9999).all()

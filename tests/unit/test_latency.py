@@ -69,5 +69,10 @@ def test_what_a_runtime_cannot_do_is_named_and_the_rest_is_measured(tmp_path, ca
     assert "depends on the image" in capsys.readouterr().err
 
 
+def test_a_model_of_other_classes_is_timed_on_the_pictures_of_the_task(tmp_path):
+    asked = ("--model", "test_vit", "--checkpoint", "none", "--reducers", "tome", "--rates", "r=4", "--batches", "1")
+    assert run(*asked, "--calls", 2, "--out", tmp_path) == 0
+
+
 def test_a_figure_of_nothing_is_a_figure():
     assert draw_latency([], "Latency").axes

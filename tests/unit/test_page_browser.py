@@ -13,24 +13,12 @@ from reports.page.outcomes import load_outcomes
 from reports.page.pairs import compare_pairs
 from reports.page.write import write_page
 from reports.pareto.points import FLOPS, frontier
+from tests.unit.browser import open_page
 from tests.unit.page_runs import HOSTILE, packed, write_captioned
 from tests.unit.run_folder import rewrite, write_run, write_study
 from tests.unit.wide_run import exhibits, write_wide_run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 FIRST_PAINT = 1000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if BROWSER is None:
-        pytest.skip("neither Chromium nor Chrome is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +33,6 @@ def captioned(tmp_path_factory):
     out = write_captioned(tmp_path_factory.mktemp("captions") / "run")
     write_page(out, load_frame(out))
     return out
-
-
-def open_page(chromium, out, **options):
-    """The page, ready; whatever a console or an error says is in `page.said`."""
-    page = chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options)).new_page()
-    page.said = []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda request: page.said.append(request.url) if request.url.startswith("http") else None)
-    page.goto(f"file://{out}/report/index.html")
-    page.wait_for_selector("html[data-ready]", state="attached")
-    return page
 
 
 @pytest.fixture(scope="module")

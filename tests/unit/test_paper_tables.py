@@ -19,7 +19,9 @@ from rich.console import Console
 from reports.published import load_published
 from reports.tables.papers import FORMATS, columns_for, console_tables, notes_for, render
 from suite import attach
+from suite.attachment.branch_handle import BranchHandle
 from suite.backbones import backbone_of, family_of
+from suite.backbones.branched import DenoiserFamily
 from suite.cli.app import main
 from suite.errors import CellError, RequestError
 from suite.measure.dispatch import count_macs_fast
@@ -53,10 +55,9 @@ WAYS = {
 
 
 @cache
-def layout_of(model, image_size):
+def shape_of(model, image_size):
     with torch.device("meta"):
-        made = backbone_of(build(model, image_size))
-    return family_of(made).layout(made)
+        return backbone_of(build(model, image_size))
 
 
 @cache
@@ -107,9 +108,14 @@ def test_tables_whose_figures_could_not_be_read_hold_none():
 @pytest.mark.parametrize("way", WAYS.values(), ids=["-".join(map(str, key[:3])) for key in WAYS])
 def test_every_way_names_a_model_and_a_method_that_exist_and_a_rate_that_resolves(way):
     check_model_name(way.model)
-    layout, made = layout_of(way.model, way.image_size), make_reducer(way.reducer, **way.options)
-    shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
-    amounts = resolve(way.rate, made, **shape).amounts
+    made, model = make_reducer(way.reducer, **way.options), shape_of(way.model, way.image_size)
+    family = family_of(model)
+    if isinstance(family, DenoiserFamily):  # whose blocks have several numbers of tokens
+        amounts = BranchHandle(model, family, made, way.rate).schedule(0).amounts
+    else:
+        layout = family.layout(model)
+        shape = {"depth": layout.depth, "tokens": layout.tokens, "num_prefix": layout.num_prefix}
+        amounts = resolve(way.rate, made, **shape).amounts
     assert any(amounts) == (way.reducer != "none")
 
 
@@ -400,6 +406,19 @@ def test_captions_have_every_score_that_papers_print_beside_cider(spice, shown):
     read = dict(zip(lines[0], lines[-1], strict=True))
     assert [read[name] for name in ("B@4", "METEOR", "SPICE")] == ["41.20", "30.00", shown]
     assert "SPICE published" not in read  # none of the table's could be read
+
+
+def test_a_fid_is_printed_as_it_is_and_shares_are_of_a_blocks_own_tokens():
+    table = TABLES["tome-sd"]
+    lines = lines_of(table)
+    assert [rate_text(line.way.rate) for line in lines[1:]] == [f"r=0.{number}" for number in range(1, 7)]
+    assert {line.way.reducer for line in lines_of(TABLES["tofu-sd"])} == {"tome_sd", "tofu"}
+    row = SimpleNamespace(status="done", weights_kind="trained", training="", reducer="tome_sd", samples=2000,
+                          gmacs=1.0, im_s=math.nan, fid=33.4, fid_low=32.9, fid_high=34.1)  # fmt: skip
+    frame = table_frame(table, lines[5:6], [Cost(1e9, 1e9)], [Found(row, {})])
+    assert (frame.score[0], frame.score_published[0], frame.score_verdict[0]) == (33.4, 33.02, "reproduced")
+    frame.attrs["flops_only"] = False
+    assert "33.4" in render(frame, "md")
 
 
 # the verb

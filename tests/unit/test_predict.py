@@ -29,7 +29,7 @@ from suite.papers import paper_tables
 from suite.rates.rate import parse_rate, parse_target
 from suite.reducers import make_reducer
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "gpus.md"
 DEIT = "deit_tiny_patch16_224"
 TOY = Roofline(
     "toy", launch_s=2e-6, host_s=3e-6, bandwidth=1e12, cache_bandwidth=2e12, cache_bytes=1e6,
@@ -263,15 +263,15 @@ def test_a_gpu_without_a_published_speed_is_marked_and_no_surer_than_others():
     )
 
 
-def test_the_readme_states_the_errors_of_the_stored_fit():
+def test_the_page_on_gpus_states_the_errors_of_the_stored_fit():
     parts = [[row for row in FIT.rows if row["part"] == part] for part in (FITTED, HELD_OUT, MERGER)]
     alike = [*parts[0], *parts[1]]
     speeds = [median_error(errors(rows, "published", "predicted")) for rows in parts]
     speeds.append(median_error(errors(alike, "published", "unseen")))
     ratios = [median_error(errors(rows, "published_speedup", "predicted_speedup")) for rows in parts]
-    readme = README.read_text(encoding="utf-8")
-    assert f"| im/s | {' | '.join(speeds)} |" in readme
-    assert f"| speed-up | {' | '.join(ratios)} | |" in readme
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"| im/s | {' | '.join(speeds)} |" in page
+    assert f"| speed-up | {' | '.join(ratios)} | |" in page
 
 
 def test_the_fit_is_a_table_and_a_plot():

@@ -5,9 +5,13 @@ import pytest
 from run_folder import rewrite, write_cell, write_json, write_run
 
 from reports.frame import load_frame
+from reports.groups import groups
+from reports.page.curves import axes_of
+from reports.pareto.layers import layers_of, layers_under
 from reports.tables.results import console_table, write_tables
 from reports.tables.speeds import speeds_of, speeds_table, write_speeds
 from reports.write import write_report
+from suite.errors import RequestError
 from suite.store.schema import SCHEMA
 
 
@@ -94,7 +98,7 @@ def test_runtimes_have_a_table_of_their_own_in_files_and_in_a_terminal(run, caps
     assert "torch.compile failed: no compiler" in text
     for width in (60, 200):
         table = speeds_table(frame, width)
-        headers = [str(column.header) for column in table.columns]
+        headers = [str(column.header) for column in table.shown.columns]
         assert width == 60 or headers[:6] == [
             "Reducer", "Rate", "Runtime", "im/s", "Speed-up", "Against the fastest"
         ]  # fmt: skip
@@ -140,3 +144,24 @@ def test_a_single_runtime_has_no_grid(run):
         write_json(cell / "speed.json", {"runtimes": of, "schema": SCHEMA})
     assert not {path.name for path in write_report(run)[0] if path.name.startswith("runtimes")}
     assert "Speed-up · im/s" not in (run / "report" / "speed.md").read_text()
+
+
+def test_every_runtime_is_an_axis_of_the_page_and_has_a_plot_of_its_own(run):
+    files = {file.name for file in write_report(run)[0]}
+    assert {"pareto_speed.png", "pareto_speed-compiled.png"} <= files
+    (part,) = groups(load_frame(run))
+    axes = {axis["name"]: axis for axis in axes_of(part)}
+    assert axes["im_s"]["at"] == {"none-full": 100, "tome-r-8": 130, "mctf-r-8": 120}
+    assert axes["im_s compiled"]["at"] == {"none-full": 160, "tome-r-8": 240}  # mctf did not compile
+    assert axes["im_s compiled"]["label"] == "Images per second, compiled"
+
+
+def test_curves_are_drawn_with_the_times_of_a_runtime_that_there_is(run):
+    layers = layers_of([run])
+    assert layers_under(layers, "eager")[0].group.frame.equals(layers[0].group.frame.assign(dominated_time=""))
+    compiled = layers_under(layers, "compiled")[0].group
+    assert compiled.seen("runtime") == ["compiled"]
+    assert compiled.frame.loc["tome-r-8", ["im_s", "speedup"]].tolist() == [240, 1.5]
+    assert compiled.frame.gmacs.equals(layers[0].group.frame.gmacs)
+    with pytest.raises(RequestError, match="runtime of these runs 'graphs'"):
+        layers_under(layers, "graphs")

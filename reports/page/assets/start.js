@@ -13,6 +13,7 @@ async function fill(data) {
     plot?.draw();
   });
   startTables();
+  startExport();
   filters.start();
   const plotting = await startPlotly();
   if (plotting && byId("plot")) plot = startPlot(data, filters);

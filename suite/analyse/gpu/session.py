@@ -15,6 +15,7 @@ import torch
 from suite.analyse.gpu.cells import DEVICES, Planned, TimedModel, predict_cell, sums_of
 from suite.analyse.gpu.stages import Ask, Schedule, Stage, Trial
 from suite.contract.baseline import BASELINE
+from suite.contract.program import PROGRAM
 from suite.errors import RequestError
 from suite.measure.machine import describe_machine, device_name
 from suite.measure.prediction.fitted import load_fit
@@ -36,7 +37,7 @@ def find_cuda(name: str = "cuda") -> torch.device:
     if not torch.cuda.is_available():
         raise RequestError(
             f"no CUDA device: PyTorch {torch.__version__} finds no NVIDIA GPU or driver here (does nvidia-smi list "
-            "one?); `run_bench.py predict` needs none"
+            f"one?); `{PROGRAM} predict` needs none"
         )
     try:
         device = torch.device(name)

@@ -1,4 +1,4 @@
-"""The reducer that README.md shows, at every form of rate, and what is said where its declaration is left out."""
+"""The reducer that docs/add_your_own.md shows, at every form of rate, and what is said without its declaration."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from suite.gate.contract import prove
 from suite.models.load import load_model
 from suite.sweep.evaluate import check_counts
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "add_your_own.md"
 RATES = (
     *("r=1", "r=8", "r=16", "r=25", "r=98", "r=16:-1", "r=10:1", "r=[16,16,8]", "r=98@3,6,9", "r=0.35@3,6,9", "r=0.9"),
     *("merge=0.3", "merge=0.9", "flops=-35%"),
@@ -22,7 +22,7 @@ RATES = (
 
 @pytest.fixture(scope="module")
 def source() -> str:
-    section = README.read_text().partition("## A reducer is one file")[2]
+    section = PAGE.read_text().partition("## A reducer is one file")[2]
     return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 

@@ -1,0 +1,124 @@
+"""What denoisers of published shapes cost, counted on tensors without numbers, and by the closed form."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from suite.attachment.attach import attach
+from suite.backbones import family_of
+from suite.backbones.bare_call import BareCall
+from suite.backbones.branched import BranchScope
+from suite.measure.closed_form import closed_form
+from suite.measure.dispatch import dispatched_ops, quiet_forward
+from suite.measure.flops import count_flops
+from suite.rates.rate import parse_rate
+
+diffusers = pytest.importorskip("diffusers", reason="extra 'generation' is not installed")
+
+SHAPES = {
+    "sd": ("UNet2DConditionModel", {"sample_size": 64, "cross_attention_dim": 768}),
+    "sd_1024": ("UNet2DConditionModel", {"sample_size": 128, "cross_attention_dim": 768}),
+    "sdxl": ("UNet2DConditionModel", {
+        "sample_size": 128, "cross_attention_dim": 2048, "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (5, 10, 20), "use_linear_projection": True,
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }),
+    "dit": ("DiTTransformer2DModel", {
+        "num_attention_heads": 16, "attention_head_dim": 72, "sample_size": 32, "out_channels": 8,
+    }),
+    "pixart": ("PixArtTransformer2DModel", {"sample_size": 64}),
+}  # fmt: skip
+ALL = ("self", "cross", "mlp")
+MODE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def shape_only(name):
+    kind, config = SHAPES[name]
+    with torch.device("meta"):
+        model = getattr(diffusers, kind)(**config)
+    with MODE:
+        model.to_empty(device="cpu")
+    BareCall(77).register(model)
+    return model.eval()
+
+
+def costs(model, rate=None, **scope):
+    """(counted, closed form without the method's own) multiply-accumulates of one row."""
+    family = family_of(model)
+    side = family.image_size(model)
+    model.branch_scope = BranchScope(**scope)
+    handle = attach(model, "tome_sd", parse_rate(rate)) if rate else None
+    with MODE, quiet_forward(model, torch.empty(1, 4, *side)) as noise:
+        counted = sum(op.macs for op in dispatched_ops(model, noise)[0])
+    formula = closed_form(model, family, side).total
+    if handle:
+        handle.detach()
+    return counted, formula
+
+
+def check(model, published, own, rate=None, **scope):
+    """published: giga, three decimals. own: similarities of the method's, which the closed form leaves out."""
+    counted, formula = costs(model, rate, **scope)
+    assert round(counted / 1e9, 3) == published
+    assert counted == formula + own
+
+
+def similarities(*blocks):
+    """(blocks, tokens, channels): every source of a grid with every destination, one in four."""
+    return sum(count * (tokens - tokens // 4) * (tokens // 4) * width for count, tokens, width in blocks)
+
+
+def test_stable_diffusion_costs_what_is_known_with_and_without_reduction():
+    model, one = shape_only("sd"), similarities((5, 4096, 320))
+    check(model, 401.637, 0)
+    check(model, 362.210, one, "r=0.5")
+    check(model, 350.047, one, "r=0.75")
+    check(model, 347.026, one, "r=0.5", branches=ALL)
+    deeper = similarities((5, 1024, 640), (5, 256, 1280), (1, 64, 1280))
+    check(model, 348.651, one + deeper, "r=0.5", max_downsample=8)
+
+
+def test_a_diffusion_transformer_costs_what_is_known_with_and_without_reduction():
+    model, own = shape_only("dit"), similarities((28, 256, 1152))
+    check(model, 118.667, 0)
+    check(model, 96.867, own, "r=0.5", max_downsample=2)
+    check(model, 58.816, own, "r=0.5", max_downsample=2, branches=("self", "mlp"))
+
+
+@pytest.mark.slow
+def test_larger_pictures_and_models_cost_what_is_known():
+    check(shape_only("sd_1024"), 1756.511, similarities((5, 16384, 320)), "r=0.5")
+    model, two = shape_only("sdxl"), similarities((10, 4096, 640))
+    check(model, 3380.618, 0)
+    check(model, 3206.135, two, "r=0.5", max_downsample=2)
+    check(model, 2899.112, two + similarities((60, 1024, 1280)), "r=0.5", max_downsample=4)
+
+
+def test_the_closed_form_holds_for_pixart_whose_text_is_projected_first():
+    counted, formula = costs(shape_only("pixart"), "r=0.5", max_downsample=2, branches=ALL)
+    assert counted == formula + similarities((28, 1024, 1152))
+
+
+@pytest.mark.parametrize("name", ["tome_sd", "tofu", "todo", "random"])
+def test_three_counters_agree_on_a_tiny_u_net_and_parts_are_told_apart(name):
+    torch.manual_seed(0)
+    model = diffusers.UNet2DConditionModel(
+        sample_size=16, layers_per_block=1, block_out_channels=(32, 64), cross_attention_dim=24, norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=4,
+    ).eval()  # fmt: skip
+    BareCall(7).register(model)
+    noise = torch.randn(1, 4, 16, 16)
+    plain = count_flops(model, images=noise)
+    with attach(model, name, parse_rate("r=0.5")):
+        report = count_flops(model, images=noise)
+    assert not plain.disputed
+    assert not report.disputed
+    assert plain.total == plain.formula > report.total
+    assert report.total == report.formula + report.reducer
+    assert len(report.by_block) == 4
+    assert min(report.by_block) > 0
+    assert report.by_part["mlp"] == plain.by_part["mlp"] > 0
