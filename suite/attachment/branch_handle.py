@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -62,19 +63,20 @@ class BranchHandle(Handle):
     def plans(self, size: Grid) -> list[BlockPlan]:
         """What is taken out in every block, for inputs of `size` (H, W)."""
         if size not in self._plans:
-            grids = self.family.grids(self.model, size)
-            full, most = self.family.input_grid(self.model, size), self.scope.max_downsample
-            share, chosen = share_of(self.rate, self.reducer, len(grids))
-            self._plans[size] = [
-                BlockPlan(
-                    self.reducer.amount_in_branch(share, grid)
-                    if block in chosen and downsampling(full, grid) <= most
-                    else 0,
-                    grid,
-                )
-                for block, grid in enumerate(grids)
-            ]
+            self._plans[size] = self.plans_at(self.rate, size)
         return self._plans[size]
+
+    def plans_at(self, rate: Rate | None, size: Grid) -> list[BlockPlan]:
+        """The same at another rate than the handle's own."""
+        grids = self.family.grids(self.model, size)
+        full, most = self.family.input_grid(self.model, size), self.scope.max_downsample
+        share, chosen = share_of(rate, self.reducer, len(grids))
+
+        def amount(block: int, grid: Grid) -> int:
+            acts = block in chosen and downsampling(full, grid) <= most
+            return self.reducer.amount_in_branch(share, grid) if acts else 0
+
+        return [BlockPlan(amount(block, grid), grid) for block, grid in enumerate(grids)]
 
     @property
     def rate(self) -> Rate | None:
@@ -87,13 +89,7 @@ class BranchHandle(Handle):
 
     def schedule(self, tokens: int, grid: Grid | None = None) -> Schedule:
         """Of the last forward, or at the model's own size before the first; `tokens` would not say which."""
-        plans = self.plans(self._size or self.family.image_size(self.model))
-        counts = [plan.grid[0] * plan.grid[1] + self.family.num_prefix - plan.amount for plan in plans]
-        active = [block for block, plan in enumerate(plans) if plan.amount]
-        stages = {block: stage for stage, block in enumerate(active)}
-        return Schedule(
-            tuple(plan.amount for plan in plans), tuple(counts), tuple(stages.get(b) for b in range(len(plans)))
-        )
+        return schedule_of(self.plans(self._size or self.family.image_size(self.model)), self.family.num_prefix)
 
     @property
     def planned_counts(self) -> list[int] | None:
@@ -160,6 +156,16 @@ class BranchHandle(Handle):
         if self._running is None:
             raise RuntimeError("a block of the denoiser was called by itself; call the whole model")
         return self._running
+
+
+def schedule_of(plans: Sequence[BlockPlan], num_prefix: int) -> Schedule:
+    """What the plans of all blocks come to."""
+    counts = [plan.grid[0] * plan.grid[1] + num_prefix - plan.amount for plan in plans]
+    active = [block for block, plan in enumerate(plans) if plan.amount]
+    stages = {block: stage for stage, block in enumerate(active)}
+    return Schedule(
+        tuple(plan.amount for plan in plans), tuple(counts), tuple(stages.get(b) for b in range(len(plans)))
+    )
 
 
 def trace_of(count: int, counts: dict[str, int], keys_values: bool) -> BlockTrace:

@@ -51,10 +51,10 @@ class BareCall:
         return given
 
 
-def build_u_net(**config: Any) -> nn.Module:
+def build_u_net(**config: Any) -> Any:
     """A `UNet2DConditionModel` with random weights, as of Stable Diffusion where `config` says nothing else."""
     from diffusers import UNet2DConditionModel
 
-    model = UNet2DConditionModel(**config)
+    model: Any = UNet2DConditionModel(**config)
     BareCall(CLIP_LENGTH).register(model)
     return model

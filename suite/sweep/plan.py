@@ -22,8 +22,9 @@ from suite.backbones import backbone_of, family_of
 from suite.contract.choice import spread
 from suite.contract.task import Sample, Task
 from suite.errors import RequestError, describe_error, unknown
-from suite.measure.flops_target import Search, Solved
+from suite.measure.flops_target import search_of
 from suite.measure.precision import check_precision, tf32_setting
+from suite.measure.rate_search import Search, Solved
 from suite.measure.runtimes import EAGER, make_runtime, make_runtimes
 from suite.models.load import load_model, sources_of
 from suite.models.shipped import weights_path
@@ -123,7 +124,7 @@ class Plan:
         whose = json.dumps([method.reducer, method.options, method.weights], sort_keys=True)
         if whose not in self.searches:
             reducer = method.make()
-            self.searches[whose] = Search(self.model, reducer, images() if reducer.input_dependent else None)
+            self.searches[whose] = search_of(self.model, reducer, images() if reducer.input_dependent else None)
         return self.searches[whose]
 
     def handle(self, method: MethodAtRate, rate: Rate | None) -> Handle:
@@ -219,7 +220,7 @@ def make_plan(spec: RunSpec, kind: str | None = None, scored: bool = True) -> Pl
                 reducer = method.make()
                 check_class_token(reducer, family.layout(backbone))
                 if method.weights:  # a file that does not fit is refused before the run
-                    search = Search(model, reducer)
+                    search = search_of(model, reducer)
                     plan.handle(method, search.rate(search.strongest()))
             else:
                 plan.handle(method, method.rate)

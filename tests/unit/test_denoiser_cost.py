@@ -8,9 +8,13 @@ from suite.attachment.attach import attach
 from suite.backbones import family_of
 from suite.backbones.bare_call import BareCall
 from suite.backbones.branched import BranchScope
+from suite.errors import RequestError
 from suite.measure.closed_form import closed_form
 from suite.measure.dispatch import dispatched_ops, quiet_forward
 from suite.measure.flops import count_flops
+from suite.measure.flops_target import attach as attach_at
+from suite.measure.flops_target import solve_rate
+from suite.models.load import load_model
 from suite.rates.rate import parse_rate
 
 diffusers = pytest.importorskip("diffusers", reason="extra 'generation' is not installed")
@@ -102,8 +106,7 @@ def test_the_closed_form_holds_for_pixart_whose_text_is_projected_first():
     assert counted == formula + similarities((28, 1024, 1152))
 
 
-@pytest.mark.parametrize("name", ["tome_sd", "tofu", "todo", "random"])
-def test_three_counters_agree_on_a_tiny_u_net_and_parts_are_told_apart(name):
+def tiny():
     torch.manual_seed(0)
     model = diffusers.UNet2DConditionModel(
         sample_size=16, layers_per_block=1, block_out_channels=(32, 64), cross_attention_dim=24, norm_num_groups=8,
@@ -111,6 +114,12 @@ def test_three_counters_agree_on_a_tiny_u_net_and_parts_are_told_apart(name):
         attention_head_dim=4,
     ).eval()  # fmt: skip
     BareCall(7).register(model)
+    return model
+
+
+@pytest.mark.parametrize("name", ["tome_sd", "tofu", "todo", "random"])
+def test_three_counters_agree_on_a_tiny_u_net_and_parts_are_told_apart(name):
+    model = tiny()
     noise = torch.randn(1, 4, 16, 16)
     plain = count_flops(model, images=noise)
     with attach(model, name, parse_rate("r=0.5")):
@@ -122,3 +131,26 @@ def test_three_counters_agree_on_a_tiny_u_net_and_parts_are_told_apart(name):
     assert len(report.by_block) == 4
     assert min(report.by_block) > 0
     assert report.by_part["mlp"] == plain.by_part["mlp"] > 0
+
+
+@pytest.mark.parametrize("name", ["tome_sd", "tofu", "todo", "tome", "random", "uniform"])
+def test_a_target_is_met_by_the_share_whose_counted_cost_comes_nearest(name):
+    model = tiny()
+    model.branch_scope = BranchScope(branches=ALL)
+    base = count_flops(model).total
+    target = -0.04 if name in ("todo", "tome") else -0.1
+    solved = solve_rate(model, name, flops=target)
+    assert abs(solved.reduction - target) < 0.01
+    with attach(model, name, solved.rate):
+        assert count_flops(model).total == solved.macs == round(base * (1 + solved.reduction))
+    with attach_at(model, name, f"flops={target:.0%}") as handle:
+        assert handle.rate == solved.rate
+    with pytest.raises(RequestError, match=r"its strongest rate r=0\.\d+ gives"):
+        solve_rate(model, name, flops=-0.9)
+
+
+def test_a_target_is_met_on_the_embedded_denoiser():
+    model = load_model("scenes_dit")[0]
+    solved = solve_rate(model, "tome_sd", flops=-0.15)
+    assert abs(solved.reduction + 0.15) < 0.01
+    assert 0 < solved.rate.fraction < 0.75

@@ -6,7 +6,8 @@ from reducer_steps import images, steered, tiny
 
 from suite import RequestError, attach
 from suite.attachment.reducer_weights import write_tensors
-from suite.measure.flops_target import Search, solve_rate
+from suite.measure.flops_target import solve_rate
+from suite.measure.rate_search import Search
 from suite.rates.rate import LearnedPlan, parse_rate
 from suite.rates.schedule import check_form, resolve
 from suite.reducers import make_reducer

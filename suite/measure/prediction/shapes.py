@@ -12,9 +12,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from suite.attachment.attach import attach
 from suite.errors import CellError
-from suite.measure.flops_target import Search
 from suite.measure.from_shapes import ShapeModel
 from suite.measure.precision import dtype_of
+from suite.measure.rate_search import Search
 from suite.measure.trace import Trace, trace_forward
 from suite.rates.rate import FlopsTarget, Rate
 from suite.reducers.base import Reducer
