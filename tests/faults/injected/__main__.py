@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of faults")
-    parser.add_argument("--started", type=int, default=20, help="one in so many is given to a new interpreter")
+    parser.add_argument("--started", type=int, default=50, help="one in so many is given to a new interpreter")
     given = parser.parse_args()
     if not mounts_apart():
         print("file systems cannot be mounted here: run it as root", file=sys.stderr)

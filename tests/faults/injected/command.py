@@ -38,8 +38,9 @@ class Ended:
 
 @dataclass
 class Acts:
-    """What happens to a command. inside: in its process, before it begins. at: seconds after which `act` is called with
-    its process number. environment: of a command that is started as users do."""
+    """What happens to a command. inside: in its process, before it begins. at: when `act` is called with its process
+    number, as a share of the time that the command takes undisturbed. environment: of a command that is started as
+    users do."""
 
     inside: Callable[[], None] = lambda: None
     at: float | None = None
@@ -47,8 +48,11 @@ class Acts:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_forked(arguments: list[str], acts: Acts) -> Ended:
-    """In a child of this process. Without plots, which take longer than all else, and change no number."""
+def run_forked(arguments: list[str], acts: Acts, usual: float = 1.0) -> Ended:
+    """In a child of this process, without plots, which take longer than all else, and change no number.
+
+    usual: seconds that it takes undisturbed.
+    """
     pipes = os.pipe(), os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -57,13 +61,15 @@ def run_forked(arguments: list[str], acts: Acts) -> Ended:
     for _, writing in pipes:
         os.close(writing)
     assert process.pid is not None
-    found, hung, seconds = _watch(process.pid, [reading for reading, _ in pipes], acts, lambda: not process.is_alive())
+    found, hung, seconds = _watch(
+        process.pid, [reading for reading, _ in pipes], acts, usual, lambda: not process.is_alive()
+    )
     process.join()
     assert process.exitcode is not None
     return Ended(process.exitcode, *found, seconds, hung)
 
 
-def run_started(arguments: list[str], acts: Acts) -> Ended:
+def run_started(arguments: list[str], acts: Acts, usual: float = 1.0) -> Ended:
     """By a new interpreter, from its first import on."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **acts.environment}
     process = subprocess.Popen(
@@ -73,7 +79,7 @@ def run_started(arguments: list[str], acts: Acts) -> Ended:
     assert process.stdout is not None
     assert process.stderr is not None
     pipes = [os.dup(stream.fileno()) for stream in (process.stdout, process.stderr)]
-    found, hung, seconds = _watch(process.pid, pipes, acts, lambda: process.poll() is not None)
+    found, hung, seconds = _watch(process.pid, pipes, acts, usual, lambda: process.poll() is not None)
     code = process.wait()
     process.stdout.close()
     process.stderr.close()
@@ -106,11 +112,14 @@ def _child(arguments: list[str], acts: Acts, pipes: tuple[tuple[int, int], tuple
     del kept
 
 
-def _watch(process: int, pipes: list[int], acts: Acts, over: Callable[[], bool]) -> tuple[list[str], bool, float]:
+def _watch(
+    process: int, pipes: list[int], acts: Acts, usual: float, over: Callable[[], bool]
+) -> tuple[list[str], bool, float]:
     """What comes out of both pipes, and whether nothing did for too long."""
     start = heard = time.monotonic()
     found: dict[int, bytes] = dict.fromkeys(pipes, b"")
-    left, waiting, hung = set(pipes), acts.at, False
+    left, hung = set(pipes), False
+    waiting = None if acts.at is None else acts.at * usual
     while left or not over():
         now = time.monotonic()
         if waiting is not None and now - start >= waiting:

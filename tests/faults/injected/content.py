@@ -56,7 +56,7 @@ def stored_meanwhile(random: Random, project: Project) -> Fault:
         if files:
             DAMAGES[how](Random(seed).choice(files), Random(seed))
 
-    return Fault(f"any, {how}", "begun", Acts(at=draw_moment(random, project), act=act))
+    return Fault(f"any, {how}", "begun", Acts(at=draw_moment(random), act=act))
 
 
 def given(folder: str, pattern: str) -> Draw:

@@ -81,7 +81,7 @@ def full_of_files(random: Random, project: Project) -> Fault:
 
 def read_only(random: Random, project: Project) -> Fault:
     """From the beginning, or from a moment on, as where a disk has a fault."""
-    at = random.choice([None, draw_moment(random, project)])
+    at = random.choice([None, draw_moment(random)])
     begins = "ro" if at is None else "rw"
 
     def act(process: int) -> None:
@@ -123,7 +123,7 @@ def removed(random: Random, project: Project) -> Fault:
         else:
             place.unlink(missing_ok=True)
 
-    return Fault(part or "output", draw_stage(random), Acts(at=draw_moment(random, project), act=act))
+    return Fault(part or "output", draw_stage(random), Acts(at=draw_moment(random), act=act))
 
 
 def no_temporary(random: Random, project: Project) -> Fault:
@@ -137,7 +137,7 @@ def no_temporary(random: Random, project: Project) -> Fault:
 def data_gone(random: Random, project: Project) -> Fault:
     """A data disk that is taken away, at a moment or before, and is there again afterwards."""
     data, away = project.folder / "data", project.folder / "data.away"
-    at = random.choice([None, draw_moment(random, project)])
+    at = random.choice([None, draw_moment(random)])
 
     def take(process: int = 0) -> None:
         if data.is_dir():

@@ -27,7 +27,7 @@ def by_signal(number: signal.Signals, group: bool = False, killed: bool = False,
             send(process, number, group)
 
     def draw(random: Random, project: Project) -> Fault:
-        acts = Acts(at=draw_moment(random, project), act=act)
+        acts = Acts(at=draw_moment(random), act=act)
         return Fault("group" if group else "process", draw_stage(random), acts, killed=killed)
 
     return draw
@@ -41,7 +41,7 @@ def stopped(random: Random, project: Project) -> Fault:
         send(process, signal.SIGSTOP, group=True)
         threading.Thread(target=_go_on, args=(process, pause), daemon=True).start()
 
-    return Fault("group", draw_stage(random), Acts(at=draw_moment(random, project), act=act))
+    return Fault("group", draw_stage(random), Acts(at=draw_moment(random), act=act))
 
 
 def _go_on(process: int, pause: float) -> None:

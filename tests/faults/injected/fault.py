@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tests.faults.injected.command import Acts, Ended
-from tests.faults.injected.project import Project
-
-STAGES = ("fresh", "begun", "whole")
-"""What the output folder holds when the command begins: nothing, some of the methods, all of them."""
+from tests.faults.injected.project import STAGES, Project
 
 
 def nothing() -> None:
@@ -39,9 +36,9 @@ Draw = Callable[[Random, Project], Fault]
 
 
 def draw_stage(random: Random) -> str:
-    return random.choice(STAGES)
+    return random.choices(STAGES, (1, 2, 2))[0]  # from nothing it takes longest
 
 
-def draw_moment(random: Random, project: Project) -> float:
-    """Seconds: any time of the command, and a little after."""
-    return random.uniform(0.0, 1.1 * project.seconds)
+def draw_moment(random: Random) -> float:
+    """Any time of the command, and a little after: a share of what it takes undisturbed."""
+    return random.uniform(0.0, 1.05)

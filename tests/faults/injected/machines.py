@@ -31,8 +31,8 @@ def no_network(random: Random, project: Project) -> Fault:
 
 def clock(random: Random, project: Project) -> Fault:
     """The time of day jumps, back or on; the files that are there have times of a day that was or will be."""
-    shift, moment, real = random.choice([-YEAR, -3600.0, 3600.0, YEAR]), draw_moment(random, project), time.time
-    at = real() + moment
+    shift, real = random.choice([-YEAR, -3600.0, 3600.0, YEAR]), time.time
+    at = real() + draw_moment(random) * project.seconds["begun"]
 
     def inside() -> None:
         time.time = lambda: real() + (shift if real() > at else 0.0)
@@ -68,7 +68,7 @@ def worker(number: signal.Signals, pause: float = 0.0) -> Draw:
             if pause:
                 threading.Timer(pause, send, (chosen, signal.SIGCONT)).start()
 
-        acts = Acts(at=random.uniform(0.2, 1.3) * project.seconds, act=act)
+        acts = Acts(at=random.uniform(0.3, 0.9), act=act)
         with_workers = {**project.spec, "workers": 2}
         return Fault("reads images", random.choice(["fresh", "begun"]), acts, lambda: _ask(project, with_workers))
 
@@ -82,7 +82,7 @@ def _ask(project: Project, spec: dict[str, object]) -> None:
 def another_command(random: Random, project: Project) -> Fault:
     """A second command in the same folder, for the same or for a part, which may be killed."""
     part, killed = random.random() < 0.5, random.random() < 0.3
-    begins, ends = random.uniform(0, 0.5) * project.seconds, random.uniform(0.1, 1.0) * project.seconds
+    begins, ends = random.uniform(0, 0.6), random.uniform(0.1, 1.0)
     other = project.folder / "other.yaml"
     spec = {**project.spec, "reducers": BEGUN, "reducer_weights": {}} if part else project.spec
     ended: list[Ended] = []
@@ -92,7 +92,7 @@ def another_command(random: Random, project: Project) -> Fault:
 
     def run() -> None:
         acts = Acts(at=ends, act=kill) if killed else Acts()
-        ended.append(run_forked(["run", str(other)], acts))
+        ended.append(run_forked(["run", str(other)], acts, project.seconds["begun"]))
 
     thread = threading.Thread(target=run)
     acts = Acts(at=begins, act=lambda process: thread.start())

@@ -18,9 +18,11 @@ from suite.attachment.attach import attach
 from suite.attachment.reducer_weights import write_tensors
 from suite.cli.app import main
 from suite.rates.rate import parse_rate
-from tests.faults.injected.command import Acts, Ended, run_forked
+from tests.faults.injected.command import Acts, Ended, run_forked, run_started
 from tests.photos import write_photos
 
+STAGES = ("fresh", "begun", "whole")
+"""What the output folder holds when the command begins: nothing, some of the methods, all of them."""
 MODEL, SIZE = "test_vit", 64
 BEGUN = ["tome"]  # of the methods: those that a run has which is continued
 
@@ -29,13 +31,14 @@ BEGUN = ["tome"]  # of the methods: those that a run has which is continued
 class Project:
     """A folder with the data, weights and request of a run; `out` is where that goes.
 
-    whole, begun: what `out` holds after the request, and after one for a part of the methods.
+    seconds: that the command takes undisturbed, by what `out` holds before; starting: more, of a new interpreter.
     """
 
     folder: Path
     spec: dict[str, Any]
     report: dict[str, bytes]
-    seconds: float
+    seconds: dict[str, float]
+    starting: float
 
     @property
     def out(self) -> Path:
@@ -102,7 +105,7 @@ def make_project(folder: Path, workers: int = 0) -> Project:
 
 def _finished(folder: Path, spec: dict[str, Any]) -> Project:
     """Runs a part, then all, and keeps what each has stored."""
-    project = Project(folder, spec, {}, 0.0)
+    project = Project(folder, spec, {}, {}, 0.0)
     for name in ("data", "weights"):
         shutil.copytree(folder / name, folder / f"{name}.kept")
     write_request(project.request, {**spec, "reducers": BEGUN, "reducer_weights": {}})
@@ -111,9 +114,11 @@ def _finished(folder: Path, spec: dict[str, Any]) -> Project:
     write_request(project.request, spec)
     warm_up(project.command())
     shutil.copytree(project.out, folder / "whole.kept")
-    shutil.rmtree(project.out)
-    project.seconds = _must_end(run_forked(project.command(), Acts())).seconds
-    project.report = report_of(project.out)
+    for stage in STAGES:
+        project.renew(stage)
+        project.seconds[stage] = _must_end(run_forked(project.command(), Acts())).seconds
+        project.report = project.report or report_of(project.out)
+    project.starting = _must_end(run_started(project.command(), Acts())).seconds - project.seconds["whole"]
     return project
 
 

@@ -54,7 +54,8 @@ def run_trial(project: Project, number: int, seed: int, started: bool = False) -
     project.renew(fault.stage)
     fault.prepare()
     run = run_started if started else run_forked
-    ended = run(project.command(), fault.acts)
+    usual = project.seconds[fault.stage] + started * project.starting
+    ended = run(project.command(), fault.acts, usual)
     under = judge_fault(project, fault, ended)
     fault.mend()
     under = judge_fault(project, fault, ended) if fault.others else under
@@ -63,6 +64,6 @@ def run_trial(project: Project, number: int, seed: int, started: bool = False) -
     again_ended = run_forked(project.command(), Acts())
     verdict = Verdict(under, judge_again(project, fault, again_ended), ended.code)
     said = f"{tail(ended)}\n    again: {tail(again_ended)}" if verdict.bad else ""
-    where = f"{fault.place}; {fault.stage}" + ("" if fault.acts.at is None else f"; at {fault.acts.at:.2f} s")
+    where = f"{fault.place}; {fault.stage}" + ("" if fault.acts.at is None else f"; at {fault.acts.at:.0%}")
     seconds = ended.seconds + again_ended.seconds
     return Trial(number, kind, where, verdict, seconds, fault.patched, started, said)
