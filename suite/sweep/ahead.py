@@ -114,14 +114,16 @@ def _read(loader: DataLoader[Any], asked: _Asked, note: Callable[[str], None]) -
 
 
 def _iterate(loader: DataLoader[Any]) -> Iterator[Any]:
-    """torch raises in the main thread when a worker dies, wherever that is at the time."""
+    """Without torch's handler, which raises in the main thread when a worker dies, wherever that is at the time."""
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
+    if before is None or getattr(before, "__module__", "").startswith("torch."):  # of another loader
+        before = signal.SIG_DFL
     try:
         return iter(loader)
     finally:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _wait(reader: _Reader, workers: set[Any], note: Callable[[str], None]) -> tuple[str, Any]:

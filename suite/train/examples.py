@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from suite.contract.shared_memory import share
 from suite.contract.task import ReadError
 from suite.errors import RequestError
+from suite.sweep.ahead import read_ahead
 from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 
@@ -91,11 +92,16 @@ class _Reader(Dataset):
 
 
 def read(objective: Objective, order: Order, first: int, workers: int) -> Iterator[Examples]:
-    """Batches of the updates from `first` on. RequestError for a sample that cannot be read."""
+    """Batches of the updates from `first` on. RequestError for a sample that cannot be read, MachineError as
+    `read_ahead`."""
     reader = _Reader(objective)
     updates = (order.update(step) for step in range(first, order.steps))
-    loader = DataLoader(reader, batch_sampler=updates, collate_fn=reader.collate, num_workers=workers)
-    for batch in loader:
+
+    def make(updates: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader:
+        return DataLoader(reader, batch_sampler=updates, collate_fn=reader.collate, num_workers=workers)
+
+    # without workers in this thread: the random states that examples are drawn from are the process'
+    for batch in read_ahead(make, updates, workers) if workers else make(updates, 0):
         if isinstance(batch, ReadError):
             raise RequestError(f"training stops at an unreadable sample: {batch}; repair it or take it out of the data")
         yield batch
