@@ -59,8 +59,8 @@ def stored_meanwhile(random: Random, project: Project) -> Fault:
     return Fault(f"any, {how}", "begun", Acts(at=draw_moment(random), act=act))
 
 
-def given(folder: str, pattern: str) -> Draw:
-    """An image or a weights file that is another than when the run began."""
+def given(folder: str, pattern: str, stage: str = "begun") -> Draw:
+    """An image or a weights file that is another than when the run began. stage: one that has made use of it."""
 
     def draw(random: Random, project: Project) -> Fault:
         how, seed, unseen = random.choice(OF_ONE_FILE), random.random(), random.random() < 0.5
@@ -74,7 +74,7 @@ def given(folder: str, pattern: str) -> Draw:
                 os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
         prepare = partial(damage, path, Random(seed), how, unseen)
-        return Fault(f"{path.suffix}, {how}", "begun", prepare=prepare, mend=mend)
+        return Fault(f"{path.suffix}, {how}", stage, prepare=prepare, mend=mend)
 
     return draw
 
@@ -100,6 +100,6 @@ CONTENT: dict[str, Draw] = {
     "stored, meanwhile": stored_meanwhile,
     "image": given("data", "*.JPEG"),
     "weights": given("weights", "model.safetensors"),
-    "learned weights": given("weights", "dtem.safetensors"),
+    "learned weights": given("weights", "dtem.safetensors", "whole"),
     "request": request,
 }
