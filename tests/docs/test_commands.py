@@ -21,7 +21,7 @@ from tests.photos import SYNSETS, write_photos_of_training
 
 SMALL_MODELS = {"deit_small_patch16_224": "deit_tiny_patch16_224", "deit_base_patch16_224": "deit_tiny_patch16_224"}
 SMALLER = {
-    "--limit": "4", "--batch-size": "4", "--workers": "0", "--device": "cpu", "--speed-rounds": "1", "--calls": "2",
+    "--limit": "4", "--batch-size": "4", "--workers": "0", "--device": "cpu", "--speed-rounds": "2", "--calls": "2",
     "--warm-up": "0", "--calibration": "4", "--checkpoint": "none",
 }  # fmt: skip
 """Flags that a command is given, if it has them."""
@@ -59,7 +59,7 @@ def smaller(command: Command, data: dict[str, str]) -> list[str]:
     context = parse(arguments)
     verb, params = context.command.name, context.params
     known = {flag for one in context.command.params for flag in one.opts}
-    flags = {flag: value for flag, value in SMALLER.items() if flag in known}
+    flags = {} if params.get("flops_only") else {flag: value for flag, value in SMALLER.items() if flag in known}
     if "checkpoint" in params and (params.get("model") or "scenes").startswith("scenes") and not params.get("models"):
         flags.pop("--checkpoint", None)  # what is embedded comes with its weights
     if verb in SAMPLES:
@@ -71,7 +71,7 @@ def smaller(command: Command, data: dict[str, str]) -> list[str]:
         arguments = without(arguments, flag)
     further = [flag for flag in ("--no-contract",) if verb == "check"]
     timed = params.get("runtime") or verb in ("break-even", "latency")
-    further += ["--no-speed"] if "--speed" in known and not timed else []
+    further += ["--no-speed"] if "--speed" in known and flags and not timed else []
     return [*arguments, *(part for flag in flags.items() for part in flag), *further]
 
 
