@@ -8,14 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 from suite.cli.examples import EXAMPLES
-
-if TYPE_CHECKING:
-    from click import Context, HelpFormatter
 
 MEASURE, LOOK, JUDGE, TRAIN, KNOW = "Measure", "Look", "Judge", "Train", "Know"
 VERBS = (MEASURE, LOOK, JUDGE, TRAIN, KNOW)
@@ -29,10 +26,10 @@ class Shown:
     all = False
 
 
-class Verb(TyperCommand):
+class Verb(TyperCommand):  # its context and formatter are click's, or of the click that typer carries
     """A command whose flags stand in groups (`rich_help_panel`)."""
 
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         write_flags(self, ctx, formatter)
         write_examples(ctx, formatter)
 
@@ -40,7 +37,7 @@ class Verb(TyperCommand):
 class Verbs(TyperGroup):
     """A command of commands, in groups if they say which."""
 
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         write_flags(self, ctx, formatter)
         names = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
         groups = {name: str(getattr(self.commands[name], "rich_help_panel", None) or "") for name in names}
@@ -58,7 +55,7 @@ class Verbs(TyperGroup):
         write_examples(ctx, formatter)
 
 
-def write_flags(command: Any, ctx: Context, formatter: HelpFormatter) -> None:
+def write_flags(command: Any, ctx: Any, formatter: Any) -> None:
     """Arguments and flags by their group; those of shell completion are told by `write_examples`."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for one in command.params:
@@ -82,7 +79,7 @@ def write_flags(command: Any, ctx: Context, formatter: HelpFormatter) -> None:
 
 
 @contextmanager
-def headed(formatter: HelpFormatter, heading: str) -> Iterator[None]:
+def headed(formatter: Any, heading: str) -> Iterator[None]:
     """A section without an empty line before it."""
     formatter.write_heading(heading)
     formatter.indent()
@@ -95,7 +92,7 @@ def without_type(names: str) -> str:
     return re.sub(r"( <[^>]+>| \[?[A-Z][A-Z|]+\]?)(?=$|,| /)", "", names)
 
 
-def write_examples(ctx: Context, formatter: HelpFormatter) -> None:
+def write_examples(ctx: Any, formatter: Any) -> None:
     """And, in the first command's help, what is true of all."""
     program, *verbs = ctx.command_path.split()
     formatter.write_paragraph()

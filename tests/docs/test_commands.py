@@ -1,7 +1,8 @@
 """Every command of README.md and docs/ that can be run on small data is run, page by page, as a reader would.
 
-What stands in a page is made smaller, never other: few samples, no timing but where that is what a command is for, the
-smallest DeiT with random weights in place of larger ones with trained ones, small files of a data set's own form.
+What stands in a page is made smaller, never other: few samples, two methods where none are named, no timing but where
+that is what a command is for, the smallest DeiT with random weights in place of larger ones with trained ones, small
+files of a data set's own form.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def data(tmp_path_factory) -> dict[str, str]:
 
 
 def smaller(command: Command, data: dict[str, str]) -> list[str]:
-    text = command.arguments or "run"
+    text = command.arguments or "run --flops=-35%"
     for told, small in (*data.items(), *SMALL_MODELS.items()):
         text = text.replace(told, small)
     arguments = shlex.split(text)
@@ -67,6 +68,8 @@ def smaller(command: Command, data: dict[str, str]) -> list[str]:
     if verb == "train":
         flags["--steps"] = "2"
         arguments = without(arguments, "--epochs")
+    if verb in ("run", "predict") and not params.get("reducers"):
+        flags["--reducers"] = "tome" if "generation" not in command.line else "tome_sd"
     for flag in flags:
         arguments = without(arguments, flag)
     further = [flag for flag in ("--no-contract",) if verb == "check"]
