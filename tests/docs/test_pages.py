@@ -20,7 +20,7 @@ from tests.docs.methods_page import PAGE, entry_of, make_page, methods
 from tests.docs.pages import COMMANDS, PAGES, README, ROOT, parse
 
 OF_ALL = {"--debug", "--json", "--help", "--help-all", "--install-completion"}
-ELSEWHERE = OF_ALL | {"--nproc-per-node"}  # torchrun's
+ELSEWHERE = OF_ALL | {"--nproc-per-node", "--only"}  # of torchrun, and of the tests that inject faults
 NO_VERBS = {"pip", "apt", "make", "python", "kill", "ray", "git"}
 
 
