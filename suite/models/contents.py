@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from suite.errors import RequestError, describe_error
+from suite.errors import RequestError, describe_error, what_ran_out
 from suite.models.file_kinds import ARRAYS, SAFETENSORS, kind_of
 from suite.models.label_names import label_names_in
 from suite.models.pickles import Array, load_pickle
@@ -145,7 +145,9 @@ def _load(file: Path) -> Any:
         return _load_arrays(file) if kind == ARRAYS else load_pickle(file)
     except RequestError:
         raise
-    except Exception as error:  # a broken file can fail in any way
+    except Exception as error:  # a broken file can fail in any way, also by claiming more than any memory holds
+        if what_ran_out(error) and not isinstance(error, MemoryError):
+            raise
         raise RequestError(f"checkpoint '{file}' cannot be read: {one_line(error)}; is it complete?") from error
 
 

@@ -17,7 +17,7 @@ import torch
 
 ROOT = Path(__file__).parents[3]
 FORK = multiprocessing.get_context("fork")
-SILENCE = 30.0  # seconds without a sign of life: a hang
+SILENCE = 30.0  # seconds without a sign of life: a hang; on a machine at work, where all takes longer, more
 LONGEST = 150.0  # seconds in all
 
 
@@ -69,7 +69,7 @@ def run_forked(arguments: list[str], acts: Acts, usual: float = 1.0) -> Ended:
     return Ended(process.exitcode, *found, seconds, hung)
 
 
-def run_started(arguments: list[str], acts: Acts, usual: float = 1.0) -> Ended:
+def run_started(arguments: list[str], acts: Acts, usual: float = 30.0) -> Ended:
     """By a new interpreter, from its first import on."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **acts.environment}
     process = subprocess.Popen(
@@ -125,7 +125,7 @@ def _watch(
         if waiting is not None and now - start >= waiting:
             waiting = None
             acts.act(process)
-        if now - heard > SILENCE or now - start > LONGEST:
+        if now - heard > max(SILENCE, 3 * usual) or now - start > LONGEST:
             hung = True
             _kill(process)
             break

@@ -10,7 +10,7 @@ from tests.faults.injected.command import Acts
 from tests.faults.injected.fault import Draw, Fault, draw_stage
 from tests.faults.injected.project import Project
 
-MEMORY = (1, 200)  # MiB more than the process has when the command begins
+MEMORY = (0, 6000)  # KiB more than the process has when the command begins
 FILES = (6, 40)
 SIZE = (0, 40_000)  # bytes of a file
 
@@ -20,7 +20,7 @@ def limit(kind: int, most: int) -> None:
 
 
 def memory(random: Random, project: Project) -> Fault:
-    more = random.randint(*MEMORY) << 20
+    more = random.randint(*MEMORY) << 10
 
     def inside() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
