@@ -19,6 +19,7 @@ import pandas as pd
 
 from reports.cells import Cell, read_cells, read_manifest, read_samples
 from reports.order import method_order, rate_order
+from reports.repeats import mark_repeats
 from reports.speeds import (
     FURTHER_NUMBERS,
     INTERVAL,
@@ -71,8 +72,14 @@ _COLUMNS_BY_DTYPE = (
     (" ".join(SPEED_TEXTS), TEXT),
     # samples per second through the whole model where it is more than a backbone, such as captions per second
     ("whole_s whole_s_low whole_s_high whole_speedup whole_speedup_low whole_speedup_high", NUMBER),
-    # the floor (a smaller image, ...) that the row is dominated by, "" by none; n/a until a report has compared them
+    # of a row that others repeat with other random draws (reports/repeats.py): how many there are, itself included, the
+    # mean of their first metric with its interval over seeds; of the others the key of that row, "" of all else
+    ("seeds seeds_mean seeds_low seeds_high", NUMBER),
+    ("repeat_of", TEXT),
+    # filled by reports.marks.marked: the floor (a smaller image, ...) that the row is dominated by, "" by none, n/a
+    # where no floor costs as little; score and cost of the best rate for every image (reports/marks/oracle.py)
     ("dominated_flops dominated_time", TEXT),
+    ("oracle oracle_gmacs", NUMBER),
     ("speed_note whole_note status reason", TEXT),
 )
 COLUMNS = {name: dtype for names, dtype in _COLUMNS_BY_DTYPE for name in names.split()}
@@ -135,6 +142,9 @@ def load_run(out: Path) -> pd.DataFrame:
     rows = sorted(((_row(cell, _baseline_of(cell, cells), origins, runtime), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
     frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
+    frame["repeat_of"] = ""
+    random = (frame.weights_kind == "random").any()
+    mark_repeats(frame, {cell.key: cell.about for _, cell in rows}, AGREEMENT if random else shown.metrics[0])
     task = run["spec"].get("task") or next(iter(frame.task), "")
     frame.attrs["runs"] = Attached({str(out): {"task": task, "shown": shown.as_dict()}})
     frame.attrs["context"] = Attached((cell.key, {"out": str(out), **_context(cell, runtime)}) for _, cell in rows)

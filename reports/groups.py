@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import AGREEMENT, SHARED, Attached, columns_of
+from reports.repeats import without_repeats
 from suite.contract.metric import Metric, TaskReport
 
 TOLD_APART_BY = ("model", "weights", "precision", "batch_size", "image_size", "restore")
@@ -18,7 +19,8 @@ TOLD_APART_BY = ("model", "weights", "precision", "batch_size", "image_size", "r
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of the run in folder `out` that share everything but the reducer and its rate."""
+    """Cells of the run in folder `out` that share everything but the reducer and its rate; among them, see
+    `reports.marks.floor_rows`, floors from other runs."""
 
     out: Path
     task: str
@@ -42,6 +44,10 @@ class Group:
         """What methods are compared by: the task's first metric, or, with random weights, the agreement."""
         return AGREEMENT if self.random_weights else self.shown.metrics[0]
 
+    def folder_of(self, key: str) -> Path:
+        """Where the cell of one of the rows is stored."""
+        return Path(self.context[self.frame.index.get_loc(key)]["out"]) / "cells" / key
+
     def seen(self, name: str, whole: bool = False) -> list[Any]:
         """The distinct values of one circumstance among the rows that have it, e.g. their devices.
 
@@ -53,7 +59,9 @@ class Group:
 
 
 def groups(frame: pd.DataFrame) -> Iterator[Group]:
-    """The frame's rows in sets that can share a table or a plot, in the frame's order."""
+    """The frame's rows in sets that can share a table or a plot, in the frame's order; without those that repeat others
+    with other random draws."""
+    frame = without_repeats(frame)
     context = frame.attrs["context"]
     about = [{"out": context[key]["out"], "image_size": context[key].get("image_size")} for key in frame.index]
     shared = frame[list(SHARED)].to_dict("records")

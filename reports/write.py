@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.dominance import mark_dominated
 from reports.frame import load_frame
+from reports.marks.marked import marked
 from reports.page.write import write_page
 from reports.pareto.figures import write_pareto
 from reports.pareto.runtimes import write_runtimes
@@ -25,7 +25,7 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
 
     RequestError before anything is written, where the run, or one of a study's, cannot be read.
     """
-    frame, folder = mark_dominated(load_frame(out)), out / "report"
+    frame, folder = marked(load_frame(out)), out / "report"
     absent = {**frame.attrs["unread"], **failures_in(out)}
     for run in frame.attrs["runs"]:
         RunFolder(run).read_environment()

@@ -16,7 +16,7 @@ from reports.pareto.points import Plot, bounds, is_noisy, plots_of, series_of, t
 from reports.pareto.style import styles_for
 from reports.speeds import INTERVAL
 from reports.text.wording import is_untrained, known, reducer_label, row_label, training_mark
-from suite.store.folder import RunFolder
+from suite.store.folder import CellFolder
 from suite.store.sealed import DamagedError
 
 SHORT = {"gmacs": "GFLOPs", "im_s": "im/s", "peak_memory_mib": "memory"}
@@ -101,10 +101,10 @@ def point_of(row: Any, scores: list[dict[str, Any]], axes: list[dict[str, Any]])
     }
 
 
-def blocks_of(out: Path, key: str) -> dict[str, Any]:
+def blocks_of(folder: Path) -> dict[str, Any]:
     """Tokens that enter the first block and leave each, and MACs of each; None where that is unknown beforehand, or
     damaged."""
-    cell = RunFolder(out).cell(key)
+    cell = CellFolder(folder)
     try:
         about, flops = cell.read("cell") or {}, cell.read("flops")
     except DamagedError:

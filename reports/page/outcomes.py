@@ -84,7 +84,7 @@ def load_outcomes(parts: Sequence[Group]) -> Outcomes | None:
     if len(done) < 2:
         return None
     random, manifest = any(part.random_weights for part in parts), read_manifest(parts[0].out)
-    folders, metric = [part.out / "cells" / key for part, key, _ in done], parts[0].shown.metrics[0]
+    folders, metric = [part.folder_of(key) for part, key, _ in done], parts[0].shown.metrics[0]
     if (read := _read(folders, manifest, metric, random)) is None:
         return None
     kind, tables = read

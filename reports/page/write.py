@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reports.groups import Group, groups, labels_of
+from reports.marks.floor_rows import hosted
 from reports.page import card, curves, launches
 from reports.page.command import command_of
 from reports.page.comparisons import comparisons, first_pair
@@ -23,7 +24,7 @@ from reports.page.exhibits import Exhibits, read_exhibits
 from reports.page.markers import dash_of
 from reports.page.packing import pack_json, pack_text
 from reports.page.tokens import packed_tokens
-from reports.tables.results import columns_for
+from reports.tables.columns import columns_for
 from reports.text.headings import notes, once_each, titles
 from reports.text.wording import is_untrained, known, row_label
 from suite.store.files import write_text
@@ -65,11 +66,11 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
 
     absent: runs of a study that could not be run or read, and why.
     """
-    parts, library = list(groups(frame)), plotly_source()
+    parts, library = hosted(list(groups(frame)), once=True), plotly_source()
     labels = labels_of(parts) if len(parts) > 1 else [""] * len(parts)  # a page of one run does not hang on its folder
     exhibits = {Path(run): exhibits_of(Path(run)) for run in frame.attrs["runs"]}
     places = {row.Index: place for place, row in enumerate(row for part in parts for row in part.frame.itertuples())}
-    series = curves.curves_of(frame)
+    series = curves.curves_of(pd.concat([part.frame for part in parts]) if parts else frame)
     sentences = [launches.sentences_of(part) for part in parts]
     data = page_data(parts, labels, series, sentences)
     runs = {part.out: label for part, label in zip(parts, labels, strict=True)}
@@ -119,9 +120,10 @@ def page_data(
                     "group": number,
                     "fair": not is_untrained(row.training),
                     "status": row.status,
-                    "blocks": curves.blocks_of(part.out, row.Index),
+                    "blocks": curves.blocks_of(part.folder_of(row.Index)),
                     "binds": sentences[number][row.Index],
                     "dominated": dominated_by(row),
+                    "oracle": [row.oracle_gmacs, part.headline.scale * row.oracle] if known(row.oracle) else None,
                     **curves.point_of(row, scores[number], axes[number]),
                 }
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reports.groups import Group
+from reports.marks.oracle import ORACLE
 from reports.pareto.labels import marker_of
 from reports.pareto.points import FLOPS, Plot, along, bounds, frontier
 from reports.pareto.style import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 UNREDUCED, FRONTIER, UNTRAINED_SIGN = "unreduced", "frontier", "*"
 DOMINATED = "dominated by a floor"
+BEST_BY_IMAGE = "oracle: its best rate for every image"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ def draw_dominated(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) -
     }
     axes.plot(rows[plot.x], group.headline.scale * rows[group.headline.name], **look, label="_dominated", zorder=6.5)
     return {DOMINATED: Line2D([], [], **look)}
+
+
+def draw_oracle(axes: Axes, rows: pd.DataFrame, style: Style, group: Group, plot: Plot) -> dict[str, Line2D]:
+    """What the best of a method's rates for every image would reach, dotted, where that is known; what the key says."""
+    from matplotlib.lines import Line2D
+
+    rows = rows[rows[ORACLE].notna()].sort_values(f"{ORACLE}_gmacs")
+    if plot.x != FLOPS.x or len(rows) < 2:
+        return {}
+    look: dict[str, Any] = {"linestyle": ":", "linewidth": 1.2}
+    x, y = rows[f"{ORACLE}_gmacs"], group.headline.scale * rows[ORACLE]
+    axes.plot(x, y, **look, color=style.colour, label="_oracle", zorder=2.5)
+    return {BEST_BY_IMAGE: Line2D([], [], **look, color=BASELINE_COLOUR)}
 
 
 def draw_unreduced(axes: Axes, placed: Placed, line: Line = BASELINE_LINE) -> None:

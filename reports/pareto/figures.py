@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from reports.groups import Group, groups
+from reports.marks.floor_rows import hosted
 from reports.pareto.by_runtime import further_runtimes
 from reports.pareto.layers import MOST, Layer, layers_under, stack
 from reports.pareto.overlay import draw_overlay
@@ -34,7 +35,7 @@ def write_pareto(frame: pd.DataFrame, folder: str | Path, width: float = FULL_WI
         The files written, and a note for each plot not written and for points that were left off.
     """
     folder = Path(folder)
-    sheets = _sheets(list(groups(frame)))
+    sheets = _sheets(hosted(list(groups(frame))))
     files: Files = {}
     notes: list[str] = []
     for name, layers in sheets.items():

@@ -13,6 +13,8 @@ import pandas as pd
 
 from reports.frame import load_frame
 from reports.groups import Group, groups, labels_of
+from reports.marks.floor_rows import hosted
+from reports.marks.marked import marked
 from reports.pareto.by_runtime import further_runtimes, under
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError, unknown
@@ -39,7 +41,8 @@ def layers_of(runs: Sequence[str | Path], reducers: Sequence[str] = ()) -> list[
     Raises:
         RequestError: a folder holds no run, runs are of different tasks or headline scores, or a name matches nothing.
     """
-    found = [group for run in dict.fromkeys(map(str, runs)) for group in groups(load_frame(run))]
+    frames = [marked(load_frame(run)) for run in dict.fromkeys(map(str, runs))]
+    found = [group for frame in frames for group in hosted(list(groups(frame)))]
     if not found:
         raise RequestError(f"run {', '.join(map(str, runs))}: no cell has begun; run it first")
     _check_alike(found)

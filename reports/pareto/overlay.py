@@ -15,6 +15,7 @@ from reports.pareto.curve_drawing import (
     draw_dominated,
     draw_frontier,
     draw_key,
+    draw_oracle,
     draw_series,
     draw_unreduced,
     look_closer,
@@ -60,12 +61,14 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
     noisy, reach = any(is_noisy(layer.group, plot) for layer in layers), reach_of(every, plot)
     best = set() if noisy else draw_frontier(axes, every, group, plot)
     ends, used = [], []
+    dotted: dict[str, Line2D] = {}
     for number, (layer, part) in enumerate(zip(layers, points, strict=True)):
         for key, rows in series_of(part).items():
             style = _of_layer(styles[key], number, len(layers))
             placed = coordinates(rows, group, plot, reach)
             strong = not is_untrained(key[2]) and not best.isdisjoint(placed.points)
             draw_series(axes, placed, style, strong, many)
+            dotted |= draw_oracle(axes, rows, style, layer.group, plot) if strong else {}
             used.append(style)
             name = layer.marked(curve_name(key, narrow, series_of(part)))
             ends.append(End(name, *placed.points[0 if plot.fewer_is_better else -1], style, strong))
@@ -82,7 +85,7 @@ def draw_overlay(layers: Sequence[Layer], plot: Plot, width: float, marks: Seque
     remarks += look_closer(axes, every, best, group)
     _make_room(axes, marks)
     axes.set_title(_heading(layers, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, used, narrow, bool(best), crosses | _entries(layers, fills, 26 if narrow else 90))
+    draw_key(figure, used, narrow, bool(best), crosses | dotted | _entries(layers, fills, 26 if narrow else 90))
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

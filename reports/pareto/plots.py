@@ -17,6 +17,7 @@ from reports.pareto.curve_drawing import (
     draw_dominated,
     draw_frontier,
     draw_key,
+    draw_oracle,
     draw_series,
     draw_unreduced,
     look_closer,
@@ -35,6 +36,7 @@ from suite.contract.baseline import BASELINE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MANY = 8  # curves, beyond which intervals are pale so as not to hide the points
 FULL_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a page's text, and one of its two columns
@@ -60,11 +62,13 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     narrow, many = width < NARROW, len(series) > MANY
     figure, axes = canvas(width)
     noisy, reach, ends = is_noisy(group, plot), reach_of(points, plot), []
+    dotted: dict[str, Line2D] = {}
     best = set() if noisy else draw_frontier(axes, points, group, plot)
     for key, rows in series.items():
         placed = coordinates(rows, group, plot, reach)
         strong = not is_untrained(key[2]) and not best.isdisjoint(placed.points)
         draw_series(axes, placed, styles[key], strong, many)
+        dotted |= draw_oracle(axes, rows, styles[key], group, plot) if strong else {}
         x, y = placed.points[0 if plot.fewer_is_better else -1]
         ends.append(End(curve_name(key, narrow, series), x, y, styles[key], strong))
     draw_unreduced(axes, coordinates(points[points.reducer == BASELINE], group, plot, reach))
@@ -77,7 +81,7 @@ def draw(group: Group, plot: Plot, width: float) -> Figure:
     remarks += ["untrained ones are not on the frontier"] if points.training.map(is_untrained).any() and best else []
     remarks += look_closer(axes, points, best, group)
     axes.set_title(_heading(group, plot, remarks, characters(width)), loc="left")
-    draw_key(figure, [styles[key] for key in series], narrow, bool(best), crosses)
+    draw_key(figure, [styles[key] for key in series], narrow, bool(best), crosses | dotted)
     label_ends(figure, axes, ends, left=plot.fewer_is_better, size=5.6 if narrow else 6.5)
     return figure
 

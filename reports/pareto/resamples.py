@@ -36,12 +36,12 @@ def resampled_scores(group: Group, resamples: int = RESAMPLES) -> dict[str, Floa
         return {}
     seed = crc32("\n".join(manifest).encode())
     if metric.name == AGREEMENT.name:
-        columns = {key: _agreement(out, key, manifest, group) for key in keys}
+        columns = {key: _agreement(key, manifest, group) for key in keys}
         return _resampled_means(columns, out, metric, seed, resamples)
     made_of = metric.aggregate
     if made_of is None:
         return {}
-    read = {key: read_columns(out / "cells" / key, manifest, made_of.columns) for key in keys}
+    read = {key: read_columns(group.folder_of(key), manifest, made_of.columns) for key in keys}
     tables = {key: table for key, table in read.items() if table is not None}
     if len(tables) < len(read):
         return {}
@@ -75,11 +75,11 @@ def _resampled(made_of: Aggregate, addends: np.ndarray, seed: int, resamples: in
     return moved
 
 
-def _agreement(out: Path, key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
+def _agreement(key: str, manifest: pd.Index, group: Group) -> pd.Series | None:
     """Whether each sample's prediction is the unreduced model's."""
     unreduced = group.frame.index[(group.frame.reducer == BASELINE) & (group.frame.status == "done")]
     if not len(unreduced):
         return None
-    samples = [read_samples(out / "cells" / cell, manifest, ("prediction",))[0] for cell in (key, unreduced[0])]
+    samples = [read_samples(group.folder_of(cell), manifest, ("prediction",))[0] for cell in (key, unreduced[0])]
     own, full = (table["prediction"].rename(None) for table in samples)
     return own.eq(full).where(full.notna())

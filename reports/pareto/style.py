@@ -39,6 +39,8 @@ class Family:
 
 FLOORS = ("random", "uniform", "heuristic", "resize")
 """Reducers that look at no token's worth: what every method has to beat."""
+UNREDUCED = " unreduced"
+"""What the name of a model ends in that stands among reducers as a floor."""
 
 # Hues near those of Okabe and Ito, "Color Universal Design", 2008, which colour-blind readers can tell apart; the
 # shades of one hue differ in lightness, so they survive a grey print. So do markers: those of different families begin
@@ -87,7 +89,10 @@ def styles_for(series: list[tuple[str, str, str]]) -> dict[tuple[str, str, str],
     without the trained weights that they need are dashed with hollow markers.
     """
     strangers = sorted({reducer for reducer, *_ in series} - {name for family in FAMILIES for name in family.members})
-    families = (*FAMILIES, replace(OTHERS, members=tuple(strangers)))
+    models = tuple(name for name in strangers if name.endswith(UNREDUCED))
+    *families, floor = FAMILIES
+    others = tuple(name for name in strangers if name not in models)
+    families += [replace(floor, members=floor.members + models), replace(OTHERS, members=others)]
     home = {name: (family, place) for family in families for place, name in enumerate(family.members)}
     curves: dict[str, list[tuple[str, str, str]]] = {}
     for key in sorted(series):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from reports.tables.columns import Column
 from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
-from reports.tables.results import Column
 from reports.text.markup import TEX_HEAD, csv_text, html_row, markdown_row, markdown_rule, tex_escaped
 from reports.text.wording import NO_DATA, gflops, known, percent, speed
 

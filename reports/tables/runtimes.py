@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.tables.results import RATE, reducer_column
+from reports.tables.columns import RATE, reducer_column
 from reports.text.markup import markdown_row, markdown_rule
 from reports.text.wording import NO_DATA, known, significant
 

@@ -12,9 +12,9 @@ import pandas as pd
 from reports.frame import COLUMNS, TEXT
 from reports.groups import groups
 from reports.speeds import LATENCIES, TIMED
+from reports.tables.columns import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.console import ConsoleTable, Field, console_table, spare, terminal_width
 from reports.tables.records import records_of
-from reports.tables.results import AGAINST_FASTEST, RATE, Column, reducer_column
 from reports.tables.runtimes import markdown_of
 from reports.text.headings import titles
 from reports.text.markup import csv_text, markdown_row, markdown_rule

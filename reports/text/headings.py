@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reports.groups import Group, labels_of
+from reports.marks.oracle import DEFINED
 from reports.text.wording import NO_DATA, is_untrained, known, percent, reducer_label, row_label
 from reports.traces import trace_notes
 from suite.contract.baseline import BASELINE
@@ -85,6 +86,7 @@ def notes(group: Group) -> list[str]:
     if group.frame[group.frame.status == "done"].missing.any():
         said.append(f"Unreadable images are left out: {images(group)}.")
     said += _dominated(rows)
+    said += _beside_headline(rows)
     said += _method_notes(rows, group.context)
     said += _runtime_notes(rows)
     elsewhere = {speed["device"] for about in group.context for speed in about.get("speeds", ())}
@@ -154,6 +156,21 @@ def _dominated(rows: list[Any]) -> list[str]:
         f"{DOMINATED} dominated by a floor, significantly worse at no lower cost (paired one-sided tests at 5 %, "
         f"Holm's procedure over all), of the methods at rates that have a floor at their cost: {'; '.join(said)}."
     ]
+
+
+def _beside_headline(rows: list[Any]) -> list[str]:
+    """What the numbers of other seeds and of the best rate for every image are."""
+    said = []
+    if any(known(row.seeds) for row in rows):
+        said.append(
+            "Over seeds: mean over random draws of the method, or over trainings that differ in the seed alone (how "
+            "many), ± half of Student's 95 % interval from three on; the row itself is the first of them."
+        )
+    if any(known(row.oracle) for row in rows):
+        said.append(
+            f"Oracle: {DEFINED}; their mean GFLOPs. It knows the answer, so that no choice by the image surpasses it."
+        )
+    return said
 
 
 def _method_notes(rows: list[Any], context: list[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ from suite.cli.console import Document, Kept, print_fitted, print_table, say, wa
 from suite.cli.ending import ExitCode, outcome_of
 from suite.cli.export import export_command
 from suite.cli.fetch import fetch_command
-from suite.cli.flags import FLOOR_MODELS, MODELS, asked, option, with_flags
+from suite.cli.flags import FLOOR_MODELS, FLOOR_SIDES, MODELS, asked, option, with_flags
 from suite.cli.gate import baselines, check_command, compare_command
 from suite.cli.gpu import gpu_command
 from suite.cli.help import JUDGE, KNOW, LOOK, MEASURE, RARE, TRAIN, Shown, Verb, Verbs
@@ -56,6 +56,7 @@ def default(context: typer.Context) -> None:
 @with_flags(
     models=MODELS,
     floor_models=FLOOR_MODELS,
+    floor_sides=FLOOR_SIDES,
     track=Annotated[str | None, option(RARE, "Copies to: tensorboard, mlflow, wandb; a,b for several.")],
 )
 def run_command(config: Path | None = None, track: str | None = None, **flags: Any) -> None:
@@ -82,13 +83,13 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
 
 def show(out: Path) -> list[str]:
     """Print the table of a run, or of several, and say where its files are; returns what of it is damaged."""
-    from reports.dominance import mark_dominated
     from reports.frame import load_frame
     from reports.groups import by_task
+    from reports.marks.marked import marked
     from reports.tables.results import console_table
     from reports.tables.speeds import speeds_table
 
-    frame = mark_dominated(load_frame(out))
+    frame = marked(load_frame(out))
     for part in by_task(frame):
         print_fitted(console_table(part))
         if (speeds := speeds_table(part)) is not None:
@@ -99,7 +100,7 @@ def show(out: Path) -> list[str]:
     return frame.attrs["damaged"]
 
 
-@with_flags(models=MODELS, floor_models=FLOOR_MODELS)
+@with_flags(models=MODELS, floor_models=FLOOR_MODELS, floor_sides=FLOOR_SIDES)
 def plan_command(config: Path | None = None, **flags: Any) -> None:
     """Show the cells of a sweep, what is stored of them, and what the rest will take; runs nothing."""
     from suite.sweep.executors import open_executor

@@ -47,6 +47,7 @@ FLAGS: dict[str, Any] = {
         list[str] | None, option(RARE, "FILE, FILE::MODEL_IN_IT or NAME=…: what a reducer learned.")
     ],
     "reducer_option": Annotated[list[str] | None, option(METHODS, "NAME.OPTION=VALUE, repeatable.")],
+    "draw_seeds": Annotated[int | None, option(RARE, "Seeds of methods that draw at random, as random does. [1]")],
     "task_option": Annotated[list[str] | None, option(WHAT, "OPTION=VALUE, repeatable.")],
     "classes": Annotated[str | None, option(RARE, "all: of --task-option classes=all (imagenet).")],
     "batch_size": Annotated[int | None, option(HOW, "Images in a batch. [64]")],
@@ -70,6 +71,7 @@ FLAGS: dict[str, Any] = {
 }
 MODELS = Annotated[str | None, option(WHAT, "Several, with wildcards: 'deit_*'. A run each.")]
 FLOOR_MODELS = Annotated[str | None, option(RARE, "Smaller models to see beside, unreduced: deit_tiny_patch16_224.")]
+FLOOR_SIDES = Annotated[str | None, option(RARE, "Smaller sides that images are decoded at, to see beside: 176,160.")]
 APART = {"model", "models"}  # a flag for one of them takes the place of the configuration's other
 
 

@@ -62,7 +62,7 @@ def build_classifier(
     entry: ModelEntry, seed: int = 0, image_size: int | None = None, num_classes: int | None = None, **options: Any
 ) -> nn.Module:
     """The model with weights from `seed`, with what timm reads of how its images are prepared."""
-    asked = {"num_classes": num_classes, "img_size": None if entry.weights else image_size}
+    asked = {"num_classes": num_classes, "img_size": image_size}
     asked = {key: value for key, value in asked.items() if value is not None}
     try:
         model = build_random(entry, seed, **asked, **options)
@@ -83,11 +83,7 @@ def build_classifier(
 
 def _check_image_size(entry: ModelEntry, model: nn.Module, image_size: int | None) -> None:
     embed = getattr(model, "patch_embed", None)
-    patch, built = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
-    if entry.weights and image_size and built and image_size != built[0]:
-        raise RequestError(
-            f"model '{entry.name}' takes images of {built[0]} pixels, not {image_size}; leave the size out"
-        )
+    patch = getattr(embed, "patch_size", None)
     if image_size and patch and any(image_size % side for side in patch):
         raise RequestError(
             f"image size {image_size} is not a multiple of {entry.name}'s patch size {patch[0]}; "

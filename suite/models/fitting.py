@@ -23,6 +23,7 @@ from suite.models.foreign_names import State
 from suite.models.registry import ModelEntry
 from suite.models.several import say_choice
 from suite.models.weights_file import WeightsInfo, check_fit, one_line
+from suite.tokens.grouping import full_precision
 
 KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
 HEADS = ("head.", "head_dist.", "aux_head.")
@@ -159,8 +160,10 @@ def _as_timm_has_it(model: nn.Module, own: State, state: State, misfit: str) -> 
         )
     if lost := next((key for key in state if "pre_logits" in key), ""):  # timm would leave it out
         raise RequestError(f"{misfit}: '{lost}' is of a layer before the classifier, which the model does not have")
+    # resampled in the type that they have, which in a file of half precision would be rounded once more
+    wide = {key: full_precision(value) for key, value in state.items() if key == POSITIONS}
     try:
-        found = checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
+        found = checkpoint_filter_fn({**state, **wide}, model, adapt_layer_scale=True)
     except Exception as error:
         check_fit(own, state, misfit, _remedy(own, state))  # names the keys, where they are what is wrong
         raise RequestError(f"{misfit}: {one_line(error)}") from error

@@ -10,14 +10,14 @@ from timm.models.eva import Eva
 from suite.models.scenes_vit import SCENES_CLASSES, SCENES_SIDE, describe_scenes_model
 
 
-def build_scenes_eva(num_classes: int = SCENES_CLASSES) -> Eva:
+def build_scenes_eva(num_classes: int = SCENES_CLASSES, img_size: int = SCENES_SIDE) -> Eva:
     """An `Eva` with random weights: 14 x 14 patches, a class token, 4 registers. Images as for `build_scenes_vit`.
 
     Positions are known by rotations alone: those of DINOv3 (arXiv 2508.10104), two halves, temperature 100. Width 96, 3
     heads, 12 blocks with LayerScale, no bias on queries, keys and values; 1.4 M parameters.
     """
     model = Eva(
-        img_size=SCENES_SIDE,
+        img_size=img_size,
         patch_size=8,
         embed_dim=96,
         depth=12,

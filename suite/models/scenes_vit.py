@@ -11,13 +11,13 @@ SCENES_SIDE = 112
 SCENES_MEAN = SCENES_STD = (0.5, 0.5, 0.5)
 
 
-def build_scenes_vit(num_classes: int = SCENES_CLASSES) -> VisionTransformer:
+def build_scenes_vit(num_classes: int = SCENES_CLASSES, img_size: int = SCENES_SIDE) -> VisionTransformer:
     """A `VisionTransformer` with random weights: input (B, 3, 112, 112), 14 x 14 patches + class token = 197 tokens.
 
     Inputs are RGB in [0, 1], normalised with mean = std = 0.5 and not resized. Width 96, 3 heads, 1.4 M parameters.
     """
     model = VisionTransformer(
-        img_size=SCENES_SIDE,
+        img_size=img_size,
         patch_size=8,
         embed_dim=96,
         depth=12,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from suite.errors import RequestError
-from suite.rates.rate import FlopsTarget, ImageSide, KeptFraction, Rate
+from suite.rates.rate import FlopsTarget, ImageSide, KeptFraction, PatchGrid, Rate
 from suite.rates.schedule import check_form
 from suite.reducers.base import Reducer
 
@@ -34,6 +34,13 @@ def shrunk_grid(rate: Rate | None, reducer: Reducer, full: Grid, patch: Grid) ->
                 f"use {sizes}"
             )
         return grid_of(count, full)
+    if isinstance(rate, PatchGrid):
+        if rate.patches > most:
+            raise RequestError(
+                f"rate {rate}: {reducer.name!r} only shrinks images, of {most} patches along the shorter side; use "
+                f"grid={most} or less"
+            )
+        return grid_of(rate.patches, full)
     if isinstance(rate, KeptFraction) and not isinstance(rate.keep, tuple) and rate.blocks is None:
         wanted = rate.keep * full[0] * full[1]
         grids = [grid_of(count, full) for count in range(1, most + 1)]

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from suite.errors import RequestError
 from suite.rates.form import Blocks, Rate, RateOfBlocks, decimal, decimals, is_list, items, plain
+from suite.rates.image_rates import ImageSide, PatchGrid
 
 __all__ = [
     "FlopsTarget",
@@ -19,6 +20,7 @@ __all__ = [
     "KeptFraction",
     "LearnedPlan",
     "MergedPortion",
+    "PatchGrid",
     "Rate",
     "RateOfBlocks",
     "SimilarityThreshold",
@@ -30,8 +32,8 @@ __all__ = [
 ]
 
 EXAMPLES = (
-    "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, lines=2, tau=0.9, side=160 or "
-    "flops=-35%"
+    "r=13, r=16:-1, r=[16,16,8], r=0.35@3,6,9, keep=0.7, keep=0.7@3,6,9, merge=0.3, lines=2, tau=0.9, side=160, "
+    "grid=10 or flops=-35%"
 )
 
 
@@ -174,25 +176,6 @@ class SimilarityThreshold(RateOfBlocks):
 
 
 @dataclass(frozen=True, repr=False)
-class ImageSide(Rate):
-    """side=160: the image itself is shrunk, until its shorter side has so many pixels."""
-
-    prefix = form = "side"
-    pixels: int
-
-    def __post_init__(self) -> None:
-        if self.pixels < 1:
-            raise RequestError(f"rate {str(self)!r}: an image's side has at least one pixel")
-
-    def _amount(self) -> str:
-        return str(self.pixels)
-
-    @property
-    def strength(self) -> float:
-        return -self.pixels
-
-
-@dataclass(frozen=True, repr=False)
 class LearnedPlan(Rate):
     """plan=1: this one of the schedules that the method has learned, from 1 in order of strength."""
 
@@ -238,8 +221,8 @@ class FlopsTarget(Rate):
 
 
 def parse_rate(text: str) -> Rate:
-    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'lines=2', 'tau=0.9', 'side=160', 'plan=1',
-    'flops=-35%'.
+    """'r=13', 'r=16:-1', 'r=[16,8]', 'keep=0.7', '...@3,6,9', 'merge=0.3', 'lines=2', 'tau=0.9', 'side=160', 'grid=10',
+    'plan=1', 'flops=-35%'.
 
     RequestError for others.
     """
@@ -313,4 +296,6 @@ OF_BLOCKS: dict[str, Callable[[str, Blocks, str], Rate]] = {
     "lines": _read_lines,
     "tau": _read_tau,
 }
-OF_ONE_NUMBER: dict[str, type[LearnedPlan | ImageSide]] = {kind.prefix: kind for kind in (LearnedPlan, ImageSide)}
+OF_ONE_NUMBER: dict[str, type[LearnedPlan | ImageSide | PatchGrid]] = {
+    kind.prefix: kind for kind in (LearnedPlan, ImageSide, PatchGrid)
+}

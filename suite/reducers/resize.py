@@ -14,7 +14,8 @@ class Resize(Reducer):
 
     Images are shrunk as they come to the model, prepared and normalised, to whole patches of the same shape: bicubic
     with antialiasing, in float32 at least, nothing clamped. Position embeddings are resampled as the model's library
-    does it. Another floor is the unreduced model whose images are decoded at that size: a run with `--image-size`.
+    does it. This is mode `tensor`; in mode `decode` the file is resampled once, in the same field of view:
+    other images, so a run of its own, of the unreduced model (`--floor-sides`).
     """
 
     rates = ("side", "keep")

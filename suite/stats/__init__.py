@@ -6,6 +6,7 @@ from suite.stats.intervals import (
     mean_interval,
     paired_agreement,
     percentile_interval,
+    student_interval,
     wilson_interval,
 )
 from suite.stats.jackknife import Statistic, jackknife_interval, pseudo_values, standard_error
@@ -73,6 +74,7 @@ __all__ = [
     "smallest_normal_difference",
     "standard_error",
     "Statistic",
+    "student_interval",
     "swap_test",
     "wilson_interval",
 ]

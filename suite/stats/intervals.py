@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from suite.stats.jackknife import jackknife_interval, rows_of_samples
 
@@ -26,6 +26,17 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
         return None
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence_level=level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def student_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean that values (n,), n >= 2, scatter about, such as scores of several seeds.
+
+    Source: Student, "The probable error of a mean", 1908.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean, n = values.mean(), len(values)
+    half = t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    return float(mean - half), float(mean + half)
 
 
 def paired_agreement(first: ArrayLike, second: ArrayLike) -> tuple[int, int]:

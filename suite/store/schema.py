@@ -128,7 +128,8 @@ class CellFile(TypedDict):
     reducer: str  # registered name or path/to/file.py:ClassName
     options: dict[str, Any]  # the method's options that were set
     learned: NotRequired[str | None]  # what the method has to learn, e.g. 'embedding'; null: training-free
-    # {source, sha256} of the trained weights that the method was given; null: none
+    # {source, sha256} of the trained weights that the method was given, and of a training by the suite {training,
+    # seed}, a digest of what decided it beside the seed; null: none
     reducer_weights: NotRequired[dict[str, str] | None]
     formulation: NotRequired[str | None]  # which of several formulations of attention was run; null: it has one
     # when a dense model gets its tokens back, e.g. 'before_decoder'; null: it never does

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reports.frame import load_frame, load_samples
+from reports.marks.marked import marked
 from reports.tables.speeds import speeds_of
 from suite.store.study import StudyFolder, failures_in
 from suite.sweep.executors import open_executor
@@ -37,11 +38,11 @@ class Results:
 
     def frame(self) -> pd.DataFrame:
         """One row per cell, tidy; `reports.frame` says what every column is. What is not known is NaN."""
-        return load_frame(self.out)
+        return marked(load_frame(self.out))
 
     def speeds(self) -> pd.DataFrame:
         """One row per cell and runtime that it was timed under, indexed by both, with the frame's columns of speed."""
-        return speeds_of(self.frame())
+        return speeds_of(load_frame(self.out))
 
     def samples(self, key: str) -> pd.DataFrame:
         """Outcomes and scores of one cell's samples, a row each, in the same order for every cell of a run.
@@ -53,7 +54,7 @@ class Results:
     @property
     def failed(self) -> list[str]:
         """Reasons of what was asked for and failed: runs, and cells, of several runs with the name of theirs."""
-        frame = self.frame()
+        frame = load_frame(self.out)
         failed = frame[(frame.status == "failed") & frame.index.isin(self.cells)]
         context, several = frame.attrs["context"], len(frame.attrs["runs"]) > 1
         said = list(self.unrun)
@@ -119,7 +120,7 @@ def run_sweep(
         for line in notes:
             progress.note(line)
         if tracking.alive:
-            frame = results.frame()
+            frame = load_frame(results.out)
             asked = [key for key in results.cells if key in frame.index]
             tracking.hand_over(frame.loc[asked], [file for file in files if file.suffix == ".png"])
     return results

@@ -12,11 +12,12 @@ from suite.models.several import split_choice
 from suite.models.shipped import EMBEDDED, shipped_weights, weights_path
 from suite.rates.rate import Rate
 from suite.rates.schedule import check_form
-from suite.reducers import list_reducers, make_reducer, reducer_class
+from suite.reducers import list_reducers, make_reducer, reducer_class, reducer_options
 from suite.sweep.methods import NO_WEIGHTS, MethodAtRate, method_of
 from suite.sweep.spec import OF_A_RUN, CellSpec, RunSpec, is_wildcard
 
 TRAINING_FREE = "training-free"
+SEED = "seed"  # the option of what draws at random
 
 
 def expand(spec: RunSpec) -> tuple[list[MethodAtRate], list[str]]:
@@ -39,7 +40,7 @@ def list_cells(spec: RunSpec) -> tuple[list[CellSpec], list[str]]:
     """
     cells = spec.cells or cells_of_names(spec)
     check_names(spec.reducer_options, cells, "reducer_options")
-    cells = with_weights(spec, cells)
+    cells = with_draws(with_weights(spec, cells), spec.draw_seeds)
     found, skipped = take_defined(cells) if spec.cells else combine(cells, [*spec.rates, *spec.flops])
     return [CellSpec(reducer=BASELINE, **shared_keys(spec)), *found], skipped
 
@@ -171,6 +172,25 @@ def with_weights(spec: RunSpec, cells: Sequence[CellSpec]) -> list[CellSpec]:
             )
         found.append(cell.model_copy(update={"weights": source}))
     return found
+
+
+def with_draws(cells: Sequence[CellSpec], seeds: int) -> list[CellSpec]:
+    """The cells, those of methods that draw at random `seeds` times, with the option `seed` = 1, 2, ... from the second
+    on. RequestError for several seeds where nothing draws."""
+    drawing = [cell for cell in cells if draws(cell)]
+    if seeds > 1 and not drawing:
+        raise RequestError(f"draw_seeds={seeds}: none of the reducers draws at random; leave it out")
+    repeats = [
+        cell.model_copy(update={"options": {**cell.options, SEED: seed}, "timed": False})
+        for cell in drawing
+        for seed in range(1, seeds)
+    ]
+    return [*cells, *repeats]
+
+
+def draws(cell: CellSpec) -> bool:
+    """Whether the cell's reducer draws at random, by a seed that is left open."""
+    return SEED in reducer_options(cell.reducer) and SEED not in cell.options
 
 
 def learned(cell: CellSpec) -> str | None:

@@ -20,7 +20,8 @@ NO_WEIGHTS = "none"
 
 @dataclass(frozen=True)
 class MethodAtRate:
-    """A method at a rate, as asked. `named`: what the model cannot do of it is refused, not left out.
+    """A method at a rate, as asked. `named`: what the model cannot do of it is refused, not left out. `timed`: see
+    `CellSpec`.
 
     rate: None of the unreduced model, and of a method that has a schedule of its own. weights: source (see
     `weights_path`) and hash of what was trained with the method.
@@ -31,6 +32,7 @@ class MethodAtRate:
     options: dict[str, Any]
     named: bool
     weights: tuple[str, str] | None = None
+    timed: bool = True
 
     @property
     def slot(self) -> str:
@@ -50,4 +52,4 @@ def method_of(cell: CellSpec) -> MethodAtRate:
     """What a cell measures. Its weights are a source, 'none' or empty; OSError for a file that is not there."""
     trained = cell.weights not in ("", NO_WEIGHTS)
     weights = (cell.weights, file_sha256(split_choice(str(weights_path(cell.weights)))[0])) if trained else None
-    return MethodAtRate(cell.reducer, cell.rate, cell.options, not cell.optional, weights)
+    return MethodAtRate(cell.reducer, cell.rate, cell.options, not cell.optional, weights, cell.timed)

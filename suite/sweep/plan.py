@@ -79,7 +79,7 @@ class Plan:
             "reducer": method.reducer,
             "options": method.options,
             "learned": reducer.learned if method.weights or not reducer.trained else None,
-            "reducer_weights": dict(zip(("source", "sha256"), method.weights)) if method.weights else None,
+            "reducer_weights": method.weights and described(*method.weights),
             "formulation": reducer.formulation,
             "restore": getattr(self.model, "restore", None),
             "rate": rate_text(method.rate),
@@ -256,6 +256,16 @@ def check_base(method: MethodAtRate, spec: RunSpec, weights: WeightsInfo) -> Non
             f"weights {method.weights[0]!r} of {method.reducer!r} bring parts of the backbone, trained from "
             f"{of.get('weights', 'other weights')}; here it has {weights.source}: give that checkpoint, or train again"
         )
+
+
+def described(source: str, sha256: str) -> dict[str, str]:
+    """What a cell says of weights: from where they are and, of a training by the suite, a digest of all that decided it
+    but the seed, and that."""
+    found, of = {"source": source, "sha256": sha256}, about(weights_path(source))
+    recipe = dict(of.get("recipe", {}))
+    if (seed := recipe.pop("seed", None)) is not None:
+        found |= {"training": digest({**of, "recipe": recipe})[:12], "seed": str(seed)}
+    return found
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from suite.contract.baseline import BASELINE
@@ -43,27 +44,48 @@ def _with_defaults(run: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any
     return {**{key: value for key, value in shared.items() if key not in taken}, **run}
 
 
-def by_model(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The request once for each of its models, and whether that was named outright; then the unreduced model alone for
-    each of its `floor_models` that is not among them.
+@dataclass(frozen=True)
+class OneRun:
+    """Keys and values of one run. named: its model outright. suffix: what the name of its folder ends in."""
 
-    RequestError for no list of names, and for one that stands beside a `model`.
+    values: dict[str, Any]
+    named: bool
+    suffix: str = ""
+
+
+def by_model(request: Mapping[str, Any]) -> Iterator[OneRun]:
+    """The request once for each of its models; the unreduced model alone for each of its `floor_models` that is not
+    among them, and for each of its models on images that are decoded at each of its `floor_sides`.
+
+    RequestError for no list of names or sides, and for one that stands beside a `model`.
     """
     request = dict(request)
     models, floors = request.pop("models", None), request.pop("floor_models", None)
+    sides = _sides_of(request.pop("floor_sides", None))
     asked = _names_of("models", models) if models is not None else None
     if asked is not None and request.get("model"):
         raise RequestError(f"model={request['model']!r} stands beside models={models!r}; leave one of them out")
     own = request.get("out")
-    if asked is None:
-        yield request, True
-    for model, named in (asked or {}).items():
-        apart = {"out": f"{own}-{folder_name(model)}"} if own and len(asked or {}) > 1 else {}
-        yield {**request, "model": model, **apart}, named
-    alone = {key: value for key, value in request.items() if key not in OF_METHODS}
+    alone = {key: value for key, value in request.items() if key not in OF_METHODS} | {"reducers": [BASELINE]}
+    for model, named in (asked or {request.get("model"): True}).items():
+        of = {} if model is None else {"model": model}
+        apart = {"out": f"{own}-{folder_name(model or '')}"} if own and len(asked or {}) > 1 else {}
+        yield OneRun({**request, **of, **apart}, named)
+        out = {key: value for key, value in {"out": own, **apart}.items() if value}
+        for side in sides:
+            yield OneRun({**alone, **of, **out, "image_size": side}, named, f"-{side}px")
     for model, named in (_names_of("floor_models", floors) if floors is not None else {}).items():
         if model not in (asked or [request.get("model")]):
-            yield {**alone, "model": model, "reducers": [BASELINE]}, named
+            yield OneRun({**alone, "model": model}, named)
+
+
+def _sides_of(value: Any) -> list[int]:
+    """Pixels, of a list of them or of its text; none of None. RequestError for anything else."""
+    sides = value.split(",") if isinstance(value, str) else value
+    sides = [sides] if isinstance(sides, int) else sides or []
+    if not isinstance(sides, list | tuple) or not all(re.fullmatch(r"\s*[1-9]\d*\s*", str(side)) for side in sides):
+        raise RequestError(f"floor_sides={value!r} is no list of sides in pixels; write for example 176,160")
+    return list(dict.fromkeys(map(int, sides)))
 
 
 def _names_of(key: str, value: Any) -> dict[str, bool]:

@@ -34,7 +34,7 @@ DEFAULT_REDUCERS = ("dtem", "mctf", "tofu", "tome", "evit", "etps", "topk", "ran
 """A cross-section that answers in minutes; '*' is every registered method."""
 LISTS = ("reducers", "rates", "flops")
 """Keys of which all combinations are cells."""
-SEVERAL = ("models", "floor_models", "runs")
+SEVERAL = ("models", "floor_models", "floor_sides", "runs")
 """Keys of which each asks for several runs (`suite.sweep.requests`)."""
 TRAINED_REDUCERS = ("mctf@embedded", "dtps", "diffrate")
 """Beside it, where the model comes with weights for them."""
@@ -91,6 +91,8 @@ class CellSpec(BaseModel):
     """None of the unreduced model, and of a reducer that has a schedule of its own."""
     precision: Precision | None = None
     runtime: tuple[RuntimeName, ...] = ()
+    timed: bool = True
+    """Whether its speed is measured where the run's is: no need of it in a cell that repeats another's work."""
     optional: bool = False
     """Left out where the reducer or the model cannot do it, as what a wildcard names is; else that is refused."""
 
@@ -119,6 +121,8 @@ class RunSpec(BaseModel):
     reducer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reducer_weights: dict[str, str] = Field(default_factory=dict)
     """Reducer name -> file of what it has learned; under '' the file of the only one that learns something."""
+    draw_seeds: int = Field(default=1, ge=1)
+    """Seeds that a method which draws at random is scored with; all but the first are not timed."""
     task_options: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
     """Samples, evenly spaced over the data; None: all."""

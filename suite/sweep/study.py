@@ -99,27 +99,28 @@ def make_study(values: Mapping[str, Any]) -> Study:
     asked = []
     for number, request in enumerate(requests_of(values)):
         try:
-            asked += [(one, make_spec({**one, "out": ""}), named) for one, named in by_model(request)]
+            asked += [(one, make_spec({**one.values, "out": ""})) for one in by_model(request)]
         except RequestError as error:
             raise RequestError(f"runs.{number}: {error}" if "runs" in values else str(error)) from error
     for key in OF_A_COMMAND:
-        if len(values_of := {str(getattr(spec, key)) for _, spec, _ in asked}) > 1:
+        if len(values_of := {str(getattr(spec, key)) for _, spec in asked}) > 1:
             raise RequestError(
                 f"runs are of several values of {key} ({', '.join(sorted(values_of))}); one command has one"
             )
-    tasks = dict.fromkeys(spec.task for _, spec, _ in asked)
+    tasks = dict.fromkeys(spec.task for _, spec in asked)
     out = Path(values.get("out") or Path("results") / "+".join(tasks))
     members: dict[str, Member] = {}
-    for request, spec, named in asked:
-        if request.get("model") not in (None, "", spec.model):
-            raise RequestError(f"cells are of model {spec.model!r} beside model={request['model']!r}; leave one out")
-        name = request.get("out") or folder_name(f"{spec.task}-{spec.model}" if len(tasks) > 1 else spec.model)
+    for one, spec in asked:
+        if one.values.get("model") not in (None, "", spec.model):
+            raise RequestError(f"cells are of model {spec.model!r} beside model={one.values['model']!r}; leave one out")
+        usual = folder_name(f"{spec.task}-{spec.model}" if len(tasks) > 1 else spec.model)
+        name = (one.values.get("out") or usual) + one.suffix
         if name in members:
             raise RequestError(
                 f"two runs would lie in {str(out / name)!r}; give each of them an out, the name of a folder in "
                 f"{str(out)!r}"
             )
-        members[name] = Member(name, spec.model_copy(update={"out": str(out / name)}), named)
+        members[name] = Member(name, spec.model_copy(update={"out": str(out / name)}), one.named)
     return Study(out, tuple(members.values()))
 
 

@@ -70,6 +70,7 @@ def find_untimed(plan: Plan, cells: Sequence[StoredCell], file: str, device: str
 
     device: what was timed on one of another name is to be timed as well.
     """
+    cells = [cell for cell in cells if plan.methods[cell.key].timed]
     sources = {name: source_of_runtime(name) for name in list_runtimes()}
     asked = [EAGER] if file == WHOLE else list(plan.spec.runtime)
     stored = {cell.key: (cell.folder.read(file) or {"runtimes": {}})["runtimes"] for cell in cells}

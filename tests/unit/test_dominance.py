@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.dominance import Point, dominated, mark_dominated
 from reports.frame import load_frame
+from reports.marks.dominance import Point, dominated, mark_dominated
 from reports.page.outcomes import CAPTIONS, LABELS, Outcomes
 from suite import run
 from suite.contract.metric import Metric
@@ -13,9 +13,9 @@ from suite.stats.aggregates import Mean, Share
 from suite.sweep.progress import Progress
 
 
-def point(name, cost, floor=False, series=None, model="m", ends=(0, 0), in_run=None):
+def point(name, cost, floor=False, series=None, model="m", ends=(0, 0), in_run=None, side=None):
     cost = cost - ends[0], cost + ends[1]
-    return Point(name, name, series or ("run", name, "", ""), model, floor, cost, in_run or cost)
+    return Point(name, name, series or ("run", name, "", ""), model, side, floor, cost, in_run or cost)
 
 
 def outcomes(kind=LABELS, metric=None, **scores):
@@ -62,6 +62,13 @@ def test_of_each_floor_the_dearest_rate_is_compared_and_the_best_floor_is_named(
         "m unreduced": right(200),
     })  # fmt: skip
     assert dominated(points, of) == {"poor": "tiny unreduced"}
+
+
+def test_the_same_model_on_images_that_were_decoded_smaller_is_resize_by_another_name():
+    points = [point("poor", 1.0), point("m unreduced", 0.8, True, ("small", "none", "", ""), side=80)]
+    assert dominated(points, outcomes(poor=right(100), **{"m unreduced": right(170)})) == {
+        "poor": "resize (mode=decode) side=80"
+    }
 
 
 def test_the_more_methods_are_compared_the_surer_each_mark_has_to_be():

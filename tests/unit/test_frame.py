@@ -59,7 +59,8 @@ def test_the_frame_has_one_row_per_cell_and_the_agreed_columns(run):
         "im_s im_s_low im_s_high speedup speedup_low speedup_high peak_memory_mib "
         "speedup_fastest speedup_fastest_low speedup_fastest_high "
         "latency_p50_ms latency_p90_ms latency_p99_ms single_p50_ms single_p90_ms single_p99_ms energy_j compile_s "
-        "runtime fastest_runtime attention dominated_flops dominated_time speed_note status reason"
+        "runtime fastest_runtime attention seeds seeds_mean seeds_low seeds_high repeat_of "
+        "dominated_flops dominated_time oracle oracle_gmacs speed_note status reason"
     )
 
 

@@ -20,7 +20,7 @@ from reports.page.samples import packed_samples
 from reports.page.tokens import changes, in_order
 from reports.page.write import NO_PLOTLY, render, sort_value
 from reports.pareto.style import FAMILIES, OTHERS
-from reports.tables.results import columns_for
+from reports.tables.columns import columns_for
 from reports.write import write_report
 from suite.api import run
 from suite.errors import RequestError

@@ -17,6 +17,7 @@ from suite.rates.rate import (
     KeptFraction,
     LearnedPlan,
     MergedPortion,
+    PatchGrid,
     Rate,
     RateOfBlocks,
     SimilarityThreshold,
@@ -52,6 +53,7 @@ PLAINEST = {
     "tau=0.9": SimilarityThreshold(0.9),
     "tau=[0.95,0.9,1]@0,1,2": SimilarityThreshold((0.95, 0.9, 1.0), blocks=(0, 1, 2)),
     "side=160": ImageSide(160),
+    "grid=10": PatchGrid(10),
     "plan=2": LearnedPlan(2),
     "flops=-35.00%": FlopsTarget(-0.35),
 }

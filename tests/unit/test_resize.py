@@ -9,6 +9,7 @@ from tiny_vit import SHAPE, images, make_model
 
 from suite import RequestError, attach, count_flops, solve_rate
 from suite.models.captioner import Captioner
+from suite.models.load import load_model
 from suite.rates.image_grid import shrunk_grid
 from suite.rates.rate import ImageSide, parse_rate
 from suite.reducers import make_reducer
@@ -100,7 +101,8 @@ def test_position_embeddings_learn_through_it():
 
 
 @pytest.mark.parametrize(("rate", "grid"), [
-    ("side=160", (10, 10)), ("side=16", (1, 1)), ("keep=0.5", (10, 10)), ("keep=0.7", (12, 12)),
+    ("side=160", (10, 10)), ("side=16", (1, 1)), ("grid=10", (10, 10)), ("grid=14", (14, 14)),
+    ("keep=0.5", (10, 10)), ("keep=0.7", (12, 12)),
     ("keep=0.001", (1, 1)), ("keep=1", (14, 14)), ("keep=0.99", (14, 14)),
 ])  # fmt: skip
 def test_a_rate_comes_to_the_nearest_number_of_whole_patches(rate, grid):
@@ -113,6 +115,7 @@ def test_of_two_grids_that_are_equally_near_the_smaller_is_taken():
 
 def test_an_image_that_is_not_square_keeps_its_shape_as_far_as_patches_go():
     assert shrunk_grid(parse_rate("side=32"), RESIZE, (3, 7), (16, 16)) == (2, 5)
+    assert shrunk_grid(parse_rate("grid=2"), RESIZE, (3, 7), (16, 16)) == (2, 5)
     assert shrunk_grid(parse_rate("side=32"), RESIZE, (7, 3), (16, 16)) == (5, 2)
 
 
@@ -120,6 +123,7 @@ def test_an_image_that_is_not_square_keeps_its_shape_as_far_as_patches_go():
     ("side=170", "images of 224 pixels to whole patches of 16; use side=160 or side=176"),
     ("side=300", "images of 224 pixels to whole patches of 16; use side=224"),
     ("side=7", "use side=16$"),
+    ("grid=15", "of 14 patches along the shorter side; use grid=14 or less"),
     ("r=8", "not defined for rate r=8; it takes side=... or keep=... or flops=..."),
     ("keep=0.7@3,6,9", "is of blocks, but 'resize' shrinks the image before all of them"),
     ("keep=[0.7,0.5]", "is of blocks"),
@@ -131,9 +135,9 @@ def test_what_no_number_of_patches_can_give_is_refused_in_one_line(rate, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["side=0", "side=-16", "side=160.5", "side=160@3", "side="])
-def test_a_side_that_is_no_number_of_pixels_is_refused(text):
-    with pytest.raises(RequestError, match="side"):
+@pytest.mark.parametrize("text", ["side=0", "side=-16", "side=160.5", "side=160@3", "side=", "grid=0", "grid=1.5"])
+def test_a_side_that_is_no_number_of_pixels_or_patches_is_refused(text):
+    with pytest.raises(RequestError, match=text.partition("=")[0]):
         parse_rate(text)
 
 
@@ -171,3 +175,11 @@ def test_gits_encoder_is_transformers_own_at_the_smaller_size_and_its_decoder_re
         captions = model.generate(images(), max_new_tokens=4)
     assert captions != whole
     assert model.generate(images(), max_new_tokens=4) == whole
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["scenes_vit", "scenes_eva"])
+def test_an_embedded_model_that_is_loaded_for_smaller_images_is_the_resized_one_bit_for_bit(name):
+    whole, small = load_model(name)[0], load_model(name, image_size=80)[0]
+    with attach(whole, "resize", "grid=10"):
+        assert torch.equal(whole(images(2, side=112)), small(shrunk(images(2, side=112), 80)))

@@ -58,6 +58,12 @@ function curveTrace(series, points, intervals) {
   };
 }
 
+// What the best rate for every image would reach: [GFLOPs, score] of every rate.
+function dottedTrace(series, ideal) {
+  const sorted = [...ideal].sort((a, b) => a[0] - b[0]);
+  return { type: "scatter", mode: "lines", hoverinfo: "skip", x: sorted.map(([x]) => x), y: sorted.map(([, y]) => y), line: { color: tone(series), width: 1.6, dash: "dot" } };
+}
+
 function startPlot(data, filters) {
   const state = { score: "", axis: "" }, plot = byId("plot");
   const task = () => data.tasks[filters.task], several = () => filters.groups.size > 1;
@@ -91,7 +97,7 @@ function startPlot(data, filters) {
       byId("plot-notes").textContent = "No finished cell has both a score and a cost.";
       return;
     }
-    const points = visiblePoints(), traces = [], shapes = [], notes = [...axis.notes];
+    const points = visiblePoints(), traces = [], dotted = [], shapes = [], notes = [...axis.notes];
     const fair = points.filter((point) => point.cell.fair);
     const noisy = axis.noisy.some((group) => filters.groups.has(group));
     const best = noisy ? [] : frontierOf(fair.length ? fair : points, axis.fewer), annotations = [];
@@ -113,8 +119,14 @@ function startPlot(data, filters) {
         const named = several() ? { mode: "markers+text", text: of.map((point) => plain(namesAt(points, point, data.groups))), textposition: axis.fewer ? "top left" : "top right", textfont: { size: 11 }, cliponaxis: false } : { mode: "markers" };
         traces.push({ ...curveTrace(look, of, byId("intervals").checked), ...named });
         for (const { y } of of) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below", line: { color: colour("--faint"), width: 1, dash: several() ? dash : "dash" } });
-      } else traces.push(curveTrace(several() ? { ...data.series[series], dash } : data.series[series], of, byId("intervals").checked));
+      } else {
+        traces.push(curveTrace(several() ? { ...data.series[series], dash } : data.series[series], of, byId("intervals").checked));
+        const ideal = axis.name === "gmacs" && score.name === scores[0].name ? of.filter(({ cell }) => cell.oracle).map(({ cell }) => cell.oracle) : [];
+        if (ideal.length > 1 && of.some((point) => best.some(([x, y]) => x === point.x && y === point.y))) dotted.push(dottedTrace(data.series[series], ideal));
+      }
     }
+    if (dotted.length) notes.push("dotted: oracle, per image the best of the method's rates, of those on the frontier");
+    traces.push(...dotted);
     const yaxis = points.length ? rangeOf(points, best, notes) : {}, xaxis = several() ? scaleOf(points) : {};
     Plotly.react(plot, traces, layoutOf(axis.label, score.label, { shapes, yaxis, xaxis, annotations }), CONFIG);
     byId("plot-notes").textContent = notes.join(" · ");

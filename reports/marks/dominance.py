@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from reports.groups import Group, groups
+from reports.marks.floor_rows import DECODED, decoded_rate
 from reports.page.outcomes import LABELS, MASKS, SAME, Outcomes, load_outcomes, same_samples
 from reports.pareto.points import FLOPS, Plot, bounds, is_noisy, plots_of, valid_points
-from reports.pareto.style import FLOORS
+from reports.pareto.style import FLOORS, UNREDUCED
 from reports.text.wording import is_untrained, known, reducer_label
 from suite.contract.baseline import BASELINE
 from suite.stats import holm, mcnemar, resamples_for, swap_test
@@ -29,7 +30,8 @@ COLUMNS = {True: "dominated_time", False: "dominated_flops"}
 class Point:
     """A finished cell on one axis of cost.
 
-    series: its run's folder, and what it is a rate of. model: whose cell it is. cost: (best, worst) as far as it is
+    series: its run's folder, and what it is a rate of. model, side: whose cell it is, on images of which side; None:
+    the model's own. cost: (best, worst) as far as it is
     known, the lower the cheaper; in_run: the same beside cells of its run, where what is measured in common rounds is
     known better, as a share of the unreduced model's.
     """
@@ -38,6 +40,7 @@ class Point:
     name: str
     series: tuple[str, ...]
     model: str
+    side: int | None
     floor: bool
     cost: tuple[float, float]
     in_run: tuple[float, float]
@@ -75,7 +78,7 @@ def dominated(points: Sequence[Point], outcomes: Outcomes) -> dict[str, str]:
     found = {one.key: "" for one, _ in pairs}
     sure = [pair for pair, adjusted in zip(pairs, holm(p), strict=True) if adjusted <= LEVEL]
     for one, floor in sorted(sure, key=lambda pair: score[placed[pair[1].key]]):  # the best floor last
-        found[one.key] = floor.name
+        found[one.key] = _called(floor, one)
     return found
 
 
@@ -103,26 +106,35 @@ def _points_of(part: Group, plot: Plot) -> Iterator[Point]:
             low, high, *others = (sign * end for end in ends)
             cost, in_run = (min(low, high), max(low, high)), (min(others), max(others))
             floor = row.reducer in (*FLOORS, BASELINE)
-            yield Point(str(row.Index), _name(row), series, part.model, floor, cost, in_run)
+            yield Point(str(row.Index), _name(row), series, part.model, part.image_size, floor, cost, in_run)
 
 
 def _name(row: Any) -> str:
     if row.reducer == BASELINE:
-        return f"{row.model} unreduced"
+        return f"{row.model}{UNREDUCED}"
     rate = next((rate for rate in (row.resolved_rate, row.rate) if known(rate) and rate), "")
     return f"{reducer_label(row.reducer, row.options)} {rate}".strip()
 
 
+def _called(floor: Point, one: Point) -> str:
+    """The floor's name beside a method: its own model on other images is that, resized."""
+    if floor.series[1] != BASELINE or floor.model != one.model:
+        return floor.name
+    return f"{reducer_label(*DECODED)} {decoded_rate(floor.side)}"
+
+
 def _rivals(one: Point, points: Sequence[Point]) -> list[Point]:
-    """Of each floor the dearest point that surely costs no more: floors of the same run, other models unreduced."""
+    """Of each floor the dearest point that surely costs no more: floors of the same run, other models and other sizes
+    of the images unreduced."""
     dearest: dict[tuple[str, ...], Point] = {}
     for floor in points:
         own = floor.series[0] == one.series[0]
-        fits = floor.floor and (floor.model != one.model if floor.series[1] == BASELINE else own)
+        other = (floor.model, floor.side) != (one.model, one.side)
+        fits = floor.floor and (other if floor.series[1] == BASELINE else own)
         dear, cheap = (floor.in_run[1], one.in_run[0]) if own else (floor.cost[1], one.cost[0])
         if fits and dear <= cheap:
-            other = dearest.get(floor.series)
-            dearest[floor.series] = floor if other is None or floor.cost > other.cost else other
+            held = dearest.get(floor.series)
+            dearest[floor.series] = floor if held is None or floor.cost > held.cost else held
     return list(dearest.values())
 
 
