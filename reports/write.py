@@ -31,7 +31,8 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
         RunFolder(run).read_environment()
     files = [*write_tables(frame, folder, absent), *write_speeds(frame, folder)]
     notes: list[str] = []
-    drawn = (("plots", _plots, "pareto_*"), ("page", _page, "index.html"), ("pictures", _pictures, "pictures*.png"))
+    # the page shows the pictures that are there
+    drawn = (("plots", _plots, "pareto_*"), ("pictures", _pictures, "pictures*.png"), ("page", _page, "index.html"))
     for what, write, names in drawn:
         try:
             written, said = write(out, frame, absent)

@@ -24,6 +24,7 @@ from reports.page.exhibits import Exhibits, read_exhibits
 from reports.page.markers import dash_of
 from reports.page.packing import pack_json, pack_text
 from reports.page.tokens import packed_tokens
+from reports.pictures.picture_sheet import embedded_sheets
 from reports.tables.columns import columns_for
 from reports.text.headings import notes, once_each, titles
 from reports.text.wording import is_untrained, known, row_label
@@ -85,7 +86,7 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
     html = _fill(
         heading_of(parts) or out.name, frame, parts, blobs, data=data, tables=tables, lacking=lacking, missing=missing,
         failures=[*absent.items(), *card.failures_of(parts, labels)], cautions=card.cautions_of(tables, labels),
-        opening=opening,
+        opening=opening, sheets=embedded_sheets(out / "report"),
     )  # fmt: skip
     return html, lacking
 

@@ -3,9 +3,11 @@ model's."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from suite.contract.baseline import BASELINE
 from suite.store.folder import RunFolder
 
 SAMPLES = 8  # of each method, evenly spaced over those that all have
-SIDE = 112  # pixels of a picture on the sheet, at least
+SIDE, LARGEST = 112, 256  # pixels of a picture's shorter side on the sheet, at least and at most
 GAP, NAMES = 4, 150  # pixels between pictures, and for the names of methods
 LOUDER = 3  # differences are shown so many times as large
 PICTURE = "picture"
@@ -29,6 +31,8 @@ Rows = Mapping[str, np.ndarray]
 def write_sheets(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """pictures.png, or one of each group, in `folder`, of runs whose samples have pictures; there may be none."""
     parts, files = list(groups(frame)), []
+    for old in folder.glob("pictures*.png"):  # of other groups: they would be taken for these
+        old.unlink()
     for part, label in zip(parts, labels_of(parts), strict=True):
         if cells := read_pictures(part):
             name = "pictures.png" if len(parts) == 1 else f"pictures_{label.replace('/', '-').replace(' ', '')}.png"
@@ -40,20 +44,23 @@ def write_sheets(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 def read_pictures(part: Group) -> dict[str, Rows]:
     """The same few pictures of every finished cell, by its name, the unreduced model's first."""
-    tables = {}
+    tables: dict[str, pd.Series[Any]] = {}
+    chosen: list[str] = []
     for row in part.frame[part.frame.status == "done"].itertuples():
         outcomes = RunFolder(part.out).cell(str(row.Index)).shards.outcomes()
-        if PICTURE not in outcomes:
+        if PICTURE not in outcomes or outcomes.empty:
             return {}
+        chosen = chosen or _spaced(list(outcomes["id"]))
+        few = outcomes[outcomes["id"].isin(chosen)]  # those of all cells could fill the memory
         name = f"{row.reducer} {row.rate}" if known(row.rate) else str(row.reducer)
-        tables[name] = outcomes.set_index("id")[PICTURE]
-    if not tables:
-        return {}
-    shared = [id for id in next(iter(tables.values())).index if all(id in table.index for table in tables.values())]
-    chosen = [shared[(2 * i + 1) * len(shared) // (2 * SAMPLES)] for i in range(SAMPLES)]
-    chosen = list(dict.fromkeys(chosen)) if shared else []
+        tables[name] = few.set_index("id")[PICTURE].copy()
+    shared = [id for id in chosen if all(id in table.index for table in tables.values())]
     names = sorted(tables, key=lambda name: name != BASELINE)
-    return {name: {id: _pixels(tables[name][id]) for id in chosen} for name in names} if chosen else {}
+    return {name: {id: _pixels(tables[name][id]) for id in shared} for name in names} if shared else {}
+
+
+def _spaced(ids: list[str]) -> list[str]:
+    return list(dict.fromkeys(ids[(2 * i + 1) * len(ids) // (2 * SAMPLES)] for i in range(SAMPLES)))
 
 
 def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:
@@ -61,13 +68,16 @@ def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:
     first, *_ = cells.values()
     ids = list(first)
     height, width = next(iter(first.values())).shape[:2]
-    larger = max(1, -(-SIDE // min(height, width)))
-    step_x, step_y = width * larger + GAP, height * larger + GAP
+    shorter = min(height, width)
+    zoom = min(max(1, -(-SIDE // shorter)), LARGEST / shorter)
+    shown = round(width * zoom), round(height * zoom)
+    how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS
+    step_x, step_y = shown[0] + GAP, shown[1] + GAP
     head = 30
     sheet = Image.new("RGB", (NAMES + 2 * len(ids) * step_x + 4 * GAP, head + len(cells) * step_y), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, id in enumerate(ids):
-        pen.text((NAMES + place * step_x, 8), id[: width * larger // 7], "black", font)
+        pen.text((NAMES + place * step_x, 8), id[: shown[0] // 7], "black", font)
     pen.text(
         (NAMES + len(ids) * step_x + 4 * GAP, 8), f"difference from {next(iter(cells))}, x {LOUDER}", "black", font
     )
@@ -78,9 +88,20 @@ def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:
             apart = np.abs(pictures[id].astype(int) - first[id]) * LOUDER
             for offset, pixels in ((0, pictures[id]), (len(ids) * step_x + 4 * GAP, apart.clip(max=255))):
                 tile = Image.fromarray(pixels.astype(np.uint8))
-                tile = tile.resize((width * larger, height * larger), Image.Resampling.NEAREST)
+                tile = tile.resize(shown, how)
                 sheet.paste(tile, (NAMES + offset + place * step_x, top))
     return sheet
+
+
+def embedded_sheets(folder: Path) -> list[tuple[str, str]]:
+    """What was written into `folder`, for a page: names, and pictures as data URLs, which lose what nobody sees."""
+    found = []
+    for path in sorted(folder.glob("pictures*.png")):
+        file = io.BytesIO()
+        Image.open(path).convert("RGB").save(file, "JPEG", quality=85)
+        url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+        found.append((path.stem.removeprefix("pictures").lstrip("_"), url))
+    return found
 
 
 def _pixels(data: bytes) -> np.ndarray:

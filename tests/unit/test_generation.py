@@ -153,6 +153,13 @@ def test_a_sheet_has_a_row_a_method_and_the_differences_beside():
     assert (sheet[146:258, right : right + 112] == 120).all()
 
 
+def test_large_pictures_are_shown_smaller():
+    black, grey = np.zeros((512, 512, 3), np.uint8), np.full((512, 512, 3), 40, np.uint8)
+    sheet = np.asarray(draw_sheet({"none": {"a": black}, "tome r=0.5": {"a": grey}}))
+    assert sheet.shape[0] == 30 + 2 * 260
+    assert (sheet[290:546, NAMES : NAMES + 256] == 40).all()
+
+
 @pytest.mark.slow
 def test_a_run_scores_methods_beside_the_unreduced_model_and_writes_a_sheet(tmp_path):
     options = {"pictures": 4, "steps": 2}
@@ -163,3 +170,6 @@ def test_a_run_scores_methods_beside_the_unreduced_model_and_writes_a_sheet(tmp_
     assert frame.loc[("none", ""), "mse"] == 0 if ("none", "") in frame.index else frame.mse.min() == 0
     assert (frame.picture_gmacs > 0).all()
     assert (tmp_path / "report" / "pictures.png").is_file()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert '<a href="#pictures">' in page
