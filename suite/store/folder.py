@@ -110,7 +110,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {str(self.path)!r} is a file; give a folder")
         if not self.files.exists(RUN):
-            others = [path for path in self.path.iterdir() if not is_passing(path)] if self.path.is_dir() else []
+            others = [path for path in self.path.iterdir() if not _is_of_beginning(path)] if self.path.is_dir() else []
             if not others or self._has_any(cells):
                 return None
             if not self.files.exists(RUN):  # else another process has just begun the run
@@ -277,6 +277,11 @@ class RunFolder:
 
     def read_missing(self) -> list[dict[str, str]]:
         return self.files.read_lines(MISSING, MissingLine)
+
+
+def _is_of_beginning(path: Path) -> bool:
+    """Whether it holds nothing that a run could lose: a run whose run.json is gone begins anew then."""
+    return is_passing(path) or path.name in (ENVIRONMENT, MANIFEST)
 
 
 def is_passing(path: Path) -> bool:

@@ -123,6 +123,15 @@ def test_a_cell_that_fails_in_one_process_is_left_to_another(tmp_path):
     assert another() == "[True, False] True"
 
 
+def test_a_run_that_lost_its_first_file_before_it_had_any_cell_begins_anew(tiny_run, tmp_path):
+    whole = run({**tiny_run, "out": str(tmp_path / "whole")}, progress=QUIET)
+    (tmp_path / "run").mkdir()
+    for name in ("environment.json", "manifest.parquet"):
+        (tmp_path / "run" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    run(tiny_run, progress=QUIET)
+    assert report_bytes(tiny_run["out"]) == report_bytes(whole.out)
+
+
 def test_a_torn_shard_is_run_again(tiny_run, tmp_path):
     whole = run(tiny_run, progress=QUIET)
     spec = {**tiny_run, "out": str(tmp_path / "torn")}
