@@ -16,7 +16,7 @@ class Stream(io.FileIO):
 
     fault: OSError | None = None
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         if self.fault is None:
             try:
                 return super().write(data)
