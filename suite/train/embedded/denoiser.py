@@ -39,10 +39,10 @@ class Recipe:
     """Everything that decides what is learned, with the classifier's weights."""
 
     pictures: int = 4_096
-    window_steps: int = 1_600
+    window_steps: int = 8_000
     window_batch_size: int = 64
     window_lr: float = 1.5e-3
-    whole_steps: int = 256
+    whole_steps: int = 900
     whole_batch_size: int = 24
     whole_lr: float = 9.0e-4
     weight_decay: float = 0.01
