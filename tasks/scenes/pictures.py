@@ -10,8 +10,8 @@ from tasks.reading.options import whole_number
 from tasks.scenes.generator import CLASS_NAMES, NUM_CLASSES
 
 FAR_FROM_PERFECT = (
-    "unreduced, scenes_dit draws the right colour nearly always and the right shape in about two of five pictures, as the "
-    "judge sees it: class accuracy tells methods apart less well than what is compared picture by picture"
+    "unreduced, the judge takes two of five of scenes_dit's pictures for what they were to be: class accuracy tells "
+    "methods apart less well than what is compared picture by picture"
 )
 
 
