@@ -39,7 +39,7 @@ SPEED = Plot("pareto_speed", "im_s", "Images per second", fewer_is_better=False)
 MEMORY = Plot("pareto_memory", "peak_memory_mib", "Peak memory of a batch (MiB)", fewer_is_better=True)
 WHOLE = "whole_s"
 PLOTS = (FLOPS, SPEED, MEMORY)
-ENCODER_SPEED = replace(SPEED, name="pareto_speed_encoder", label="Images per second through the encoder")
+PART_SPEED = replace(SPEED, name="pareto_speed_encoder")
 
 
 def plots_of(group: Group) -> tuple[Plot, Plot, Plot]:
@@ -48,13 +48,15 @@ def plots_of(group: Group) -> tuple[Plot, Plot, Plot]:
         return PLOTS
     name = group.shown.throughput
     speed = replace(SPEED, whole=True, x=WHOLE, label=f"{name[0].upper()}{name[1:]}")
-    memory = replace(MEMORY, label="Peak memory of a batch in the encoder (MiB)")
-    return replace(FLOPS, label=f"Encoder {FLOPS.label}"), speed, memory
+    memory = replace(MEMORY, label=f"Peak memory of a batch in the {group.shown.part} (MiB)")
+    return replace(FLOPS, label=f"{group.shown.part.capitalize()} {FLOPS.label}"), speed, memory
 
 
 def timed_plot(group: Group) -> Plot:
-    """The speed of what is timed under every runtime: the model, or the encoder of what is more."""
-    return ENCODER_SPEED if group.shown.throughput else SPEED
+    """The speed of what is timed under every runtime: the model, or its backbone where there is more to it."""
+    if not group.shown.throughput:
+        return SPEED
+    return replace(PART_SPEED, label=f"Images per second through the {group.shown.part}")
 
 
 def valid_points(group: Group, plot: Plot) -> tuple[pd.DataFrame, dict[str, list[str]]]:

@@ -139,14 +139,14 @@ def columns_for(frame: pd.DataFrame, traced: bool = True) -> list[Column]:
     whole = [_throughput_column(shown.throughput)] if shown.throughput else []
     costs = [_cost_column(cost) for cost in shown.costs]
     leading = Column(header, lambda row: _headline(row, first))
-    cost, pace = (_of_encoder(one) if whole else one for one in (GFLOPS, IM_S))
+    cost, pace = (_of_part(one, shown.part) if whole else one for one in (GFLOPS, IM_S))
     speeds = [pace, *whole, _speedup_column(bool(whole)), *_against_fastest(frame)]
     traces = TRACED if traced and frame.launches.notna().any() else ()
     return [reducer_column(frame), RATE, leading, *images, *scores, cost, *FLOPS, *speeds, *LEFT, *costs, *traces]
 
 
-def _of_encoder(column: Column) -> Column:
-    return replace(column, header=f"Encoder {column.header}")
+def _of_part(column: Column, part: str) -> Column:
+    return replace(column, header=f"{part.capitalize()} {column.header}")
 
 
 def _beside_headline(frame: pd.DataFrame, metric: Metric) -> list[Column]:
@@ -212,8 +212,8 @@ def shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
         *rest[::-1],
     ]
     if shown.throughput:
-        own.append(_of_encoder(IM_S).header)
-    cost = (_of_encoder(GFLOPS) if shown.throughput else GFLOPS).header
+        own.append(_of_part(IM_S, shown.part).header)
+    cost = (_of_part(GFLOPS, shown.part) if shown.throughput else GFLOPS).header
     return [
         *((name, name, None) for name in own),
         ("Speed-up interval", "Speed-up", _speedup_column(bool(shown.throughput), interval=False)),

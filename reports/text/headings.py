@@ -71,10 +71,10 @@ def notes(group: Group) -> list[str]:
     rows = list(group.frame.itertuples())
     meaningless = f"Warning: {RANDOM_WEIGHTS} and not shown; agreement is the share of images on which the prediction "
     said = [meaningless + "is that of the unreduced model."] if group.random_weights else []
-    encoder = " (of the encoder)" if group.shown.throughput else ""
+    of_part = f" (of the {group.shown.part})" if group.shown.throughput else ""
     said.append(
         "± half of the 95 % interval, or [the interval]: over the samples for scores, over the rounds for speed. "
-        f"1 FLOP = 1 multiply-add{encoder}; overhead: share of the FLOPs that the reducer itself adds."
+        f"1 FLOP = 1 multiply-add{of_part}; overhead: share of the FLOPs that the reducer itself adds."
     )
     if group.shown.throughput:
         said.append(
@@ -96,7 +96,7 @@ def notes(group: Group) -> list[str]:
     if disputed:
         said.append(f"{DISPUTED} FLOPs disputed, the counters differ by more than 0.5 %: {', '.join(disputed)}.")
     said += _untraced(rows, group.context)
-    part = " of the encoder" if group.shown.throughput else ""
+    part = f" of the {group.shown.part}" if group.shown.throughput else ""
     said += trace_notes([row_label(row) for row in rows], [about.get("trace") for about in group.context], part)
     said += [f"{UNCOUNTED} not counted in the FLOPs of {name}: {ops}." for name, ops in _uncounted(rows)]
     timed = {"speed": ("im_s", "speed_note")}

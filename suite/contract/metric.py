@@ -88,13 +88,14 @@ class TaskReport:
 
     throughput: what the speed of the whole model is called, such as
     'captions/s'; '' where there is no more to it than a backbone. remark: what a reader must know of it and of the
-    costs.
+    costs. part: what that backbone is called, where there is more to a model.
     """
 
     metrics: tuple[Metric, ...]
     costs: tuple[Cost, ...] = ()
     throughput: str = ""
     remark: str = ""
+    part: str = "encoder"
 
     def as_dict(self) -> dict[str, Any]:
         metrics = [
@@ -114,4 +115,5 @@ class TaskReport:
             )
             for one in value["metrics"]
         )
-        return cls(metrics, tuple(Cost(**one) for one in value["costs"]), value["throughput"], value["remark"])
+        costs = tuple(Cost(**one) for one in value["costs"])
+        return cls(metrics, costs, value["throughput"], value["remark"], value.get("part", "encoder"))

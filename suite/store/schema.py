@@ -83,6 +83,7 @@ class TaskReportFields(TypedDict):
     costs: list[CostFields]
     throughput: str
     remark: str
+    part: NotRequired[str]
 
 
 class RunFile(TypedDict):
