@@ -43,7 +43,7 @@ def load(
     reader = Reader(plan.task, samples, cached_preprocessing(plan))
     workers = plan.spec.workers if plan.spec.workers is not None else min(8, (os.cpu_count() or 1) // 2)
 
-    def loader(groups: Iterable[list[int]], workers: int) -> DataLoader[Batch]:
+    def loader(groups: Iterable[list[int]], workers: int) -> DataLoader[tuple[Sample, Tensor | ReadError]]:
         # batch_sampler: a generator, so that nothing is decided before the loader asks
         return DataLoader(reader, batch_sampler=groups, collate_fn=collate, num_workers=workers, pin_memory=pinned)
 

@@ -102,7 +102,7 @@ def test_runtimes_have_a_table_of_their_own_in_files_and_in_a_terminal(run, caps
         assert width == 60 or headers[:6] == [
             "Reducer", "Rate", "Runtime", "im/s", "Speed-up", "Against the fastest"
         ]  # fmt: skip
-        assert "below 1, not to reduce is faster" in str(table.caption)
+        assert "below 1, not to reduce is faster" in str(table.shown.caption)
     assert console_table(frame) is not None
 
 
