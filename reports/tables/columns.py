@@ -76,15 +76,6 @@ def _marked(name: str, row: Any) -> str:
     return method_label(name, row.options, training_mark(row.training))
 
 
-def _shortly_marked(name: str, row: Any) -> str:
-    return method_label(name, row.options, training_mark(row.training, short=True))
-
-
-def _starred(name: str, row: Any) -> str:
-    """An asterisk for the word untrained; what was trained stays: it tells the row from its untrained twin."""
-    return method_label(name, row.options) + "*" if is_untrained(row.training) else _marked(name, row)
-
-
 def reducer_column(frame: pd.DataFrame, label: Callable[[str, Any], str] = _marked) -> Column:
     """The method with its options and training; of a file, with no more folders than tell it from the others."""
     short = short_names(frame.reducer)
@@ -199,6 +190,27 @@ def _against_fastest(frame: pd.DataFrame) -> list[Column]:
     return [Column(AGAINST_FASTEST, lambda row: ratio(*(getattr(row, end) for end in ends)))]
 
 
+def _trained(row: Any) -> str:
+    """'yes', 'no: embedding', the file of one of several trainings, or – where nothing is to be learned."""
+    mark = training_mark(row.training)
+    return {"": "–", "trained": "yes"}.get(mark, mark.removeprefix("trained: ").replace("untrained ", "no: "))
+
+
+def _shortly_trained(row: Any) -> str:
+    return "no" if is_untrained(row.training) else _trained(row)
+
+
+TRAINED = Column("Trained", _trained, numeric=False, names=True)
+
+
+def terminal_columns(frame: pd.DataFrame) -> list[Column]:
+    """Those of every table, with the training in a column of its own, if any method has one."""
+    method, *others = columns_for(frame)
+    if not frame.training.astype(bool).any():
+        return [method, *others]
+    return [reducer_column(frame, lambda name, row: method_label(name, row.options)), TRAINED, *others]
+
+
 def shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
     """What a narrow terminal goes without, in order: its name, the column, and what stands there instead."""
     shown = shown_of(frame)
@@ -218,9 +230,8 @@ def shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
         *((name, name, None) for name in own),
         ("Speed-up interval", "Speed-up", _speedup_column(bool(shown.throughput), interval=False)),
         ("GFLOPs interval", cost, replace(GFLOPS, header=cost, show=_gflops)),
-        ("what untrained ones lack", "Reducer", reducer_column(frame, _shortly_marked)),
+        ("what untrained ones lack", "Trained", replace(TRAINED, show=_shortly_trained)),
         ("rate as asked", "Rate", replace(RATE, show=_rate)),
-        ("the word untrained (*)", "Reducer", reducer_column(frame, _starred)),
         (cost, cost, None),
         *((name, name, None) for name in (shown.throughput or IM_S.header, "Speed-up")),
     ]

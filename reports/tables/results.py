@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -13,13 +14,15 @@ import pandas as pd
 from reports.groups import Group, groups, labels_of
 from reports.marks.floor_rows import hosted
 from reports.tables import console
-from reports.tables.columns import Column, columns_for, shorter
+from reports.tables.columns import Column, columns_for, shorter, terminal_columns
 from reports.tables.console import ConsoleTable, Field, terminal_width
 from reports.tables.records import records_of
 from reports.text.headings import circumstances, notes, once_each, titles
 from reports.text.markup import TEX_HEAD, csv_text, markdown_row, markdown_rule, tex_escaped
 from suite.store.files import write_text
 
+BEST = "★"
+BEST_SAID = f"{BEST} the best score of those that were asked for the same FLOPs; within their intervals others may be."
 STYLES = {"failed": "red", "running": "yellow"}
 
 
@@ -58,12 +61,34 @@ def console_table(frame: pd.DataFrame, width: int | None = None) -> ConsoleTable
         (name, header, None if instead is None else _field(instead, rows)) for name, header, instead in shorter(shown)
     ]
     said = once_each(zip(labels_of(parts), [[circumstances(part), *notes(part)] for part in parts], strict=True))
+    best = {key for part in parts for key in best_of(part)}
+    said += [BEST_SAID] if best else []
+    columns = [_marked(column, best, parts) for column in terminal_columns(shown)]
     styles = {i: colour for i, row in enumerate(rows) if (colour := STYLES.get(row.status))}
     return console.console_table(
-        [_field(column, rows) for column in columns_for(shown)], width or terminal_width(), steps,
+        [_field(column, rows) for column in columns], width or terminal_width(), steps,
         title=titles(parts)[0] if len(parts) == 1 else "", notes=said, elsewhere="; see table.md",
         sections=_sections(parts), styles=styles, numbers=records_of(frame.reset_index(names="key")),
     )  # fmt: skip
+
+
+def best_of(group: Group) -> set[str]:
+    """Keys of the cells with the best score of all methods that were asked for one change of FLOPs."""
+    metric, found = group.shown.metrics[0], set[str]()
+    done = group.frame[(group.frame.status == "done") & (group.frame.weights_kind != "random")]
+    asked = done[done.rate.fillna("").str.startswith("flops=")]
+    for _, rows in asked.groupby("rate"):
+        scores = (metric.sign * rows[metric.name]).dropna()
+        if rows.loc[scores.index].reducer.nunique() > 1:
+            found |= {*scores.index[scores == scores.max()]}
+    return found
+
+
+def _marked(column: Column, best: set[str], parts: list[Group]) -> Column:
+    """With the mark of the best behind their scores."""
+    if not best or column.header != parts[0].shown.metrics[0].label:
+        return column
+    return replace(column, show=lambda row: column.show(row) + (f" {BEST}" if row.Index in best else ""))
 
 
 def _field(column: Column, rows: list[Any]) -> Field:

@@ -17,7 +17,7 @@ from reports.page.curves import curves_of
 from reports.pareto.layers import layers_of
 from reports.tables.console import Field, console_table, fit, spare, terminal_width
 from reports.tables.curves import curve_table
-from reports.tables.results import write_tables
+from reports.tables.results import BEST, BEST_SAID, write_tables
 from reports.text.wording import short_names
 from suite.analyse.sheet import Sheet
 from suite.cli import app as verbs
@@ -80,11 +80,36 @@ def assert_whole(text: str, width: int, *wanted: str) -> None:
 def test_a_runs_table_names_every_cell_apart_with_its_rate_and_score(out, width, capsys):
     verbs.show(out)
     text = capsys.readouterr().out
-    assert_whole(text, width, "dtem (trained: one/run)", "dtem (trained: two/run)", "first/my.py:Mine")
+    assert_whole(text, width, "dtem one/run", "dtem two/run", "first/my.py:Mine")
     assert_whole(text, width, "second/my.py:Mine", LONG_RATE, LONG_RATE.replace("8", "4"), "89.0 ± 3.1")
     lines = [line.strip() for line in text.splitlines()]
-    assert sum(line.startswith("mctf (trained)") for line in lines) == 2 + ("mctf (trained) flops=-28%" in text)
+    assert sum(re.match(r"mctf +yes +flops", line) is not None for line in lines) == 2
+    assert sum(re.match(r"mctf +– +flops", line) is not None for line in lines) == 2
     assert "flops=-30%" in text  # r=9 alone would name two cells
+
+
+def test_the_best_of_those_that_were_asked_for_the_same_flops_are_marked(out, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    verbs.show(out)
+    text = capsys.readouterr().out
+    marked = [line.split()[0] for line in text.splitlines() if "±" in line and f" {BEST} " in line]
+    assert marked == ["mctf", "mctf", "tome"]  # 90.0 twice at -50 %, where tome has 89.0; 91.8 at -28 %
+    assert BEST_SAID in text
+    lines = [line.split()[:2] for line in text.splitlines() if "±" in line]
+    assert lines[0][0] == "none"
+    assert lines == sorted(lines, key=lambda line: line[0] != "none")
+
+
+def test_colours_are_for_terminals_that_want_them(out, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    fields = [Field("A", ["x"])]
+    for wanted, given in ((False, {}), (True, {"FORCE_COLOR": "1"}), (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"})):
+        with monkeypatch.context() as patch:
+            patch.delenv("NO_COLOR", raising=False)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            print_table(fields, styles={0: "red"})
+        assert ("\x1b[31m" in capsys.readouterr().out) == wanted
 
 
 def test_a_curve_table_names_every_curve_whole(out, width, capsys):
