@@ -21,6 +21,7 @@ from suite.formats.program import export_dynamic, export_program
 from suite.formats.quantised import quantise
 from suite.measure.flops import smooth_image
 from suite.reducers import list_reducers, reducer_class
+from suite.reducers.gtp import neighbours_in_space
 from tests.tolerances import TINY32
 
 IMAGES = torch.cat([smooth_image(32, seed) for seed in range(5)])
@@ -55,6 +56,18 @@ def test_one_file_serves_batches_of_any_size_in_onnx_runtime_and_openvino(model)
         session = opened(content, 1)
         for count in (1, 5):
             np.testing.assert_allclose(session(IMAGES[:count].numpy()), expected[:count], **TINY32)
+
+
+class Neighbours(nn.Module):
+    def forward(self, images):
+        return images.sum((1, 2, 3))[:, None, None] * neighbours_in_space(10, 10, images.device)
+
+
+def test_large_tables_that_no_image_changes_are_computed_before_a_runtime_sees_them():
+    content = to_onnx(export_program(Neighbours(), IMAGES))
+    assert {node.op_type for node in content.graph.node} <= {"ReduceSum", "Unsqueeze", "Mul", "Cast", "Reshape"}
+    expected = Neighbours()(IMAGES).numpy()
+    np.testing.assert_allclose(open_openvino(content.SerializeToString(), 1)(IMAGES.numpy()), expected, **TINY32)
 
 
 @pytest.mark.slow
