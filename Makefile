@@ -1,4 +1,4 @@
-# make bench   environment in .venv, then the embedded default: table and plots in results/
+# make bench   environment in .venv, then the embedded default at half of its costs: table, plots and page in results/
 # make gpu     environment, then the tests that need an NVIDIA GPU and every method timed on it: ten minutes in all
 # make test    environment, then the tests, without those that are slow and rarely tell anything
 # make test-all    all tests
@@ -25,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: bench docs gpu test test-all test-numerics test-lowest faults check format fit weights clean
 
 bench: $(READY)
-	$(BIN)/python run_bench.py
+	$(BIN)/python run_bench.py --quick
 
 # The tests take about two of the ten minutes, and where one fails there are measurements all the same; MINUTES=30 times
 # more of what is compiled.
@@ -47,7 +47,7 @@ test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python run_bench.py doctor
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
-faults: $(READY)
+faults: $(WITH_TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.injected --faults $(or $(FAULTS),600) --seed $(or $(SEED),0)
 
 check: $(WITH_TOOLS)

@@ -47,25 +47,29 @@ SCRIPTS = (
     "start.js",
 )
 NO_PLOTLY = "The interactive plots need the package plotly: pip install plotly, then write the report again."
+RENEWED = 15  # seconds after which the page of a run that goes on is read again
 NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?(?:e[−-]?\d+)?")
 
 
 def write_page(
-    out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingProxyType({})
+    out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingProxyType({}), *, live: bool = False
 ) -> tuple[Path, list[str]]:
     """Write report/index.html of the run or study in `out`, whose frame is `frame`. Returns it, and what it lacks and
-    why. absent: see `render`."""
-    html, lacking = render(out, frame, absent)
+    why. absent, live: see `render`."""
+    html, lacking = render(out, frame, absent, live=live)
     path = out / "report" / "index.html"
     write_text(path, html)
     return path, lacking
 
 
-def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingProxyType({})) -> tuple[str, list[str]]:
+def render(
+    out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingProxyType({}), *, live: bool = False
+) -> tuple[str, list[str]]:
     """(the page of the run or study in `out`, what it lacks and why). All text is escaped by the template, all data
     are packed.
 
-    absent: runs of a study that could not be run or read, and why.
+    absent: runs of a study that could not be run or read, and why. live: more is being measured, so a browser is to
+    read the file again.
     """
     parts, library = hosted(list(groups(frame)), once=True), plotly_source()
     labels = labels_of(parts) if len(parts) > 1 else [""] * len(parts)  # a page of one run does not hang on its folder
@@ -86,7 +90,7 @@ def render(out: Path, frame: pd.DataFrame, absent: Mapping[str, str] = MappingPr
     html = _fill(
         heading_of(parts) or out.name, frame, parts, blobs, data=data, tables=tables, lacking=lacking, missing=missing,
         failures=[*absent.items(), *card.failures_of(parts, labels)], cautions=card.cautions_of(tables, labels),
-        opening=opening, sheets=embedded_sheets(out / "report"),
+        opening=opening, sheets=embedded_sheets(out / "report"), renewed=RENEWED if live else None,
     )  # fmt: skip
     return html, lacking
 

@@ -28,6 +28,7 @@ from suite.cli.score import score_command
 from suite.cli.tables import tables_command
 from suite.cli.train import EXTRA, train_command
 from suite.cli.view import viewing
+from suite.cli.watch import watch_command
 from suite.contract.plugins import LEFT_OUT
 from suite.contract.printable import printable
 from suite.contract.program import PROGRAM
@@ -44,13 +45,27 @@ app = typer.Typer(cls=Verbs, no_args_is_help=False, rich_markup_mode=None, prett
 
 
 @app.callback(invoke_without_command=True)
-def default(context: typer.Context) -> None:
+def default(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="The embedded default at half of its costs.")] = False,
+) -> None:
     """Benchmark of token reduction in Vision Transformers: scores, FLOPs, speed.
 
     Without a verb: the embedded default, a cross-section of methods.
     """
     if context.invoked_subcommand is None:
-        execute({})
+        execute(quick_values() if quick else {})
+    elif quick:
+        raise RequestError(f"--quick is of the embedded default; leave it out, or {context.invoked_subcommand!r}")
+
+
+def quick_values() -> dict[str, Any]:
+    """What `--quick` asks for; says what it leaves out."""
+    from suite.sweep.spec import DEFAULT_FLOPS, QUICK_FLOPS
+
+    left_out = ", ".join(target.amount for target in DEFAULT_FLOPS if target not in QUICK_FLOPS)
+    say(f"--quick: all methods on all samples, without FLOPs {left_out}, which '{PROGRAM}' adds to the same run")
+    return {"flops": [target.amount for target in QUICK_FLOPS]}
 
 
 @with_flags(
@@ -71,7 +86,7 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     from suite.api import run
     from suite.sweep.launch import launched
 
-    results = run(values, track=track)
+    results = run(values, track=track, preview=show_scores)
     if launched().rank:  # the first process of torchrun's speaks for all
         raise typer.Exit(ExitCode.DONE)
     show(results.out)
@@ -79,6 +94,13 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     for reason in failed:
         warn(f"failed: {reason}", style="red")
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
+
+
+def show_scores(out: Path) -> None:
+    """Print the table of a run whose times are still to come; programs wait for the whole."""
+    if Kept.document is None:
+        say("scores and costs; times follow:")
+        show(out)
 
 
 def show(out: Path) -> list[str]:
@@ -178,6 +200,7 @@ for name, group, command, about in (
     ("int8", MEASURE, int8_command, "Whether methods survive 8-bit integers."),
     ("export", MEASURE, export_command, "A reduced model as a file, checked."),
     ("report", LOOK, report_command, "Page, tables and plots of a run again."),
+    ("watch", LOOK, watch_command, "A run that goes on, seen from another terminal."),
     ("pareto", LOOK, pareto_command, "Curves of one or several runs, drawn and compared."),
     ("tables", LOOK, tables_command, "A paper's table beside measured figures."),
     ("check", JUDGE, check_command, "Is it as good? Exit code 0, 3 regressed, 4 cannot tell."),

@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "report results/deit --json",
         "report results/scenes-scenes_vit",
     ),
+    "watch": ("watch results/first", "watch results/first --once", "watch results/deit --every 30"),
     "doctor": ("doctor", "doctor --json", "doctor --debug"),
     "train": (
         "train dtem",

@@ -17,6 +17,7 @@ from suite.errors import RequestError, what_ran_out
 from suite.store.claims import Claims
 from suite.store.files import is_temporary, locked, remove_orphans
 from suite.store.log import Logs, LogWriter
+from suite.store.pulse import PULSE
 from suite.store.schema import CELL_FILES, OLDEST, SCHEMA, EnvironmentFile, MissingLine, RunFile
 from suite.store.sealed import DamagedError, SealedFiles
 from suite.store.shards import Shards
@@ -286,4 +287,4 @@ def _is_of_beginning(path: Path) -> bool:
 
 def is_passing(path: Path) -> bool:
     """Whether it is a file of processes at work, in a folder that may be free."""
-    return is_temporary(path) or path.name in (LOCK, CLAIMS)
+    return is_temporary(path) or path.name in (LOCK, CLAIMS, PULSE)

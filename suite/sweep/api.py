@@ -13,9 +13,11 @@ import pandas as pd
 from reports.frame import load_frame, load_samples
 from reports.marks.marked import marked
 from reports.tables.speeds import speeds_of
+from suite.store.pulse import Pulse
 from suite.store.study import StudyFolder, failures_in
 from suite.sweep.executors import open_executor
 from suite.sweep.launch import launched
+from suite.sweep.partial_table import partial_table
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 from suite.sweep.study import execute_plans, make_plans, make_study
@@ -73,6 +75,8 @@ def load(out: str | Path) -> Results:
 Report = Callable[[Path, Plan | None], tuple[list[Path], list[str]]]
 """Draws what a folder holds, by the plan that was executed there; of a study, None. Gives the files that it made, and
 lines that the user should read."""
+Preview = Callable[[Path], None]
+"""Shows what a run's folder holds before its times are measured."""
 
 
 def run_sweep(
@@ -81,21 +85,26 @@ def run_sweep(
     progress: Progress | None = None,
     track: str | Iterable[str | Tracker] = (),
     report: Report | None = None,
+    preview: Preview | None = None,
 ) -> Results:
     """Execute a sweep, or several; what is stored already is not run again.
 
     values: the keys of `RunSpec`, `models` in place of `model`, and `runs`. track: where finished cells and plots are
     copied to besides ('tensorboard,mlflow'); no part of what is run. report: what draws the results; default: nothing
-    does. RequestError for what cannot be done; what fails is named by `Results.failed`. Of the processes that torchrun
-    starts, all evaluate, and the first does the rest.
+    does. preview: what shows a run as soon as it is scored, where its times are still to come. RequestError for what
+    cannot be done; what fails is named by `Results.failed`. Of the processes that torchrun starts, all evaluate, and
+    the first does the rest.
     """
     progress, study = progress or Progress(), make_study(values)
     if launched().rank:
-        progress, track, report = Progress(progress.console, quiet=True), (), None
+        progress, track, report, preview = Progress(progress.console, quiet=True), (), None, None
     with (
         open_executor(study.spec, progress) as executor,
         closing(Tracking(track, study.config, study.out, progress.note)) as tracking,
+        closing(Pulse(study.out)) as pulse,
     ):
+        if executor.leads:
+            progress.beat, progress.draw = pulse.beat, partial_table
         plans = make_plans(study, executor.kind)
         for line in (*plans.notes, *(f"left out: {line}" for line in plans.skipped)):
             progress.note(line)
@@ -108,7 +117,7 @@ def run_sweep(
         failed = dict(plans.failed)
         for name, why in failed.items():
             progress.failed(name, why)
-        for name, plan, why in execute_plans(plans.by_name, progress, executor):
+        for name, plan, why in execute_plans(plans.by_name, progress, executor, preview):
             if why:
                 failed[name] = why
             elif report:

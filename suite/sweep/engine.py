@@ -7,9 +7,10 @@ decoded once for all cells, and one copy of the backbone serves them all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 
 from suite.errors import CellError, describe_error
 from suite.measure.flops import count_flops, count_module
@@ -23,26 +24,45 @@ from suite.sweep.lane import Lane, StoredCell, drop_failed
 from suite.sweep.outcomes import Outcomes, Unreduced, digest_outcomes
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
+from suite.sweep.timing import files_of, find_untimed
 from suite.sweep.tracing import trace_cells
 
 SOLVED_ON, COUNTED_ON = 16, 32  # images, for methods whose cost depends on the image
 
 
-def execute(plans: Plan | Sequence[Plan], progress: Progress, executor: Executor) -> None:
-    """Run the cells of one or more plans to the end. Cells that fail are recorded and do not stop others."""
+def execute(
+    plans: Plan | Sequence[Plan],
+    progress: Progress,
+    executor: Executor,
+    preview: Callable[[Path], None] | None = None,
+) -> None:
+    """Run the cells of one or more plans to the end. Cells that fail are recorded and do not stop others.
+
+    preview: shown the folder of a run whose cells are scored, before those that lack it are timed.
+    """
     lanes = [begin(plan, progress) for plan in ([plans] if isinstance(plans, Plan) else plans)]
 
     def count(progress: Progress) -> None:
         for lane in lanes:
             lane.cells = count_cost(lane.plan, lane.cells, progress)
-            trace_cells(lane.plan, lane.cells, progress)
 
     with preparing_scores(lanes if executor.leads else ()):
         executor.evaluate(lanes, count, progress)
         for lane in lanes if executor.leads else ():
             score(lane.plan, drop_failed(lane.cells), progress)
     if executor.leads:
+        for lane in lanes:
+            if preview is not None and _is_untimed(lane):
+                preview(lane.folder.path)
+        for lane in lanes:
+            trace_cells(lane.plan, drop_failed(lane.cells), progress)
         executor.time(lanes, progress)
+
+
+def _is_untimed(lane: Lane) -> bool:
+    """Whether times of some of its cells are still to be measured."""
+    cells = drop_failed(lane.cells)
+    return any(find_untimed(lane.plan, cells, file).cells for file in files_of(lane.plan))
 
 
 def begin(plan: Plan, progress: Progress) -> Lane:

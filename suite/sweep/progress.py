@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -22,14 +24,38 @@ from suite.contract.printable import printable
 
 Item = TypeVar("Item")
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
+TABLE_INTERVAL = 2.0  # seconds between two tables of what there is so far
+Tables = Callable[[], RenderableType | None]
+
+
+class BelowTables(Bar):
+    """A bar below what there is so far, which is made anew every `TABLE_INTERVAL` seconds."""
+
+    def __init__(self, tables: Sequence[Tables], *columns: ProgressColumn, console: Console) -> None:
+        self._made, self._at = tables, 0.0
+        self._shown: list[RenderableType] = []
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self._made and time.monotonic() - self._at > TABLE_INTERVAL:
+            self._shown = [table for made in self._made if (table := made()) is not None]
+            self._at = time.monotonic()
+        yield from self._shown
+        yield from super().get_renderables()
 
 
 class Progress:
-    """Reports to `console`; silent with quiet=True, except for failures."""
+    """Reports to `console`; silent with quiet=True, except for failures.
+
+    beat: is told of every step, too: (stage, done, of, what). draw: what shows a `Partial`.
+    """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
         self.quiet = quiet
+        self.beat: Callable[[str, float, float, str], None] = lambda *_: None
+        self.draw: Callable[[Any], RenderableType | None] = lambda of: None
+        self.tables: Sequence[Tables] = ()
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -48,11 +74,16 @@ class Progress:
 
     @contextmanager
     def images(
-        self, total: int, cells: int, where: Callable[[], str] = lambda: ""
+        self, total: int, cells: int, where: Callable[[], str] = lambda: "", partials: Sequence[Any] = ()
     ) -> Iterator[Callable[[str, int], None]]:
-        """A counter of forwards (images x cells), with images/s and time left. where: said beside, as it is then."""
+        """A counter of forwards (images x cells), with images/s and time left. where: said beside, as it is then.
+
+        partials: what there is so far, as `draw` shows it: above the bar, or once where there is none.
+        """
+        self.tables = [partial(self.draw, of) for of in partials]
         with self._counter(f"evaluating {cells} cells", total, unit="images", where=where) as advance:
             yield advance
+        self.tables = ()
 
     @contextmanager
     def scoring(self, cells: int) -> Iterator[Callable[[str, int], None]]:
@@ -82,14 +113,28 @@ class Progress:
     def _counter(
         self, label: str, total: int, unit: str, settable: bool = False, where: Callable[[], str] = lambda: ""
     ) -> Iterator[Callable[..., None]]:
-        if self.quiet or (total == 0 and not settable):
+        if total == 0 and not settable:
             yield lambda *_: None
-        elif self.console.is_terminal:
-            with self._bar(label, total, unit, settable, where) as advance:
-                yield advance
-        else:
-            with self._lines(label, total, unit, settable, where) as advance:
-                yield advance
+            return
+        count = 0.0
+        with self._shown(label, total, unit, settable, where) as show:
+
+            def advance(what: str, done: float, of: float | None = None) -> None:
+                nonlocal count
+                count = done if settable else count + done
+                self.beat(label, count, of or total, what)
+                show(what, done, of)
+
+            self.beat(label, 0, total, "")
+            yield advance
+
+    def _shown(
+        self, label: str, total: int, unit: str, settable: bool, where: Callable[[], str]
+    ) -> AbstractContextManager[Callable[..., None]]:
+        if self.quiet:
+            return nullcontext(lambda *_: None)
+        show = self._bar if self.console.is_terminal else self._lines
+        return show(label, total, unit, settable, where)
 
     @contextmanager
     def _bar(
@@ -97,7 +142,8 @@ class Progress:
     ) -> Iterator[Callable[..., None]]:
         rate = TextColumn("{task.fields[rate]}")
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate)
-        with Bar(
+        with BelowTables(
+            self.tables,
             *columns,
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -136,6 +182,9 @@ class Progress:
                 left = spent * (whole - count) / count
                 speed = f", {count / spent:.0f} {unit}/s" if unit == "images" else ""
                 self.note(f"{label}{where()}: {count:.0f} of {whole}{speed}, about {left:.0f} s left")
+                if waiting := [table for made in self.tables if (table := made()) is not None]:
+                    self.tables = ()  # once: a log is no place to draw one again and again
+                    self.console.print(*waiting)
 
         yield advance
         self.note(f"{label}: done in {time.monotonic() - start:.1f} s")

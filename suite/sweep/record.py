@@ -11,6 +11,7 @@ from suite.contract.task import ReadError, Sample
 from suite.sweep.changes import note_contents
 from suite.sweep.evaluate import Cell
 from suite.sweep.lane import Lane, StoredCell
+from suite.sweep.partial import Partial
 from suite.sweep.plan import Plan
 from suite.sweep.progress import Progress
 
@@ -29,6 +30,7 @@ class Record:
         self._write_missing()
         self.log = lane.folder.log()
         self.joined: set[str] = set()
+        self.partial = Partial(lane)
 
     def decoded(self, number: int, samples: Sequence[Sample], errors: Sequence[ReadError]) -> None:
         """RequestError for a sample that holds something else than when other outcomes were made of it."""
@@ -39,6 +41,7 @@ class Record:
     def scored(self, cell: Cell, number: int, rows: pa.RecordBatch) -> None:
         stored = self.cells[cell.key]
         self.log.append(stored.folder.shards.stream, number, rows)
+        self.partial.add(cell.key, rows)
         self.advance(stored.name, len(rows))
 
     def received(self, key: str, number: int, packed: bytes, rows: int) -> None:

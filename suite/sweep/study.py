@@ -195,16 +195,20 @@ def _check_distinct(out: Path, plans: Mapping[str, Plan]) -> None:
             )
 
 
-def execute_plans(plans: Mapping[str, Plan], progress: Progress, executor: Executor) -> Iterator[tuple[str, Plan, str]]:
+def execute_plans(
+    plans: Mapping[str, Plan], progress: Progress, executor: Executor, preview: Callable[[Path], None] | None = None
+) -> Iterator[tuple[str, Plan, str]]:
     """Run every plan, and give it back with its name and, where it could not be run to its end, why.
+
+    preview: see `execute`.
 
     Those whose images are prepared alike are run together, so that these are decoded once. What one raises costs no
     other its results, unless it is the only one.
     """
     for together in _alike(plans):
-        at_once = len(together) > 1 and _execute_at_once(together, progress, executor)
+        at_once = len(together) > 1 and _execute_at_once(together, progress, executor, preview)
         for name, plan in together.items():
-            yield name, plan, "" if at_once else _execute_one(name, plan, progress, executor)
+            yield name, plan, "" if at_once else _execute_one(name, plan, progress, executor, preview)
             plan.model.to("cpu")  # the next one has the device to itself
 
 
@@ -218,11 +222,13 @@ def _alike(plans: Mapping[str, Plan]) -> list[dict[str, Plan]]:
     return list(found.values())
 
 
-def _execute_at_once(plans: Mapping[str, Plan], progress: Progress, executor: Executor) -> bool:
+def _execute_at_once(
+    plans: Mapping[str, Plan], progress: Progress, executor: Executor, preview: Callable[[Path], None] | None
+) -> bool:
     """Whether they could be run to their end."""
     progress.note(f"together, as their images are prepared alike: {', '.join(plans)}")
     try:
-        execute(list(plans.values()), progress, executor)
+        execute(list(plans.values()), progress, executor, preview)
     except Exception as error:  # whose it is shows when they are run one by one; what is stored is not done again
         progress.note(f"{', '.join(plans)} cannot be run together: {describe_error(error)}; now one by one")
         for plan in plans.values():
@@ -231,12 +237,14 @@ def _execute_at_once(plans: Mapping[str, Plan], progress: Progress, executor: Ex
     return True
 
 
-def _execute_one(name: str, plan: Plan, progress: Progress, executor: Executor) -> str:
+def _execute_one(
+    name: str, plan: Plan, progress: Progress, executor: Executor, preview: Callable[[Path], None] | None
+) -> str:
     """Why it could not be run to its end, "" if it was."""
     if name:
         progress.note(f"{name}: {len(plan.methods)} cells into {plan.spec.out}")
     try:
-        execute(plan, progress, executor)
+        execute(plan, progress, executor, preview)
     except Exception as error:
         if not name:
             raise

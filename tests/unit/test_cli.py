@@ -12,6 +12,7 @@ from suite.cli.doctor import embedded_weights
 from suite.models.load import check_model_name
 from suite.models.registry import CAPTIONER, MODELS, ModelEntry
 from suite.store.schema import OLDEST, SCHEMA
+from suite.sweep.spec import make_spec
 from tasks.caption_scoring.spice_jars import FETCH_SPICE
 
 EMBEDDED = ("scenes_vit", "scenes_eva", "scenes_git", "scenes_segmenter", "scenes_dit")
@@ -244,3 +245,15 @@ VERBS = ("run", "plan", "report", "doctor", "train", "tables", "pareto", "break-
 def test_every_verb_has_help(verb, capsys):
     assert exit_code(*verb, "--help") == 0
     assert "Usage" in capsys.readouterr().out
+
+
+def test_quick_is_the_embedded_default_at_half_of_its_costs_and_says_what_it_leaves_out(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("suite.cli.app.execute", asked.append)
+    assert exit_code("--quick") == 0
+    whole, quick = (make_spec(values) for values in ({}, *asked))
+    assert set(quick.flops) < set(whole.flops)
+    assert quick.model_copy(update={"flops": whole.flops}) == whole
+    said = capsys.readouterr().out
+    assert all(target.amount in said for target in set(whole.flops) - set(quick.flops))
+    assert "--quick" in one_error_line(capsys, "--quick", "list", "tasks")

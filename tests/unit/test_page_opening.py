@@ -6,7 +6,6 @@ import shlex
 
 import pandas as pd
 import pytest
-from tests.unit.test_readme import parse
 
 from reports.frame import load_frame
 from reports.groups import groups
@@ -18,6 +17,7 @@ from reports.page.write import render
 from suite.cli.flags import asked
 from suite.store.folder import RunFolder
 from suite.sweep.study import make_plans, make_study
+from tests.docs.pages import parse
 from tests.unit.run_folder import N, change_all, rewrite, write_cell, write_run
 
 NOISY = {"noisy": True, "aa_low": 0.4, "aa_high": 2.5}

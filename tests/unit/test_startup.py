@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "timm", "transformers", "scipy", "matplotlib", "pandas")
 VERBS = (
     *("run", "plan", "report", "doctor", "train", "tables"),
-    *("pareto", "break-even", "predict", "gpu", "score", "compare", "check", "analyse"),
+    *("pareto", "break-even", "predict", "gpu", "score", "compare", "check", "analyse", "watch"),
 )
 LIGHT = (["--help"], ["list"], ["list", "tasks"], ["list", "reducers"], *([verb, "--help"] for verb in VERBS))
 VERB_BY_VERB = f"""

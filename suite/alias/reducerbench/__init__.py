@@ -18,7 +18,7 @@ ROOT = next(folder for folder in PLACES if (folder / "suite" / "contract" / "nam
 
 def main() -> None:
     """The program `reducerbench`, which the folder that it is run from has no part in."""
-    from suite.cli.app import main
+    from suite.cli.program import main
 
     main()
 

@@ -63,7 +63,8 @@ def work_off(
         records = [stack.enter_context(Record(lane, progress)) for lane in lanes]
         shares = [Share(record, stack.enter_context(record.lane.folder.claims())) for record in records]
         images, cells = sum(share.images for share in shares), sum(len(lane.cells) for lane in lanes)
-        advance = stack.enter_context(progress.images(images, cells, where))
+        partials = [record.partial for record in records]
+        advance = stack.enter_context(progress.images(images, cells, where, partials))
         for record in records:
             record.advance = advance
         waiting = False
