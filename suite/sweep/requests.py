@@ -67,7 +67,8 @@ def by_model(request: Mapping[str, Any]) -> Iterator[OneRun]:
         raise RequestError(f"model={request['model']!r} stands beside models={models!r}; leave one of them out")
     own = request.get("out")
     alone = {key: value for key, value in request.items() if key not in OF_METHODS} | {"reducers": [BASELINE]}
-    for model, named in (asked or {request.get("model"): True}).items():
+    own_model: dict[str | None, bool] = {request.get("model"): True}
+    for model, named in (asked or own_model).items():
         of = {} if model is None else {"model": model}
         apart = {"out": f"{own}-{folder_name(model or '')}"} if own and len(asked or {}) > 1 else {}
         yield OneRun({**request, **of, **apart}, named)

@@ -27,8 +27,9 @@ from suite.errors import RequestError
 from suite.store.folder import RunFolder
 from suite.sweep.progress import Progress
 from tasks.caption_scoring.scorer import try_scorers
-from tasks.caption_scoring.spice_jars import CACHE, JARS, MIRROR
+from tasks.caption_scoring.spice_jars import JARS, MIRROR
 from tasks.imagenet.task import ImageNet
+from tasks.reading.user_cache import CACHE
 from tests.unit.run_folder import write_run
 from tests.wild import classification, machines
 
