@@ -17,11 +17,11 @@ import torch
 
 
 @contextmanager
-def sharing(device: torch.device) -> Iterator[None]:
-    """Beside others that share the device; waits while one has it alone."""
+def sharing(device: torch.device, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Beside others that share the device; waits while one has it alone, and calls `wait` before that."""
     with ExitStack() as held:
-        with _held(_file(device, "turn"), fcntl.LOCK_SH):
-            held.enter_context(_held(_file(device, "use"), fcntl.LOCK_SH))
+        with _held(_file(device, "turn"), fcntl.LOCK_SH, wait):
+            held.enter_context(_held(_file(device, "use"), fcntl.LOCK_SH, wait))
         yield
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from suite.errors import what_ran_out
 from suite.measure.precision import tf32_setting
 
 DISTRIBUTION = "reducerbench"
@@ -145,7 +146,9 @@ def smi_id(index: int | None) -> str:
 def _output(*command: str) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        if what_ran_out(error):  # else the run would be stored without the commit that made it
+            raise
         return None
     return done.stdout
 

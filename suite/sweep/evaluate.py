@@ -10,7 +10,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from suite.measure.precision import dtype_of, float32_products
 from suite.sweep.answers import Answers
 from suite.sweep.plan import Plan
 
+TIMED_ALONE = "another command of this machine is timing; waiting for it"
 AHEAD = 2  # outputs that wait to be scored: what is in them stays on the device so long
 HANDOVER = 5e-4  # seconds after which scoring lets the forwards' thread go on; Python's own 5 ms is a whole forward
 
@@ -83,10 +84,16 @@ class Work:
             self.sink.failed(cell, number, reason)
 
 
-def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device: torch.device) -> None:
+def evaluate(
+    works: Sequence[Work],
+    decoded: Iterable[tuple[int, Batch]],
+    device: torch.device,
+    note: Callable[[str], None] = lambda line: None,
+) -> None:
     """Put numbered batches through all cells that are to see them, whatever models these are of, in one precision.
 
-    A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises.
+    A cell that fails is handed to its sink with the reason, and the others go on. Raises what a sink raises. note: is
+    told what is waited for.
     """
     precision = works[0].plan.spec.precision
     answers = [Answers(work.plan.model, work.plan.spec.scored_in) for work in works]
@@ -102,7 +109,7 @@ def evaluate(works: Sequence[Work], decoded: Iterable[tuple[int, Batch]], device
             images = batch.images.to(device, dtype_of(precision), non_blocking=True)
             for work, answer in zip(works, answers, strict=True):
                 prefix = SharedPrefix(images)
-                with sharing(device):
+                with sharing(device, lambda: note(TIMED_ALONE)):
                     for cell in work.pending(number):
                         cell.handle.prefix = prefix
                         try:

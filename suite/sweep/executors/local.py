@@ -58,7 +58,7 @@ def _evaluate_alike(lanes: Sequence[Lane], device: torch.device, progress: Progr
         works = [_work_of(share) for share in shares]
         numbers = sorted(set().union(*(share.numbers for share in shares)))
         taken = _taken(shares, works, numbers)
-        evaluate(works, load(plan, batches, taken, device.type == "cuda", progress.note), device)
+        evaluate(works, load(plan, batches, taken, device.type == "cuda", progress.note), device, progress.note)
         return any(work.todo[key] for work in works for key in work.todo)
 
     work_off(lanes, work, progress)
