@@ -47,11 +47,10 @@ app = typer.Typer(cls=Verbs, no_args_is_help=False, rich_markup_mode=None, prett
 @app.callback(invoke_without_command=True)
 def default(
     context: typer.Context,
-    quick: Annotated[bool, typer.Option("--quick", help="The embedded default at half of its costs.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
 ) -> None:
     """Benchmark of token reduction in Vision Transformers: scores, FLOPs, speed.
-
-    Without a verb: the embedded default, a cross-section of methods.
+    Without a verb: the embedded default; with --quick, at half of its costs.
     """
     if context.invoked_subcommand is None:
         execute(quick_values() if quick else {})
