@@ -10,6 +10,7 @@ from typing import Any
 from reports.text.wording import EMBEDDED, known
 from suite.contract.baseline import BASELINE
 from suite.contract.program import PROGRAM
+from suite.rates.rate import is_target
 
 OF_THE_RUN = ("task", "data", "model", "checkpoint", "limit", "batch_size", "image_size", "precision", "scored_in")
 """Keys of a spec that decide a row, each the name of a flag."""
@@ -42,6 +43,5 @@ def _of_row(row: Any, weights: str | None) -> list[str]:
     options = json.loads(row.options) if row.options else {}
     words += [f"--reducer-option={row.reducer}.{name}={json.dumps(value)}" for name, value in options.items()]
     if known(row.rate) and row.rate:
-        flops = row.rate.startswith("flops=")
-        words.append(f"--{row.rate}" if flops else f"--rates={row.rate}")
+        words.append(f"--{row.rate}" if is_target(row.rate) else f"--rates={row.rate}")
     return words

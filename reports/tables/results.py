@@ -19,6 +19,7 @@ from reports.tables.console import ConsoleTable, Field, terminal_width
 from reports.tables.records import records_of
 from reports.text.headings import circumstances, notes, once_each, titles
 from reports.text.markup import TEX_HEAD, csv_text, markdown_row, markdown_rule, tex_escaped
+from suite.rates.rate import is_target
 from suite.store.files import write_text
 
 BEST = "★"
@@ -76,7 +77,7 @@ def best_of(group: Group) -> set[str]:
     """Keys of the cells with the best score of all methods that were asked for one change of FLOPs."""
     metric, found = group.shown.metrics[0], set[str]()
     done = group.frame[(group.frame.status == "done") & (group.frame.weights_kind != "random")]
-    asked = done[done.rate.fillna("").str.startswith("flops=")]
+    asked = done[done.rate.fillna("").map(is_target).astype(bool)]
     for _, rows in asked.groupby("rate"):
         scores = (metric.sign * rows[metric.name]).dropna()
         if rows.loc[scores.index].reducer.nunique() > 1:

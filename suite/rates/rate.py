@@ -251,6 +251,11 @@ def parse_target(amount: str) -> FlopsTarget:
     return target
 
 
+def is_target(text: str) -> bool:
+    """Whether what a run's folder says was asked for is a change of total FLOPs."""
+    return text.startswith(f"{FlopsTarget.prefix}=")
+
+
 def stored_rate(text: str) -> Rate | None:
     """What a run's folder says, where no rate is ''."""
     return parse_rate(text) if text else None

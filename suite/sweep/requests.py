@@ -12,7 +12,7 @@ from suite.errors import RequestError
 from suite.models.registry import list_models
 from suite.sweep.spec import LISTS, current_keys, is_wildcard
 
-OF_METHODS = ("model", "out", "cells", "reducer_options", "reducer_weights", *LISTS)
+OF_METHODS = ("model", "out", "cells", "reducer_options", "reducer_weights", "draw_seeds", *LISTS)
 """What of a request is not asked of a model that is to be seen unreduced."""
 
 

@@ -65,6 +65,8 @@ def smaller(command: Command, data: dict[str, str]) -> list[str]:
         flags.pop("--checkpoint", None)  # what is embedded comes with its weights
     if verb in SAMPLES:
         flags["--limit" if verb == "check" else "--samples"] = SAMPLES[verb]
+    if verb in ("tokens", "masks"):
+        arguments = without(arguments, "--samples")  # fewer have other ids
     if verb == "train":
         flags["--steps"] = "2"
         arguments = without(arguments, "--epochs")

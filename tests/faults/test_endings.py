@@ -120,10 +120,15 @@ def test_a_signal_while_the_program_imports_leaves_no_traceback(imported, tmp_pa
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    """Where SIGINT is heard, as it is not of jobs in the background."""
+    """Where SIGINT and SIGHUP are heard, as they are not of jobs in the background or under nohup."""
+
+    def hear():
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear,
     )  # fmt: skip
 
 

@@ -79,7 +79,9 @@ def main() -> None:
         task, folder = Drawn(images, 0), RunFolder(out)
         batches = [task.samples[i : i + BATCH] for i in range(0, images, BATCH)]
         spec: Any = RunSpec(device="cpu", executor="ray", executor_cores=1, batch_size=BATCH, out=out)
-        plan: Any = SimpleNamespace(spec=spec, task=task, model=None, identity={}, batches=batches)
+        plan: Any = SimpleNamespace(
+            spec=spec, task=task, model=None, weights=SimpleNamespace(kind="trained"), identity={}, batches=batches
+        )
         handle: Any = Stub()
         cells = [
             StoredCell(

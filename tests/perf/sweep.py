@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.contract.task import Sample
+from suite.models.weights_file import WeightsInfo
 from suite.store.folder import RunFolder
 from suite.sweep import evaluate
 from suite.sweep.executors.local import evaluate_lanes
@@ -74,8 +75,9 @@ def measure(images: int, cells: int, seconds: float, workers: int) -> dict[str, 
     out = Path(tempfile.mkdtemp(prefix="sweep-"))
     task, folder = Drawn(images, seconds), RunFolder(out)
     spec = RunSpec(batch_size=BATCH, workers=workers, device="cpu", speed=False)
-    nothing: Any = None  # the task asks neither model nor weights
-    plan = Plan(spec, task, nothing, nothing, dict.fromkeys(OF_DATA), torch.device("cpu"))
+    nothing: Any = None  # the task does not ask for a model
+    weights = WeightsInfo("trained", "", "")
+    plan = Plan(spec, task, nothing, weights, dict.fromkeys(OF_DATA), torch.device("cpu"))
     handle: Any = Stub()
     made = [
         StoredCell(key := f"{i:016x}", handle, BATCH, folder.cell(key), {"reducer": "stub", "rate": f"r={i}"})

@@ -20,6 +20,7 @@ from tests.docs.pages import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
+OF_CLUSTERS = [*SCRIPTS, *sorted(EXAMPLES.glob("*.yaml"))]
 BESIDE_PYTHON = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
@@ -34,7 +35,7 @@ def command_of(example: Path) -> list[str]:
 
 
 def test_there_are_examples_for_a_node_for_slurm_and_for_kubernetes():
-    assert {path.name for path in EXAMPLES.iterdir()} == {"one-node.sh", "slurm.sh", "kuberay.yaml"}
+    assert {path.name for path in OF_CLUSTERS} == {"one-node.sh", "slurm.sh", "kuberay.yaml"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -45,7 +46,7 @@ def test_shellcheck_finds_nothing_in_a_script(script):
     assert (found.returncode, found.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("example", OF_CLUSTERS, ids=lambda path: path.name)
 def test_the_command_of_an_example_is_a_study_of_several_models_on_ray(example):
     context = parse(command_of(example))
     assert not context.args

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -71,9 +72,9 @@ def test_the_notes_name_every_file():
 
 
 def test_the_files_are_installed_with_the_package():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "*.csv" in settings["package-data"]["*"]
-    assert "reports*" in settings["packages"]["find"]["include"]
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert "reports" in wheel["only-include"]
+    assert not any(fnmatchcase("reports/published/dtem.csv", pattern) for pattern in wheel["exclude"])
     assert (FOLDER / "__init__.py").is_file()
 
 

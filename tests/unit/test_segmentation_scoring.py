@@ -161,7 +161,9 @@ def test_images_without_a_labelled_pixel_take_part():
 def test_without_mmsegmentation_one_line_says_what_to_install(monkeypatch):
     iou_metric.cache_clear()
     monkeypatch.setitem(sys.modules, "mmseg.evaluation", None)
-    with pytest.raises(RequestError, match=r"cannot be imported .*; install it with: pip install 'mmseg") as caught:
+    with pytest.raises(
+        RequestError, match=r"cannot be imported .*pip install 'reducerbench\[segmentation\]'"
+    ) as caught:
         iou_metric()
     assert "\n" not in str(caught.value)
     monkeypatch.undo()

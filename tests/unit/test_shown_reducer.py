@@ -1,6 +1,7 @@
 """The reducer that docs/add_your_own.md shows, at every form of rate, and what is said without its declaration."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from suite import RequestError, attach
 from suite.errors import CellError
 from suite.gate.contract import prove
 from suite.models.load import load_model
+from suite.reducers.base import REGISTERED
 from suite.sweep.evaluate import check_counts
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_your_own.md"
@@ -27,10 +29,11 @@ def source() -> str:
 
 
 @pytest.fixture
-def example(source, tmp_path) -> str:
+def example(source, tmp_path) -> Iterator[str]:
     file = tmp_path / "my.py"
     file.write_text(source.replace('"my_method"', f'"{tmp_path.name}"'))
-    return f"{file}:MyMethod"
+    yield f"{file}:MyMethod"
+    REGISTERED.pop(tmp_path.name, None)
 
 
 @pytest.mark.parametrize("name", ["scenes_vit", "deit_tiny_patch16_224"])
