@@ -141,7 +141,7 @@ def load_run(out: Path) -> pd.DataFrame:
     origins = short_origins(_source(cell.about) for cell in cells)
     rows = sorted(((_row(cell, _baseline_of(cell, cells), origins, runtime), cell) for cell in cells), key=_order)
     keys, columns = pd.Index([cell.key for _, cell in rows], name="key", dtype="str"), columns_of(shown)
-    frame = pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)).astype(columns)
+    frame = typed(pd.DataFrame([row for row, _ in rows], index=keys, columns=list(columns)), columns)
     frame["repeat_of"] = ""
     random = (frame.weights_kind == "random").any()
     mark_repeats(frame, {cell.key: cell.about for _, cell in rows}, AGREEMENT if random else shown.metrics[0])
@@ -150,6 +150,13 @@ def load_run(out: Path) -> pd.DataFrame:
     frame.attrs["context"] = Attached((cell.key, {"out": str(out), **_context(cell, runtime)}) for _, cell in rows)
     frame.attrs["damaged"] = [line for _, cell in rows for line in cell.damaged]
     return frame
+
+
+def typed(frame: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """The frame with its columns cast. Missing texts stay missing: pandas before 3 makes 'nan' or 'None' of them."""
+    cast = frame.astype(dict(dtypes))
+    texts = [name for name, dtype in dtypes.items() if dtype == TEXT]
+    return cast.assign(**cast[texts].where(frame[texts].notna()))
 
 
 def columns_of(shown: TaskReport) -> dict[str, str]:

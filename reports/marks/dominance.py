@@ -31,9 +31,8 @@ class Point:
     """A finished cell on one axis of cost.
 
     series: its run's folder, and what it is a rate of. model, side: whose cell it is, on images of which side; None:
-    the model's own. cost: (best, worst) as far as it is
-    known, the lower the cheaper; in_run: the same beside cells of its run, where what is measured in common rounds is
-    known better, as a share of the unreduced model's.
+    the model's own. cost: (best, worst) as far as it is known, the lower the cheaper; in_run: the same beside cells of
+    its run, where what is measured in common rounds is known better, as a share of the unreduced model's.
     """
 
     key: str

@@ -72,7 +72,9 @@ def _level(found: pd.DataFrame) -> pd.DataFrame | None:
 
     Those that lack what they have to learn are left out.
     """
-    reduced = found[(found.reducer != BASELINE) & found.reduction.notna() & ~found.training.map(is_untrained)]
+    reduced = found[
+        (found.reducer != BASELINE) & found.reduction.notna() & ~found.training.map(is_untrained).astype(bool)
+    ]
     if reduced.empty:
         return None
     by_rate = reduced.groupby("rate", sort=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from reports.frame import COLUMNS, TEXT
+from reports.frame import COLUMNS, TEXT, typed
 from reports.groups import Group
 from reports.speeds import TIMED, timing_of
 
@@ -20,8 +20,8 @@ def under(group: Group, runtime: str) -> Group:
     """The group with the times of a runtime: n/a where a cell was not timed under it, and for what other times said."""
     rows = [of.get(runtime, {}) for of in _times(group)]
     columns = {name: [row.get(name, "" if COLUMNS[name] == TEXT else None) for row in rows] for name in TIMED}
-    columns["dominated_time"] = [""] * len(rows)
-    frame = group.frame.assign(**columns).astype({name: COLUMNS[name] for name in columns})
+    columns["dominated_time"] = [None] * len(rows)
+    frame = typed(group.frame.assign(**columns), {name: COLUMNS[name] for name in columns})
     context = [{**of, **row.get("timing", timing_of(None))} for of, row in zip(group.context, rows, strict=True)]
     return replace(group, frame=frame, context=context)
 

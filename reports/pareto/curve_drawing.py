@@ -132,7 +132,7 @@ def draw_frontier(axes: Axes, points: pd.DataFrame, group: Group, plot: Plot) ->
 
     The scores of untrained methods are not theirs, so these neither beat others nor are on the line.
     """
-    fair = points[~points.training.map(is_untrained)]
+    fair = points[~points.training.map(is_untrained).astype(bool)]
     fair = fair if len(fair) else points
     y = group.headline.scale * fair[group.headline.name]
     ends = zip(*bounds(fair, plot), strict=True)

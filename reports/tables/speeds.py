@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.frame import COLUMNS, TEXT
+from reports.frame import COLUMNS, TEXT, typed
 from reports.groups import groups
 from reports.speeds import LATENCIES, TIMED
 from reports.tables.columns import AGAINST_FASTEST, RATE, Column, reducer_column
@@ -38,8 +38,7 @@ def speeds_of(frame: pd.DataFrame) -> pd.DataFrame:
         for of in context.get(key, {}).get("speeds", ())
     ]
     columns = {name: COLUMNS[name] for name in (*OF_A_CELL, *TIMED)} | {"device": TEXT}
-    table = pd.DataFrame(rows, columns=["key", *columns]).astype(columns)
-    return table.set_index(["key", "runtime"])
+    return typed(pd.DataFrame(rows, columns=["key", *columns]), columns).set_index(["key", "runtime"])
 
 
 def write_speeds(frame: pd.DataFrame, folder: Path) -> list[Path]:

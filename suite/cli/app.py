@@ -115,9 +115,13 @@ def show(out: Path) -> list[str]:
         print_fitted(console_table(part))
         if (speeds := speeds_table(part)) is not None:
             print_fitted(speeds)
-    page = out / "report" / "index.html"
-    written = f"page, tables and plots: {page}" if page.is_file() else f"tables: {page.parent}"
-    say(written)
+    folder = out / "report"
+    if not (folder / "table.md").is_file():
+        warn(f"tables cannot be found, somebody removed {folder}; '{PROGRAM} report {out}' writes them again")
+    elif (page := folder / "index.html").is_file():
+        say(f"page, tables and plots: {page}")
+    else:
+        say(f"tables: {folder}")
     return frame.attrs["damaged"]
 
 

@@ -74,8 +74,6 @@ def watch_command(
     """Follow a run from another terminal, or another machine that sees its folder: what is done, failed and left.
 
     Ends when no command works on the folder any more. Exit code 1: cells failed, or are left.
-
-    watch results/scenes-scenes_vit
     """
     look = take_look(out)
     if out_console.is_terminal and not once:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from multiprocessing.connection import wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -97,6 +98,8 @@ def _read(loader: DataLoader[Any], asked: _Asked, note: Callable[[str], None]) -
         while True:
             kind, found = _wait(reader, workers, note)
             if kind == "error":
+                if isinstance(found, ConnectionError | EOFError):  # who broke off may not have ended yet
+                    _await_end(workers)
                 if dead := _dead(workers):
                     raise MachineError(dead) from found
                 raise found
@@ -138,6 +141,14 @@ def _wait(reader: _Reader, workers: set[Any], note: Callable[[str], None]) -> tu
             if time.monotonic() - said > SILENCE:
                 said = time.monotonic()
                 note(f"no image has come for {said - start:.0f} s; the data, or who reads them, does not answer")
+
+
+def _await_end(workers: set[Any]) -> None:
+    """Until one of them has ended."""
+    ended = wait([worker.sentinel for worker in workers], LAST)
+    for worker in workers:
+        if worker.sentinel in ended:
+            worker.join(LAST)
 
 
 def _dead(workers: set[Any]) -> str:

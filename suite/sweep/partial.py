@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from suite.contract.metric import Metric
@@ -44,13 +45,13 @@ class Partial:
         self.aggregate = self.metric.aggregate
         known = type(self.aggregate) in KNOWN and lane.plan.weights.kind != "random"
         self.columns = self.aggregate.columns if self.aggregate and known else ()
-        self.addends: dict[str, list[np.ndarray]] = {}
+        self.held: dict[str, list[list[np.ndarray]]] = {}  # of cells: of batches: the columns
 
     def add(self, key: str, rows: pa.RecordBatch) -> None:
         """A batch's rows of a cell."""
         if self.aggregate and self.columns and set(self.columns) <= set(rows.schema.names):
-            table = rows.select(list(self.columns)).to_pandas().dropna()
-            self.addends.setdefault(key, []).extend(self.aggregate.addends(table))
+            columns = [rows.column(name).to_numpy(zero_copy_only=False) for name in self.columns]
+            self.held.setdefault(key, []).append(columns)  # what they come to is asked for later, beside the forwards
 
     def scores(self) -> list[PartialScore]:
         """Of the cells that have begun; none before each of these has `FEWEST` samples."""
@@ -58,11 +59,13 @@ class Partial:
         return found if min((score.samples for score in found), default=0) >= FEWEST else []
 
     def _scores(self) -> Iterator[PartialScore]:
-        held = dict(self.addends)
+        held = dict(self.held)
         for cell in self.lane.cells:
             if self.aggregate is None or cell.key not in held:
                 continue
-            addends, flops = np.concatenate(held[cell.key]), cell.folder.read("flops")
+            columns = map(np.concatenate, zip(*held[cell.key], strict=True))
+            table = pd.DataFrame(dict(zip(self.columns, columns, strict=True))).dropna()
+            (addends,), flops = self.aggregate.addends(table), cell.folder.read("flops")
             yield PartialScore(
                 cell.about["reducer"],
                 cell.about["rate"],

@@ -28,6 +28,7 @@ import torch
 
 import reports.write
 from suite.cli.app import main
+from tests.faults.gaps import only_gaps, rows_of
 from tests.photos import write_photos
 
 DEFECT, BAD_REQUEST = 70, 2
@@ -169,23 +170,16 @@ class FinishedRun:
         elif self.report_of(out) == self.report:
             report = "equal"
         else:
-            report = "absent" if damage == "remove" and self.only_gaps(out) else "silent"
+            there, here = rows_of(self.table_of(self.whole)), rows_of(self.table_of(out))
+            report = "absent" if damage == "remove" and only_gaps(here, there) else "silent"
         code, said_again = self.run(out)
         again = "exit 70" if code == DEFECT else f"exit {code}" if code else "differs"
         if not code and self.report_of(out) == self.report:
             again = "equal"
         return Outcome(kind_of(name), damage, report, again, f"{name}: {said[-300:]} | {said_again[-300:]}")
 
-    def only_gaps(self, out: Path) -> bool:
-        """Whether every number of the table is that of the undamaged run, or is not there."""
-        here, there = (list(csv.reader((run / "report" / "table.csv").open())) for run in (out, self.whole))
-        rows = dict(zip((row[0] for row in there), there, strict=True))
-        return all(
-            value in (rows[row[0]][place], "n/a", "", "running", "failed", "0") or not value[0].isdigit()
-            for row in here
-            for place, value in enumerate(row)
-            if value
-        )
+    def table_of(self, out: Path) -> bytes:
+        return (out / "report" / "table.csv").read_bytes()
 
 
 def kind_of(name: str) -> str:

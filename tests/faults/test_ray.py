@@ -161,17 +161,19 @@ def test_a_node_that_is_removed_changes_nothing(nodes, more, spec, local, when):
 
 
 @pytest.mark.slow
-def test_a_node_that_comes_while_a_run_goes_on_works_with_it(nodes, more, spec, when):
-    joined = []
+def test_a_node_that_comes_while_a_run_goes_on_works_with_it(nodes, more, spec, when, tmp_path):
+    joined, both = [], tmp_path / "both"
 
     def add(round_, worker, news):
-        if isinstance(news, Scored) and len(joined) == 1 and not nodes.worker_nodes:
-            more(1)
         if isinstance(news, Joined):
             joined.append(worker)
+            if len(joined) == 1:
+                more(1)
+            else:
+                both.touch()
 
     when(add)
-    sleeping = {"reducers": [SLEEPER], "reducer_options": {SLEEPER: {"seconds": 1.0}}}
+    sleeping = {"reducers": [SLEEPER], "reducer_options": {SLEEPER: {"seconds": 0.1, "until": str(both)}}}
     assert not run(spec, **sleeping).failed
     assert len(joined) == 2
 

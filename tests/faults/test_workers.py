@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def fall_silent() -> None:
     time.sleep(1.5)
 
 
+class BreaksOff:
+    """What is half sent when its sender dies; that has not ended when the other side notices."""
+
+    def __reduce__(self):
+        threading.Timer(0.5, die).start()
+        return fail_to_receive, ()
+
+
+def fail_to_receive() -> None:
+    raise ConnectionResetError
+
+
 def read(data: Numbers, workers: int = 2) -> tuple[list[list[int]], list[str]]:
     noted: list[str] = []
 
@@ -68,6 +81,15 @@ def test_what_a_worker_did_not_read_is_read_by_fewer(do, said, tmp_path):
 def test_workers_that_die_again_are_given_up_with_the_reason(tmp_path):
     with pytest.raises(MachineError, match="a process that reads images was killed by SIGKILL"):
         read(Numbers(tmp_path, die, times=2))
+
+
+def test_a_connection_that_breaks_off_is_the_death_of_who_sent(tmp_path):
+    def make(batches, workers):
+        data = Numbers(tmp_path, die, times=0)
+        return DataLoader(data, batch_sampler=batches, num_workers=workers, collate_fn=lambda batch: BreaksOff())
+
+    with pytest.raises(MachineError, match="a process that reads images was killed by SIGKILL"):
+        list(read_ahead(make, iter(NUMBERS[:1]), 1))
 
 
 def test_a_death_raises_nothing_elsewhere_also_after_a_loader_of_torchs(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 
@@ -10,15 +11,18 @@ from suite.reducers.random import Random
 
 
 class Sleeper(Random):
-    """Waits in the first block, as who waits for a device does."""
+    """Waits in the first block, as who waits for a device does. until: a file to wait for, two minutes at most."""
 
-    def __init__(self, seconds: float = 0.1, seed: int = 0) -> None:
+    def __init__(self, seconds: float = 0.1, until: str = "", seed: int = 0) -> None:
         super().__init__(seed)
-        self.seconds = seconds
+        self.seconds, self.until = seconds, until
 
     def after_attention(self, tokens, signals, amount):
         if signals.block == 0 and is_batch(tokens.x):
             time.sleep(self.seconds)
+            last = time.monotonic() + 120
+            while self.until and not Path(self.until).exists() and time.monotonic() < last:
+                time.sleep(self.seconds)
         return super().after_attention(tokens, signals, amount)
 
 

@@ -13,11 +13,15 @@ from taught import batch_of, scene_captions, scene_masks, seed
 from timm.data import auto_augment
 
 from suite import attach
-from suite.train.objective import Examples
+from suite.contract.task import Task
+from suite.errors import RequestError
+from suite.train.objective import Examples, Objective
+from suite.train.objectives import objective_class
 from suite.train.objectives.classification import posterize
 from suite.train.picture_cache import Kept, Pictures
 from suite.train.recipe import Recipe
 from tasks.scenes.masks import ScenesSeg
+from tasks.scenes.pictures import ScenesGeneration
 
 
 @pytest.fixture
@@ -60,6 +64,14 @@ def test_with_a_cold_choice_the_loss_of_training_is_that_of_hard_merging(taught)
             assert handle.token_counts[-1] == (65 if handle.reducer.soft else 38)
     torch.testing.assert_close(losses[True], losses[False], rtol=1e-5, atol=1e-5)
     assert abs(losses[True] - untouched) > 1e-3
+
+
+def test_a_class_elsewhere_serves_no_task():
+    class Elsewhere(Objective):
+        task_class = Task
+
+    with pytest.raises(RequestError, match="cannot be trained on"):
+        objective_class(ScenesGeneration(limit=1))
 
 
 @both

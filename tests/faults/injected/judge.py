@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import signal
 from dataclasses import dataclass
 
 from suite.cli.ending import ExitCode
+from tests.faults.gaps import only_gaps, rows_of
 from tests.faults.injected.command import Ended
 from tests.faults.injected.fault import Fault
 from tests.faults.injected.project import Project, report_of
 
 DOCUMENTED = {*ExitCode, 129, 143} - {ExitCode.DEFECT}
-GAPS = ("n/a", "", "running", "failed", "0", "0.0")
 NAMED = (
     "damaged",
     "changed",
@@ -68,7 +66,7 @@ def judge_fault(project: Project, fault: Fault, ended: Ended) -> str:
         return f"exit {ended.code}"
     if not ended.said.strip():
         return "no word"
-    return "refused" if fault.asks_else or only_gaps(project) else "silent"
+    return "refused" if fault.asks_else or has_only_gaps(project) else "silent"
 
 
 def judge_again(project: Project, fault: Fault, ended: Ended) -> str:
@@ -92,26 +90,13 @@ def has_report(project: Project) -> bool:
     return all(here.get(name) == project.report[name] for name in names)
 
 
-def only_gaps(project: Project) -> bool:
+def has_only_gaps(project: Project) -> bool:
     """Whether every number of the table, if there is one, is that of the undisturbed run, or is not there."""
-    there = rows_of(project.report["table.csv"])
     try:
-        here = rows_of((project.out / "report" / "table.csv").read_bytes())
+        here = (project.out / "report" / "table.csv").read_bytes()
     except OSError:
         return True
-    return all(
-        row["status"] != "done" or _is_gap(value, there.get(key, {}).get(name))
-        for key, row in here.items()
-        for name, value in row.items()
-    )
-
-
-def _is_gap(value: str, expected: str | None) -> bool:
-    return value in GAPS or value == expected or not value[0].isdigit()
-
-
-def rows_of(table: bytes) -> dict[str, dict[str, str]]:
-    return {row["key"]: row for row in csv.DictReader(io.StringIO(table.decode()))}
+    return only_gaps(rows_of(here), rows_of(project.report["table.csv"]))
 
 
 def tail(ended: Ended, most: int = 400) -> str:
