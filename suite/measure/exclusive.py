@@ -9,16 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
 
+AGAIN = 15.0  # seconds of waiting after which that is said again
+
 
 @contextmanager
 def sharing(device: torch.device, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Beside others that share the device; waits while one has it alone, and calls `wait` before that."""
+    """Beside others that share the device; waits while one has it alone, and calls `wait` meanwhile."""
     with ExitStack() as held:
         with _held(_file(device, "turn"), fcntl.LOCK_SH, wait):
             held.enter_context(_held(_file(device, "use"), fcntl.LOCK_SH, wait))
@@ -27,7 +30,7 @@ def sharing(device: torch.device, wait: Callable[[], None] = lambda: None) -> It
 
 @contextmanager
 def alone(device: torch.device, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Without others on the device; `wait` is called if that takes waiting for some. Of a CPU, the machine."""
+    """Without others on the device; `wait` is called while that takes waiting for some. Of a CPU, the machine."""
     with _held(_file(device, "turn"), fcntl.LOCK_EX, wait), _held(_file(device, "use"), fcntl.LOCK_EX, wait):
         yield
 
@@ -39,8 +42,8 @@ def _held(path: Path, kind: int, wait: Callable[[], None] = lambda: None) -> Ite
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            wait()
-            fcntl.flock(handle, kind)
+            with _said_again(wait):
+                fcntl.flock(handle, kind)
         except OSError:  # a file system without locks
             pass
         yield
@@ -48,6 +51,23 @@ def _held(path: Path, kind: int, wait: Callable[[], None] = lambda: None) -> Ite
         with suppress(OSError):  # by itself, it would last as long as a process that was forked meanwhile
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
+
+
+@contextmanager
+def _said_again(wait: Callable[[], None]) -> Iterator[None]:
+    """`wait` now and every `AGAIN` seconds, while the operating system keeps this process waiting in its line."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(AGAIN):
+            wait()
+
+    wait()
+    threading.Thread(target=again, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _file(device: torch.device, what: str) -> Path:
