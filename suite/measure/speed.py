@@ -24,6 +24,7 @@ from suite.backbones import backbone_of
 from suite.contract.baseline import BASELINE
 from suite.errors import RequestError
 from suite.measure import machine
+from suite.measure.disturbed import disturbed_rounds, replace_round
 from suite.measure.flops_target import attach
 from suite.measure.precision import check_precision, dtype_of, float32_products, in_precision, tf32_setting
 from suite.measure.runtimes import EAGER, make_runtimes
@@ -125,11 +126,12 @@ def measure_runtimes(
         beside = dict(zip(hows, unreduced, strict=True))
         ready = [v for v in reduced if v.failed is None and beside[v.runtime].failed is None]
         running = [v for v in unreduced if v.failed is None]
-        blocks = rounds * (len(ready) + 2 * len(running))
-        for done, variant in enumerate(_order(running, ready, rounds, random.Random(seed))):
+        draw, blocks = random.Random(seed), rounds * (len(ready) + 2 * len(running))
+        for done, variant in enumerate(_order(running, ready, rounds, draw)):
             report(done, blocks, _title(variant, hows))
             if variant.failed is None:
                 attempt(variant, images, partial(_run_block, variant, images))
+        again = _repeat_disturbed(running, ready, rounds, draw, images, partial(report, blocks, blocks))
         report(blocks, blocks, "")
         shared = {
             "device": machine.device_name(device),
@@ -140,7 +142,7 @@ def measure_runtimes(
             "load_average": machine.load_average(),
             "gpu": machine.gpu_state(device.index) if on_gpu else None,
         }
-        notes, fastest = _gpu_company(device), fastest_of(unreduced)
+        notes, fastest = [*_gpu_company(device), *again], fastest_of(unreduced)
         found: dict[str, dict[str, SpeedResult]] = {name: {} for name in todo}
         for v in variants:
             found[v.name][v.runtime.name] = result_of(v, beside[v.runtime], fastest, images, shared, notes)
@@ -157,6 +159,33 @@ def _order(
     """Round by round: the unreduced model under every runtime, the cells shuffled, the first ones in reverse."""
     for _ in range(rounds):
         yield from (*unreduced, *draw.sample(cells, len(cells)), *reversed(unreduced))
+
+
+def _repeat_disturbed(
+    unreduced: Sequence[Variant],
+    cells: Sequence[Variant],
+    rounds: int,
+    draw: random.Random,
+    images: Tensor,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Time each disturbed round once more, in its place; what is to be said of that."""
+    timed = [variant for variant in (*unreduced, *cells) if variant.failed is None]
+    disturbed = disturbed_rounds(timed, rounds)
+    for number, said in disturbed.items():
+        report(f"{said}: once more")
+        kept = {id(variant): [*variant.blocks] for variant in timed}
+        for variant in _order(unreduced, cells, 1, draw):
+            if variant.failed is None:
+                attempt(variant, images, partial(_run_block, variant, images))
+        for variant in timed:
+            before = kept[id(variant)]
+            blocks, variant.blocks = variant.blocks[len(before) :], before
+            if variant.failed is None:
+                replace_round(variant, number, rounds, blocks)
+    left = disturbed_rounds([variant for variant in timed if variant.failed is None], rounds)
+    notes = [f"{said}, and that was timed again" for said in disturbed.values()]
+    return notes + [f"{said} when timed again, too" for number, said in left.items() if number in disturbed]
 
 
 def _handles(model: nn.Module, handles: Mapping[str, Handle] | Sequence[str]) -> dict[str, Handle]:

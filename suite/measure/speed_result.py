@@ -22,7 +22,8 @@ class SpeedResult:
     """Speed of one cell under one runtime. Without a measurement the numbers are None and `note` says why.
 
     rounds: per round, images/s of the cell, of the unreduced model beside it under the same runtime, and of that under
-    the runtime in which it is fastest, `fastest_runtime`, of those timed in the same rounds. im_s, speedup,
+    the runtime in which it is fastest, `fastest_runtime`, of those timed in the same rounds. disturbed: the same of
+    rounds that were timed again, once, and are not among them. im_s, speedup,
     speedup_fastest (over these two): median over the rounds; low, high: 95 % (`timing.interval_of`). aa: the unreduced
     model against itself. noisy: the A/A interval reaches beyond ±1 % on a GPU, ±2 % on a CPU (or there is none).
     latency: percentiles of `forwards` forwards, see `timing.percentile_ms`. energy_j: joules per image, by the
@@ -41,6 +42,7 @@ class SpeedResult:
     reads_map: bool = False
     tf32: str | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
+    disturbed: list[dict[str, float]] = field(default_factory=list)
     im_s: float | None = None
     im_s_low: float | None = None
     im_s_high: float | None = None
@@ -100,7 +102,7 @@ def result_of(
     }
     if failed is not None or fastest is None:
         return SpeedResult(**shared, **measured, note=failed)
-    beside, best = beside_of(baseline), beside_of(fastest)
+    beside, best = beside_of(baseline.seconds), beside_of(fastest.seconds)
     own = beside if variant is baseline else variant.seconds
     pace = interval_of([len(images) / s for s in own])
     speedup = interval_of([b / s for b, s in zip(beside, own)])
@@ -109,14 +111,11 @@ def result_of(
     if variant.host_share is not None and variant.host_share > HOST_BOUND:
         notes = [*notes, f"host-bound: launching takes {variant.host_share:.0%} of a forward"]
     forwards = [seconds for block in variant.blocks for seconds in block.forwards]
-    paces = zip(own, beside, best)
     return SpeedResult(
         **shared,
         **measured,
-        rounds=[
-            {"im_s": len(images) / s, "baseline_im_s": len(images) / b, "fastest_im_s": len(images) / f}
-            for s, b, f in paces
-        ],
+        rounds=_paces(len(images), own, beside, best),
+        disturbed=_disturbed(variant, baseline, fastest, len(images)),
         im_s=pace.median,
         im_s_low=pace.low,
         im_s_high=pace.high,
@@ -142,9 +141,21 @@ def result_of(
     )
 
 
-def beside_of(unreduced: Variant) -> list[float]:
+def beside_of(seconds: Sequence[float]) -> list[float]:
     """Seconds per forward of the unreduced model, round by round: the mean of the two blocks it has in each."""
-    return [(first + last) / 2 for first, last in zip(unreduced.seconds[::2], unreduced.seconds[1::2])]
+    return [(first + last) / 2 for first, last in zip(seconds[::2], seconds[1::2])]
+
+
+def _disturbed(variant: Variant, baseline: Variant, fastest: Variant, batch: int) -> list[dict[str, float]]:
+    beside, best = ([block.seconds for block in of.disturbed] for of in (baseline, fastest))
+    own = [block.seconds for block in variant.disturbed]
+    return _paces(batch, beside_of(own) if variant is baseline else own, beside_of(beside), beside_of(best))
+
+
+def _paces(batch: int, own: Sequence[float], beside: Sequence[float], best: Sequence[float]) -> list[dict[str, float]]:
+    return [
+        {"im_s": batch / s, "baseline_im_s": batch / b, "fastest_im_s": batch / f} for s, b, f in zip(own, beside, best)
+    ]
 
 
 def is_noisy(aa: Interval, tolerance: float) -> bool:

@@ -28,8 +28,8 @@ class Variant:
     """How to run it, its timed blocks, and why it could not be timed if so.
 
     model: what is reduced. run: what is timed, as it is, of a whole that the model is a part of; None: the model, made
-    ready by the runtime. expected, output: what every image came to in an untimed eager forward, and in the last timed
-    one.
+    ready by the runtime. disturbed: blocks of rounds that were timed again. expected, output: what every image came to
+    in an untimed eager forward, and in the last timed one.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Variant:
     prepared: Prepared | None = None
     iterations: int = 1
     blocks: list[Block] = field(default_factory=list)
+    disturbed: list[Block] = field(default_factory=list)
     expected: list[Any] | None = None
     output: list[Any] | None = None
     attention: str | None = None

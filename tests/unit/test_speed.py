@@ -15,6 +15,7 @@ from suite import attach
 from suite.attachment.handle import handle_of
 from suite.errors import RequestError
 from suite.measure.dispatch import attention_kernels, count_macs_fast
+from suite.measure.disturbed import disturbed_rounds
 from suite.measure.flops import count_flops, smooth_image
 from suite.measure.memory import peak_memory_bytes
 from suite.measure.precision import float32_products, in_precision, tf32_setting
@@ -77,6 +78,56 @@ def test_the_unreduced_model_runs_first_and_last_and_the_cells_in_a_seeded_rando
     assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
     assert order == blocks_of(model, images, seed=1)
+
+
+class Stopped(Reducer):
+    """Takes its time while `now`, as a process does that is stopped."""
+
+    now = False
+
+    def after_attention(self, tokens, signals, amount):
+        if self.now:
+            time.sleep(0.05)
+        return tokens
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_round_in_which_something_came_between_is_timed_once_more_and_what_it_said_is_kept(model, images, again):
+    stopped, said = Stopped(), []
+    handle = attach(model, stopped, "r=1")
+    handle.detach()
+
+    def progress(done, blocks, what):
+        said.append(what)
+        stopped.now = (what == "stopped" and done == 4) or (again and what.endswith("once more"))
+
+    found = measure_speed(model, images, {"stopped": handle}, progress=progress, **QUICK | {"rounds": 3})
+    assert sum(what.endswith("once more") for what in said) == 1
+    for result in found.values():
+        assert len(result.rounds) == 3
+        (disturbed,) = result.disturbed
+        assert "round 2" in result.note
+        assert ("when timed again, too" in result.note) == again
+    slow, kept = found["stopped"].disturbed[0]["im_s"], [paces["im_s"] for paces in found["stopped"].rounds]
+    assert slow < 4 / 0.2
+    assert (kept[1] < 4 / 0.2) == again
+    assert min(kept[0], kept[2]) > 4 / 0.2
+    assert disturbed.keys() == found["none"].rounds[0].keys()
+
+
+def test_short_blocks_are_not_disturbed_by_a_little_and_two_rounds_do_not_say_which():
+    eager = make_runtime("eager")
+
+    def timed(*seconds):
+        return Variant("none", nn.Identity(), None, eager, blocks=[Block(one, [], None, launched=1) for one in seconds])
+
+    assert disturbed_rounds([timed(0.1, 0.1, 0.1, 0.1, 0.1, 0.5)], 3) == {
+        2: "a block of round 3 took 5 times its usual time"
+    }
+    assert disturbed_rounds([timed(0.5, 0.1, 0.5)], 3) == {1: "a block of round 2 took 0.2 times its usual time"}
+    assert not disturbed_rounds([timed(0.01, 0.01, 0.05)], 3)
+    assert not disturbed_rounds([timed(0.1, 0.14, 0.1)], 3)
+    assert not disturbed_rounds([timed(0.1, 0.5)], 2)
 
 
 def test_the_model_comes_out_as_it_went_in(model, images):
