@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import timm
@@ -35,13 +34,12 @@ class NamedModel(NamedTuple):
     refused: str
 
 
-def list_models(pattern: str = "*") -> Iterator[NamedModel]:
-    """Models of timm that match a wildcard and are defined where models of a known class are.
+def list_models() -> Iterator[NamedModel]:
+    """Models of timm that are defined where models of a known class are.
 
     Told apart by how timm defines them, without building them: a family's `check` has the last word.
     """
     for name in timm.list_models(module=list(MODULES)):
-        if fnmatchcase(name, pattern):
-            source = inspect.getsource(timm.model_entrypoint(name))
-            refused = next((why for words, why in REASONS.items() if re.search(words, source)), "")
-            yield NamedModel(name, bool(timm.list_pretrained(f"{name}.*")), refused)
+        source = inspect.getsource(timm.model_entrypoint(name))
+        refused = next((why for words, why in REASONS.items() if re.search(words, source)), "")
+        yield NamedModel(name, bool(timm.list_pretrained(f"{name}.*")), refused)

@@ -285,7 +285,7 @@ def default_checkpoint(name: str) -> str:
 
 def list_models(pattern: str = "*") -> list[tuple[str, str]]:
     """Names that match a wildcard, ours and timm's, each with its `origin`."""
-    from suite.backbones.timm_names import list_models as list_timm_models
+    from suite.models.timm_models import list_timm_models
 
     ours = [(entry.name, entry.origin) for entry in list_entries() if fnmatchcase(entry.name, pattern)]
     timms = [model for model in list_timm_models(pattern) if not model.refused]
@@ -294,6 +294,6 @@ def list_models(pattern: str = "*") -> list[tuple[str, str]]:
 
 def list_refused(pattern: str = "*") -> list[tuple[str, str]]:
     """Names of timm's Vision Transformers that match a wildcard and cannot be reduced, each with the reason."""
-    from suite.backbones.timm_names import list_models as list_timm_models
+    from suite.models.timm_models import list_timm_models
 
     return [(model.name, model.refused) for model in list_timm_models(pattern) if model.refused]

@@ -5,8 +5,10 @@ import timm
 import torch
 
 from suite import RequestError
-from suite.backbones import family_of
+from suite.backbones import family_of, timm_names
 from suite.backbones.timm_names import list_models
+from suite.models import timm_models
+from suite.models.timm_models import list_timm_models
 
 PATTERNS = ("vit_*", "deit*", "eva*", "beit*", "vitamin*", "flexivit*")
 NAMES = sorted({name for pattern in PATTERNS for name in timm.list_models(pattern)})
@@ -34,3 +36,19 @@ def test_what_is_listed_is_what_a_family_takes(part):
         except RequestError:
             supported = False
         assert supported == (not listed[name].refused), name
+
+
+def test_names_are_remembered_until_timm_or_what_is_read_of_it_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv("REDUCERBENCH_CACHE", str(tmp_path))
+    found = [tuple(model) for model in list_models()]
+    assert [tuple(model) for model in list_timm_models()] == found
+    monkeypatch.setattr(timm_names, "MODULES", ("deit",))
+    assert [tuple(model) for model in list_timm_models()] == found
+    (file,) = (tmp_path / "timm").iterdir()
+    file.write_text("[[1")  # damaged: found anew
+    assert {model.name.split("_")[0] for model in list_timm_models()} == {"deit", "deit3"}
+    reader = tmp_path / "reader.py"
+    reader.touch()
+    monkeypatch.setattr(timm_models, "READER", reader)
+    monkeypatch.setattr(timm_names, "MODULES", ("beit",))
+    assert {model.name.split("_")[0] for model in list_timm_models("beit*")} == {"beit", "beitv2"}
