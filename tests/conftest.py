@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,16 @@ def threads():
     way."""
     torch.set_num_threads(THREADS)
     keep_freed_memory()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_memory() -> Iterator[None]:
+    """What a file's tests have freed goes back to the system: processes run side by side, and that of one file is
+    gigabytes."""
+    yield
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -68,7 +68,7 @@ def smaller(command: Command, data: dict[str, str]) -> list[str]:
     if verb in ("tokens", "masks"):
         arguments = without(arguments, "--samples")  # fewer have other ids
     if verb == "train":
-        flags["--steps"] = "2"
+        flags |= {"--steps": "2", "--batch-size": "4"}
         arguments = without(arguments, "--epochs")
     if verb in ("run", "predict") and not params.get("reducers"):
         flags["--reducers"] = "tome" if "generation" not in command.line else "tome_sd"
