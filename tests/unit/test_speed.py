@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from suite import attach
 from suite.attachment.handle import handle_of
 from suite.errors import RequestError
+from suite.measure import disturbed
 from suite.measure.dispatch import attention_kernels, count_macs_fast
 from suite.measure.disturbed import disturbed_rounds
 from suite.measure.flops import count_flops, smooth_image
@@ -28,6 +29,12 @@ from suite.measure.variant import Variant
 from suite.reducers.base import Reducer
 
 QUICK = {"min_block_s": 0.0, "warmup_s": 0.0, "rounds": 2}
+
+
+@pytest.fixture(autouse=True)
+def busy(monkeypatch):
+    """Other tests beside these disturb blocks by less than a second."""
+    monkeypatch.setattr(disturbed, "LEAST", 1.0)
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ class Stopped(Reducer):
 
     def after_attention(self, tokens, signals, amount):
         if self.now:
-            time.sleep(0.05)
+            time.sleep(0.3)
         return tokens
 
 
@@ -105,17 +112,18 @@ def test_a_round_in_which_something_came_between_is_timed_once_more_and_what_it_
     assert sum(what.endswith("once more") for what in said) == 1
     for result in found.values():
         assert len(result.rounds) == 3
-        (disturbed,) = result.disturbed
+        (first,) = result.disturbed
         assert "round 2" in result.note
         assert ("when timed again, too" in result.note) == again
     slow, kept = found["stopped"].disturbed[0]["im_s"], [paces["im_s"] for paces in found["stopped"].rounds]
-    assert slow < 4 / 0.2
-    assert (kept[1] < 4 / 0.2) == again
-    assert min(kept[0], kept[2]) > 4 / 0.2
-    assert disturbed.keys() == found["none"].rounds[0].keys()
+    assert slow < 4 / 1.2
+    assert (kept[1] < 4 / 1.2) == again
+    assert min(kept[0], kept[2]) > 4 / 1.2
+    assert first.keys() == found["none"].rounds[0].keys()
 
 
-def test_short_blocks_are_not_disturbed_by_a_little_and_two_rounds_do_not_say_which():
+def test_short_blocks_are_not_disturbed_by_a_little_and_two_rounds_do_not_say_which(monkeypatch):
+    monkeypatch.setattr(disturbed, "LEAST", 0.05)
     eager = make_runtime("eager")
 
     def timed(*seconds):
