@@ -45,7 +45,7 @@ class Schedule:
 
     def called(self, reducer: Reducer) -> tuple[bool, ...]:
         """Whether the reducer's hook is called, of every block."""
-        everywhere = reducer.orders_tokens and any(self.amounts)
+        everywhere = reducer.only_looks or (reducer.orders_tokens and any(self.amounts))
         return tuple(everywhere or amount > 0 for amount in self.amounts)
 
 

@@ -71,8 +71,9 @@ class Reducer(nn.Module):
 
     A subclass overrides one hook and returns new `Tokens` (`inside_attention`: what attention is to do). `amount` is
     the number of tokens that the block is to take out; it was resolved from the rate before the run, and a hook is
-    never called with 0, unless it sets `orders_tokens`. `before_embedding` makes smaller images instead, and no block
-    takes anything out. The class attributes say what the method is; constructor arguments are its options.
+    never called with 0, unless it sets `orders_tokens` or `only_looks`. `before_embedding` makes smaller images
+    instead, and no block takes anything out. The class attributes say what the method is; constructor arguments are its
+    options.
     """
 
     name: ClassVar[str]
@@ -110,6 +111,8 @@ class Reducer(nn.Module):
     orders_tokens: ClassVar[bool] = False
     """The order of tokens matters to the hook, and it sets it: where any block takes tokens out, it is called in every
     block, with an amount of 0 in those that take out none."""
+    only_looks: ClassVar[bool] = False
+    """It is called in every block, at any rate and at none, with an amount of 0, and takes nothing out."""
     carries: bool = False
     """Something is made of the embedded tokens (`begin`) and carried along in `Tokens.carried`."""
     first_block: ClassVar[int] = 0

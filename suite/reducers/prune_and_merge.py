@@ -29,9 +29,9 @@ class PruneAndMerge(Reducer):
 
     Source: Mao et al., 2025, arXiv 2503.23455: x becomes R block(M x) + (1 - k) x, with k 1 but for pruned patches.
     A row of M is a segment of the raster order around an important patch, weighted by importance, and R is M's
-    pseudo-inverse; importance comes from gradients on a calibration set, and both matrices learn from there on; neither
-    is done here: a plan comes from a file, or by `suite.tokens.segments.plan_blocks` from importance that a user has.
-    Blocks that no matrices are stored for run on all tokens.
+    pseudo-inverse; importance comes from gradients on a calibration set, and both matrices learn from there on: `train
+    prune_and_merge` does both, `suite.tokens.segments.plan_blocks` makes a plan of importance that a user has. Blocks
+    that no matrices are stored for run on all tokens.
 
     When: there is a plan from a calibration set, and every patch is needed after every block, as in dense tasks.
 

@@ -35,13 +35,11 @@ class _Loss(nn.Module):
 class Fit:
     """The updates of one session. world, rank: processes that train together, and which of them this is."""
 
-    def __init__(
-        self, session: Session, identity: Mapping[str, Any], *, workers: int = 0, world: int = 1, rank: int = 0
-    ) -> None:
-        self.session, self.recipe, self.workers = session, session.recipe, workers
+    def __init__(self, session: Session, identity: Mapping[str, Any], *, world: int = 1, rank: int = 0) -> None:
+        self.session, self.recipe = session, session.recipe
         self.world, self.rank = world, rank
         self.order = Order(len(session.task.samples), self.recipe, world, rank)
-        self.steps, self.identity = self.order.steps, {**identity, "processes": world}
+        self.steps, self.identity = self.order.steps, identity
         groups = session.make_groups()
         self.optimiser = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999))
         self.average = Average(session.trained, self.recipe.ema) if self.recipe.ema else None
@@ -51,7 +49,7 @@ class Fit:
             self.loss = DistributedDataParallel(self.loss, device_ids=ids, find_unused_parameters=True)
 
     def start(self, step: int) -> None:
-        self.batches = read(self.session.objective, self.order, step, self.workers)
+        self.batches = read(self.session.objective, self.order, step, self.session.workers)
 
     def update(self, step: int) -> dict[str, float]:
         began, recipe, session = time.monotonic(), self.recipe, self.session
@@ -133,7 +131,10 @@ class Fit:
         trained = {name: p.detach() for name, p in self.session.trained.items()}
         buffers = dict(self.session.backbone.named_buffers())
         average = self.average.state_dict() if self.average else None
-        return {"trained": trained, "buffers": buffers, "optimiser": self.optimiser.state_dict(), "average": average}
+        return {
+            "trained": trained, "buffers": buffers, "optimiser": self.optimiser.state_dict(), "average": average,
+            "found": self.session.found,
+        }  # fmt: skip
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

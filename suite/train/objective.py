@@ -80,8 +80,16 @@ class Objective(ABC):
         return torch.tensor(len(batch.ids), device=batch.images.device)
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
-        """Mean loss of the whole model on a batch, a float32 scalar with gradient. Autocast is on around the call.
+    def predict(self, model: nn.Module, batch: Examples) -> Tensor:
+        """Logits (B, K, ...) of the whole model, in whatever precision autocast around the call gives."""
+
+    @abstractmethod
+    def criterion(self, logits: Tensor, batch: Examples) -> Tensor:
+        """Mean loss of logits (B, K, ...) against the batch's targets, a float32 scalar with gradient.
 
         A mean over anything but samples is `batch.mean` of its sum.
         """
+
+    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
+        """Mean loss of the whole model on a batch, a float32 scalar with gradient. Autocast is on around the call."""
+        return self.criterion(self.predict(model, batch), batch)

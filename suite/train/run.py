@@ -99,10 +99,13 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
         progress.note(line)
     if not task.training:
         progress.note(f"trains on all {len(task.samples)} samples of {request.data}: measure it on others")
-    session = Session(task, model, recipe, device)
+    identity, begun = {**about, "processes": world}, read_state(folder / CHECKPOINT)
+    check_identity(begun, identity, folder / CHECKPOINT)
+    found = begun["job"].get("found") if begun else None
     workers = request.workers if request.workers is not None else min(8, (os.cpu_count() or 1) // 2)
-    fit = Fit(session, about, workers=workers, world=world, rank=rank)
-    check_identity(read_state(folder / CHECKPOINT), fit.identity, folder / CHECKPOINT)
+    with repeatable(device):
+        session = Session(task, model, recipe, device, found=found, workers=workers, progress=progress)
+    fit = Fit(session, identity, world=world, rank=rank)
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         once(folder / "environment.json", describe_machine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from suite.errors import RequestError
 from suite.measure.flops_target import attach
 from suite.rates.rate import Rate
 from suite.reducers import make_reducer
+from suite.sweep.progress import Progress
 from suite.train.numbers import Numbers
 from suite.train.objective import Examples, Objective
 from suite.train.objectives import objective_class
@@ -29,7 +31,10 @@ class Recipe(Numbers):
     """The numbers of a method's training (`Numbers`), and in `loss` what is minimised."""
 
     def begin(self, session: Session) -> None:
-        """Called once, when the reducer is attached and before anything is trained."""
+        """Called once, when the reducer is attached and before anything is trained.
+
+        What it finds out on samples it puts into `session.found`, and does not look for what is there already.
+        """
 
     def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
         """(n,) int64, what the means in `loss` are over that are not over samples: the numbers of `Examples.terms`.
@@ -57,10 +62,24 @@ class Session:
 
     model: the whole model, with the reducer attached to its `backbone`. teacher: an unreduced copy of the model as it
     was before, where the recipe wants one. extra: what a recipe trains beside what the reducer holds at the time.
+    found: what the recipe found out on samples before training; a checkpoint keeps it. workers: processes that read
+    samples.
     """
 
-    def __init__(self, task: Task, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        found: Mapping[str, Tensor] | None = None,
+        workers: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
         self.task, self.model, self.recipe, self.device = task, model.to(device), recipe, device
+        self.found: dict[str, Tensor] = dict(found or {})
+        self.workers, self.progress = workers, progress or Progress(quiet=True)
         objective = objective_class(task)
         if objective.kind not in recipe.kinds:
             kinds = " or ".join(recipe.kinds)

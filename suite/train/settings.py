@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pitome": {**FINE_TUNED, "rate": "r=12"},
     "evit": {**FINE_TUNED, "rate": "keep=0.5"},
     "etps": {**FINE_TUNED, "rate": "keep=0.5"},
+    "prune_and_merge": {**FINE_TUNED, "rate": "keep=0.5", "score_batches": 10, "score_batch_size": 64},
 }
 
 

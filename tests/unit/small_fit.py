@@ -29,7 +29,10 @@ from tasks.scenes.masks import ScenesSeg
 BATCH = 4
 CASES = [(method, kind) for method in list_recipes() for kind in REGISTERED[method].kinds]
 PLAIN = {"crop": False, "mixup": 0, "cutmix": 0, "drop_path": 0, "repeated": 1, "amp": False, "steps": 1, "clip": None}
-SURE = {"mctf": {"gate": 0.02}}  # two of the four images pass it
+SURE = {
+    "mctf": {"gate": 0.02},  # two of the four images pass it
+    "prune_and_merge": {"score_batches": 2, "score_batch_size": 3},
+}
 
 
 class PartlyLabelled(ScenesSeg):

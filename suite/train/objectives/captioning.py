@@ -72,12 +72,16 @@ class Captioning(Objective):
         """Words that follow."""
         return (batch.targets[:, 1:] != PADDING).sum()
 
-    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
+    def predict(self, model: nn.Module, batch: Examples) -> Tensor:
+        """Those of the words that follow, (B, K, T - 1)."""
+        words = batch.targets[:, :-1]
+        filled = words.masked_fill(words == PADDING, self.pad)
+        return cast("Captioner", model).next_word_logits(batch.images, filled).transpose(1, 2)
+
+    def criterion(self, logits: Tensor, batch: Examples) -> Tensor:
         """Mean cross-entropy of the words that follow, EOS included."""
-        words, following = batch.targets[:, :-1], batch.targets[:, 1:]
-        logits = cast("Captioner", model).next_word_logits(batch.images, words.masked_fill(words == PADDING, self.pad))
-        logits = full_precision(logits).transpose(1, 2)
-        total = F.cross_entropy(logits, following, ignore_index=PADDING, reduction="sum")
+        following = batch.targets[:, 1:]
+        total = F.cross_entropy(full_precision(logits), following, ignore_index=PADDING, reduction="sum")
         return batch.mean(total, self.terms(batch))
 
 

@@ -72,12 +72,16 @@ class Segmentation(Objective):
         """Pixels that have a class."""
         return (batch.targets != IGNORED).sum()
 
-    def loss(self, model: nn.Module, batch: Examples) -> Tensor:
+    def predict(self, model: nn.Module, batch: Examples) -> Tensor:
+        """Those of every patch, (B, K, rows, columns)."""
+        return cast("Segmenter", model).grid_logits(batch.images)
+
+    def criterion(self, logits: Tensor, batch: Examples) -> Tensor:
         """Mean cross-entropy of the pixels that have a class; 0 where none has."""
-        scores, truth = cast("Segmenter", model).grid_logits(batch.images), batch.targets.long()
-        with torch.autocast(scores.device.type, enabled=False):
-            logits = pixel_logits(full_precision(scores), truth.shape[1:], (0, 0), stride=1)
-            total = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
+        truth = batch.targets.long()
+        with torch.autocast(logits.device.type, enabled=False):
+            pixels = pixel_logits(full_precision(logits), truth.shape[1:], (0, 0), stride=1)
+            total = F.cross_entropy(pixels, truth, ignore_index=IGNORED, reduction="sum")
         return batch.mean(total, self.terms(batch))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -17,9 +17,6 @@ from suite.train.numbers import Count, NotNegative, Positive, Share
 from suite.train.objective import Examples
 from suite.train.recipe import Recipe, register
 from suite.train.session import Session
-
-if TYPE_CHECKING:
-    from suite.train.objectives.classification import Classification
 
 
 @register
@@ -66,11 +63,10 @@ class MCTF(Recipe):
 
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         learned, logits, sure = self.learned_by(session, batch)
-        objective = cast("Classification", session.objective)
-        student = objective.criterion(logits, batch)
+        student = session.objective.criterion(logits, batch)
         session.set_rate(self.weaker(session.rate, step))
         taught, logits = session.features(batch.images)
-        teacher = objective.criterion(logits, batch)
+        teacher = session.objective.criterion(logits, batch)
         session.set_rate(session.rate)
         distance = (full_precision(taught.detach()) - full_precision(learned)).square().mean(1)
         # none passes: the sum over none is 0, with a gradient of 0

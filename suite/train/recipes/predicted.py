@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,6 @@ from suite.train.numbers import Count, NotNegative, Positive
 from suite.train.objective import Examples
 from suite.train.recipe import Recipe, register
 from suite.train.session import Session
-
-if TYPE_CHECKING:
-    from suite.train.objectives.classification import Classification
 
 
 @register
@@ -52,7 +49,7 @@ class DTPS(Recipe):
     def loss(self, session: Session, batch: Examples, step: int) -> tuple[Tensor, dict[str, float]]:
         session.set_modes(soft=True)
         logits = session.model(batch.images)
-        labels = cast("Classification", session.objective).criterion(logits, batch)
+        labels = session.objective.criterion(logits, batch)
         reducer = cast(PredictedPruning, session.reducer)
         ratio = torch.stack(
             [((kept - planned) ** 2).mean() for kept, planned in zip(reducer.kept_shares, reducer.planned_shares)]
