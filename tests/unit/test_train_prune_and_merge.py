@@ -11,7 +11,6 @@ from small_fit import BATCH, float64_without_draws, make_session
 from torch.testing import assert_close
 
 from suite import RequestError, attach
-from suite.api import run
 from suite.attachment.reducer_weights import about
 from suite.measure.flops import count_macs_fast
 from suite.models.load import load_model
@@ -24,7 +23,7 @@ from suite.train.recipes.prune_and_merge import softened_divergence
 from suite.train.run import Request, train_method
 
 SCORING = {"score_batches": 2, "score_batch_size": 3}
-SMALL = {"batch_size": 4, "steps": 4, "score_batches": 2, "score_batch_size": 4}
+SMALL = {"batch_size": 2, "steps": 3, "score_batches": 1, "score_batch_size": 2}
 
 
 def test_attention_times_its_gradient_of_two_tokens_by_hand():
@@ -82,7 +81,7 @@ def test_the_plan_has_as_many_centres_and_pruned_patches_as_the_rate_says():
     assert sum(int((each.alive == 0).sum()) for each in made.values()) == 2 * 16
     ranked = session.found["importance"][3].argsort()
     assert not made["3"].merge[:, 1 + ranked[0]].any()  # the patch that matters least is pruned
-    assert made["3"].merge[:, 1 + ranked[-1]].amax() == pytest.approx(1)  # the one that matters most is a centre
+    assert made["3"].merge[:, 1 + ranked[-1]].amax().item() == pytest.approx(1)  # the one that matters most is a centre
 
 
 @float64_without_draws()
@@ -131,7 +130,7 @@ def test_it_is_taught_by_the_unreduced_model_only_where_that_is_asked():
 
 
 def trained(out, **settings):
-    request = Request("prune_and_merge", limit=8, workers=0, every=2, out=str(out))
+    request = Request("prune_and_merge", limit=4, workers=0, every=1, out=str(out))
     return train_method(request, {**SMALL, **settings}, Progress(quiet=True))
 
 
@@ -154,14 +153,9 @@ def test_a_trained_file_brings_plan_matrices_and_backbone(tmp_path):
         ) as whole:
             assert torch.equal(whole.model(images), reduced)
         assert torch.equal(model(images), plain)
-    rows = run(
-        reducers=[f"prune_and_merge@{made.weights}"], rates=["plan=1"], limit=4, speed=False, out=str(tmp_path / "run")
-    ).frame()
-    row = rows[rows.reducer == "prune_and_merge"].iloc[0]
-    assert row.training == "trained: training"
-    assert row.gmacs < rows[rows.reducer == "none"].iloc[0].gmacs
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_bits_and_does_not_score_again(tmp_path):
     class Stop(Exception):
         pass
@@ -176,7 +170,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits_and_does_not_score_aga
             yield advance
 
     whole = trained(tmp_path / "whole")
-    request = Request("prune_and_merge", limit=8, workers=0, every=2, out=str(tmp_path / "parts"))
+    request = Request("prune_and_merge", limit=4, workers=0, every=1, out=str(tmp_path / "parts"))
     with pytest.raises(Stop):
         train_method(request, SMALL, Interrupting(quiet=True))
     with patch.object(prune_and_merge, "measure_importance", side_effect=AssertionError("scored twice")):
