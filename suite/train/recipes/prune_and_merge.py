@@ -64,11 +64,11 @@ class PruneAndMerge(Recipe):
         handle.detach()
         if "importance" not in session.found:
             session.found["importance"] = self.score(session)
-        layout, blocks = handle.layout, asked.blocks or tuple(range(handle.layout.depth))
+        layout, family = handle.layout, handle.family
+        blocks = sorted(asked.blocks or range(layout.depth))
+        _, columns = family.grid(handle.model, family.image_size(handle.model))
         try:
-            plans = plan_blocks(
-                session.found["importance"], sorted(blocks), self.prune, asked.keep, layout.grid[1], layout.num_prefix
-            )
+            plans = plan_blocks(session.found["importance"], blocks, self.prune, asked.keep, columns, layout.num_prefix)
         except ValueError as error:
             raise RequestError(f"rate {asked}, prune={self.prune:g}: {error}") from error
         cast(prune_and_merge.PruneAndMerge, session.reducer).follow(plans)
