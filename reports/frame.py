@@ -24,6 +24,7 @@ from reports.speeds import (
     FURTHER_NUMBERS,
     INTERVAL,
     SPEED_TEXTS,
+    first_seconds,
     interval_columns,
     shown_runtime,
     speed_note,
@@ -72,6 +73,8 @@ _COLUMNS_BY_DTYPE = (
     (" ".join(SPEED_TEXTS), TEXT),
     # samples per second through the whole model where it is more than a backbone, such as captions per second
     ("whole_s whole_s_low whole_s_high whole_speedup whole_speedup_low whole_speedup_high", NUMBER),
+    # seconds a sample of the first batch through the whole model; 1 / whole_s are those of the following ones
+    ("whole_first_s", NUMBER),
     # of a row that others repeat with other random draws (reports/repeats.py): how many there are, itself included, the
     # mean of their first metric with its interval over seeds; of the others the key of that row, "" of all else
     ("seeds seeds_mean seeds_low seeds_high", NUMBER),
@@ -269,7 +272,7 @@ def _whole_speed(cell: Cell) -> dict[str, Any]:
     """The row's speed of the whole model."""
     speed = whole_speed_of(cell)
     found = interval_columns(speed, {"whole_s": "im_s", "whole_speedup": "speedup"})
-    return found | {"whole_note": speed_note(speed, cell.about)}
+    return found | {"whole_first_s": first_seconds(speed), "whole_note": speed_note(speed, cell.about)}
 
 
 def _context(cell: Cell, runtime: str) -> dict[str, Any]:

@@ -72,6 +72,13 @@ def whole_speed_of(cell: Cell) -> dict[str, Any] | None:
     return next(iter(cell.timings["whole_speed"].values()), None)
 
 
+def first_seconds(speed: dict[str, Any] | None) -> float | None:
+    """Seconds a sample of the first batch that was timed; None where older runs do not say."""
+    found = speed or {}
+    first, count = found.get("first_s"), found.get("batch_size")
+    return None if first is None or not count else first / count
+
+
 def timing_of(speed: dict[str, Any] | None, prefix: str = "") -> dict[str, Any]:
     """How a speed was measured, under names that begin with `prefix`."""
     return {f"{prefix}{name}": (speed or {}).get(field) for name, field in CIRCUMSTANCES.items()}

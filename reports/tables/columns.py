@@ -128,6 +128,7 @@ def columns_for(frame: pd.DataFrame, traced: bool = True) -> list[Column]:
     headline = AGREEMENT if random == {True} else first
     scores = [*_beside_headline(frame, headline), *scores]
     whole = [_throughput_column(shown.throughput)] if shown.throughput else []
+    whole += [_first_column(shown.first)] if shown.first else []
     costs = [_cost_column(cost) for cost in shown.costs]
     leading = Column(header, lambda row: _headline(row, first))
     cost, pace = (_of_part(one, shown.part) if whole else one for one in (GFLOPS, IM_S))
@@ -169,6 +170,10 @@ def _throughput_column(name: str) -> Column:
         return speed(row.whole_s, row.whole_s_low, row.whole_s_high) + (REMARK if row.whole_note else "")
 
     return Column(name, show)
+
+
+def _first_column(name: str) -> Column:
+    return Column(name, lambda row: significant(row.whole_first_s, 3))
 
 
 def _speedup_column(whole: bool, interval: bool = True) -> Column:
@@ -224,7 +229,7 @@ def shorter(frame: pd.DataFrame) -> list[tuple[str, str, Column | None]]:
         *rest[::-1],
     ]
     if shown.throughput:
-        own.append(_of_part(IM_S, shown.part).header)
+        own += [*filter(None, [shown.first]), _of_part(IM_S, shown.part).header]
     cost = (_of_part(GFLOPS, shown.part) if shown.throughput else GFLOPS).header
     return [
         *((name, name, None) for name in own),

@@ -81,6 +81,11 @@ def notes(group: Group) -> list[str]:
             f"{group.shown.throughput} and speed-up: the whole model ({circumstances(group, whole=True)}); "
             f"{group.shown.remark}."
         )
+    if group.shown.first and group.frame["whole_first_s"].notna().any():
+        said.append(
+            f"{group.shown.first}: of the first batch with the method, in a process that had run the unreduced model "
+            f"on one sample before; the following ones are what {group.shown.throughput} says."
+        )
     said += _chance_notes(rows, group.shown.metrics[0])
     said += _score_notes(rows, group)
     if group.frame[group.frame.status == "done"].missing.any():

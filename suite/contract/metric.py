@@ -88,7 +88,8 @@ class TaskReport:
 
     throughput: what the speed of the whole model is called, such as
     'captions/s'; '' where there is no more to it than a backbone. remark: what a reader must know of it and of the
-    costs. part: what that backbone is called, where there is more to a model.
+    costs. part: what that backbone is called, where there is more to a model. first: what the seconds of a first
+    sample are called, such as 'First picture (s)'; '' where they are not shown.
     """
 
     metrics: tuple[Metric, ...]
@@ -96,6 +97,7 @@ class TaskReport:
     throughput: str = ""
     remark: str = ""
     part: str = "encoder"
+    first: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         metrics = [
@@ -116,4 +118,5 @@ class TaskReport:
             for one in value["metrics"]
         )
         costs = tuple(Cost(**one) for one in value["costs"])
-        return cls(metrics, costs, value["throughput"], value["remark"], value.get("part", "encoder"))
+        later = {name: value[name] for name in ("part", "first") if name in value}  # older runs do not say them
+        return cls(metrics, costs, value["throughput"], value["remark"], **later)

@@ -30,8 +30,8 @@ class SpeedResult:
     counter of the GPU, or of the whole processor. attention: kernels that ran, with their calls; reads_map: the
     method needs whole attention maps, so it cannot have the kernels that make none. tf32: see
     `precision.tf32_setting`, None on other devices. agreement: share of the timed batch that came to the same class
-    or caption in an untimed eager forward. compile_s: seconds that preparing took. host_share: CPU launch time /
-    time of a forward on a GPU.
+    or caption in an eager forward before all rounds. first_s: seconds of that forward, the first of the batch, where a
+    whole is timed. compile_s: seconds that preparing took. host_share: CPU launch time / time of a forward on a GPU.
     """
 
     device: str
@@ -64,6 +64,7 @@ class SpeedResult:
     peak_memory_bytes: int | None = None
     agreement: float | None = None
     iterations_per_block: int | None = None
+    first_s: float | None = None
     compile_s: float | None = None
     host_share: float | None = None
     threads: int | None = None
@@ -97,6 +98,7 @@ def result_of(
         "runtime": variant.runtime.name,
         "attention": variant.attention,
         "reads_map": variant.reads_map,
+        "first_s": variant.first_s,
         "compile_s": variant.prepared.seconds if variant.prepared else None,
         "host_share": variant.host_share,
     }

@@ -105,6 +105,15 @@ def _time_on_cuda(forward: Forward, images: Tensor, iterations: int) -> Block:
         return Block(marks[0].elapsed_time(marks[-1]) / 1e3 / iterations, forwards, out, joules, iterations + 1)
 
 
+def time_once(forward: Forward, images: Tensor) -> tuple[float, Any]:
+    """Seconds of one forward, until the device is done with it, and its output."""
+    synchronize(images.device)
+    start = time.perf_counter()
+    output = forward(images)
+    synchronize(images.device)
+    return time.perf_counter() - start, output
+
+
 def percentile_ms(forwards: Sequence[float], percent: int) -> float | None:
     """A percentile of times in seconds, in milliseconds; None unless at least one forward may lie beyond it.
 

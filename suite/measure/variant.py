@@ -16,7 +16,7 @@ from suite.attachment.handle import Handle
 from suite.errors import is_out_of_memory
 from suite.measure.dispatch import attention_kernels
 from suite.measure.runtimes.base import Prepared, Runtime
-from suite.measure.timing import Block, Forward, host_share, warm_up
+from suite.measure.timing import Block, Forward, host_share, time_once, warm_up
 
 
 class NotPreparedError(Exception):
@@ -29,7 +29,8 @@ class Variant:
 
     model: what is reduced. run: what is timed, as it is, of a whole that the model is a part of; None: the model, made
     ready by the runtime. disturbed: blocks of rounds that were timed again. expected, output: what every image came to
-    in an untimed eager forward, and in the last timed one.
+    in an eager forward before all rounds, and in the last timed one. first_s: seconds of that forward of a whole, its
+    first.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Variant:
     iterations: int = 1
     blocks: list[Block] = field(default_factory=list)
     disturbed: list[Block] = field(default_factory=list)
+    first_s: float | None = None
     expected: list[Any] | None = None
     output: list[Any] | None = None
     attention: str | None = None
@@ -92,11 +94,15 @@ class Variant:
 
 
 def make_ready(variant: Variant, images: Tensor, settle_s: float, block_s: float, least: int = 1) -> None:
-    """Untimed forward, preparation, warm-up and the forwards of a block, `least` or more; or `variant.failed`."""
+    """First forward, preparation, warm-up and the forwards of a block, `least` or more; or `variant.failed`."""
 
     def ready() -> None:
         with variant.attached(), torch.no_grad():
-            variant.expected = answers_of(variant.forward(images))
+            if variant.run is not None and variant.handle is None:
+                variant.forward(images[:1])  # what a process pays once is not the unreduced model's, which is first
+            seconds, output = time_once(variant.forward, images)
+            variant.first_s = seconds if variant.run is not None else None
+            variant.expected = answers_of(output)
             variant.attention = attention_kernels(variant.model, images[:1])
         variant.prepared = _prepare(variant, images)
         variant.notes += variant.prepared.notes

@@ -249,6 +249,7 @@ class SpeedFields(TypedDict):
     forwards: NotRequired[int]
     energy_j: NotRequired[Number]
     compile_s: NotRequired[Number]
+    first_s: NotRequired[Number]
     attention: NotRequired[str | None]
     reads_map: NotRequired[bool]
     tf32: NotRequired[str | None]

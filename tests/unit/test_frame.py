@@ -301,6 +301,15 @@ def test_a_frame_has_the_columns_of_its_task(run):
     assert row.im_s == 210
 
 
+def test_the_first_batch_of_the_whole_model_is_told_by_the_sample_and_older_runs_do_not_know_it(run):
+    make_captions(run)
+    assert load_frame(run).whole_first_s.isna().all()
+    rewrite(run / "cells" / "none-full" / "whole_speed.json", first_s=8.0)
+    frame = load_frame(run)
+    assert only(frame, reducer="none").whole_first_s == 8 / 32
+    assert frame.whole_first_s.notna().sum() == 1
+
+
 def test_a_score_that_could_not_be_made_is_no_number_and_says_why(run):
     frame = load_frame(make_captions(run))
     assert frame.spice.isna().all()

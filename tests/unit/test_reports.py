@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 from run_folder import (
     ATS_FLOPS,
+    CAPTIONS,
     LEARNED,
     N,
     change_all,
@@ -446,6 +448,18 @@ def test_a_captioning_table_has_its_scores_costs_and_whole_speed(run):
     row = table_row(text, "tome", "flops=-50% → r=15")
     assert row[2:6] == ["124.6 ± 4.3", "28.1", "n/a", "0.610"]
     assert row[8:] == ["389 ± 4", "31.5 ± 1", "1.25 [1.84, 1.87]", "113", "n/a", "0.152"]
+
+
+def test_the_time_of_the_first_one_stands_beside_the_pace_of_the_following_ones_where_the_task_shows_it(run):
+    make_captions(run)
+    assert "First" not in markdown(run)
+    rewrite(run / "run.json", shown=replace(CAPTIONS, first="First caption (s)").as_dict())
+    assert table_row(markdown(run), "tome", "flops=-50% → r=15")[10] == "n/a"
+    change_all(run, "whole_speed", first_s=8.0)
+    text = markdown(run)
+    assert "| captions/s | First caption (s) | Speed-up |" in text
+    assert table_row(text, "tome", "flops=-50% → r=15")[9:11] == ["31.5 ± 1", "0.250"]
+    assert "- First caption (s): of the first batch with the method" in text
 
 
 def test_each_speed_is_told_with_its_own_circumstances(run):

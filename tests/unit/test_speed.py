@@ -279,6 +279,23 @@ def test_a_percentile_needs_a_forward_beyond_it():
     assert percentile_ms(times[:9], 90) is percentile_ms(times[:1], 50) is None
 
 
+def test_the_first_forward_of_a_whole_is_timed_by_itself_and_pays_for_no_other(model, images):
+    calls = []
+
+    def slow_at_first(batch):
+        reducer = handle_of(model).reducer.name if handle_of(model) else "none"
+        time.sleep(0.5 * (not calls) + 0.1 * ((reducer, 4) not in calls))
+        calls.append((reducer, len(batch)))
+        return model(batch)
+
+    found = measure_speed(model, images, ["tome r=3"], run=slow_at_first, **QUICK)
+    assert calls[:2] == [("none", 1), ("none", 4)]
+    for result in found.values():
+        assert 0.1 <= result.first_s < 0.5
+        assert 4 / result.im_s < 0.1
+    assert measure_speed(model, images, ["tome r=3"], **QUICK)["none"].first_s is None
+
+
 def test_as_many_forwards_as_asked_for_give_latencies(model, images):
     few, many = (
         measure_runtimes(model, images[:1], ["tome r=3"], ["eager"], least_forwards=least, **QUICK)["tome r=3"]["eager"]
