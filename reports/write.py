@@ -13,6 +13,7 @@ from reports.page.write import write_page
 from reports.pareto.figures import write_pareto
 from reports.pareto.runtimes import write_runtimes
 from reports.pictures.picture_sheet import write_sheets
+from reports.pictures.step_sheet import write_step_sheets
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
 from suite.errors import what_ran_out
@@ -32,7 +33,12 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
     files = [*write_tables(frame, folder, absent), *write_speeds(frame, folder)]
     notes: list[str] = []
     # the page shows the pictures that are there
-    drawn = (("plots", _plots, "pareto_*"), ("pictures", _pictures, "pictures*.png"), ("page", _page, "index.html"))
+    drawn = (
+        ("plots", _plots, "pareto_*"),
+        ("pictures", _pictures, "pictures*.png"),
+        ("token groups", _tokens, "tokens*.png"),
+        ("page", _page, "index.html"),
+    )
     for what, write, names in drawn:
         try:
             written, said = write(out, frame, absent)
@@ -59,3 +65,7 @@ def _plots(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[l
 
 def _pictures(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     return write_sheets(frame, out / "report"), []
+
+
+def _tokens(out: Path, frame: pd.DataFrame, absent: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+    return write_step_sheets(frame, out / "report"), []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ class CellMaps:
 
     owners: sample id -> (depth, P) int32, the group of each patch after each block, -1: of none. tokens: sample id ->
     (depth + 1,) tokens that enter the first block and leave each, prefix included. grid: rows and columns of patches.
+    Of pictures that are drawn: at each of `Exhibits.frames` in place of the blocks.
     """
 
     grid: tuple[int, int]
@@ -35,13 +36,17 @@ class CellMaps:
 @dataclass
 class Exhibits:
     """classes: names of the labels, if they have any. thumbnails, views: sample id -> JPEG, views being what the model
-    sees of the samples whose tokens are shown. maps: by the cells' keys. missing: what could not be made -> why.
+    sees, or drew without reduction, of the samples whose tokens are shown. maps: by the cells' keys. frames: of drawn
+    pictures, (step, block) of each map of a cell, from 1, in place of the blocks in turn; steps: how many there are in
+    all. missing: what could not be made -> why.
     """
 
     classes: list[str] = field(default_factory=list)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
     views: dict[str, bytes] = field(default_factory=dict)
     maps: dict[str, CellMaps] = field(default_factory=dict)
+    frames: list[tuple[int, int]] = field(default_factory=list)
+    steps: int = 0
     missing: dict[str, str] = field(default_factory=dict)
 
     def save(self, out: Path) -> None:
@@ -50,7 +55,9 @@ class Exhibits:
         files.write_rows("views.parquet", _pictures(self.views))
         for key, maps in self.maps.items():
             files.write_rows(f"tokens/{key}.parquet", _table(maps))
-        files.write_json("about.json", {"classes": self.classes, "missing": self.missing})
+        about = {"classes": self.classes, "missing": self.missing}
+        drawn = {"frames": self.frames, "steps": self.steps} if self.frames else {}
+        files.write_json("about.json", about | drawn)
 
 
 class AboutFile(TypedDict):
@@ -58,6 +65,8 @@ class AboutFile(TypedDict):
 
     classes: list[str]
     missing: dict[str, str]
+    frames: NotRequired[list[list[int]]]  # of runs that draw pictures
+    steps: NotRequired[int]
 
 
 def read_exhibits(out: Path) -> Exhibits:
@@ -70,7 +79,10 @@ def read_exhibits(out: Path) -> Exhibits:
     names = sorted(path.name for path in files.path("tokens").glob("*.parquet"))
     maps = {name.removesuffix(".parquet"): _read_maps(files, f"tokens/{name}") for name in names}
     maps = {key: of for key, of in maps.items() if set(of.owners) >= set(views)}  # of other samples: an older choice
-    return Exhibits(about["classes"], thumbnails, views, maps, about["missing"])
+    frames = [(step, block) for step, block in about.get("frames", ())]
+    if frames:  # maps of other steps or blocks: an older choice
+        maps = {key: of for key, of in maps.items() if all(len(owners) == len(frames) for owners in of.owners.values())}
+    return Exhibits(about["classes"], thumbnails, views, maps, frames, about.get("steps", 0), about["missing"])
 
 
 def _files(out: Path) -> SealedFiles:

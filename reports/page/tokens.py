@@ -33,7 +33,9 @@ def packed_tokens(runs: Sequence[tuple[str, Exhibits]], places: dict[str, int], 
 
 
 def tokens_data(exhibits: Exhibits, maps: dict[int, CellMaps], ids: list[str]) -> dict[str, Any]:
+    framed = {"frames": [f"step {step} of {exhibits.steps}, block {block}" for step, block in exhibits.frames]}
     return {
+        **(framed if exhibits.frames else {}),
         "ids": ids,
         "views": [picture_url(exhibits.views[id]) for id in ids],
         "cells": {

@@ -90,7 +90,8 @@ def render(
     html = _fill(
         heading_of(parts) or out.name, frame, parts, blobs, data=data, tables=tables, lacking=lacking, missing=missing,
         failures=[*absent.items(), *card.failures_of(parts, labels)], cautions=card.cautions_of(tables, labels),
-        opening=opening, sheets=embedded_sheets(out / "report"), renewed=RENEWED if live else None,
+        opening=opening, sheets=embedded_sheets(out / "report"),
+        token_sheets=embedded_sheets(out / "report", "tokens"), renewed=RENEWED if live else None,
     )  # fmt: skip
     return html, lacking
 

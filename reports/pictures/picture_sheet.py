@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,16 @@ def write_sheets(frame: pd.DataFrame, folder: Path) -> list[Path]:
         old.unlink()
     for part, label in zip(parts, labels_of(parts), strict=True):
         if cells := read_pictures(part):
-            name = "pictures.png" if len(parts) == 1 else f"pictures_{label.replace('/', '-').replace(' ', '')}.png"
+            file = folder / file_name("pictures", label, len(parts))
             folder.mkdir(parents=True, exist_ok=True)
-            draw_sheet(cells).save(folder / name)
-            files.append(folder / name)
+            draw_sheet(cells).save(file)
+            files.append(file)
     return files
+
+
+def file_name(what: str, label: str, count: int) -> str:
+    """Of the sheet of one of so many groups, which is called `label`."""
+    return f"{what}.png" if count == 1 else f"{what}_{label.replace('/', '-').replace(' ', '')}.png"
 
 
 def read_pictures(part: Group) -> dict[str, Rows]:
@@ -57,6 +62,15 @@ def read_pictures(part: Group) -> dict[str, Rows]:
     shared = [id for id in chosen if all(id in table.index for table in tables.values())]
     names = sorted(tables, key=lambda name: name != BASELINE)
     return {name: {id: _pixels(tables[name][id]) for id in shared} for name in names} if shared else {}
+
+
+def pictures_of(part: Group, key: str, ids: Sequence[str]) -> Rows:
+    """Those of a finished cell's samples that have one, by their ids."""
+    outcomes = RunFolder(part.out).cell(key).shards.outcomes()
+    if PICTURE not in outcomes:
+        return {}
+    few = outcomes[outcomes["id"].isin(list(ids))]
+    return {str(id): _pixels(data) for id, data in zip(few["id"], few[PICTURE], strict=True)}
 
 
 def _spaced(ids: list[str]) -> list[str]:
@@ -93,14 +107,14 @@ def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:
     return sheet
 
 
-def embedded_sheets(folder: Path) -> list[tuple[str, str]]:
-    """What was written into `folder`, for a page: names, and pictures as data URLs, which lose what nobody sees."""
+def embedded_sheets(folder: Path, what: str = "pictures") -> list[tuple[str, str]]:
+    """The sheets of that name in `folder`, for a page: of which group, and data URLs, which lose what nobody sees."""
     found = []
-    for path in sorted(folder.glob("pictures*.png")):
+    for path in sorted(folder.glob(f"{what}*.png")):
         file = io.BytesIO()
         Image.open(path).convert("RGB").save(file, "JPEG", quality=85)
         url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-        found.append((path.stem.removeprefix("pictures").lstrip("_"), url))
+        found.append((path.stem.removeprefix(what).lstrip("_"), url))
     return found
 
 

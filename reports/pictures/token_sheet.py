@@ -1,4 +1,5 @@
-"""Token groups side by side: an image, and what every method made of its tokens after chosen blocks."""
+"""Token groups side by side: an image, and what became of its tokens under every method, or at every step, in chosen
+blocks."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ CASING = "#202020"
 
 @dataclass(frozen=True)
 class TokenPanel:
-    """What one method made of one image after one block: the group (h, w) of each patch, -1: dropped; tokens, prefix
-    included, that were left."""
+    """What one method made of one image in one place, such as after a block: the group (h, w) of each patch, -1:
+    dropped; tokens, prefix included, that were left."""
 
     groups: np.ndarray
     tokens: int
@@ -36,7 +37,7 @@ class TokenPanel:
 
 @dataclass(frozen=True)
 class TokenImage:
-    """An image (H, W, 3) uint8 as the model saw it, and a panel for every method (outer) and block (inner)."""
+    """An image (H, W, 3) uint8, as the model saw or drew it, and a panel for every column (outer) and row (inner)."""
 
     name: str
     image: np.ndarray
@@ -44,29 +45,30 @@ class TokenImage:
 
 
 def write_tokens(
-    images: Sequence[TokenImage], methods: Sequence[Sequence[str]], blocks: Sequence[int], heading: str, file: Path
+    images: Sequence[TokenImage], columns: Sequence[Sequence[str]], rows: Sequence[str], heading: str, file: Path
 ) -> None:
     """Write `token_figure` to a file; its ending says of which kind, .png, .svg or .pdf."""
-    figure = token_figure(images, methods, blocks, heading)
+    figure = token_figure(images, columns, rows, heading)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Software": None} if file.suffix == ".png" else None)
 
 
 def token_figure(
-    images: Sequence[TokenImage], methods: Sequence[Sequence[str]], blocks: Sequence[int], heading: str
+    images: Sequence[TokenImage], columns: Sequence[Sequence[str]], rows: Sequence[str], heading: str
 ) -> Figure:
-    """All images, one below the other: a column a method, a row a block (counted from 1).
+    """All images, one below the other, each with its panels beside it.
 
-    methods: the lines of each one's title; those that are longer than a panel is wide are broken. Borders of groups are
-    lines, not pixels, so that they stay sharp at any size.
+    columns: the lines of each one's title, such as a method's; those that are longer than a panel is wide are broken.
+    rows: what each is called, such as 'after block 3'. Borders of groups are lines, not pixels, so that they stay sharp
+    at any size.
     """
     from matplotlib.figure import Figure
 
-    names = [[part for line in method for part in textwrap.wrap(line, WRAP)] for method in methods]
+    names = [[part for line in column for part in textwrap.wrap(line, WRAP)] for column in columns]
     top = TITLE + LINE * max(map(len, names))
-    wide = PANEL * (LARGE if len(blocks) > 1 else 1)
-    heights = [section_height(shown, len(blocks), wide) for shown in images]
-    width = 2 * MARGIN + wide + LABEL + len(methods) * (PANEL + GAP)
+    wide = PANEL * (LARGE if len(rows) > 1 else 1)
+    heights = [section_height(shown, len(rows), wide) for shown in images]
+    width = 2 * MARGIN + wide + LABEL + len(columns) * (PANEL + GAP)
     heading_lines = textwrap.wrap(heading, int(width / PANEL * WRAP))
     height = 2 * MARGIN + LINE * len(heading_lines) + top + sum(heights) + KEY
     figure = Figure(figsize=(width, height), dpi=200)
@@ -79,7 +81,7 @@ def token_figure(
         middle = left + column * (PANEL + GAP) + PANEL / 2
         write.text(middle, y - TITLE, "\n".join(lines), ha="center", va="bottom")
     for shown, tall in zip(images, heights, strict=True):
-        draw_section(write, shown, blocks, y, wide)
+        draw_section(write, shown, rows, y, wide)
         y += tall
     draw_key(figure, dropped=any((p.groups < 0).any() for shown in images for line in shown.panels for p in line))
     return figure
@@ -111,7 +113,7 @@ def section_height(shown: TokenImage, rows: int, wide: float) -> float:
     return max(rows * (PANEL * ratio + TITLE), wide * ratio + 3 * LINE) + GAP
 
 
-def draw_section(write: Writer, shown: TokenImage, blocks: Sequence[int], top: float, wide: float) -> None:
+def draw_section(write: Writer, shown: TokenImage, rows: Sequence[str], top: float, wide: float) -> None:
     """One image, its name below it, and its panels, each with the number of tokens above it."""
     ratio = shown.image.shape[0] / shown.image.shape[1]
     write.axes(MARGIN, top, wide, wide * ratio).imshow(shown.image, interpolation="nearest")
@@ -119,9 +121,9 @@ def draw_section(write: Writer, shown: TokenImage, blocks: Sequence[int], top: f
     lines = textwrap.wrap(name, int(WRAP * wide / PANEL))
     write.text(MARGIN, top + wide * ratio + 0.04, "\n".join(lines), va="top")
     left, tall = MARGIN + wide + LABEL, PANEL * ratio
-    for row, block in enumerate(blocks):
+    for row, label in enumerate(rows):
         y = top + row * (tall + TITLE)
-        write.text(left - 0.05, y + tall / 2, f"after block {block}", rotation=90, ha="right", va="center")
+        write.text(left - 0.05, y + tall / 2, label, rotation=90, ha="right", va="center")
         for column, panels in enumerate(shown.panels):
             panel, x = panels[row], left + column * (PANEL + GAP)
             draw_panel(write.axes(x, y, PANEL, tall), shown.image, panel.groups)

@@ -27,6 +27,7 @@ class PipelineGenerator(nn.Module):
     """Draws a picture from noise and a prompt, or a class where `by_class`.
 
     backbone: the denoiser. encoders: of the text. decoder: of latents. noise_shape: (C, H, W) of the latent.
+    wanted_first: with guidance, the first half of a batch of the denoiser's is of what is wanted, as in DiT's pipeline.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -42,6 +43,7 @@ class PipelineGenerator(nn.Module):
         self.by_class = "class_labels" in self.takes
         if self.by_class == ("prompt" in self.takes):
             raise RequestError(f"{type(pipeline).__name__} draws neither prompts nor classes; give another pipeline")
+        self.wanted_first = self.by_class
         pipeline.set_progress_bar_config(disable=True)
         BareCall(self.prompt_length).register(self.backbone)
 

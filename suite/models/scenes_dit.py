@@ -39,6 +39,7 @@ class ScenesGenerator(nn.Module):
 
     real_features: Tensor
     noise_shape = (3, PICTURE_SIDE, PICTURE_SIDE)
+    wanted_first = False  # with guidance, the second half of a batch is of the class
 
     def __init__(self) -> None:
         super().__init__()

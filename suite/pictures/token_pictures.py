@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reports.pictures.token_sheet import TokenImage, TokenPanel, write_tokens
 from suite.attachment.attach import attach
 from suite.backbones import backbone_of, family_of
+from suite.backbones.branched import DenoiserFamily
 from suite.contract.baseline import BASELINE
 from suite.contract.task import ReadError, views_of
 from suite.errors import RequestError, unknown
@@ -21,7 +22,9 @@ from suite.measure.flops_target import solve_rate
 from suite.measure.precision import dtype_of
 from suite.models.load import load_model
 from suite.models.weights_file import WeightsInfo
+from suite.pictures.blocks import blocks_of
 from suite.pictures.mask_pictures import FIRST, KINDS
+from suite.pictures.step_pictures import write_step_pictures
 from suite.pictures.token_maps import TokenMaps, token_maps
 from suite.rates.rate import FlopsTarget, Rate, rate_text
 from suite.reducers.base import Reducer
@@ -29,9 +32,12 @@ from suite.sweep.cells import expand
 from suite.sweep.methods import MethodAtRate
 from suite.sweep.plan import check_base, make_task, resolve_device
 from suite.sweep.spec import RunSpec, make_spec
+from tasks import task_class
+from tasks.generation.task import GenerationTask
 from tasks.reading.images import Pictured, TimmPreprocessing, UnreadableImage, decode
 from tasks.windows import SlidingWindows
 
+DRAWING = "--task scenes-generation"
 DEFAULTS = {"reducers": "tome,dtem,mctf,evit", "flops": "-50%"}
 
 
@@ -62,6 +68,10 @@ def write_token_pictures(
         raise RequestError(f"{str(file)!r}: pictures are written as {', '.join(KINDS)}; give the file such an ending")
     if images and samples:
         raise RequestError("name image files or samples of the task, not both")
+    if issubclass(task_class(make_spec(values).task), GenerationTask):
+        if images:
+            raise RequestError("a denoiser draws its own pictures; name samples of the task in place of image files")
+        return write_step_pictures(values, file, samples=samples, blocks=blocks)
     if not (values.get("reducers") or values.get("cells")):
         values = {**values, "reducers": DEFAULTS["reducers"]}
     if not (values.get("rates") or values.get("flops") or values.get("cells")):
@@ -69,6 +79,8 @@ def write_token_pictures(
     spec = make_spec(values)
     methods, notes = expand(spec)
     model, weights = load_model(spec.model, spec.checkpoint, image_size=spec.image_size)
+    if isinstance(family_of(model), DenoiserFamily):
+        raise RequestError(f"model {spec.model!r} draws pictures; name a task that has it draw, as in {DRAWING}")
     chosen = blocks_of(blocks, family_of(model).layout(backbone_of(model)).depth)
     seen = from_files(images, model, spec) if images else from_task(samples, model, spec)
     device, dtype = resolve_device(spec.device), dtype_of(spec.precision)
@@ -91,7 +103,7 @@ def write_token_pictures(
         TokenImage(one.name, one.picture, [[panel(found, i, block) for block in chosen] for found in maps.values()])
         for i, one in enumerate(seen)
     ]
-    write_tokens(drawn, list(maps), chosen, heading(spec, weights), file)
+    write_tokens(drawn, list(maps), [f"after block {block}" for block in chosen], heading(spec, weights), file)
     return notes
 
 
@@ -99,20 +111,6 @@ def heading(spec: RunSpec, weights: WeightsInfo) -> str:
     if weights.kind == "random":
         return f"{spec.model}, random weights: groups by what an untrained model finds similar or attends to"
     return f"{spec.model}, weights: {weights.source}"
-
-
-def blocks_of(text: str, depth: int) -> list[int]:
-    """'3,6,9,12' or 'all' -> blocks, from 1; '': the last of each quarter. RequestError for one that is not there."""
-    if text == "all":
-        return list(range(1, depth + 1))
-    if not text:
-        return sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3, 4)})
-    found = []
-    for part in text.split(","):
-        if not part.strip().isdecimal() or not 1 <= int(part) <= depth:
-            raise RequestError(f"--blocks {text!r}: {part.strip()!r} is no block; write 1 to {depth}, or all")
-        found.append(int(part))
-    return sorted(set(found))
 
 
 def from_files(files: Sequence[Path], model: nn.Module, spec: RunSpec) -> list[Seen]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reports.page.exhibits import read_exhibits
 from reports.pictures.picture_sheet import NAMES, draw_sheet
 from suite.api import run
 from suite.attachment.attach import attach
@@ -14,6 +15,7 @@ from suite.backbones.scenes_dit import PATCH, patchify, unpatchify
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops
 from suite.models.load import load_model
+from suite.pictures.exhibits import make_exhibits
 from suite.rates.rate import parse_rate
 from suite.sweep.outcomes import join_unreduced
 from suite.sweep.progress import Progress
@@ -171,5 +173,16 @@ def test_a_run_scores_methods_beside_the_unreduced_model_and_writes_a_sheet(tmp_
     assert (frame.picture_gmacs > 0).all()
     assert (tmp_path / "report" / "pictures.png").is_file()
     page = (tmp_path / "report" / "index.html").read_text()
-    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert page.count('src="data:image/jpeg;base64,') == 2, "pictures, and beside them their tokens over the steps"
     assert '<a href="#pictures">' in page
+    found = read_exhibits(tmp_path)
+    assert found.missing == {}
+    assert len(found.maps) == 4
+    assert found.frames == [(step, block) for step in (1, 2) for block in (1, 3, 5, 8)]
+    maps = next(iter(found.maps.values()))
+    assert maps.grid == (14, 14)
+    assert {id: owners.shape for id, owners in maps.owners.items()} == dict.fromkeys(found.views, (8, 196))
+    assert len(found.views) == 2
+    assert make_exhibits(tmp_path) == []
+    assert set(read_exhibits(tmp_path).maps) == set(found.maps), "kept where nothing has changed"
+    assert (tmp_path / "report" / "tokens.png").is_file()

@@ -157,6 +157,7 @@ def test_a_run_scores_counts_and_shows_pictures_of_prompts_and_goes_on_where_it_
     assert not frame.disputed.any()
     assert frame.fid.isna().all()
     assert (tmp_path / "run/report/pictures.png").is_file()
+    assert (tmp_path / "run/report/tokens.png").is_file()
     whole = {key: results.samples(key).set_index("id")["picture"].to_dict() for key in results.frame().index}
     for cell in (tmp_path / "run/cells").iterdir():  # as if nothing but the request had been written
         shutil.rmtree(cell)

@@ -13,8 +13,9 @@ from suite import attach
 from suite.backbones.segmenter import build_segmenter
 from suite.cli.app import main
 from suite.errors import RequestError
+from suite.pictures.blocks import blocks_of
 from suite.pictures.token_maps import token_maps
-from suite.pictures.token_pictures import as_seen, blocks_of, write_token_pictures
+from suite.pictures.token_pictures import as_seen, write_token_pictures
 from suite.reducers.base import Reducer
 from suite.tokens.grouping import Matching
 from tasks.reading.images import TimmPreprocessing
@@ -191,7 +192,10 @@ def test_no_text_lies_on_another_or_leaves_the_picture(blocks, methods):
         TokenImage(f"a_file_with_quite_a_long_name_{i}.JPEG", image, [[panel] * len(blocks)] * methods) for i in "ab"
     ]
     figure = token_figure(
-        shown, names, blocks, "deit_small_patch16_224.fb_in1k, weights: /some/where/model.safetensors"
+        shown,
+        names,
+        [f"after block {block}" for block in blocks],
+        "deit_small_patch16_224.fb_in1k, weights: /some/where/model.safetensors",
     )
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.texts]

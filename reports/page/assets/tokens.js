@@ -91,6 +91,8 @@ async function startTokens(data, sets, plotting) {
     for (const side of ["left", "right"]) fillSelect(byId(side), entries, String(state[side]));
     if (tokens) {
       fillSelect(byId("sample"), tokens.ids.map((id, i) => [String(i), id]), "0");
+      byId("block-label").textContent = tokens.frames ? "At" : "After block";
+      byId("caption-input").textContent = tokens.frames ? "drawn without reduction" : "what the model sees";
       const slider = byId("block");
       slider.max = tokens.cells[left].owners[0].length;
       state.block = Math.round(slider.max / 2);
@@ -119,8 +121,9 @@ function drawMaps(data, tokens, picture, { left, right, sample, block }) {
   drawPicture(byId("map-input"), picture);
   byId("map-input").setAttribute("aria-label", `sample ${tokens.ids[sample]}`);
   const depth = tokens.cells[left].owners[sample].length;
-  byId("block-name").textContent = block ? `${block} of ${depth}` : "0 (input)";
-  byId("block").setAttribute("aria-valuetext", block ? `after block ${block} of ${depth}` : "input");
+  const frame = tokens.frames?.[block - 1];
+  byId("block-name").textContent = frame ?? (block ? `${block} of ${depth}` : "0 (input)");
+  byId("block").setAttribute("aria-valuetext", frame ?? (block ? `after block ${block} of ${depth}` : "input"));
   for (const [side, place] of [["left", left], ["right", right]]) {
     const cell = tokens.cells[place], owners = ownersAfter(cell, sample, block);
     drawGroups(byId(`map-${side}`), picture, cell.grid, owners);
