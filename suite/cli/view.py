@@ -56,7 +56,7 @@ def view_tokens_command(
 ) -> None:
     """What methods make of an image's tokens: groups in their mean colour with borders, side by side, block by block.
 
-    Flags as for `run`; an image file needs no task.
+    Flags as for `run`; an image file needs no task. Of tasks that draw pictures: step by step, at r=0.5.
     """
     from suite.pictures.token_pictures import write_token_pictures
 

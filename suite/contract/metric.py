@@ -89,7 +89,7 @@ class TaskReport:
     throughput: what the speed of the whole model is called, such as
     'captions/s'; '' where there is no more to it than a backbone. remark: what a reader must know of it and of the
     costs. part: what that backbone is called, where there is more to a model. first: what the seconds of a first
-    sample are called, such as 'First picture (s)'; '' where they are not shown.
+    sample of such a whole are called, such as 'First picture (s)'; '' where they are not shown.
     """
 
     metrics: tuple[Metric, ...]

@@ -19,7 +19,6 @@ from suite.stats.aggregates import Mean, MeanOfInfluence, Share
 from suite.stats.sets import Moments, frechet_values, kernel_values, moments
 from tasks.generation.pairs import paired, png
 from tasks.generation.task import (
-    FIRST,
     MSE,
     PAIR,
     PICTURE,
@@ -71,7 +70,6 @@ class JudgedGeneration(GenerationTask):
             MSE,
         ),
         costs=(Cost("picture", "GMACs/picture"),),
-        first=FIRST,
         remark=(
             "Class, Fréchet and Kernel: by the judge, of what was drawn and of real pictures; Fréchet falls with the "
             "number of pictures, so only cells of as many compare. SSIM, PSNR (median), Features (1 - cosine of the "

@@ -25,7 +25,6 @@ from tasks.generation.prompts import IMAGENET, read_prompts
 from tasks.generation.real import check_real
 from tasks.generation.scorers import Scorers
 from tasks.generation.task import (
-    FIRST,
     MSE,
     PICTURE,
     PSNR,
@@ -50,6 +49,7 @@ METRICS = (
     PSNR,
     MSE,
 )
+FIRST = "First picture (s)"
 COSTS = (
     Cost("text", "Text GMACs"),
     Cost("picture", "Denoiser GMACs/picture"),

@@ -21,7 +21,10 @@ from tasks.generation.real import Real, read_real
 AT_ONCE = 16  # pictures that a network sees together
 NO_REAL = "real pictures are not given; name a folder of them, or an .npz of mu and sigma, with --task-option real=PATH"
 NO_FEATURES = "real pictures are known by their statistics alone; give a folder of them"
-NO_REWARD = "no reader of ImageReward's weights is here"
+NO_REWARD = (
+    "its network (BLIP with a reward head, of package image-reward) is in no package that is used here, so its weights "
+    "alone would not do"
+)
 
 
 class Scorers:

@@ -19,7 +19,6 @@ from suite.stats.aggregates import Mean
 from tasks.generation.pairs import SCALES_NEED, similarities
 from tasks.reading.options import whole_number
 
-FIRST = "First picture (s)"
 NEEDED = ("draw", "scope_branches", "macs_of_picture", "noise_shape", "wanted_first")
 PICTURE, PAIR = Need("pictures", 1, "1 picture"), Need("pictures", 2, "2 pictures")
 SSIM = Metric("ssim", "SSIM", Mean("ssim"), scale=1, decimals=3, needs=(PICTURE,))

@@ -150,6 +150,17 @@ def test_a_network_that_is_not_there_says_what_to_put_where(tmp_path):
     assert with_real["fid"].startswith("put pt_inception-2015-12-05-6726825d.pth or ")
 
 
+def test_image_reward_has_no_value_even_beside_its_weights_and_says_what_lacks(tmp_path):
+    torch.save({"mlp.layers.0.weight": torch.zeros(1024, 768)}, tmp_path / "ImageReward.pt")
+    task = Generation(limit=2, networks=str(tmp_path))
+    assert "image_reward" not in task.scorable()
+    rows = [{"id": sample.id, "prediction": "", "picture": png(levels.numpy())}
+            for sample, levels in zip(task.samples, pictures(2), strict=True)]  # fmt: skip
+    score = task.summary(pd.DataFrame(rows)).scores["image_reward"]
+    assert score.value is None
+    assert "BLIP with a reward head" in score.reason
+
+
 def test_a_file_that_is_no_network_or_another_is_named(tmp_path):
     (tmp_path / lpips.FILES[0]).write_bytes(b"no weights")
     with pytest.raises(RequestError, match="cannot be read as tensors alone"):

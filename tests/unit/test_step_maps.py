@@ -149,14 +149,14 @@ def test_one_command_draws_the_groups_of_a_picture_over_the_steps(tmp_path, caps
     assert file.read_text().count("<!-- red-disc/0") == 2
 
 
-def test_what_cannot_be_drawn_step_by_step_is_refused_in_one_line(tmp_path, photo, model):
+def test_what_cannot_be_drawn_step_by_step_is_refused_in_one_line(tmp_path, model):
     scenes = {"task": "scenes-generation", "reducers": "tome_sd", "device": "cpu"}
     for values, how, match in (
-        (scenes, {"images": [photo]}, "draws its own pictures"),
+        (scenes, {"images": [tmp_path / "a.png"]}, "draws its own pictures"),
         (scenes, {"samples": ["red-disc/400"]}, "red-disc/400"),
         (scenes, {"blocks": "9"}, "write 1 to 8"),
         ({**scenes, "reducers": "none"}, {}, "no method is left"),
-        ({"model": "scenes_dit", "reducers": "tome_sd"}, {"images": [photo]}, "--task scenes-generation"),
+        ({"model": "scenes_dit", "reducers": "tome_sd"}, {"images": [tmp_path / "a.png"]}, "--task scenes-generation"),
     ):
         with pytest.raises(RequestError, match=match):
             write_token_pictures(values, tmp_path / "tokens.png", **how)
