@@ -17,7 +17,7 @@ from reports.pictures.step_sheet import write_step_sheets
 from reports.tables.results import write_tables
 from reports.tables.speeds import write_speeds
 from suite.errors import what_ran_out
-from suite.store.folder import RunFolder
+from suite.store.folder import ENVIRONMENT, RunFolder
 from suite.store.study import failures_in
 
 
@@ -28,10 +28,9 @@ def write_report(out: Path) -> tuple[list[Path], list[str]]:
     """
     frame, folder = marked(load_frame(out)), out / "report"
     absent = {**frame.attrs["unread"], **failures_in(out)}
-    for run in frame.attrs["runs"]:
-        RunFolder(run).read_environment()
+    nowhere = [run for run in frame.attrs["runs"] if RunFolder(run).read_environment() is None]
     files = [*write_tables(frame, folder, absent), *write_speeds(frame, folder)]
-    notes: list[str] = []
+    notes = [f"page: where {run} was made cannot be told, it has no {ENVIRONMENT}" for run in nowhere]
     # the page shows the pictures that are there
     drawn = (
         ("plots", _plots, "pareto_*"),

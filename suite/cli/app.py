@@ -89,10 +89,12 @@ def execute(values: dict[str, Any], track: str | tuple[str, ...] = ()) -> None:
     if launched().rank:  # the first process of torchrun's speaks for all
         raise typer.Exit(ExitCode.DONE)
     show(results.out)
-    failed = results.failed
+    failed, unfinished = results.failed, results.unfinished
     for reason in failed:
         warn(f"failed: {reason}", style="red")
-    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
+    for reason in unfinished:
+        warn(f"not complete, somebody removed what was stored: {reason}; the same command completes it", style="red")
+    raise typer.Exit(ExitCode.FAILED if failed or unfinished else ExitCode.DONE)
 
 
 def show_scores(out: Path) -> None:

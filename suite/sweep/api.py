@@ -58,12 +58,21 @@ class Results:
         """Reasons of what was asked for and failed: runs, and cells, of several runs with the name of theirs."""
         frame = load_frame(self.out)
         failed = frame[(frame.status == "failed") & frame.index.isin(self.cells)]
-        context, several = frame.attrs["context"], len(frame.attrs["runs"]) > 1
-        said = list(self.unrun)
-        for row in failed.itertuples():
-            run = [Path(context[row.Index]["out"]).name + ":"] if several else []
-            said.append(f"{' '.join(filter(None, (*run, row.reducer, row.rate)))}: {row.reason}")
-        return said
+        return [*self.unrun, *(f"{_label(frame, row)}: {row.reason}" for row in failed.itertuples())]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """What was asked for, has not failed, and is not complete: when a run has ended, somebody removed it."""
+        frame = load_frame(self.out)
+        left = frame[~frame.status.isin(("done", "failed")) & frame.index.isin(self.cells)]
+        said = [f"{_label(frame, row)}: {row.samples} of {row.expected} images stored" for row in left.itertuples()]
+        return said + [f"cell {key}: not stored" for key in self.cells if key not in frame.index]
+
+
+def _label(frame: pd.DataFrame, row: Any) -> str:
+    """A cell's method and rate, of several runs with the name of its run."""
+    run = [Path(frame.attrs["context"][row.Index]["out"]).name + ":"] if len(frame.attrs["runs"]) > 1 else []
+    return " ".join(filter(None, (*run, row.reducer, row.rate)))
 
 
 def load(out: str | Path) -> Results:

@@ -22,6 +22,7 @@ NAMED = (
     "failed",
     "reading runs",
     "not written",
+    "no token groups",
     "cannot be",
 )
 """Words of lines by which a run that ends well says what it found."""
