@@ -200,7 +200,8 @@ def test_a_defect_of_page_or_plots_costs_neither_the_tables_nor_leaves_an_older_
     assert (out / "report" / "table.md").is_file()
     assert not (out / "report" / "index.html").exists()
     assert not (out / "report" / "pareto_flops.png").exists()
-    assert [note.split(",")[0] for note in notes] == ["plots not written", "page not written"]
+    assert [note.split(",")[0] for note in notes[1:]] == ["plots not written", "page not written"]
+    assert "it has no environment.json" in notes[0]
     (said,) = make_exhibits(out)
     assert "does not say what it was made of" in said
 
