@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from suite.cli.ending import ExitCode
+from suite.cli.signals import ENDING
 from tests.faults.gaps import only_gaps, rows_of
 from tests.faults.injected.command import Ended
 from tests.faults.injected.fault import Fault
@@ -57,6 +58,8 @@ def judge_fault(project: Project, fault: Fault, ended: Ended) -> str:
         return "defect"
     if "Traceback" in ended.said or "Exception ignored" in ended.said:
         return "traceback"
+    if -ended.code in ENDING and has_report(project):
+        return "same"  # it was asked to end when all was done, and only Python left to go
     if ended.code < 0:
         return "killed" if fault.killed else f"died of signal {-ended.code}"
     if ended.code == 0:
