@@ -18,6 +18,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'redu
 from ray.cluster_utils import Cluster  # noqa: E402
 
 import suite  # noqa: E402
+from suite.cli.ending import ExitCode  # noqa: E402
 from suite.errors import RequestError  # noqa: E402
 from suite.store.files import locked  # noqa: E402
 from suite.sweep.executors.ray import cluster, driver, worker  # noqa: E402
@@ -28,13 +29,14 @@ from tests.photos import write_photos  # noqa: E402
 METHODS = Path(__file__).parents[1] / "perf" / "sleeper.py"
 SLEEPER, DEADLY = f"{METHODS}:Sleeper", f"{METHODS}:Deadly"
 NODE = {"object_store_memory": 80 * 2**20}
+HEAD = {"num_cpus": 1, "include_dashboard": False, **NODE}
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """A cluster of a head with one core; tests add nodes to it. One at a time on a machine."""
     with locked(Path(tempfile.gettempdir()) / "reducerbench-ray-tests.lock"):
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **NODE})
+        found = Cluster(initialize_head=True, head_node_args=HEAD)
         ray.init(found.address, log_to_driver=False, logging_level="ERROR")
         yield found
         ray.shutdown()
@@ -189,20 +191,44 @@ def test_a_cell_that_kills_its_workers_fails_and_the_others_are_complete(nodes, 
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_is_continued_by_the_same_command(nodes, spec, local):
+    with started(spec, nodes) as driver_:
+        wait_for_rows(spec, driver_)
+        driver_.kill()
+    assert not list(Path(spec["out"]).glob("cells/*/samples.parquet"))
+    with started(spec, nodes) as driver_:
+        assert driver_.wait() == 0
+    assert stored(suite.load(spec["out"])) == stored(local)
+
+
+@pytest.mark.slow
+def test_a_run_whose_head_is_gone_says_so_and_goes_on_with_another(nodes, spec, local):
+    head = Cluster(initialize_head=True, head_node_args=HEAD)
+    with started(spec, head) as driver_:
+        wait_for_rows(spec, driver_)
+        head.shutdown()
+        _, said = driver_.communicate(timeout=200)
+    assert driver_.returncode == ExitCode.FAILED  # Ray itself ends who has looked for the head for a minute
+    assert "Failed to connect to GCS" in said
+    assert "Traceback" not in said
+    with started(spec, nodes) as driver_:
+        assert driver_.wait() == 0
+    assert stored(suite.load(spec["out"])) == stored(local)
+
+
+def started(spec, nodes):
+    """The command of a run, begun in a process of its own on a cluster."""
     flags = [f"--{key.replace('_', '-')}={','.join(value) if isinstance(value, list) else value}"
              for key, value in spec.items() if key not in ("speed", "report")]  # fmt: skip
     command = [sys.executable, "run_bench.py", "run", "--no-speed", "--executor=ray", *flags]
     environment = {**os.environ, "RAY_ADDRESS": nodes.address}
-    driver_ = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    logs = Path(spec["out"]) / "logs"
-    while not sum(path.stat().st_size for path in logs.glob("*.log")):
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for_rows(spec, driver_):
+    """Until it has stored some."""
+    while not sum(path.stat().st_size for path in (Path(spec["out"]) / "logs").glob("*.log")):
         assert driver_.poll() is None
         time.sleep(0.05)
-    driver_.kill()
-    driver_.wait()
-    assert not list(Path(spec["out"]).glob("cells/*/samples.parquet"))
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
-    assert stored(suite.load(spec["out"])) == stored(local)
 
 
 @pytest.mark.slow
