@@ -81,7 +81,9 @@ class PipelineGenerator(nn.Module):
                 torch.randn(noise.shape[1:], generator=generator)
             given["latents"] = noise
         with torch.no_grad():
-            pictures: Tensor = self.pipeline(**given).images
+            pictures = self.pipeline(**given).images
+        if not isinstance(pictures, Tensor):  # of a DiT, in early releases: (B, H', W', 3)
+            pictures = torch.as_tensor(pictures, device=noise.device).movedim(-1, 1)
         return 2 * pictures - 1
 
     def macs_of_picture(
