@@ -101,11 +101,23 @@ def show_scores(out: Path) -> None:
     """Print the table of a run whose times are still to come; programs wait for the whole."""
     if Kept.document is None:
         say("scores and costs; times follow:")
-        show(out)
+        show_table(out)
 
 
 def show(out: Path) -> list[str]:
     """Print the table of a run, or of several, and say where its files are; returns what of it is damaged."""
+    damaged, folder = show_table(out), out / "report"
+    if not (folder / "table.md").is_file():
+        warn(f"tables cannot be found, somebody removed {folder}; '{PROGRAM} report {out}' writes them again")
+    elif (page := folder / "index.html").is_file():
+        say(f"page, tables and plots: {page}")
+    else:
+        say(f"tables: {folder}")
+    return damaged
+
+
+def show_table(out: Path) -> list[str]:
+    """Print it; returns what of it is damaged."""
     from reports.frame import load_frame
     from reports.groups import by_task
     from reports.marks.marked import marked
@@ -117,13 +129,6 @@ def show(out: Path) -> list[str]:
         print_fitted(console_table(part))
         if (speeds := speeds_table(part)) is not None:
             print_fitted(speeds)
-    folder = out / "report"
-    if not (folder / "table.md").is_file():
-        warn(f"tables cannot be found, somebody removed {folder}; '{PROGRAM} report {out}' writes them again")
-    elif (page := folder / "index.html").is_file():
-        say(f"page, tables and plots: {page}")
-    else:
-        say(f"tables: {folder}")
     return frame.attrs["damaged"]
 
 

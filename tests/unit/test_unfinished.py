@@ -34,3 +34,13 @@ def test_cells_that_were_removed_meanwhile_are_named_and_completed_by_the_same_c
         assert (f"cell {removed[0]}: not stored" in said) == (len(codes) == 1)
         assert ("0 of 12 images stored; the same command completes it" in said) == (len(codes) == 1)
     assert codes == [ExitCode.FAILED, ExitCode.DONE]
+
+
+def test_scores_are_shown_before_times_without_a_word_on_files_that_are_still_to_come(tiny_run, tmp_path, capsys):
+    spec = {**tiny_run, "out": str(tmp_path / "run"), "speed": True, "speed_rounds": 1}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(spec))
+    assert outcome_of(lambda: app.main(["run", str(tmp_path / "run.yaml")]))[0] == ExitCode.DONE
+    said = " ".join(" ".join(capsys.readouterr()).split())
+    assert "scores and costs; times follow" in said
+    assert "somebody removed" not in said
+    assert said.count("page, tables and plots:") == 1
