@@ -37,7 +37,7 @@ def test_cells_that_were_removed_meanwhile_are_named_and_completed_by_the_same_c
 
 
 def test_scores_are_shown_before_times_without_a_word_on_files_that_are_still_to_come(tiny_run, tmp_path, capsys):
-    spec = {**tiny_run, "out": str(tmp_path / "run"), "speed": True, "speed_rounds": 1}
+    spec = {**tiny_run, "out": str(tmp_path / "run"), "speed": True, "speed_rounds": 2}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(spec))
     assert outcome_of(lambda: app.main(["run", str(tmp_path / "run.yaml")]))[0] == ExitCode.DONE
     said = " ".join(" ".join(capsys.readouterr()).split())
