@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from interrupting import Interrupting, Stop
 from safetensors.torch import load_file
 from small_fit import BATCH, CASES, distance, terms, update
 
@@ -214,21 +214,9 @@ def test_an_interrupted_training_with_drawn_masks_mixed_images_and_an_average_go
     settings = {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "steps": 4}
     whole = trained(method, tmp_path / "whole", **settings)
 
-    class Stop(Exception):
-        pass
-
-    class Interrupting(Progress):
-        @contextmanager
-        def updates(self, label, total):
-            def advance(what, done):
-                if (tmp_path / "parts" / CHECKPOINT).exists():
-                    raise Stop
-
-            yield advance
-
     request = Request(method, limit=8, workers=1, every=2, out=str(tmp_path / "parts"))
     with pytest.raises(Stop):
-        train_method(request, {**SMALL, **settings}, Interrupting(quiet=True))
+        train_method(request, {**SMALL, **settings}, Interrupting(tmp_path / "parts"))
     parts = train_method(request, {**SMALL, **settings}, QUIET)
     assert parts.weights.read_bytes() == whole.weights.read_bytes()
 

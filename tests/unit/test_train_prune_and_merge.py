@@ -1,11 +1,11 @@
 """Prune-and-Merge: a plan from gradients, matrices and a model that are taught, a file that is read again."""
 
 import math
-from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
 import torch
+from interrupting import Interrupting, Stop
 from safetensors.torch import load_file
 from small_fit import BATCH, float64_without_draws, make_session
 from torch.testing import assert_close
@@ -17,7 +17,6 @@ from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from suite.train.examples import Order, read
 from suite.train.key_importance import AttentionTimesGradient
-from suite.train.loop import CHECKPOINT
 from suite.train.recipes import prune_and_merge
 from suite.train.recipes.prune_and_merge import softened_divergence
 from suite.train.run import Request, train_method
@@ -157,22 +156,10 @@ def test_a_trained_file_brings_plan_matrices_and_backbone(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_bits_and_does_not_score_again(tmp_path):
-    class Stop(Exception):
-        pass
-
-    class Interrupting(Progress):
-        @contextmanager
-        def updates(self, label, total):
-            def advance(what, done):
-                if (tmp_path / "parts" / CHECKPOINT).exists():
-                    raise Stop
-
-            yield advance
-
     whole = trained(tmp_path / "whole")
     request = Request("prune_and_merge", limit=4, workers=0, every=1, out=str(tmp_path / "parts"))
     with pytest.raises(Stop):
-        train_method(request, SMALL, Interrupting(quiet=True))
+        train_method(request, SMALL, Interrupting(tmp_path / "parts"))
     with patch.object(prune_and_merge, "measure_importance", side_effect=AssertionError("scored twice")):
         parts = train_method(request, SMALL, Progress(quiet=True))
     assert parts.weights.read_bytes() == whole.weights.read_bytes()
