@@ -7,21 +7,40 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from suite.measure.heap import keep_freed_memory
+from suite.reducers.base import REGISTERED
 from tasks.caption_scoring.scorer import availability
 from tasks.reading.user_cache import CACHE
 from tests.photos import write_photos
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))
+STATM = Path("/proc/self/statm")
+AFTER_TRIM = [0]  # bytes of this process
+GROWTH = 2**30
+CRASHED: list[str] = []
 
 
 def pytest_report_header() -> str:
     """What the numbers of this run are computed with."""
     return f"CPU capability {torch.backends.cpu.get_cpu_capability()}, {THREADS} threads"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """How a process of pytest-xdist ended while it ran tests: a signal says whether memory ran out, which a test that
+    "crashed" does not."""
+    if error:
+        CRASHED.append(f"{node.gateway.id} ended with {node.gateway._io.popen.wait(10)}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for line in CRASHED:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,14 +51,29 @@ def threads():
     keep_freed_memory()
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def freed_memory() -> Iterator[None]:
-    """What a file's tests have freed goes back to the system: processes run side by side, and that of one file is
-    gigabytes."""
+    """What tests have freed goes back to the system whenever their process has grown by a gigabyte: several run side by
+    side."""
     yield
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    if STATM.exists() and resident() > AFTER_TRIM[-1] + GROWTH:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        AFTER_TRIM.append(resident())
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_methods() -> Iterator[None]:
+    """The methods that a file's tests bring are no methods of the next file's."""
+    yield
+    for name, method in list(REGISTERED.items()):
+        if not method.__module__.startswith("suite.reducers."):
+            del REGISTERED[name]
 
 
 @pytest.fixture(autouse=True, scope="session")
