@@ -12,7 +12,7 @@ from suite.attachment.branch_hooks import BlockPlan, BranchHooks, Running
 from suite.attachment.handle import Handle
 from suite.backbones.block import BlockTrace
 from suite.backbones.branched import BranchScope, DenoiserFamily, Grid, downsampling
-from suite.errors import RequestError
+from suite.errors import CellError, RequestError
 from suite.rates.rate import FractionPerBlock, KeptFraction, Rate
 from suite.rates.schedule import Schedule, active_blocks, check_form
 from suite.reducers.base import Reducer
@@ -23,7 +23,8 @@ class BranchHandle(Handle):
     """Blocks keep all their tokens; what is reduced is what enters the branches that the model's scope names.
 
     `token_counts` are of the tokens that a block's reduced branches ran on. branch_counts: of every block in the last
-    forward, by those branches.
+    forward, by those branches. A method that makes images smaller acts before the sampler (see
+    `suite.models.drawn_smaller`), and the denoiser is called with smaller noise.
     """
 
     family: DenoiserFamily[Any]
@@ -37,13 +38,15 @@ class BranchHandle(Handle):
         self._traces: list[BlockTrace] = []
         self._left: Tokens | None = None
         self.branch_counts: list[dict[str, int]] = []
-        if reducer.rates and not reducer.acts_in_branches:
+        self.shrinks = reducer.site == "before_embedding"
+        if reducer.rates and not (reducer.acts_in_branches or self.shrinks):
             raise RequestError(
                 f"reducer {reducer.name!r} needs what a block computes, but a denoiser's tokens are reduced before "
-                "each branch; use tome_sd, tofu, todo, tome, random, uniform or heuristic"
+                "each branch; use tome_sd, tofu, todo, tome, random, uniform, heuristic or resize"
             )
         super().__init__(model, family, reducer, rate)
-        self._check_reached()
+        if not self.shrinks:
+            self._check_reached()
 
     def _check_reached(self) -> None:
         """RequestError for a rate that no block would notice."""
@@ -70,7 +73,7 @@ class BranchHandle(Handle):
         """The same at another rate than the handle's own."""
         grids = self.family.grids(self.model, size)
         full, most = self.family.input_grid(self.model, size), self.scope.max_downsample
-        share, chosen = share_of(rate, self.reducer, len(grids))
+        share, chosen = (0.0, ()) if self.shrinks else share_of(rate, self.reducer, len(grids))
 
         def amount(block: int, grid: Grid) -> int:
             acts = block in chosen and downsampling(full, grid) <= most
@@ -89,7 +92,8 @@ class BranchHandle(Handle):
 
     def schedule(self, tokens: int, grid: Grid | None = None) -> Schedule:
         """Of the last forward, or at the model's own size before the first; `tokens` would not say which."""
-        return schedule_of(self.plans(self._size or self.family.image_size(self.model)), self.family.num_prefix)
+        size = self._size or self.images.size(self.family.image_size(self.model))
+        return schedule_of(self.plans(size), self.family.num_prefix)
 
     @property
     def planned_counts(self) -> list[int] | None:
@@ -115,6 +119,8 @@ class BranchHandle(Handle):
     def attach(self) -> Handle:
         if not self.attached:
             super().attach()
+            if self.shrinks:  # before hooks that fill up a call with nothing but noise
+                self._hooks.append(self.model.register_forward_pre_hook(self._shrink, with_kwargs=True, prepend=True))
             self._hooks.append(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
             self._hooks.append(self.model.register_forward_hook(self._end, always_call=True))
             if self.reduces:
@@ -133,6 +139,22 @@ class BranchHandle(Handle):
             hook.remove()
         self._hooks.clear()
         super().detach()
+
+    def _shrink(self, model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Whoever counts, times or looks at the denoiser calls it with noise of its own size, and nothing else.
+
+        CellError for a sampler that does: what the denoiser did not see would stay noise.
+        """
+        own = self.family.image_size(self.model)
+        wanted, x = self.images.size(own), (*args, *named.values())[0]
+        if wanted == own or x.shape[-2:] == wanted:
+            return None
+        if named or len(args) > 1:
+            raise CellError(
+                f"reducer {self.reducer.name!r} at {self.rate} draws from noise of {wanted[0]} x {wanted[1]}, not of "
+                f"{x.shape[-2]} x {x.shape[-1]}"
+            )
+        return (self.reducer("before_embedding", x, wanted),), {}
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         x, times = self.family.entering(model, args, named)

@@ -55,6 +55,11 @@ class BranchedBlock:
 class ReducedDenoiser(Reduced):
     """Mixed into a denoiser's class while a reducer is attached; its forward is its own, and hooks act in it."""
 
+    def drawn_size(self, own: Grid) -> Grid:
+        """(H, W) of the noise that is drawn from where noise of size `own` was given."""
+        found: Grid = self._reducerbench.images.size(own)
+        return found
+
 
 class DenoiserFamily(BackboneFamily[Model], Generic[Model]):
     """Denoisers whose blocks keep all tokens: a reducer acts on what enters a branch, and is undone behind it."""

@@ -109,6 +109,10 @@ class UNetFamily(DiffusersFamily):
     def grid(self, model: Any, size: Grid) -> Grid:
         return size
 
+    def at_size(self, model: Any, size: Grid) -> Any:
+        """Itself: convolutions take any size, and what is halved and doubled again comes out as it went in."""
+        return model
+
     def places(self, model: Any, name: str, size: Grid, text: int) -> int:
         part, _, rest = name.partition(".")
         last = len(model.down_blocks) - 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
@@ -52,8 +53,9 @@ class DenoiserBlock(Block):
 class ScenesDiT(nn.Module):
     """Noisy pictures (B, 3, 56, 56) at times (B,) in [0, 1], of classes (B,) int64 -> velocities (B, 3, 56, 56).
 
-    198 tokens: time, class, 14 x 14 patches. Block 4 + k first takes in what left block 3 - k by a linear layer: that
-    needs as many tokens there as here. Width 96, 3 heads, 8 blocks, 1.08 M parameters.
+    198 tokens: time, class, 14 x 14 patches; of pictures of other whole patches, as many as those, at resampled
+    positions. Block 4 + k first takes in what left block 3 - k by a linear layer: that needs as many tokens there as
+    here. Width 96, 3 heads, 8 blocks, 1.08 M parameters.
     """
 
     branch_scope: BranchScope
@@ -77,7 +79,13 @@ class ScenesDiT(nn.Module):
         """times: default 1, where there is noise alone. classes: default none."""
         times = x.new_ones(len(x)) if times is None else times
         classes = self.no_class(len(x), x.device) if classes is None else classes
-        return unpatchify(self.patch_velocities(patchify(x), times, classes, self.pos_embed[:, NUM_PREFIX:]))
+        grid = int(x.shape[-2]) // PATCH, int(x.shape[-1]) // PATCH
+        return unpatchify(self.patch_velocities(patchify(x), times, classes, self.positions(grid)), grid)
+
+    def positions(self, grid: Grid) -> Tensor:
+        """(1, P, C) of the patches of a grid: bicubic with antialiasing where it is not the model's own."""
+        own = self.pos_embed[:, NUM_PREFIX:]
+        return own if grid == (GRID, GRID) else resample_abs_pos_embed(own, list(grid), [GRID, GRID], 0)
 
     def patch_velocities(self, patches: Tensor, times: Tensor, classes: Tensor, positions: Tensor) -> Tensor:
         """Noisy patches (B, P, 48) that stand where `positions` (B or 1, P, C) say -> their velocities (B, P, 48).
@@ -112,7 +120,7 @@ class ScenesDiT(nn.Module):
         return torch.full((count,), self.num_classes, device=device)
 
     def draw(self, noise: Tensor, classes: Tensor, steps: int = 20, guidance: float = 2.0) -> Tensor:
-        """Noise (B, 3, 56, 56) -> pictures of `classes` (B,), in [-1, 1] but for what lies beyond: `steps` of Euler's.
+        """Noise (B, 3, H, W) -> pictures of `classes` (B,), in [-1, 1] but for what lies beyond: `steps` of Euler's.
 
         guidance: 1 draws with the class alone; beyond, away from what is drawn without one (Ho and Salimans, 2021),
         both in one batch of 2 B rows.
@@ -139,14 +147,14 @@ def waves(times: Tensor, width: int) -> Tensor:
 
 
 def patchify(x: Tensor) -> Tensor:
-    """(B, 3, 56, 56) -> (B, 196, 48), row by row, the channels of a patch first."""
-    parts = x.unflatten(3, (GRID, PATCH)).unflatten(2, (GRID, PATCH))  # (B, 3, rows, 4, columns, 4)
+    """(B, 3, H, W) -> (B, P, 48), row by row, the channels of a patch first."""
+    parts = x.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (B, 3, rows, 4, columns, 4)
     return parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def unpatchify(patches: Tensor) -> Tensor:
-    """(B, 196, 48) -> (B, 3, 56, 56): the inverse of `patchify`."""
-    parts = patches.unflatten(1, (GRID, GRID)).unflatten(3, (3, PATCH, PATCH))
+def unpatchify(patches: Tensor, grid: Grid = (GRID, GRID)) -> Tensor:
+    """(B, P, 48) -> (B, 3, H, W): the inverse of `patchify`."""
+    parts = patches.unflatten(1, grid).unflatten(3, (3, PATCH, PATCH))
     return parts.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
@@ -168,18 +176,23 @@ class ScenesDiTFamily(DenoiserFamily[ScenesDiT]):
         return PICTURE_SIDE, PICTURE_SIDE
 
     def grid(self, model: ScenesDiT, size: Grid) -> Grid:
-        return GRID, GRID
+        return size[0] // PATCH, size[1] // PATCH
 
     def input_grid(self, model: ScenesDiT, size: Grid) -> Grid:
         """Its tokens' own: no patch is finer."""
-        return GRID, GRID
+        return self.grid(model, size)
+
+    def at_size(self, model: ScenesDiT, size: Grid) -> ScenesDiT:
+        """Itself: see `ScenesDiT.positions`."""
+        return model
 
     def time_key(self, times: Tensor) -> Tensor:
         """Times run from 0 to 1."""
         return (1000 * times).round().to(torch.int64)
 
     def layout(self, model: ScenesDiT, image_size: tuple[int, int] | None = None) -> Layout:
-        width, patches, pixels = model.width, GRID * GRID, 3 * PATCH * PATCH
+        rows, columns = grid = self.grid(model, image_size or self.image_size(model))
+        width, patches, pixels = model.width, rows * columns, 3 * PATCH * PATCH
         attention: Any = model.blocks[0].attn
         return Layout(
             depth=len(model.blocks),
@@ -194,5 +207,5 @@ class ScenesDiTFamily(DenoiserFamily[ScenesDiT]):
             mlp_macs=8 * width * width,
             patch_macs=patches * pixels * width + 8 * width * width,  # and the time's two layers
             head_macs=patches * pixels * width + len(model.skips) * (patches + NUM_PREFIX) * 2 * width * width,
-            grid=(GRID, GRID),
+            grid=grid,
         )

@@ -33,5 +33,6 @@ def _of_denoiser(model: Any, family: DiffusersFamily, size: tuple[int, int]) -> 
         return None
     handle: Any = handle_of(model)
     counts = [{} for _ in family.branched_blocks(model)] if handle is None else handle.branch_counts
+    size = size if handle is None else handle.images.size(size)
     keys_values = handle is not None and handle.reducer.keys_values
     return BaseCost(denoiser_macs(family, model, size, bare.length, counts, keys_values), {}, [])

@@ -73,5 +73,5 @@ def solve_rate(
 
 def search_of(model: nn.Module, reducer: Reducer, images: Tensor | None = None) -> Search:
     """The search over what a rate means on the model's family."""
-    kind = DenoiserSearch if isinstance(family_of(model), DenoiserFamily) else Search
-    return kind(model, reducer, images)
+    in_branches = isinstance(family_of(model), DenoiserFamily) and reducer.site != "before_embedding"
+    return (DenoiserSearch if in_branches else Search)(model, reducer, images)

@@ -15,6 +15,7 @@ from suite.backbones.bare_call import BareCall
 from suite.backbones.branched import BranchScope
 from suite.errors import RequestError
 from suite.models.diffusers_pipeline import denoiser_of, load_pipeline
+from suite.models.drawn_smaller import enlarged, smaller_noise
 from suite.models.registry import ModelEntry
 from suite.models.weights_file import WeightsInfo, file_sha256
 
@@ -72,6 +73,7 @@ class PipelineGenerator(nn.Module):
 
         seeds: that the noise was drawn from, on the CPU. A sampler that draws on goes on with the sample's own.
         """
+        small = smaller_noise(self.backbone, noise)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         given = {"num_inference_steps": steps, "guidance_scale": guidance, "generator": generators, "output_type": "pt"}
         given |= {name: value for name, value in FIXED.items() if name in self.takes}
@@ -79,12 +81,15 @@ class PipelineGenerator(nn.Module):
         if "latents" in self.takes:  # else it draws the same noise from the same seeds itself
             for generator in generators:
                 torch.randn(noise.shape[1:], generator=generator)
-            given["latents"] = noise
+            given["latents"] = small
+            if "height" in self.takes:
+                scale = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+                given |= {"height": scale * small.shape[-2], "width": scale * small.shape[-1]}
         with torch.no_grad():
             pictures = self.pipeline(**given).images
         if not isinstance(pictures, Tensor):  # of a DiT, in early releases: (B, H', W', 3)
             pictures = torch.as_tensor(pictures, device=noise.device).movedim(-1, 1)
-        return 2 * pictures - 1
+        return enlarged(2 * pictures - 1, small, noise)
 
     def macs_of_picture(
         self, noise: Tensor, backbone: int, steps: int, guidance: float, count: Callable[..., int]
@@ -99,7 +104,7 @@ class PipelineGenerator(nn.Module):
         calls = len(self.pipeline.scheduler.timesteps)
         device = next(self.parameters()).device
         words = torch.zeros(1, self.prompt_length, dtype=torch.int64, device=device)
-        latent = noise.to(device)[:, : self.pipeline.vae.config.latent_channels]
+        latent = smaller_noise(self.backbone, noise).to(device)[:, : self.pipeline.vae.config.latent_channels]
         found = {
             "text": float(rows * sum(count(encoder, words) for encoder in self.encoders)),
             "picture": float(backbone * calls * rows),

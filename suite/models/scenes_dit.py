@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from suite.backbones.branched import BranchScope
 from suite.backbones.scenes_dit import PICTURE_SIDE, ScenesDiT
 from suite.errors import RequestError
+from suite.models.drawn_smaller import enlarged, smaller_noise
 from suite.models.load import load_model
 from suite.models.random_weights import build_random
 from suite.models.registry import WEIGHTS, ModelEntry
@@ -54,7 +55,9 @@ class ScenesGenerator(nn.Module):
 
     def draw(self, noise: Tensor, classes: Tensor, steps: int, guidance: float) -> Tensor:
         """(B, 3, 56, 56) in [-1, 1]; see `ScenesDiT.draw`."""
-        return self.backbone.draw(noise, classes, steps, guidance).clamp(-1, 1)
+        small = smaller_noise(self.backbone, noise)
+        drawn = self.backbone.draw(small, classes, steps, guidance).clamp(-1, 1)
+        return enlarged(drawn, small, noise)
 
     def macs_of_picture(
         self, noise: Tensor, backbone: int, steps: int, guidance: float, count: Callable[..., int]

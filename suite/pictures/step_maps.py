@@ -82,7 +82,8 @@ def step_maps(
     finally:
         watching.remove()
     if not seen:
-        raise RequestError(f"reducer {handle.reducer.name!r} takes no tokens out of any branch; give it a rate")
+        remedy = "; its pictures are drawn smaller" if handle.shrinks else "; give it a rate"
+        raise RequestError(f"reducer {handle.reducer.name!r} takes no tokens out of any branch{remedy}")
     plans, prefix = handle.plans(handle.family.image_size(handle.model)), handle.family.num_prefix
     alone = {block: plans[block - 1].grid for block in blocks}
     for at in seen.values():

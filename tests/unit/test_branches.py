@@ -189,7 +189,8 @@ def test_what_cannot_be_meant_is_refused_in_one_line(unet):
     for reducer, rate, message in [
         ("tome_sd", "r=13", "is no share of a block's tokens"),
         ("evit", "keep=0.5", "needs what a block computes"),
-        ("resize", "side=8", "needs what a block computes"),
+        ("resize", "side=20", "shrinks images of 16 pixels to whole patches of 1; use side=16"),
+        ("resize", "r=0.5", "is not defined for rate"),
         ("tome_sd", "keep=0.5", "is not defined for rate"),
     ]:
         with pytest.raises(RequestError, match=message):

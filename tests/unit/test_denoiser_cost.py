@@ -149,6 +149,30 @@ def test_a_target_is_met_by_the_share_whose_counted_cost_comes_nearest(name):
         solve_rate(model, name, flops=-0.9)
 
 
+@pytest.mark.parametrize("size", [12, 9])
+def test_drawn_smaller_a_u_net_costs_what_it_costs_at_that_size(size):
+    model = tiny()
+    with attach(model, "resize", parse_rate(f"side={size}")) as handle:
+        report = count_flops(model)
+        solved_at = count_flops(model, images=torch.randn(1, 4, size, size))
+        assert handle.token_counts == handle.planned_counts
+    plain = count_flops(model, images=torch.randn(1, 4, size, size))
+    assert not report.disputed
+    assert report.total == report.formula == solved_at.total == plain.total == plain.formula
+    assert report.by_part["reducer"] == 0
+
+
+def test_a_target_is_met_by_the_nearest_size():
+    model = tiny()
+    solved = solve_rate(model, "resize", flops=-0.5)
+    costs = {}
+    for size in range(1, 17):
+        costs[size] = count_flops(model, images=torch.randn(1, 4, size, size)).total
+    nearest = min(costs, key=lambda size: abs(costs[size] / costs[16] - 0.5))
+    assert str(solved.rate) == f"side={nearest}"
+    assert solved.macs == costs[nearest]
+
+
 def test_a_target_is_met_on_the_embedded_denoiser():
     model = load_model("scenes_dit")[0]
     solved = solve_rate(model, "tome_sd", flops=-0.15)

@@ -14,6 +14,7 @@ from suite.attachment.attach import attach
 from suite.backbones.scenes_dit import PATCH, patchify, unpatchify
 from suite.errors import CellError, RequestError
 from suite.measure.flops import count_flops
+from suite.models.drawn_smaller import smaller_noise
 from suite.models.load import load_model
 from suite.pictures.exhibits import make_exhibits
 from suite.rates.rate import parse_rate
@@ -93,6 +94,41 @@ def test_a_picture_is_the_same_on_another_day_alone_and_in_a_batch(name, model, 
         alone = task.predict_samples(model, noise[1:2], task.samples[1:2]).pictures
     assert torch.equal(together, again)
     assert ((together[1:2] - alone).abs() <= 1.01 / 127.5).float().mean() >= 0.999
+
+
+def test_smaller_noise_is_the_coarse_part_of_a_samples_own_and_as_standard_normal(model):
+    dctn = pytest.importorskip("scipy.fft").dctn
+    noise = torch.stack([Noise((3, 56, 56))(seed) for seed in range(40)])
+    with attach(model, "resize", parse_rate("side=40")):
+        smaller = smaller_noise(model.backbone, noise)
+        assert torch.equal(smaller_noise(model.backbone, noise[7:8])[0], smaller[7])
+    whole, part = (dctn(of.double().numpy(), axes=(2, 3), norm="ortho") for of in (noise, smaller))
+    np.testing.assert_allclose(part, whole[:, :, :40, :40], atol=2e-6)
+    assert smaller.mean().item() == pytest.approx(0, abs=4 / smaller.numel() ** 0.5)
+    assert smaller.var().item() == pytest.approx(1, abs=6 / smaller.numel() ** 0.5)
+    assert smaller_noise(model.backbone, noise) is noise
+
+
+def test_what_is_drawn_smaller_is_enlarged_and_costs_what_fewer_patches_cost(model, task):
+    noise, seen = noise_of(task), []
+    watching = model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    with torch.no_grad(), attach(model, "resize", parse_rate("keep=0.5")) as handle:
+        drawn = task.predict_samples(model, noise, task.samples)
+        assert torch.equal(task.predict_samples(model, noise, task.samples).pictures, drawn.pictures)
+        assert handle.token_counts == handle.planned_counts == [2 + 100] * 8
+        watching.remove()
+        report = count_flops(model)
+        with pytest.raises(CellError, match=r"'resize' at keep=0\.5 draws from noise of 40 x 40, not of 56 x 56"):
+            model.backbone(noise, noise.new_ones(len(noise)), torch.zeros(len(noise), dtype=torch.int64))
+    assert drawn.pictures.shape == (3, 3, 56, 56)
+    assert set(seen) == {(6, 3, 40, 40)}
+    n, c = 102, 96
+    blocks = 8 * (12 * n * c * c + 2 * n * n * c) + 4 * n * 2 * c * c
+    assert report.total == report.formula == blocks + 2 * 100 * 48 * c + 8 * c * c
+    with torch.no_grad(), attach(model, "resize", parse_rate("keep=1")):
+        same = task.predict_samples(model, noise, task.samples)
+    with torch.no_grad():
+        assert torch.equal(same.pictures, task.predict_samples(model, noise, task.samples).pictures)
 
 
 def test_rows_hold_the_picture_that_was_judged_and_nan_is_named(model, task):

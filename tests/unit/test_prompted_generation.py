@@ -17,8 +17,9 @@ from tasks.generation.pairs import read_png
 from tasks.generation.prompted import Generation
 from tests import pipelines
 
-METHODS = ("none", "tome_sd", "tofu", "todo", "tome", "random", "uniform")
+METHODS = ("none", "tome_sd", "tofu", "todo", "tome", "random", "uniform", "resize")
 HALF = parse_rate("r=0.5")
+RATES = {"none": None, "resize": parse_rate("side=12")}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,12 @@ def pictures(task, model, samples=None):
 def test_a_picture_is_the_same_in_another_process_alone_and_in_a_batch(name, folder, model, prompts):
     task = Generation(prompts, steps=3)
     task.configure(model)
-    with attach(model, name, None if name == "none" else HALF):
+    with attach(model, name, RATES.get(name, HALF)):
         together = pictures(task, model)
         alone = pictures(task, model, task.samples[1:2])
     again = load_model(str(folder))[0]
     task.configure(again)
-    with attach(again, name, None if name == "none" else HALF):
+    with attach(again, name, RATES.get(name, HALF)):
         assert pictures(task, again) == together
     apart = np.abs(read_png(alone[0]) - read_png(together[1]))
     assert (apart <= 1.01 / 255).mean() >= 0.999
@@ -108,6 +109,8 @@ def test_a_diffusion_transformer_draws_classes_and_takes_no_prompts(tmp_path, pr
         drawn = pictures(task, model)
         assert handle.token_counts == [8, 8]
     assert len(set(drawn)) == 3
+    with pytest.raises(RequestError, match="takes no images of another size than its own"):
+        attach(model, "resize", parse_rate("keep=0.5"))
     with pytest.raises(RequestError, match="draws ImageNet's classes, not prompts"):
         Generation(prompts).check_model(model)
     with pytest.raises(RequestError, match=r"DiTTransformer2DModel draws pictures of 16 pixels alone"):
@@ -126,6 +129,25 @@ def test_pictures_may_have_another_size_where_the_denoiser_allows_it(folder, pro
     for size, message in ((50, "no multiple of the 4 pixels"),):
         with pytest.raises(RequestError, match=message):
             load_model(str(folder), image_size=size)
+
+
+def test_a_picture_that_is_drawn_smaller_is_as_large_as_others_and_all_its_parts_cost_less(folder, model, prompts):
+    task = Generation(prompts, steps=2)
+    task.configure(model)
+    noise = torch.stack([task.load(sample, task.preprocessing(model)) for sample in task.samples[:2]])
+    seen = []
+    watching = model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[1:])))
+    smaller, own = load_model(str(folder), image_size=24)[0], noise[:1]
+    costs = {name: task.further_costs(of, x, 1, count_module) for name, of, x in (
+        ("own", model, own), ("smaller", smaller, own[..., :12, :12]),
+    )}  # fmt: skip
+    with attach(model, "resize", parse_rate("side=12")):
+        assert task.predict_samples(model, noise, task.samples[:2]).shape == (2, 3, 32, 32)
+        assert task.further_costs(model, own, 1, count_module) == costs["smaller"]
+    watching.remove()
+    assert set(seen) == {(4, 12, 12)}
+    assert costs["smaller"]["decoder"] < costs["own"]["decoder"]
+    assert costs["smaller"]["text"] == costs["own"]["text"]
 
 
 def test_what_does_not_fit_a_pipeline_is_refused(folder, model):
