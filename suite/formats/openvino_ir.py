@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,8 @@ def open_openvino(model: str | bytes, threads: int) -> Session:
     RequestError without the package.
     """
     require("openvino")
-    import openvino
-
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    compiled = openvino.Core().compile_model(read_graph(model), "CPU", settings)
+    compiled = core().compile_model(read_graph(model), "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -60,6 +59,18 @@ def open_openvino(model: str | bytes, threads: int) -> Session:
     return run
 
 
+@cache
+def core() -> Any:
+    """The `openvino.Core` of this process.
+
+    Its plug-in for CPUs gives the thread a stack for signals and takes it away with itself. Of two, the first one's is
+    gone when the second puts it back, and the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def read_graph(model: str | bytes) -> Any:
     """The `openvino.Model`, whose selections keep the order of equal values, as ONNX has it and OpenVINO only if told.
 
@@ -67,9 +78,7 @@ def read_graph(model: str | bytes) -> Any:
     package.
     """
     require("openvino")
-    import openvino
-
-    graph = openvino.Core().read_model(model)
+    graph = core().read_model(model)
     for operator in graph.get_ops():
         if operator.get_type_name() == "TopK":
             operator.set_attribute("stable", True)

@@ -1,6 +1,8 @@
 """Exported files say what the model says, whoever runs them; what cannot be exported is told in one line."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -99,6 +101,27 @@ def test_of_equal_values_the_lower_place_comes_first_in_every_runtime():
     content = to_onnx(export_program(Sorted(), tied)).SerializeToString()
     for opened in (open_onnx, open_openvino):
         assert opened(content, 1)(tied.numpy()).tolist() == [[1, 2, 4, 0, 5, 7, 3, 6]] * 2
+
+
+TWO_CLOSED = """
+import signal, sys
+from suite.formats.openvino_ir import open_openvino
+
+sessions = [open_openvino(sys.argv[1], 1) for _ in range(2)]
+while sessions:
+    del sessions[0]
+signal.signal(signal.SIGINT, lambda *_: print("heard", flush=True))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_process_hears_signals_when_models_of_openvino_were_closed_in_the_order_they_were_opened(tmp_path):
+    tied = torch.zeros(2, 1, 1, 8)
+    (tmp_path / "model.onnx").write_bytes(to_onnx(export_program(Sorted(), tied)).SerializeToString())
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO_CLOSED, str(tmp_path / "model.onnx")], stdout=subprocess.PIPE, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (0, "heard\n")
 
 
 class Placed(nn.Module):
