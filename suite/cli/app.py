@@ -63,8 +63,11 @@ def quick_values() -> dict[str, Any]:
     from suite.sweep.spec import DEFAULT_FLOPS, QUICK_FLOPS
 
     left_out = ", ".join(target.amount for target in DEFAULT_FLOPS if target not in QUICK_FLOPS)
-    say(f"--quick: all methods on all samples, without FLOPs {left_out}, which '{PROGRAM}' adds to the same run")
-    return {"flops": [target.amount for target in QUICK_FLOPS]}
+    say(
+        f"--quick: all methods on all samples, without FLOPs {left_out}, and without launches and bytes, which "
+        f"'{PROGRAM}' adds to the same run"
+    )
+    return {"flops": [target.amount for target in QUICK_FLOPS], "kernels": False}
 
 
 @with_flags(

@@ -58,6 +58,9 @@ FLAGS: dict[str, Any] = {
     "cache": Annotated[str | None, option(RARE, "Folder on a local disk that keeps decoded pictures. [none]")],
     "cache_size": Annotated[float | None, option(RARE, "Gigabytes that it may come to. [50]")],
     "allow_missing": Annotated[int | None, option(RARE, "Unreadable images to tolerate. [0]")],
+    "kernels": Annotated[
+        bool | None, option(RARE, "Trace launches and bytes of a GPU. [kernels]", "--kernels/--no-kernels")
+    ],
     "speed": Annotated[bool | None, option(HOW, "Measure im/s and memory. [speed]", "--speed/--no-speed")],
     "speed_rounds": Annotated[int | None, option(RARE, "Rounds that interleave all cells. [5]")],
     "runtime": Annotated[str | None, option(HOW, "How it is timed: eager,compiled,onnxruntime. [eager]")],

@@ -54,7 +54,7 @@ def execute(
         for lane in lanes:
             if preview is not None and _is_untimed(lane):
                 preview(lane.folder.path)
-        for lane in lanes:
+        for lane in (lane for lane in lanes if lane.plan.spec.kernels):
             trace_cells(lane.plan, drop_failed(lane.cells), progress)
         executor.time(lanes, progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,10 +22,13 @@ KNOWN = (Share, Mean)  # what a few samples tell already, and what is told by a 
 class PartialScore:
     """One cell's score of `samples` of `of` samples, with its 95 % interval, if there is one.
 
-    macs: of an image, of the cell and of the unreduced model; None where they are not counted.
+    options: of the reducer, as JSON, '' for none. training: 'trained', 'untrained' where the method has something to
+    learn, or ''. macs: of an image, of the cell and of the unreduced model; None where they are not counted.
     """
 
     reducer: str
+    options: str
+    training: str
     rate: str
     value: float
     interval: tuple[float, float] | None
@@ -65,10 +69,13 @@ class Partial:
                 continue
             columns = map(np.concatenate, zip(*held[cell.key], strict=True))
             table = pd.DataFrame(dict(zip(self.columns, columns, strict=True))).dropna()
+            about, options = cell.about, cell.about.get("options")
             (addends,), flops = self.aggregate.addends(table), cell.folder.read("flops")
             yield PartialScore(
-                cell.about["reducer"],
-                cell.about["rate"],
+                about["reducer"],
+                json.dumps(options, sort_keys=True) if options else "",
+                "trained" if about.get("reducer_weights") else "untrained" if about.get("learned") else "",
+                about["rate"],
                 self.aggregate.score(addends),
                 self.aggregate.interval(addends),
                 len(addends),

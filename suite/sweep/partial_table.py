@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from reports.tables.console import ConsoleTable, console_table, fields_of, terminal_width
-from reports.text.wording import NO_DATA, gflops, percent, score
+from reports.text.wording import NO_DATA, gflops, percent, reducer_label, score
 from suite.sweep.partial import Partial, PartialScore
 
 
@@ -21,7 +21,8 @@ def partial_table(partial: Partial) -> ConsoleTable | None:
         cost = [NO_DATA, NO_DATA]
         if of.macs is not None:
             cost = [gflops(of.macs[0] / 1e9), percent(of.macs[0] / of.macs[1] - 1, signed=True)]
-        return [of.reducer, of.rate or "–", value, f"{of.samples} of {of.of}", *cost]
+        name = reducer_label(of.reducer, of.options, of.training)
+        return [name, of.rate or "–", value, f"{of.samples} of {of.of}", *cost]
 
     headers = ("Reducer", "Rate", f"{metric.label} so far", "Samples", "GFLOPs", "FLOPs (%)")
     return console_table(fields_of(headers, [line(of) for of in scores], names=2, words=2), terminal_width())

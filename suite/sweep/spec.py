@@ -145,6 +145,8 @@ class RunSpec(BaseModel):
     """Gigabytes that it may come to; what came first stays."""
     allow_missing: int = Field(default=0, ge=0)
     """Unreadable images that are tolerated; every table then says 'n of N'."""
+    kernels: bool = True
+    """Trace what every cell would launch on a GPU, and how many bytes it would move."""
     speed: bool = True
     speed_rounds: int = Field(default=5, ge=2)
     runtime: tuple[RuntimeName, ...] = Field(default=(EAGER,), min_length=1)

@@ -59,6 +59,13 @@ def test_every_cell_stores_what_a_gpu_would_launch_whatever_it_ran_on(tiny_run):
     assert sum(launches * times for _, launches, *_, times in tome["kernels"]) == tome["traced"]["launches"]
 
 
+def test_what_was_not_asked_for_is_not_traced_and_added_when_it_is(tiny_run):
+    out = run(tiny_run, kernels=False, progress=QUIET).out
+    assert load_frame(out).launches.isna().all()
+    run(tiny_run, progress=QUIET)
+    assert load_frame(out).launches.notna().all()
+
+
 def test_a_run_of_before_there_were_traces_goes_on_and_gets_them(tiny_run):
     out = run(tiny_run, progress=QUIET).out
     report = (out / "report" / "table.csv").read_bytes()

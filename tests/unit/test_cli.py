@@ -253,7 +253,9 @@ def test_quick_is_the_embedded_default_at_half_of_its_costs_and_says_what_it_lea
     assert exit_code("--quick") == 0
     whole, quick = (make_spec(values) for values in ({}, *asked))
     assert set(quick.flops) < set(whole.flops)
-    assert quick.model_copy(update={"flops": whole.flops}) == whole
+    assert (whole.kernels, quick.kernels) == (True, False)
+    assert quick.model_copy(update={"flops": whole.flops, "kernels": True}) == whole
     said = capsys.readouterr().out
     assert all(target.amount in said for target in set(whole.flops) - set(quick.flops))
+    assert "launches and bytes" in said
     assert "--quick" in one_error_line(capsys, "--quick", "list", "tasks")

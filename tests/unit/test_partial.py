@@ -58,6 +58,17 @@ def test_scores_are_those_of_the_samples_so_far_with_their_intervals(lane):
     assert "−51.2" in said
 
 
+def test_a_method_with_what_it_has_learned_is_told_from_the_same_without(lane):
+    lane.cells[0].about = {"reducer": "mctf", "rate": "r=9", "reducer_weights": {"source": "x"}, "learned": "model"}
+    lane.cells[1].about = {"reducer": "dtem", "rate": "r=9", "learned": "embedding", "options": {"k": 2}}
+    partial = Partial(lane)
+    for cell in lane.cells:
+        partial.add(cell.key, rows(60, 64))
+    said = text(partial_table(partial))
+    assert "mctf (trained)" in said
+    assert "dtem (untrained, k=2)" in said
+
+
 def test_there_is_nothing_to_show_before_every_cell_that_has_begun_has_enough(lane):
     partial = Partial(lane)
     assert partial_table(partial) is None
