@@ -165,8 +165,9 @@ def take_views(plan: Plan, samples: Sequence[Sample], into: Exhibits) -> dict[st
             break
         try:
             images[sample.id] = views_of(plan.task.load(sample, preprocessing))[0]
-        except ReadError:
-            continue  # its thumbnail is named as missing
+        except ReadError as error:  # perhaps named already: its thumbnail cannot be made either, if there is none yet
+            into.missing.setdefault("thumbnails", f"no picture of {sample.id}: {error}")
+            continue
         into.views[sample.id] = jpeg(cast(Pictured, preprocessing).picture(images[sample.id]), VIEW)
     return images or None
 

@@ -8,6 +8,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from suite.contract.task import ReadError, Sample
+from suite.errors import MachineError
 from suite.sweep.changes import note_contents
 from suite.sweep.evaluate import Cell
 from suite.sweep.lane import Lane, StoredCell
@@ -72,7 +73,12 @@ class Record:
 
     def todo(self, cells: Sequence[StoredCell]) -> dict[str, set[int]]:
         """By the keys of cells: the batches of which samples have no outcome yet. What was scored of these cells before
-        is out of date where there are any."""
+        is out of date where there are any.
+
+        MachineError where somebody has removed what was evaluated: it would be again, and removed from sight again.
+        """
+        if not self.log.path.exists():
+            raise MachineError(f"'{self.log.path}' was removed while it was being written")
         expected = self.expected()
         found = {cell.key: set(cell.folder.shards.missing(expected)) for cell in cells}
         for cell in cells:

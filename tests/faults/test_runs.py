@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from reports.write import write_report
 from suite.api import run
 from suite.contract.task import Batch, Sample
-from suite.errors import CellError, RequestError
+from suite.errors import CellError, MachineError, RequestError
 from suite.store import sources
 from suite.store.claims import Claims
 from suite.store.files import atomic_path
@@ -25,6 +26,7 @@ from suite.store.log import Frame
 from suite.sweep.answers import Answers
 from suite.sweep.evaluate import Cell, forward, rows_of
 from suite.sweep.progress import Progress
+from suite.sweep.record import Record
 from suite.sweep.spec import make_spec
 from tasks.scenes.classes import Scenes
 from tests.unit.test_views import Detached
@@ -54,6 +56,21 @@ def write_reducer(path: Path, body: str) -> str:
         f"    def after_attention(self, tokens, signals, amount):\n        {body}\n"
     )
     return f"{path}:Broken"
+
+
+@pytest.mark.parametrize("part", ["", "logs"])
+def test_a_run_whose_rows_are_removed_while_it_writes_them_says_so_and_ends(part, tiny_run, monkeypatch):
+    out, scored = Path(tiny_run["out"]), Record.scored
+
+    def remove(record, cell, number, rows):
+        scored(record, cell, number, rows)
+        shutil.rmtree(out / part, ignore_errors=True)
+
+    monkeypatch.setattr(Record, "scored", remove)
+    with pytest.raises(MachineError, match=r"logs/\w+\.log' was removed while it was being written"):
+        run(tiny_run, progress=QUIET)
+    monkeypatch.undo()
+    assert not run(tiny_run, progress=QUIET).failed
 
 
 def test_the_same_command_again_runs_nothing_and_gives_the_same_report(tiny_run):

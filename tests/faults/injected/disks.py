@@ -18,6 +18,7 @@ from tests.faults.injected.project import Project
 NOBODY = 65534
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x00020000, 0x4000, 1 << 18
 ROOM = (4, 160)  # KiB
+LATE = 0.9  # of what a command takes: its report may be written
 
 
 def mounts_apart() -> bool:
@@ -123,7 +124,8 @@ def removed(random: Random, project: Project) -> Fault:
         else:
             place.unlink(missing_ok=True)
 
-    return Fault(part or "output", draw_stage(random), Acts(at=draw_moment(random), act=act))
+    stage, at = draw_stage(random), draw_moment(random)
+    return Fault(part or "output", stage, Acts(at=at, act=act), clears=at > LATE and part in ("", "report"))
 
 
 def no_temporary(random: Random, project: Project) -> Fault:

@@ -19,7 +19,8 @@ class Fault:
     """place: where it strikes. stage: of `STAGES`. prepare: done before the command, in a project that is as it should
     be. mend: takes the fault away, before the command is given again. killed: it ends the command by a signal. patched:
     something of Python stands for what nothing real can do here. others: how further commands ended. asks_else: what is
-    asked may be something else, which is no error."""
+    asked may be something else, which is no error. clears: it may take the report away when that is written, which the
+    command cannot know."""
 
     place: str
     stage: str
@@ -30,6 +31,7 @@ class Fault:
     patched: bool = False
     others: list[Ended] = field(default_factory=list)
     asks_else: bool = False
+    clears: bool = False
 
 
 Draw = Callable[[Random, Project], Fault]

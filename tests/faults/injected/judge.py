@@ -24,6 +24,7 @@ NAMED = (
     "reading runs",
     "not written",
     "no token groups",
+    "no picture of",
     "cannot be",
 )
 """Words of lines by which a run that ends well says what it found."""
@@ -63,7 +64,7 @@ def judge_fault(project: Project, fault: Fault, ended: Ended) -> str:
     if ended.code < 0:
         return "killed" if fault.killed else f"died of signal {-ended.code}"
     if ended.code == 0:
-        if has_report(project):
+        if has_report(project) or (fault.clears and has_nothing_else(project)):
             return "same"
         return "named" if fault.asks_else or any(word in ended.said for word in NAMED) else "silent"
     if ended.code not in DOCUMENTED:
@@ -92,6 +93,11 @@ def has_report(project: Project) -> bool:
     plots = any(name.startswith("pareto") for name in here)
     names = [name for name in project.report if name.startswith("table") or not plots]
     return all(here.get(name) == project.report[name] for name in names)
+
+
+def has_nothing_else(project: Project) -> bool:
+    """Whether every file that there is of the report is that of the undisturbed run."""
+    return report_of(project.out).items() <= project.report.items()
 
 
 def has_only_gaps(project: Project) -> bool:
