@@ -25,6 +25,7 @@ from suite.store.upgrade import upgrade
 
 RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
 LOGS, SAMPLES, CONTENTS_NAME = "logs", "samples", "contents"
+EXHIBITS, REPORT = "exhibits", "report"  # made from the rest and safe to delete
 OTHERWISE = {"samples": " (other data, or another --limit)"}
 """What may have been given otherwise, where the name of what differs does not say it."""
 LOCK, CLAIMS = ".lock", ".claims"  # of the processes that work on one run; nothing is in them
@@ -171,6 +172,8 @@ class RunFolder:
                     f"{self.path / RUN} is made anew, of the cells of this request; {others} more in "
                     f"{self.path / 'cells'} are listed again by the request that they were made by"
                 )
+            if old is None:
+                self.discard_exhibits()  # of whatever was here before
             run = {
                 "schema": SCHEMA, "spec": spec, "identity": identity, "cells": list(cells), "slots": slots,
                 "shown": shown.as_dict(),
@@ -229,7 +232,7 @@ class RunFolder:
 
     def discard_exhibits(self) -> None:
         """Nothing is lost: they are made of the run, its data and its model."""
-        shutil.rmtree(self.path / "exhibits", ignore_errors=True)
+        shutil.rmtree(self.path / EXHIBITS, ignore_errors=True)
 
     def locked(self) -> AbstractContextManager[None]:
         """Alone among the processes that work on this run; for moments, not for forwards."""
@@ -281,8 +284,10 @@ class RunFolder:
 
 
 def _is_of_beginning(path: Path) -> bool:
-    """Whether it holds nothing that a run could lose: a run whose run.json is gone begins anew then."""
-    return is_passing(path) or path.name in (ENVIRONMENT, MANIFEST)
+    """Whether it holds nothing that a run could lose: a run whose run.json is gone begins anew then, such as one that
+    was removed while its pictures were drawn."""
+    known = (ENVIRONMENT, MANIFEST, MISSING, EXHIBITS, REPORT)
+    return is_passing(path) or path.name in known or (path.is_dir() and not any(path.iterdir()))
 
 
 def is_passing(path: Path) -> bool:

@@ -100,6 +100,18 @@ def test_a_run_that_is_killed_continues_and_ends_with_the_bytes_of_an_uninterrup
     assert report_bytes(spec["out"]) == report_bytes(whole.out)
 
 
+def test_where_all_but_the_report_was_removed_the_same_command_begins_anew(tiny_run):
+    out = run(tiny_run, progress=QUIET).out
+    report = report_bytes(out)
+    for name in ("run.json", "environment.json", "contents.parquet"):
+        (out / name).unlink()
+    shutil.rmtree(out / "cells")
+    (out / "exhibits" / "of.before").write_text("")
+    run(tiny_run, progress=QUIET)
+    assert report_bytes(out) == report
+    assert not (out / "exhibits" / "of.before").exists()
+
+
 @pytest.mark.slow
 def test_a_run_that_another_process_is_just_beginning_is_no_strange_folder(tmp_path):
     with atomic_path(tmp_path / "run.json"):
