@@ -21,6 +21,8 @@ Keys = list[Any]  # of the items of a batch
 Make = Callable[[Iterable[Keys], int], DataLoader[Any]]
 LOOK = 1.0  # seconds between looks at the workers, while a batch is waited for
 SILENCE = 15.0  # seconds without a batch after which that is said
+GONE = "exited unexpectedly"  # torch's words, also of a reader that ended before it could be seen here
+AT_ONCE = "a process that reads images ended at once"
 LAST = 5.0  # seconds that a reader is given to end; one that a disk does not answer is left behind
 
 
@@ -100,7 +102,7 @@ def _read(loader: DataLoader[Any], asked: _Asked, note: Callable[[str], None]) -
             if kind == "error":
                 if isinstance(found, ConnectionError | EOFError):  # who broke off may not have ended yet
                     _await_end(workers)
-                if dead := _dead(workers):
+                if dead := _dead(workers) or (AT_ONCE if GONE in str(found) else ""):
                     raise MachineError(dead) from found
                 raise found
             if kind == "end":

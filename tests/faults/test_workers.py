@@ -70,6 +70,13 @@ def read(data: Numbers, workers: int = 2) -> tuple[list[list[int]], list[str]]:
     return found, noted
 
 
+def test_a_worker_that_is_gone_before_it_is_seen_is_noticed_by_what_torch_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead.multiprocessing, "active_children", list)
+    found, (noted,) = read(Numbers(tmp_path, die))
+    assert found == NUMBERS
+    assert noted == "a process that reads images ended at once; tried again with 1 of 2 workers"
+
+
 @pytest.mark.parametrize(("do", "said"), [(die, "was killed by SIGKILL"), (no_memory, "reading runs out of memory")])
 def test_what_a_worker_did_not_read_is_read_by_fewer(do, said, tmp_path):
     found, (noted,) = read(Numbers(tmp_path, do))
