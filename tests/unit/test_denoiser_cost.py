@@ -166,7 +166,7 @@ def test_a_target_is_met_by_the_nearest_size():
     model = tiny()
     solved = solve_rate(model, "resize", flops=-0.5)
     costs = {}
-    for size in range(1, 17):
+    for size in range(8, 17):
         costs[size] = count_flops(model, images=torch.randn(1, 4, size, size)).total
     nearest = min(costs, key=lambda size: abs(costs[size] / costs[16] - 0.5))
     assert str(solved.rate) == f"side={nearest}"
