@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from random import Random
@@ -50,10 +51,12 @@ def closed(random: Random, project: Project) -> Fault:
 
 def ascii_only(random: Random, project: Project) -> Fault:
     def inside() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="ascii", errors="strict")
+        if multiprocessing.parent_process() is not None:  # else it is about to be a new interpreter
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(encoding="ascii", errors="strict")
 
-    return Fault("output, errors", draw_stage(random), Acts(inside=inside))
+    acts = Acts(inside=inside, environment={"PYTHONIOENCODING": "ascii:strict"})
+    return Fault("output, errors", draw_stage(random), acts)
 
 
 STREAMS: dict[str, Draw] = {"full": full, "unread": unread, "closed": closed, "ASCII": ascii_only}
