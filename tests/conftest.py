@@ -58,7 +58,8 @@ def freed_memory() -> Iterator[None]:
     yield
     if STATM.exists() and resident() > AFTER_TRIM[-1] + GROWTH:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
         AFTER_TRIM.append(resident())
 
 

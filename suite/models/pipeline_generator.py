@@ -63,6 +63,11 @@ class PipelineGenerator(nn.Module):
         height, width = (size, size) if isinstance(size, int) else size
         return int(config.in_channels), int(height), int(width)
 
+    @property
+    def scale(self) -> int:
+        """Pixels of a picture's side to one of a latent's."""
+        return int(2 ** (len(self.pipeline.vae.config.block_out_channels) - 1))
+
     def scope_branches(self, branches: tuple[str, ...], max_downsample: int) -> None:
         """Which branches of which blocks a reducer acts in. RequestError for what is no scope."""
         backbone: Any = self.backbone
@@ -83,8 +88,7 @@ class PipelineGenerator(nn.Module):
                 torch.randn(noise.shape[1:], generator=generator)
             given["latents"] = small
             if "height" in self.takes:
-                scale = 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
-                given |= {"height": scale * small.shape[-2], "width": scale * small.shape[-1]}
+                given |= {"height": self.scale * small.shape[-2], "width": self.scale * small.shape[-1]}
         with torch.no_grad():
             pictures = self.pipeline(**given).images
         if not isinstance(pictures, Tensor):  # of a DiT, in early releases: (B, H', W', 3)
@@ -166,7 +170,7 @@ def check_shape(entry: ModelEntry, denoiser: Any, folder: Path) -> None:
 def resize_latent(model: PipelineGenerator, side: int) -> None:
     """Has pictures of `side` pixels drawn. RequestError for a side or a denoiser that does not allow it."""
     denoiser: Any = model.backbone
-    scale = 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1)
+    scale = model.scale
     if side // scale == model.noise_shape[1] and not side % scale:
         return
     if type(denoiser).__name__ != "UNet2DConditionModel":

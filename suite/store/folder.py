@@ -26,6 +26,8 @@ from suite.store.upgrade import upgrade
 RUN, ENVIRONMENT, MANIFEST, MISSING = "run.json", "environment.json", "manifest.parquet", "missing.jsonl"
 LOGS, SAMPLES, CONTENTS_NAME = "logs", "samples", "contents"
 EXHIBITS, REPORT = "exhibits", "report"  # made from the rest and safe to delete
+REPORTED = ("index.html", "pareto_", "pictures", "runtimes.", "speed.", "table.", "tokens")
+"""What names of files in a run's report begin with."""
 OTHERWISE = {"samples": " (other data, or another --limit)"}
 """What may have been given otherwise, where the name of what differs does not say it."""
 LOCK, CLAIMS = ".lock", ".claims"  # of the processes that work on one run; nothing is in them
@@ -286,8 +288,10 @@ class RunFolder:
 def _is_of_beginning(path: Path) -> bool:
     """Whether it holds nothing that a run could lose: a run whose run.json is gone begins anew then, such as one that
     was removed while its pictures were drawn."""
-    known = (ENVIRONMENT, MANIFEST, MISSING, EXHIBITS, REPORT)
-    return is_passing(path) or path.name in known or (path.is_dir() and not any(path.iterdir()))
+    if is_passing(path) or path.name in (ENVIRONMENT, MANIFEST, MISSING, EXHIBITS):
+        return True
+    drawn = REPORTED if path.name == REPORT else ()
+    return path.is_dir() and all(inside.name.startswith(drawn) for inside in path.iterdir())
 
 
 def is_passing(path: Path) -> bool:

@@ -102,7 +102,9 @@ def _read(loader: DataLoader[Any], asked: _Asked, note: Callable[[str], None]) -
             if kind == "error":
                 if isinstance(found, ConnectionError | EOFError):  # who broke off may not have ended yet
                     _await_end(workers)
-                if dead := _dead(workers) or (AT_ONCE if GONE in str(found) else ""):
+                if dead := _dead(workers) or (
+                    AT_ONCE if isinstance(found, RuntimeError) and GONE in str(found) else ""
+                ):
                     raise MachineError(dead) from found
                 raise found
             if kind == "end":

@@ -22,13 +22,14 @@ KNOWN = (Share, Mean)  # what a few samples tell already, and what is told by a 
 class PartialScore:
     """One cell's score of `samples` of `of` samples, with its 95 % interval, if there is one.
 
-    options: of the reducer, as JSON, '' for none. training: 'trained', 'untrained' where the method has something to
-    learn, or ''. macs: of an image, of the cell and of the unreduced model; None where they are not counted.
+    options: of the reducer, as JSON, '' for none. learned: what it has to learn, without weights; source: of its
+    weights. macs: of an image, of the cell and of the unreduced model; None where they are not counted.
     """
 
     reducer: str
     options: str
-    training: str
+    learned: str | None
+    source: str | None
     rate: str
     value: float
     interval: tuple[float, float] | None
@@ -74,7 +75,8 @@ class Partial:
             yield PartialScore(
                 about["reducer"],
                 json.dumps(options, sort_keys=True) if options else "",
-                "trained" if about.get("reducer_weights") else "untrained" if about.get("learned") else "",
+                about.get("learned"),
+                (about.get("reducer_weights") or {}).get("source"),
                 about["rate"],
                 self.aggregate.score(addends),
                 self.aggregate.interval(addends),

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 
 from reports.tables.console import ConsoleTable, console_table, fields_of, terminal_width
-from reports.text.wording import NO_DATA, gflops, percent, reducer_label, score
+from reports.text.wording import (
+    NO_DATA,
+    gflops,
+    percent,
+    reducer_label,
+    score,
+    short_origins,
+    training_mark,
+    training_of,
+)
 from suite.sweep.partial import Partial, PartialScore
 
 
@@ -13,7 +22,7 @@ def partial_table(partial: Partial) -> ConsoleTable | None:
     """None before there are scores."""
     if not (scores := partial.scores()):
         return None
-    metric = partial.metric
+    metric, origins = partial.metric, short_origins(of.source for of in scores)
 
     def line(of: PartialScore) -> list[str]:
         low, high = of.interval or (math.nan, math.nan)
@@ -21,7 +30,8 @@ def partial_table(partial: Partial) -> ConsoleTable | None:
         cost = [NO_DATA, NO_DATA]
         if of.macs is not None:
             cost = [gflops(of.macs[0] / 1e9), percent(of.macs[0] / of.macs[1] - 1, signed=True)]
-        name = reducer_label(of.reducer, of.options, of.training)
+        training = training_of(of.learned, of.source, origins)
+        name = reducer_label(of.reducer, of.options, training_mark(training, short=True))
         return [name, of.rate or "–", value, f"{of.samples} of {of.of}", *cost]
 
     headers = ("Reducer", "Rate", f"{metric.label} so far", "Samples", "GFLOPs", "FLOPs (%)")

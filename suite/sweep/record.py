@@ -75,7 +75,7 @@ class Record:
         """By the keys of cells: the batches of which samples have no outcome yet. What was scored of these cells before
         is out of date where there are any.
 
-        MachineError where somebody has removed what was evaluated: it would be again, and removed from sight again.
+        MachineError where somebody has removed the log: what is evaluated would be written out of sight, for ever anew.
         """
         if not self.log.path.exists():
             raise MachineError(f"'{self.log.path}' was removed while it was being written")

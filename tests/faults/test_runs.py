@@ -117,9 +117,13 @@ def test_a_run_that_another_process_is_just_beginning_is_no_strange_folder(tmp_p
     with atomic_path(tmp_path / "run.json"):
         assert RunFolder(tmp_path).check({}, []) is None
     (tmp_path / "run.json").unlink()
-    (tmp_path / "notes.txt").write_text("of somebody else")
-    with pytest.raises(RequestError, match="is not empty and holds no run"):
-        RunFolder(tmp_path).check({}, [])
+    (tmp_path / "report").mkdir()
+    assert RunFolder(tmp_path).check({}, []) is None
+    for name in ("notes.txt", "report/notes.txt"):
+        (tmp_path / name).write_text("of somebody else")
+        with pytest.raises(RequestError, match="is not empty and holds no run"):
+            RunFolder(tmp_path).check({}, [])
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize("asked", [(["tome", "evit"], ["tome", "evit"]), (["tome"], ["evit"])])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.fft import dctn
 
 from reports.page.exhibits import read_exhibits
 from reports.pictures.picture_sheet import NAMES, draw_sheet
@@ -97,7 +98,6 @@ def test_a_picture_is_the_same_on_another_day_alone_and_in_a_batch(name, model, 
 
 
 def test_smaller_noise_is_the_coarse_part_of_a_samples_own_and_as_standard_normal(model):
-    dctn = pytest.importorskip("scipy.fft").dctn
     noise = torch.stack([Noise((3, 56, 56))(seed) for seed in range(40)])
     with attach(model, "resize", parse_rate("side=40")):
         smaller = smaller_noise(model.backbone, noise)

@@ -59,7 +59,8 @@ def test_scores_are_those_of_the_samples_so_far_with_their_intervals(lane):
 
 
 def test_a_method_with_what_it_has_learned_is_told_from_the_same_without(lane):
-    lane.cells[0].about = {"reducer": "mctf", "rate": "r=9", "reducer_weights": {"source": "x"}, "learned": "model"}
+    weights = {"source": "embedded:scenes_vit/mctf"}
+    lane.cells[0].about = {"reducer": "mctf", "rate": "r=9", "reducer_weights": weights}
     lane.cells[1].about = {"reducer": "dtem", "rate": "r=9", "learned": "embedding", "options": {"k": 2}}
     partial = Partial(lane)
     for cell in lane.cells:
