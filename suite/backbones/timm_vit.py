@@ -166,6 +166,8 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
         parts, size = cast(TimmBlock, self.blocks(model)[0]), image_size or self.image_size(model)
         qkv, proj, mlp = parts.macs
         head_token, head = head_macs(model)
+        whole = self.mixin.pool_attends_to_prefix or getattr(model, "pool_include_prefix", False)
+        unread = 0 if whole else model.num_prefix_tokens  # of the tokens that reach the head
         grid = self.grid(model, size)
         return Layout(
             depth=len(model.blocks),
@@ -180,7 +182,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             proj_macs=proj,
             mlp_macs=mlp,
             patch_macs=embed_macs(model, size),
-            head_macs=head,
+            head_macs=head - unread * head_token,
             head_token_macs=head_token,
             grid=grid,
         )

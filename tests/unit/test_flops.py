@@ -108,6 +108,8 @@ ODD = [
     {"qk_norm": True, "qkv_bias": False},
     {"global_pool": "avg", "fc_norm": True},
     {"global_pool": "map", "class_token": False},
+    {"global_pool": "map", "reg_tokens": 2},
+    {"global_pool": "map", "pool_include_prefix": True},
     {"mlp_ratio": 2.5},
     {"pre_norm": True},
     {"num_classes": 0},
