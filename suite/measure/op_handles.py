@@ -209,8 +209,8 @@ _MOVES = """gather scatter scatter_add scatter_reduce index index_select index_p
     diagonal diag_embed diagonal_scatter diagflat select_scatter slice_scatter unfold im2col col2im fold
     pixel_shuffle pixel_unshuffle contiguous clone copy detach alias to type_as float half double int long
     bool _cast_Float lift_fresh set_ as_strided meshgrid cartesian_prod combinations upsample_nearest1d
-    upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-    grid_sampler resolve_conj resolve_neg real"""
+    upsample_nearest2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d _upsample_bicubic2d_aa
+    _upsample_bilinear2d_aa grid_sampler resolve_conj resolve_neg real"""
 _MADE = """arange linspace empty empty_like zeros zeros_like ones ones_like full full_like new_empty new_zeros
     new_ones new_full eye scalar_tensor tensor fill zero size numel dim len is_floating_point item Int Float
     Bool ScalarImplicit IntImplicit FloatImplicit Implicit device dtype __getitem__ __contains__ __isnot__

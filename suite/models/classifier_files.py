@@ -77,13 +77,16 @@ def build_classifier(
             "interpolation": "bicubic",
             "num_classes": model.num_classes,
         }
-    _check_image_size(entry, model, image_size)
+    stem = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)  # as NaFlexVit calls it
+    _check_image_size(entry, stem, image_size)
+    if image_size and hasattr(stem, "default_img_size"):  # it takes any size; which, timm's notes alone say
+        about = {**model.pretrained_cfg, "input_size": (3, image_size, image_size)}
+        model.default_cfg = model.pretrained_cfg = about
     return model
 
 
-def _check_image_size(entry: ModelEntry, model: nn.Module, image_size: int | None) -> None:
-    embed = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
+def _check_image_size(entry: ModelEntry, stem: nn.Module | None, image_size: int | None) -> None:
+    patch = getattr(stem, "patch_size", None)
     if image_size and patch and any(image_size % side for side in patch):
         raise RequestError(
             f"image size {image_size} is not a multiple of {entry.name}'s patch size {patch[0]}; "

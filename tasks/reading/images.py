@@ -240,7 +240,8 @@ def as_picture(view: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
 
 def _built_size(model: nn.Module) -> tuple[int, int] | None:
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    stem = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)  # as NaFlexVit calls it
+    size = getattr(stem, "img_size", getattr(stem, "default_img_size", None))
     return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) else None
 
 
