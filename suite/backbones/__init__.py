@@ -17,6 +17,7 @@ from suite.errors import RequestError
 # importing some takes seconds. An entry point of a plug-in is such a line.
 FAMILIES: dict[str, str] = {
     "timm.models.eva": "suite.backbones.timm_eva:TimmEva",
+    "timm.models.naflexvit": "suite.backbones.timm_naflex:TimmNaFlex",
     "timm.models.vision_transformer_relpos": "suite.backbones.timm_relative:TimmRelative",
     "timm.models.beit": "suite.backbones.timm_relative:TimmBeit",
     "suite.backbones.lv_vit": "suite.backbones.lv_vit:LVViTFamily",

@@ -24,8 +24,8 @@ from suite.tokens.layout import Layout
 from suite.tokens.state import Tokens
 
 SUPPORTED = (
-    "timm's Vision Transformers are supported (deit_*, deit3_*, vit_*, eva02_*, beit_*, flexivit_*, vitamin_*; "
-    "`list models` says which, and why others are not)"
+    "timm's Vision Transformers are supported (deit_*, deit3_*, vit_*, eva02_*, beit_*, flexivit_*, naflexvit_*, "
+    "vitamin_*; `list models` says which, and why others are not)"
 )
 
 
@@ -59,7 +59,7 @@ class ReducedViT(Reduced):
         return super().forward_head(x, pre_logits)  # type: ignore[misc]  # of what it is mixed into
 
     @property
-    def _pool(self) -> nn.Module | None:
+    def _attention_pool(self) -> nn.Module | None:
         return getattr(self, "attn_pool", None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,10 +78,11 @@ class ReducedViT(Reduced):
         if tokens.presence is not None:
             weight = tokens.presence * (1 if weight is None else weight)
         first = 0 if getattr(self, "pool_include_prefix", False) else self.num_prefix_tokens
-        if weight is not None and isinstance(self._pool, AttentionPoolLatent):
+        if weight is not None and isinstance(self._attention_pool, AttentionPoolLatent):
             first = 0 if self.pool_attends_to_prefix else first
-            pooled = self._pool(x[:, first:], attn_mask=self._attention_bias(weight, tokens, first).to(x.dtype))
-        elif weight is not None and self._pool is None and self.global_pool in ("avg", "avgmax", "max"):
+            bias = self._attention_bias(weight, tokens, first).to(x.dtype)
+            pooled = self._attention_pool(x[:, first:], attn_mask=bias)
+        elif weight is not None and self._attention_pool is None and self.global_pool in ("avg", "avgmax", "max"):
             weight, patches = weight[:, first:, None], full_precision(x[:, first:])
             pooled = ((weight * patches).sum(1) / weight.sum(1)).to(x.dtype)
             if self.global_pool != "avg":
@@ -126,7 +127,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
         if not isinstance(model, base):
             raise RequestError(f"model {kind!r} is not supported; {SUPPORTED}")
         # what a reduced model computes itself; of the head, where it goes by the sizes of tokens
-        sized = ("forward_head", "pool") if reads_patches(model) else ()
+        sized = ("forward_head", "pool", "_pool") if reads_patches(model) else ()
         for name in ("forward", "forward_features", *sized):
             own = getattr(type(model), name, None) is not getattr(base, name, None)
             if own or (name in sized and name in vars(model)):
@@ -149,7 +150,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
         return placed(model, size)
 
     def blocks(self, model: timm_vit.VisionTransformer) -> list[BlockParts]:
-        num_class = class_tokens(model)
+        num_class = self.class_tokens(model)
         kinds = [cast(type[nn.Module], runs_as(block, self.parts)) for block in model.blocks]
         return [self.parts[kind](model.blocks[i], i, num_class) for i, kind in enumerate(kinds)]
 
@@ -160,6 +161,22 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
     def grid(self, model: timm_vit.VisionTransformer, size: tuple[int, int]) -> tuple[int, int]:
         rows, columns = cast(PatchEmbed, model.patch_embed).dynamic_feat_size(size)
         return rows, columns
+
+    def class_tokens(self, model: timm_vit.VisionTransformer) -> int:
+        """Leading tokens that a head reads: 0, 1 (class) or 2 (class and distillation); registers are not of them."""
+        return (model.cls_token is not None) + (getattr(model, "dist_token", None) is not None)
+
+    def embed_macs(self, model: timm_vit.VisionTransformer, size: tuple[int, int]) -> int:
+        """Multiply-accumulates that make patches of an image of `size` (H, W); a hybrid stem is run and counted."""
+        embed = cast(PatchEmbed, model.patch_embed)
+        if (macs := getattr(embed, "macs", None)) is not None:
+            return cast(int, macs(size))
+        if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
+            return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()
+        weight = next(embed.parameters())
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            embed(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
+        return counter.get_total_flops() // 2
 
     def layout(self, model: timm_vit.VisionTransformer, image_size: tuple[int, int] | None = None) -> Layout:
         """The shape at the model's own image size, or at `image_size` (H, W) for a model of dynamic size."""
@@ -172,7 +189,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
         return Layout(
             depth=len(model.blocks),
             num_prefix=model.num_prefix_tokens,
-            num_class=class_tokens(model),
+            num_class=self.class_tokens(model),
             num_patches=math.prod(grid),
             width=model.embed_dim,
             heads=parts.heads,
@@ -181,7 +198,7 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
             apart_macs=parts.apart_macs,
             proj_macs=proj,
             mlp_macs=mlp,
-            patch_macs=embed_macs(model, size),
+            patch_macs=self.embed_macs(model, size),
             head_macs=head - unread * head_token,
             head_token_macs=head_token,
             grid=grid,
@@ -191,24 +208,6 @@ class TimmViT(BackboneFamily[timm_vit.VisionTransformer]):
 def runs_as(module: object, kinds: Iterable[type[nn.Module]]) -> type[nn.Module] | None:
     """The one of `kinds` that a module is, or whose forward its class has inherited, as FSDP's classes do; or None."""
     return next((kind for kind in kinds if isinstance(module, kind) and type(module).forward is kind.forward), None)
-
-
-def class_tokens(model: timm_vit.VisionTransformer) -> int:
-    """Leading tokens that a head reads: 0, 1 (class) or 2 (class and distillation); registers are not among them."""
-    return (model.cls_token is not None) + (getattr(model, "dist_token", None) is not None)
-
-
-def embed_macs(model: timm_vit.VisionTransformer, size: tuple[int, int]) -> int:
-    """Multiply-accumulates that turn an image of `size` (H, W) into patches; a hybrid stem is counted by running it."""
-    embed = cast(PatchEmbed, model.patch_embed)
-    if (macs := getattr(embed, "macs", None)) is not None:
-        return cast(int, macs(size))
-    if isinstance(embed.proj, nn.Conv2d) and not hasattr(embed, "backbone"):
-        return math.prod(embed.dynamic_feat_size(size)) * embed.proj.weight.numel()
-    weight = next(embed.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        embed(torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype))
-    return counter.get_total_flops() // 2
 
 
 def head_macs(model: timm_vit.VisionTransformer) -> tuple[int, int]:

@@ -27,6 +27,7 @@ MODULES = (
     "deit",
     "vitamin",
     "eva",
+    "naflexvit",
     "vision_transformer_relpos",
     "beit",
 )

@@ -20,6 +20,7 @@ from timm.layers import Attention, SwiGLUPacked
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
+from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
@@ -120,6 +121,7 @@ DINOV3 = {
     "num_reg_tokens": 4,
     "qkv_bias": False,
 }
+NAFLEX = {"pos_embed_grid_size": None, "init_values": 0.5}
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "class token": VIT,
     "even number of tokens": partial(VIT, img_size=28, patch_size=4),
@@ -157,6 +159,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         VisionTransformerRelPos, rel_pos_type="bias", class_token=True, init_values=0.5
     ),
     "Beit": partial(Beit, use_shared_rel_pos_bias=True, init_values=0.5),
+    "NaFlex": partial(NaFlexVit, **NAFLEX, class_token=True, reg_tokens=2, global_pool="token"),
+    "NaFlex, attention pool, no class token": partial(NaFlexVit, **NAFLEX, reg_tokens=1, pos_embed="factorized"),
+    "NaFlex, rotary, no class token": partial(NaFlexVit, **NAFLEX, rope_type="mixed", global_pool="avg"),
     "parallel blocks": partial(VIT, block_fn=ParallelScalingBlock, qk_norm=True),
     "GIT": git,
     "GIT, explicit attention": partial(git, fused=False),
@@ -189,7 +194,8 @@ def make_model(kind: str = "class token", seed: int = 0, **options: Any) -> nn.M
 
 def inner_weights(model: nn.Module) -> list[Tensor]:
     """The patch embedding's kernel, and what every block makes queries, keys and values with."""
-    stem = model.patch_embed.proj if model.patch_embed.proj is not None else model.patch_embed.project
+    embed = stem_of(model)
+    stem = embed.proj if embed.proj is not None else embed.project
     if isinstance(model, TinyGit):
         inner = [getattr(block.self_attn, f"{name}_proj") for block in model.blocks for name in "qkv"]
     else:
@@ -197,9 +203,15 @@ def inner_weights(model: nn.Module) -> list[Tensor]:
     return [stem.weight, *(linear.weight for linear in inner)]
 
 
+def stem_of(model: nn.Module) -> Any:
+    """What makes patches of an image."""
+    return getattr(model, "patch_embed", None) or model.embeds
+
+
 def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
     """(B, 3, H, W) noise over a gradient, another one for every sample."""
-    height, width = model.patch_embed.img_size
+    stem = stem_of(model)
+    height, width = stem.default_img_size if isinstance(model, NaFlexVit) else stem.img_size
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(-1, 1, width) * torch.randn(batch, 3, height, 1, generator=generator)
     return slope + 0.5 * torch.randn(batch, 3, height, width, generator=generator)

@@ -9,7 +9,7 @@ from suite.backbones import family_of
 from suite.models import timm_models
 from suite.models.timm_models import find_timm_models, list_timm_models
 
-PATTERNS = ("vit_*", "deit*", "eva*", "beit*", "vitamin*", "flexivit*")
+PATTERNS = ("vit_*", "deit*", "eva*", "beit*", "vitamin*", "flexivit*", "naflexvit*")
 NAMES = sorted({name for pattern in PATTERNS for name in timm.list_models(pattern)})
 
 
