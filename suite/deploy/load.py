@@ -16,31 +16,30 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Times:
-    """first: seconds of the very first call. calls: of each further one. seconds: that all these took together."""
+    """calls: seconds of each. seconds: that all of them took together."""
 
-    first: float
     calls: list[float]
     seconds: float
 
-    @property
-    def per_second(self) -> float:
-        return len(self.calls) / self.seconds
+
+def time_call(call: Call) -> float:
+    """Seconds."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
-def time_calls(call: Call, warm_up: int, count: int) -> Times:
-    """One caller: the first call by itself, `warm_up` untimed ones, then `count`."""
-    first = _seconds(call)
-    for _ in range(warm_up):
-        call()
+def time_calls(call: Call, count: int) -> Times:
+    """One caller, who asks again as soon as it was answered."""
     with _uncollected():
         start = time.perf_counter()
-        calls = [_seconds(call) for _ in range(count)]
-        return Times(first, calls, time.perf_counter() - start)
+        calls = [time_call(call) for _ in range(count)]
+        return Times(calls, time.perf_counter() - start)
 
 
 def time_closed_loop(call: Call, callers: int, count: int) -> Times:
     """`callers` callers, each of which asks again as soon as it was answered, before one worker that answers them in
-    turn; `count` answers in all. A caller's time includes its wait in the queue. `first` is the first answer's.
+    turn; `count` answers in all. A caller's time includes its wait in the queue.
     """
     queue: Queue[Queue[None] | None] = Queue()
     shares = [count // callers + (caller < count % callers) for caller in range(callers)]
@@ -72,13 +71,7 @@ def time_closed_loop(call: Call, callers: int, count: int) -> Times:
     queue.put(None)
     worker.join()
     calls = [taken for of in times for taken in of]
-    return Times(times[0][0], calls, seconds)
-
-
-def _seconds(call: Call) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+    return Times(calls, seconds)
 
 
 class _uncollected:

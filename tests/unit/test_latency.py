@@ -5,18 +5,44 @@ import threading
 import time
 
 import pytest
+import torch
+from torch import nn
 
 from reports.pareto.latency import draw_latency
 from suite.cli.app import main
-from suite.deploy.load import time_calls, time_closed_loop
+from suite.deploy.latency import Load, measure_batch, unsteady
+from suite.deploy.load import time_closed_loop
+from suite.measure.runtimes.eager import Eager
+from suite.measure.variant import Variant
 
 
-def test_the_first_call_stands_apart_and_warm_up_is_not_timed():
+@pytest.mark.parametrize(("calls", "shares"), [(100, [20] * 5), (47, [24, 23]), (3, [3])])
+def test_calls_are_shared_among_rounds_of_twenty(calls, shares):
+    assert Load(calls).shares == shares
+
+
+def test_rounds_time_every_variant_in_turn_and_warm_up_is_not_timed():
     seen = []
-    times = time_calls(lambda: seen.append(None), warm_up=3, count=4)
-    assert len(seen) == 8
-    assert len(times.calls) == 4
-    assert times.seconds >= sum(times.calls) > 0
+    model = nn.Identity()
+    variants = [Variant(name, model, None, Eager(), run=lambda _, name=name: seen.append(name)) for name in "ab"]
+    services = measure_batch(variants, torch.zeros(1), Load(calls=40, warm_up=3), lambda _: None, failed := [])
+    assert not failed
+    assert seen[:2] == ["a", "b"]
+    for start in (2, 48):  # two rounds, each of both in an order that is drawn
+        one, other = set(seen[start : start + 23]), set(seen[start + 23 : start + 46])
+        assert (one, other) in (({"a"}, {"b"}), ({"b"}, {"a"}))
+    assert len(seen) == 2 + 4 * 23
+    for service in services:
+        assert [len(times.calls) for times in service.idle] == [20, 20]
+        assert service.loaded == []
+        record = service.record()
+        assert record["least_ms"] <= record["p50_ms"] <= record["largest_ms"]
+
+
+def test_rounds_that_differ_are_said_to_be_noisy_and_others_are_not():
+    record = {"method": "tome", "runtime": "eager", "batch_size": 1, "least_ms": 10.0, "largest_ms": 12.0}
+    assert unsteady(record) == ""
+    assert "tome · eager · batch 1: medians of its rounds are 10.0 to 13.0 ms" in unsteady(record | {"largest_ms": 13})
 
 
 def test_callers_at_once_are_answered_in_turn_by_one_worker_and_wait_for_each_other():
