@@ -96,6 +96,7 @@ class Task(ABC):
     drawn: ClassVar[str] = ""  # the option that says how many samples are drawn; "": they are given, and end
     default_reducers: ClassVar[tuple[str, ...]] = ()  # where those that a run takes else would not do
     default_rates: ClassVar[tuple[str, ...]] = ()  # likewise
+    default_batch_size: ClassVar[int] = 64
     training: ClassVar[Mapping[str, Any]] = {}  # options that give what a method is trained on; never what is reported
     notes: Sequence[str] = ()  # lines the user should read once, e.g. files that were left out and why
     tree: Tree | None = None  # what all files of the samples are read with; None: they are drawn

@@ -131,6 +131,7 @@ class RunSpec(BaseModel):
     leading: int | None = Field(default=None, ge=1)
     """So many samples, spread over the data, where more of them always hold those that fewer are; None: all."""
     batch_size: int = Field(default=64, ge=1)
+    """Samples of a forward; where nobody says, the task's own."""
     image_size: int | None = Field(default=None, ge=1)
     cells: tuple[CellSpec, ...] = ()
     """The cells one by one, in place of what `reducers`, `rates` and `flops` come to. The unreduced model is always
@@ -192,6 +193,7 @@ class RunSpec(BaseModel):
                 "cells": cells,
                 "reducers": self.reducers or (() if cells else task.default_reducers or (*DEFAULT_REDUCERS, *trained)),
                 "rates": rates,
+                "batch_size": self.batch_size if "batch_size" in self.model_fields_set else task.default_batch_size,
                 "flops": self.flops or (() if cells or rates else DEFAULT_FLOPS),
                 "out": self.out
                 or str(Path("results") / f"{self.task}-{Path(model).name if Path(model).is_dir() else model}"),

@@ -21,6 +21,7 @@ from suite.pictures.exhibits import make_exhibits
 from suite.rates.rate import parse_rate
 from suite.sweep.outcomes import join_unreduced
 from suite.sweep.progress import Progress
+from suite.sweep.spec import make_spec
 from tasks.generation.judged import Drawn, judged_pairs
 from tasks.generation.pairs import read_png
 from tasks.generation.task import Noise
@@ -179,6 +180,12 @@ def test_odd_requests_are_refused(model):
         ScenesGeneration(branches="attention").configure(model)
     with pytest.raises(RequestError, match="needs a model that draws"):
         ScenesGeneration().check_model(torch.nn.Identity())
+
+
+def test_pictures_are_drawn_sixteen_at_a_time_unless_somebody_says_otherwise():
+    assert make_spec({"task": "scenes-generation"}).completed().batch_size == 16
+    assert make_spec({"task": "scenes-generation", "batch_size": 64}).completed().completed().batch_size == 64
+    assert make_spec({"task": "scenes"}).completed().batch_size == 64
 
 
 def test_a_sheet_has_a_row_a_method_and_the_differences_beside():
