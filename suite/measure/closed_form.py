@@ -22,7 +22,7 @@ def closed_form(model: nn.Module, family: BackboneFamily[Any], size: tuple[int, 
     if isinstance(family, DiffusersFamily):
         return _of_denoiser(model, family, size)
     if (handle := handle_of(model)) is not None:
-        return base_macs(handle.images.layout(size), handle.trace)
+        return base_macs(handle.images.layout(size), handle.trace, handle.restoring == "per_block")
     layout = family.layout(model, size)
     return base_macs(layout, [BlockTrace.plain(layout.tokens)] * layout.depth)
 

@@ -28,9 +28,10 @@ class BaseCost:
     by_block: list[int]
 
 
-def base_macs(layout: Layout, blocks: Sequence[BlockTrace]) -> BaseCost:
+def base_macs(layout: Layout, blocks: Sequence[BlockTrace], restored: bool = False) -> BaseCost:
     """Cost of a backbone whose blocks ran on the token counts of `blocks`.
 
+    restored: all tokens are given back after every block, so that a head which pools by attention reads all of them.
     Raises ValueError where there is not one entry a block.
     """
     if len(blocks) != layout.depth:
@@ -41,7 +42,7 @@ def base_macs(layout: Layout, blocks: Sequence[BlockTrace]) -> BaseCost:
         "patch_embed": layout.patch_macs,
         "attention": sum(attention),
         "mlp": sum(mlp),
-        "head": layout.head_macs + layout.head_token_macs * blocks[-1].leaving,
+        "head": layout.head_macs + layout.head_token_macs * (layout.tokens if restored else blocks[-1].leaving),
     }
     by_block = [a + m for a, m in zip(attention, mlp)]
     return BaseCost(sum(by_part.values()), by_part, by_block)

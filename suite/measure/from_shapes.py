@@ -72,7 +72,7 @@ class ShapeModel:
                 if handle.reducer.input_dependent:
                     raise CellError(f"what {reducer} costs depends on the image") from error
                 trace, macs = planned_trace(handle), None
-                base = base_macs(handle.images.layout(), trace)
+                base = base_macs(handle.images.layout(), trace, handle.restoring == "per_block")
             if base is None:
                 raise CellError(f"{type(self.model).__name__} does not say how long a prompt is")
             return ShapeCount(base.total if macs is None else macs, base.total, handle.images.layout(), trace)

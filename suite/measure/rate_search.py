@@ -129,7 +129,7 @@ class Search:
         counts, layout = self.schedule(step).counts, self.layout_of(step)
         entering = [layout.tokens] * len(counts) if self.restored_per_block else (layout.tokens, *counts[:-1])
         blocks = map(BlockTrace.plain, entering, counts)
-        return base_macs(layout, list(blocks)).total
+        return base_macs(layout, list(blocks), self.restored_per_block).total
 
     def rate(self, step: int) -> Rate:
         if self.form == KeptFraction.form:

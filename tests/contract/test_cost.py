@@ -9,7 +9,7 @@ from tiny_models import PAIRS, REDUCERS, make_model, on_pairs, rates
 from suite import attach, count_flops, solve_rate
 from suite.reducers import reducer_class
 
-COUNTED = ["class token", "registers", "explicit attention", "gated attention", "GIT", "NaFlex"]
+COUNTED = ["class token", "registers", "explicit attention", "gated attention", "attention pool", "GIT", "NaFlex"]
 RATED = [name for name in REDUCERS if reducer_class(name).rates]
 
 
