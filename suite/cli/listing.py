@@ -105,6 +105,6 @@ def list_recipes_command(
         recipe = make_recipe(method)
         about = {name: field.description or "" for name, field in REGISTERED[method].model_fields.items()}
         headers = ("Flag", "Default", "What it is")
-        for name, value in recipe.model_dump().items():
+        for name, value in recipe.meant().items():
             lines.append([f"--{name.replace('_', '-')}", "none" if value is None else str(value), about[name]])
     print_table(fields_of(headers, lines))

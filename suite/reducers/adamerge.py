@@ -10,6 +10,7 @@ from suite.tokens.products import cosines
 from suite.tokens.ranking import best_first
 
 LEAST = 1e-6  # of a group's salience, which may be 0
+LEARNED = ("mean", "deviation")
 
 
 @register("adamerge")
@@ -22,16 +23,18 @@ class AdaMerge(Reducer):
     their mean and z = (S - mean) / deviation / temperature, the r sigmoid(alpha z) best pointers, rounded down, become
     merges: means by s. r is the rate's, the most that a block takes out.
 
-    When: images differ much in redundancy, batches are small, and there are training images to take the deviations
-    from.
+    When: images differ much in redundancy, batches are small, and there are training images for `train adamerge`.
 
     Decided here, for the paper leaves it open: alpha is 1; several that go to one are one mean by s; what is left of
     the first half stands before the second, in order; of an odd number the first half is the smaller; a group's
     salience is at least 1e-6; sizes are not used; every image has its own amount, and samples of a batch are padded to
-    the longest.
+    the longest; in the first of the paper's two passes for mean and deviation nothing is taken out.
 
-    mean, deviation: of S in every block, over images of the training set, the second time with the reduction of the
-        first; without them every block takes out all of r, which is not the method's.
+    A weights file holds `mean` and `deviation` (L,), of S in every block over images of the training set, taken with
+    the reduction that a first pass's brought: `train adamerge` makes it, for its rate. Without them every block takes
+    out all of r, which is not the method's.
+
+    mean, deviation: the same as options, one number a block.
     """
 
     rates = ("r",)
@@ -51,12 +54,27 @@ class AdaMerge(Reducer):
             raise ValueError("statistics are two lists, one number a block in each; give both mean and deviation")
         if temperature <= 0 or any(one <= 0 for one in deviation or []):
             raise ValueError("a temperature and deviations are above 0")
+        # numbers, not tensors: a model's conversion to half precision is not to round them
         self.statistics = None if mean is None or deviation is None else list(zip(mean, deviation, strict=True))
-        self.alpha, self.temperature = alpha, temperature
+        self.given, self.alpha, self.temperature = mean is not None, alpha, temperature
+        for name in LEARNED:
+            self.register_buffer(name, None)
 
     @property
     def trained(self):
         return self.statistics is not None
+
+    def prepare(self, state):
+        """Take the statistics of a weights file. ValueError, in one line, for what is none."""
+        if self.given:
+            raise ValueError("it was given statistics as options; leave these out, or the file")
+        if lacking := [name for name in LEARNED if name not in state]:
+            raise ValueError(f"it holds no {' and no '.join(lacking)}")
+        mean, deviation = (state[name] for name in LEARNED)
+        if mean.dim() != 1 or mean.shape != deviation.shape or not bool((deviation > 0).all()):
+            raise ValueError("mean and deviation have to be one number a block in each, and deviations above 0")
+        self.mean, self.deviation = mean.clone(), deviation.clone()
+        self.statistics = list(zip(mean.tolist(), deviation.tolist()))
 
     def build(self, layout, stages):
         if self.statistics is not None and len(self.statistics) != layout.depth:
@@ -74,9 +92,8 @@ class AdaMerge(Reducer):
             best, to, first = pointers(x, salience, present)
             most = self.most(best, first, signals.block, amount)
             gone = (best_first(best).argsort(1) < most) & first
+            # where none is gone, too: a trace would leave out the cost of products that nothing came of
             places, valid = padded(present & ~gone)
-            if valid is None and places.shape[1] == tokens.num_patches:
-                return tokens
             moved = ((present & ~gone).cumsum(1) - 1).clamp(min=0)
             target = moved.where(~gone, moved.gather(1, to))
         merged = salient_means(x, salience * present, target, present, places)
@@ -87,8 +104,8 @@ class AdaMerge(Reducer):
         if self.statistics is None:
             return r
         mean, deviation = self.statistics[block]
-        redundancy = best.masked_fill(~first, 0).sum(1, keepdim=True) / first.sum(1, keepdim=True).clamp(min=1)
-        return (r * (self.alpha * (redundancy - mean) / deviation / self.temperature).sigmoid()).floor()
+        z = (redundancy_of(best, first) - mean) / deviation / self.temperature
+        return (r * (self.alpha * z).sigmoid()).floor()
 
 
 def salience_of(x, present):
@@ -113,6 +130,11 @@ def pointers(x, salience, present):
     score = score.masked_fill(~((place >= half) & present)[:, None], -torch.inf)
     best, to = score.max(2)
     return best.masked_fill(~first, -torch.inf), to, first
+
+
+def redundancy_of(best, first):
+    """S (B, 1): the mean score of the pointers (B, T) of the first half; 0 of none."""
+    return best.masked_fill(~first, 0).sum(1, keepdim=True) / first.sum(1, keepdim=True).clamp(min=1)
 
 
 def salient_means(x, salience, target, present, places):

@@ -31,6 +31,8 @@ class Numbers(BaseModel):
     """Where the numbers are from."""
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
     """Kinds of tasks whose loss the method can be trained with."""
+    measured_by: ClassVar[frozenset[str]] = frozenset()
+    """Of a method that is measured on samples, without updates: the names of those numbers that it goes by."""
 
     rate: AskedRate = TokensPerBlock(13)
     reducer_options: dict[str, Any] = Field(default_factory=dict)
@@ -69,6 +71,10 @@ class Numbers(BaseModel):
     crop: bool = True
     """Random crops; without, images are prepared as in evaluation and mirrored at most."""
     seed: int = Field(0, ge=0)
+
+    def meant(self, mode: str = "python") -> dict[str, Any]:
+        """The numbers that the training goes by. mode: as pydantic's `model_dump` has it."""
+        return self.model_dump(mode=mode, include=set(self.measured_by) or None)
 
     @property
     def needs_teacher(self) -> bool:

@@ -39,10 +39,14 @@ def make_recipe(method: str, **values: Any) -> Recipe:
         if key not in cls.model_fields:
             raise unknown(f"setting of the recipe for {method!r}:", key, cls.model_fields)
     try:
-        return cls(**values)
+        recipe = cls(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if not where:
             raise RequestError(f"recipe of {method!r}: {first['msg'].removeprefix('Value error, ')}") from error
         raise RequestError(f"{where}={first['input']!r} is not valid: {first['msg'].lower()}") from error
+    if cls.measured_by and (idle := sorted(values.keys() - cls.measured_by)):
+        meant = ", ".join(sorted(cls.measured_by))
+        raise RequestError(f"{idle[0]}: {method!r} is measured, without updates; its numbers are {meant}")
+    return recipe

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from suite.attachment.reducer_weights import about as stored_about
 from suite.attachment.reducer_weights import write_tensors
@@ -105,24 +106,24 @@ def train_method(request: Request, settings: dict[str, Any], progress: Progress)
     workers = request.workers if request.workers is not None else min(8, (os.cpu_count() or 1) // 2)
     with repeatable(device):
         session = Session(task, model, recipe, device, found=found, workers=workers, progress=progress)
-    fit = Fit(session, identity, world=world, rank=rank)
+    fit = None if recipe.measured_by else Fit(session, identity, world=world, rank=rank)
+    about |= {"rate": str(session.rate), "updates": fit.steps if fit else 0}
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         once(folder / "environment.json", describe_machine)
-        write_json(folder / "training.json", {**about, "rate": str(session.rate), "updates": fit.steps})
+        write_json(folder / "training.json", about)
         write_manifest(task, folder / "manifest.csv")
-    with repeatable(device):
-        train(fit, folder, progress, every=request.every, main=rank == 0)
-    return finish(fit, folder, about, rank)
+    if fit:
+        with repeatable(device):
+            train(fit, folder, progress, every=request.every, main=rank == 0)
+    return finish(session, fit.finish() if fit else session.collect_weights(), folder, about, rank)
 
 
-def finish(fit: Fit, folder: Path, about: dict[str, Any], rank: int) -> Trained:
+def finish(session: Session, state: dict[str, Tensor], folder: Path, about: dict[str, Any], rank: int) -> Trained:
     """Write what was learned: the method's file and, where the backbone learned, the whole model."""
-    session, state = fit.session, fit.finish()
     # a captioner is a folder of several files, which only its weights would not make
     trains_backbone = bool(session.backbone_parameters) and session.objective.kind != "captioning"
     if rank == 0:
-        about = {**about, "rate": str(session.rate), "updates": fit.steps}
         if trains_backbone:
             session.handle.detach()
             write_tensors(folder / MODEL, session.model.state_dict(), **about)
@@ -135,7 +136,7 @@ def description(request: Request, recipe: Recipe, task: Task, sha256: str, sourc
     ids = json.dumps([[sample.id, repr(sample.label)] for sample in task.samples])
     return {
         "reducer": request.method,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.meant(mode="json"),
         "task": request.task,
         "task_options": request.task_options,
         "data": f"{len(task.samples)} samples ({hashlib.sha256(ids.encode()).hexdigest()[:12]})",

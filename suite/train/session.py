@@ -33,7 +33,8 @@ class Recipe(Numbers):
     def begin(self, session: Session) -> None:
         """Called once, when the reducer is attached and before anything is trained.
 
-        What it finds out on samples it puts into `session.found`, and does not look for what is there already.
+        What it finds out on samples it puts into `session.found`, and does not look for what is there already. Of a
+        method that is measured (`measured_by`) that is all.
         """
 
     def terms(self, session: Session, batch: Examples, step: int) -> Tensor:
@@ -113,7 +114,7 @@ class Session:
             if not self.backbone_parameters:
                 raise RequestError(f"backbone={self.recipe.backbone!r} matches none of the model's parameters")
         self.learn()
-        if not self.trained:
+        if not self.trained and not self.recipe.measured_by:
             raise RequestError(
                 f"nothing would be trained: {self.recipe.method!r} learns nothing itself and the backbone is frozen; "
                 "give backbone=.*"

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "min_lr": 0.02,
         "flops_weight": 32.0,
     },
+    "adamerge": {},  # measured as anywhere else
     "tome": FINE_TUNED,
     "tofu": FINE_TUNED,
     "mctf": FINE_TUNED,

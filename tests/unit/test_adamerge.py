@@ -5,6 +5,7 @@ import torch
 from reducer_steps import changes, images, tiny
 
 from suite import RequestError, attach
+from suite.measure.flops import count_flops
 from suite.reducers import make_reducer
 from suite.reducers.adamerge import pointers, salience_of, salient_means
 from suite.tokens.state import Tokens
@@ -58,6 +59,18 @@ def test_no_block_takes_out_more_than_the_rate_and_the_more_redundant_the_more()
         seen, _ = changes(tiny(), "adamerge", "r=10@1", mean=[mean] * 4, deviation=[1.0] * 4)
         counts.append(65 - seen[0][1].count)
     assert counts[0] == 0 < counts[1] < counts[2] == 9  # rounded down
+
+
+@torch.no_grad()
+def test_a_block_that_takes_nothing_out_changes_nothing_and_all_counters_see_what_it_cost():
+    model, both = tiny(), images(2)
+    plain = model(both)
+    with attach(model, "adamerge", "r=10", mean=[9.0] * 4, deviation=[1.0] * 4) as handle:
+        assert torch.equal(model(both), plain)
+        assert handle.token_counts == [65] * 4
+        report = count_flops(model, images=both)
+    assert report.reducer > 0
+    assert not report.disputed
 
 
 @torch.no_grad()

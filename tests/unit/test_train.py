@@ -12,7 +12,7 @@ import pytest
 import torch
 from interrupting import Interrupting, Stop
 from safetensors.torch import load_file
-from small_fit import BATCH, CASES, distance, terms, update
+from small_fit import BATCH, CASES, UPDATED, distance, terms, update
 
 from suite import RequestError, attach
 from suite.api import run
@@ -22,7 +22,7 @@ from suite.measure.runtimes.base import frozen_copy
 from suite.models.load import load_model
 from suite.sweep.progress import Progress
 from suite.train.loop import CHECKPOINT, Diverged
-from suite.train.recipe import list_recipes, make_recipe
+from suite.train.recipe import make_recipe
 from suite.train.run import MODEL, WEIGHTS, Request, train_method
 from tests.tiers import one_in
 from tests.tolerances import GRADIENT64
@@ -38,7 +38,7 @@ def trained(method, out, limit=8, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", list_recipes())
+@pytest.mark.parametrize("method", UPDATED)
 def test_every_recipe_trains_on_the_embedded_scenes_and_its_file_is_read(method, tmp_path):
     made = trained(method, tmp_path)
     model, _ = load_model("scenes_vit", "embedded")
