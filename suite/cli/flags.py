@@ -50,7 +50,7 @@ FLAGS: dict[str, Any] = {
     "draw_seeds": Annotated[int | None, option(RARE, "Seeds of methods that draw at random, as random does. [1]")],
     "task_option": Annotated[list[str] | None, option(WHAT, "OPTION=VALUE, repeatable.")],
     "classes": Annotated[str | None, option(RARE, "all: of --task-option classes=all (imagenet).")],
-    "batch_size": Annotated[int | None, option(HOW, "Images in a batch. [64; 8 drawn]")],
+    "batch_size": Annotated[int | None, option(HOW, "Images in a batch. [64; 16 drawn]")],
     "image_size": Annotated[int | None, option(RARE, "Side in pixels. [the model's own]")],
     "device": Annotated[str | None, option(HOW, "cpu, cuda, cuda:1 or auto. [auto]")],
     "precision": Annotated[str | None, option(HOW, "fp32, fp16, bf16, or tf32 (CUDA). [fp32]")],

@@ -182,8 +182,8 @@ def test_odd_requests_are_refused(model):
         ScenesGeneration().check_model(torch.nn.Identity())
 
 
-def test_pictures_are_drawn_eight_at_a_time_unless_somebody_says_otherwise():
-    assert make_spec({"task": "scenes-generation"}).completed().batch_size == 8
+def test_pictures_are_drawn_sixteen_at_a_time_unless_somebody_says_otherwise():
+    assert make_spec({"task": "scenes-generation"}).completed().batch_size == 16
     assert make_spec({"task": "scenes-generation", "batch_size": 64}).completed().completed().batch_size == 64
     assert make_spec({"task": "scenes"}).completed().batch_size == 64
 
