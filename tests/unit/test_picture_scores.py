@@ -105,8 +105,17 @@ def test_similarity_on_five_scales_is_of_pictures_that_have_them():
     first, second = (part.double() / 255 for part in (pictures(2, 176), pictures(2, 176, seed=1)))
     assert set(similarities(56)) == {"ssim"}
     measure = similarities(176)["ms_ssim"]
-    assert torch.allclose(measure(first, first), torch.ones(2, dtype=torch.float64))
+    assert torch.allclose(measure(first, first), torch.ones(2))
     assert (measure(first, second) < 0.5).all()
+
+
+def test_similarity_in_single_precision_is_that_in_double():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    first, second = (part.double() / 255 for part in (pictures(2, 56), pictures(2, 56, seed=1)))
+    second = 0.9 * first + 0.1 * second
+    expected = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
+    torch.testing.assert_close(similarities(56)["ssim"](first, second).double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
