@@ -15,7 +15,7 @@ import pandas as pd
 from reports.groups import Group, groups
 from reports.marks.floor_rows import DECODED, decoded_rate
 from reports.page.outcomes import LABELS, MASKS, SAME, Outcomes, load_outcomes, same_samples
-from reports.pareto.points import FLOPS, Plot, bounds, is_noisy, plots_of, valid_points
+from reports.pareto.points import FLOPS, Plot, bounds, plots_of, valid_points
 from reports.pareto.style import FLOORS, UNREDUCED
 from reports.text.wording import is_untrained, known, reducer_label
 from suite.contract.baseline import BASELINE
@@ -49,7 +49,8 @@ def mark_dominated(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its columns `COLUMNS` filled; n/a stays where no floor costs as little.
 
     Every method at a rate is compared with the dearest rate of each floor that costs no more, whatever its score: in
-    time, one that is no slower beyond both intervals. Tests are one-sided and paired by samples: McNemar's exact one
+    time, one that is no slower beyond both intervals, which are the wider the noisier the machine was: rounds time all
+    cells in drawn order, so noise is no method's. Tests are one-sided and paired by samples: McNemar's exact one
     for shares, else of outcomes swapped; Holm's procedure over all of an axis on the same samples.
     """
     marked = frame.copy()
@@ -87,7 +88,7 @@ def _points(parts: Sequence[Group], timed: bool) -> Iterator[Point]:
     for part in parts:
         plot = plots_of(part)[1] if timed else FLOPS
         circumstances = str([part.seen(name) for name in ("device", "runtime", "timed_batch_size")])
-        if timed and (is_noisy(part, plot) or circumstances not in like):
+        if timed and circumstances not in like:
             continue
         yield from _points_of(part, plot)
 

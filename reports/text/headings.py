@@ -150,7 +150,7 @@ def _score_notes(rows: list[Any], group: Group) -> list[str]:
 def _dominated(rows: list[Any]) -> list[str]:
     """How many methods at rates are dominated by a floor, by FLOPs and by time, and which by which."""
     said = []
-    for cost, column in (("FLOPs", "dominated_flops"), ("time", "dominated_time")):
+    for cost, column in (("FLOPs", "dominated_flops"), ("time, by intervals that do not meet", "dominated_time")):
         compared = [(row, getattr(row, column)) for row in rows if known(getattr(row, column))]
         by = [f"{row_label(row)} by {floor}" for row, floor in compared if floor]
         named = f" ({', '.join(by)})" if by else ""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Thread
 
-import torch
 
 Call = Callable[[], object]
 
@@ -40,16 +39,13 @@ def time_calls(call: Call, count: int) -> Times:
 def time_closed_loop(call: Call, callers: int, count: int) -> Times:
     """`callers` callers, each of which asks again as soon as it was answered, before one worker that answers them in
     turn; `count` answers in all. A caller's time includes its wait in the queue.
+
+    The worker is the thread that calls this: PyTorch keeps a pool of threads for each thread that calls it, and two
+    pools would contend for the cores.
     """
-    queue: Queue[Queue[None] | None] = Queue()
+    queue: Queue[Queue[None]] = Queue()
     shares = [count // callers + (caller < count % callers) for caller in range(callers)]
     times: list[list[float]] = [[] for _ in shares]
-
-    def work() -> None:
-        with torch.inference_mode():
-            while (answer := queue.get()) is not None:
-                call()
-                answer.put(None)
 
     def ask(caller: int) -> None:
         answer: Queue[None] = Queue()
@@ -59,19 +55,19 @@ def time_closed_loop(call: Call, callers: int, count: int) -> Times:
             answer.get()
             times[caller].append(time.perf_counter() - begin)
 
-    worker = Thread(target=work)
-    askers = [Thread(target=ask, args=(caller,)) for caller in range(callers)]
+    askers = [Thread(target=ask, args=(caller,), daemon=True) for caller in range(callers)]
     with _uncollected():
         start = time.perf_counter()
-        for thread in (worker, *askers):
+        for thread in askers:
             thread.start()
+        for _ in range(count):
+            answer = queue.get()
+            call()
+            answer.put(None)
         for thread in askers:
             thread.join()
         seconds = time.perf_counter() - start
-    queue.put(None)
-    worker.join()
-    calls = [taken for of in times for taken in of]
-    return Times(calls, seconds)
+    return Times([taken for of in times for taken in of], seconds)
 
 
 class _uncollected:

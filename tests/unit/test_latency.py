@@ -56,10 +56,15 @@ def test_callers_at_once_are_answered_in_turn_by_one_worker_and_wait_for_each_ot
         inside.pop()
 
     times = time_closed_loop(call, callers=3, count=7)
-    assert len(workers) == 1
+    assert workers == {threading.get_ident()}, "a thread of its own would have a pool of threads of its own"
     assert len(times.calls) == 7
     # three wait for one worker: their times overlap, and together are more than the time that passed
     assert sum(times.calls) > times.seconds
+
+
+def test_what_a_call_raises_under_load_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        time_closed_loop(lambda: 1 / 0, callers=2, count=4)
 
 
 def run(*arguments):
