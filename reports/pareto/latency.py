@@ -16,6 +16,7 @@ SLOWEST = ("p99_ms", "p90_ms", "p50_ms")
 def draw_latency(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Lines: medians. Bars above them: to the slowest percentile that is known. One panel a runtime, one scale."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     runtimes = list(dict.fromkeys(record["runtime"] for record in records)) or [""]
     methods = list(dict.fromkeys(record["method"] for record in records))
@@ -36,11 +37,17 @@ def draw_latency(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
         panel.set_yscale("log")
         batches = sorted({record["batch_size"] for record in records})
         panel.set_xticks(batches, [str(batch) for batch in batches])
-        panel.minorticks_off()
+        panel.xaxis.set_minor_locator(NullLocator())
+        if batches:
+            panel.set_xlim(batches[0] / 1.25, batches[-1] * 1.25 * 1.03 ** len(methods))
         panel.set_title(runtime, fontsize=8)
         panel.set_xlabel("Batch size")
+    low, high = panels[0].get_ylim()
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 50 else (1, 1.5, 2, 3, 4, 5, 7)))
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0].yaxis.set_minor_locator(NullLocator())
     panels[0].set_ylabel("ms a call: median, up to p99")
     if methods:
-        panels[-1].legend(fontsize=6)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=6)
     figure.suptitle(title, fontsize=8, x=0.01, ha="left")
     return figure

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Thread
 
-
 Call = Callable[[], object]
 
 

@@ -105,5 +105,15 @@ def test_a_model_of_other_classes_is_timed_on_the_pictures_of_the_task(tmp_path)
     assert run(*asked, "--calls", 2, "--out", tmp_path) == 0
 
 
+def test_a_figure_of_latencies_within_a_decade_has_numbers_at_its_axis():
+    record = {"method": "none", "runtime": "eager", "batch_size": 1, "p50_ms": 31.0, "p90_ms": 60.0, "p99_ms": None}
+    figure = draw_latency([record, record | {"method": "tome", "p50_ms": 25.0}], "Latency")
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_ylim()
+    shown = [tick for tick in figure.axes[0].get_yticks() if low <= tick <= high]
+    assert {30, 40, 50} <= {round(tick) for tick in shown}
+    assert {"30", "50"} <= {label.get_text() for label in figure.axes[0].get_yticklabels()}
+
+
 def test_a_figure_of_nothing_is_a_figure():
     assert draw_latency([], "Latency").axes
