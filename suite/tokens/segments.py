@@ -87,5 +87,8 @@ def even_merge(
 ) -> Tensor:
     """(c, N) `merge` of a plan that nothing was learned for: centres at even distances, all patches worth the same."""
     at = [(2 * place + 1) * patches // (2 * centres) for place in range(centres)]
-    plan = plan_segments(torch.ones(patches), torch.ones(patches, dtype=torch.bool), at, columns, num_prefix)
-    return plan.merge.to(dtype=dtype, device=device)
+    ends = segment_ends(at, patches, columns)
+    lengths = [1] * num_prefix + [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    part = [row for row, length in enumerate(lengths) for _ in range(length)]
+    # in three steps, not one a segment: a program that is exported holds them, in every block
+    return (torch.arange(len(lengths), device=device)[:, None] == torch.tensor(part, device=device)).to(dtype)

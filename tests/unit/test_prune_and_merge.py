@@ -6,6 +6,7 @@ from reducer_steps import images, tiny
 
 from suite import RequestError, attach
 from suite.attachment.reducer_weights import write_tensors
+from suite.formats.program import export_program
 from suite.rates.rate import LearnedPlan
 from suite.reducers import make_reducer
 from suite.tokens.segments import even_merge, plan_blocks, plan_segments, segment_ends
@@ -89,6 +90,24 @@ def test_an_unlearned_plan_has_segments_of_even_length():
     merge = even_merge(64, 16, 8, 2, torch.float32, torch.device("cpu"))
     assert merge.shape == (18, 66)
     assert merge[2:].sum(1).tolist() == [4.0] * 16
+
+
+@pytest.mark.parametrize(
+    ("patches", "centres", "columns", "prefix"), [(196, 103, 14, 1), (49, 20, 7, 2), (64, 64, 8, 0)]
+)
+def test_an_unlearned_plan_is_that_of_patches_that_are_all_worth_the_same(patches, centres, columns, prefix):
+    at = [(2 * place + 1) * patches // (2 * centres) for place in range(centres)]
+    plan = plan_segments(torch.ones(patches), torch.ones(patches, dtype=torch.bool), at, columns, prefix)
+    assert torch.equal(even_merge(patches, centres, columns, prefix, torch.float32, torch.device("cpu")), plan.merge)
+
+
+def test_a_program_is_no_longer_the_more_segments_there_are():
+    def nodes(rate):
+        model = tiny()
+        with attach(model, "prune_and_merge", rate):
+            return len(export_program(model, images()).graph.nodes)
+
+    assert nodes("keep=0.9") == nodes("keep=0.3")
 
 
 def test_both_matrices_learn_in_every_block():
