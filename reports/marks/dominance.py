@@ -5,6 +5,7 @@ A floor looks at no token's worth: a smaller image, patches at random or by thei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from reports.groups import Group, groups
 from reports.marks.floor_rows import DECODED, decoded_rate
 from reports.page.outcomes import LABELS, MASKS, SAME, Outcomes, load_outcomes, same_samples
-from reports.pareto.points import FLOPS, Plot, bounds, plots_of, valid_points
+from reports.pareto.points import FLOPS, Plot, bounds, is_noisy, plots_of, valid_points
 from reports.pareto.style import FLOORS, UNREDUCED
 from reports.text.wording import is_untrained, known, reducer_label
 from suite.contract.baseline import BASELINE
@@ -31,8 +32,9 @@ class Point:
     """A finished cell on one axis of cost.
 
     series: its run's folder, and what it is a rate of. model, side: whose cell it is, on images of which side; None:
-    the model's own. cost: (best, worst) as far as it is known, the lower the cheaper; in_run: the same beside cells of
-    its run, where what is measured in common rounds is known better, as a share of the unreduced model's.
+    the model's own. cost: (best, worst) as far as it is known, the lower the cheaper, of a noisy run's times anything;
+    in_run: the same beside cells of its run, where what is measured in common rounds is known better, as a share of the
+    unreduced model's.
     """
 
     key: str
@@ -49,8 +51,9 @@ def mark_dominated(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with its columns `COLUMNS` filled; n/a stays where no floor costs as little.
 
     Every method at a rate is compared with the dearest rate of each floor that costs no more, whatever its score: in
-    time, one that is no slower beyond both intervals, which are the wider the noisier the machine was: rounds time all
-    cells in drawn order, so noise is no method's. Tests are one-sided and paired by samples: McNemar's exact one
+    time, one that is no slower beyond both intervals. These are the wider the noisier the machine was, and within a run
+    noise is no method's, as rounds time all cells in drawn order; times of several runs are compared where neither is
+    noisy. Tests are one-sided and paired by samples: McNemar's exact one
     for shares, else of outcomes swapped; Holm's procedure over all of an axis on the same samples.
     """
     marked = frame.copy()
@@ -104,7 +107,8 @@ def _points_of(part: Group, plot: Plot) -> Iterator[Point]:
         if not is_untrained(row.training):
             series = (str(part.out), row.reducer, row.options, row.training)
             low, high, *others = (sign * end for end in ends)
-            cost, in_run = (min(low, high), max(low, high)), (min(others), max(others))
+            cost = (-math.inf, math.inf) if is_noisy(part, plot) else (min(low, high), max(low, high))
+            in_run = min(others), max(others)
             floor = row.reducer in (*FLOORS, BASELINE)
             yield Point(str(row.Index), _name(row), series, part.model, part.image_size, floor, cost, in_run)
 
@@ -126,16 +130,15 @@ def _called(floor: Point, one: Point) -> str:
 def _rivals(one: Point, points: Sequence[Point]) -> list[Point]:
     """Of each floor the dearest point that surely costs no more: floors of the same run, other models and other sizes
     of the images unreduced."""
-    dearest: dict[tuple[str, ...], Point] = {}
+    dearest: dict[tuple[str, ...], tuple[tuple[float, float], Point]] = {}
     for floor in points:
         own = floor.series[0] == one.series[0]
         other = (floor.model, floor.side) != (one.model, one.side)
         fits = floor.floor and (other if floor.series[1] == BASELINE else own)
-        dear, cheap = (floor.in_run[1], one.in_run[0]) if own else (floor.cost[1], one.cost[0])
-        if fits and dear <= cheap:
-            held = dearest.get(floor.series)
-            dearest[floor.series] = floor if held is None or floor.cost > held.cost else held
-    return list(dearest.values())
+        cost, most = (floor.in_run, one.in_run[0]) if own else (floor.cost, one.cost[0])
+        if fits and cost[1] <= most and (floor.series not in dearest or cost > dearest[floor.series][0]):
+            dearest[floor.series] = cost, floor
+    return [floor for _, floor in dearest.values()]
 
 
 def _scores(outcomes: Outcomes) -> np.ndarray:

@@ -9,6 +9,7 @@ from reports.pareto.style import Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
@@ -95,6 +96,15 @@ def _set_ticks(axes: Axes, low: float, high: float, most: int) -> None:
     if not even:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
+
+
+def set_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Numbers at a logarithmic axis from `low` to `high`: powers of ten, and some between them where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1,) if high / low > 50 else (1, 1.5, 2, 3, 4, 5, 7)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _text(axes: Axes, end: End, left: bool, size: float) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reports.pareto.labels import set_log_ticks
 from reports.pareto.plots import FULL_WIDTH
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ SLOWEST = ("p99_ms", "p90_ms", "p50_ms")
 def draw_latency(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Lines: medians. Bars above them: to the slowest percentile that is known. One panel a runtime, one scale."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     runtimes = list(dict.fromkeys(record["runtime"] for record in records)) or [""]
     methods = list(dict.fromkeys(record["method"] for record in records))
@@ -42,10 +43,7 @@ def draw_latency(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
             panel.set_xlim(batches[0] / 1.25, batches[-1] * 1.25 * 1.03 ** len(methods))
         panel.set_title(runtime, fontsize=8)
         panel.set_xlabel("Batch size")
-    low, high = panels[0].get_ylim()
-    panels[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 50 else (1, 1.5, 2, 3, 4, 5, 7)))
-    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[0].yaxis.set_minor_locator(NullLocator())
+    set_log_ticks(panels[0].yaxis, *panels[0].get_ylim())
     panels[0].set_ylabel("ms a call: median, up to p99")
     if methods:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=6)

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from timm.layers import Format, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from suite.backbones.mixin import Reduced
 from suite.errors import RequestError
+
+
+def stem_of(model: nn.Module) -> nn.Module | None:
+    """What makes patches of an image: timm's `patch_embed`, which NaFlexVit calls `embeds`."""
+    return getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
+
 
 if TYPE_CHECKING:
     Beside = VisionTransformer

@@ -53,7 +53,7 @@ class Load:
         return [self.calls // rounds + (number < self.calls % rounds) for number in range(rounds)]
 
 
-@dataclass
+@dataclass(eq=False)
 class Service:
     """A variant on a batch of one size, ready to be called, and what its calls took, a round after the other.
 
@@ -62,7 +62,7 @@ class Service:
 
     variant: Variant
     images: Tensor
-    first: float
+    first: float = field(init=False)
     idle: list[Times] = field(default_factory=list)
     loaded: list[Times] = field(default_factory=list)
 
@@ -156,15 +156,15 @@ def measure_batch(
         attempt(variant, partial(begin, variant))
     draw = random.Random(0)
     for count in load.shares:
-        order = draw.sample(services, len(services))
-        kept = {id(one) for one in order if attempt(one.variant, partial(one.time_round, count, load))}
-        services = [one for one in services if id(one) in kept]
+        for service in draw.sample(services, len(services)):
+            if not attempt(service.variant, partial(service.time_round, count, load)):
+                services.remove(service)
     return services
 
 
 def make_ready(variant: Variant, images: Tensor) -> Service:
     """Prepared, and called once."""
-    service = Service(replace(variant, prepared=variant.prepare(images)), images, 0.0)
+    service = Service(replace(variant, prepared=variant.prepare(images)), images)
     with torch.inference_mode(), service.variant.running():
         service.first = time_call(service.call)
     return service

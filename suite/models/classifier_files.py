@@ -10,6 +10,7 @@ import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
+from suite.backbones.timm_sizes import stem_of
 from suite.errors import RequestError, UnavailableError
 from suite.models.contents import read_contents
 from suite.models.described import CONFIG, read_description
@@ -77,7 +78,7 @@ def build_classifier(
             "interpolation": "bicubic",
             "num_classes": model.num_classes,
         }
-    stem = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)  # as NaFlexVit calls it
+    stem = stem_of(model)
     _check_image_size(entry, stem, image_size)
     if image_size and hasattr(stem, "default_img_size"):  # it takes any size; which, timm's notes alone say
         about = {**model.pretrained_cfg, "input_size": (3, image_size, image_size)}

@@ -31,6 +31,7 @@ from suite.backbones.git import GitViT, ReducedGit, use_fused_attention
 from suite.backbones.lv_vit import LVViT
 from suite.backbones.mae import MaeViT
 from suite.backbones.t2t_vit import T2TViT
+from suite.backbones.timm_sizes import stem_of
 from suite.reducers import list_reducers, make_reducer, reducer_class
 from suite.reducers.base import Reducer
 from tests.tiers import mostly_slow
@@ -194,7 +195,7 @@ def make_model(kind: str = "class token", seed: int = 0, **options: Any) -> nn.M
 
 def inner_weights(model: nn.Module) -> list[Tensor]:
     """The patch embedding's kernel, and what every block makes queries, keys and values with."""
-    embed = stem_of(model)
+    embed: Any = stem_of(model)
     stem = embed.proj if embed.proj is not None else embed.project
     if isinstance(model, TinyGit):
         inner = [getattr(block.self_attn, f"{name}_proj") for block in model.blocks for name in "qkv"]
@@ -203,14 +204,9 @@ def inner_weights(model: nn.Module) -> list[Tensor]:
     return [stem.weight, *(linear.weight for linear in inner)]
 
 
-def stem_of(model: nn.Module) -> Any:
-    """What makes patches of an image."""
-    return getattr(model, "patch_embed", None) or model.embeds
-
-
 def make_images(model: nn.Module, batch: int = 2, seed: int = 1) -> Tensor:
     """(B, 3, H, W) noise over a gradient, another one for every sample."""
-    stem = stem_of(model)
+    stem: Any = stem_of(model)
     height, width = stem.default_img_size if isinstance(model, NaFlexVit) else stem.img_size
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(-1, 1, width) * torch.randn(batch, 3, height, 1, generator=generator)

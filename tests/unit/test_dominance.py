@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from reports.frame import load_frame
-from reports.marks.dominance import Point, dominated, mark_dominated
+from reports.groups import groups
+from reports.marks.dominance import Point, _points, dominated, mark_dominated
 from reports.page.outcomes import CAPTIONS, LABELS, Outcomes
 from suite import run
 from suite.contract.metric import Metric
@@ -48,6 +49,15 @@ def test_what_was_timed_in_the_same_rounds_is_compared_by_them():
     slow = point("poor", 1.0, ends=(0.5, 0.5), in_run=(0.5, 0.6))
     fast = point("floor", 0.9, True, ends=(0.5, 0.5), in_run=(0.3, 0.4))
     assert dominated([slow, fast], of) == {"poor": "floor"}
+
+
+def test_what_was_timed_on_a_noisy_machine_is_compared_within_its_run_alone():
+    of = outcomes(poor=right(100), floor=right(150), **{"tiny unreduced": right(160)})
+    anything = (-np.inf, np.inf)
+    slow = Point("poor", "poor", ("run", "poor", "", ""), "m", None, False, anything, (0.5, 0.6))
+    fast = Point("floor", "floor", ("run", "floor", "", ""), "m", None, True, anything, (0.3, 0.4))
+    other = point("tiny unreduced", 0.1, True, ("other", "none", "", ""), model="tiny")
+    assert dominated([slow, fast, other], of) == {"poor": "floor"}
 
 
 def test_of_each_floor_the_dearest_rate_is_compared_and_the_best_floor_is_named():
@@ -125,3 +135,17 @@ def test_table_page_and_figure_say_so_and_count_it(corner):
     assert "‖" in line
     assert "<!-- dominated by a floor -->" in (report / "pareto_flops.svg").read_text()
     assert "dominated by a floor" in (report / "index.html").read_text()
+
+
+def test_the_times_of_a_noisy_run_are_open_but_beside_each_other(corner):
+    frame = load_frame(corner.out)
+    for name in ("im_s", "speedup"):
+        for end, factor in (("", 1), ("_low", 0.98), ("_high", 1.02)):
+            frame[name + end] = factor * frame.gmacs.max() / frame.gmacs
+    for about in frame.attrs["context"].values():
+        about |= {"noisy": True, "device": "CPU", "runtime": "eager"}
+    points = list(_points(list(groups(frame)), timed=True))
+    assert len(points) == len(frame)
+    assert {one.cost for one in points} == {(-np.inf, np.inf)}
+    (row,) = mark_dominated(frame).query("rate == 'flops=-60%' and reducer not in ['none', 'resize']").itertuples()
+    assert row.dominated_time.startswith("resize side=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from reports.pareto.labels import set_log_ticks
 from reports.pareto.plots import FULL_WIDTH
 from suite.analyse.figures import APART, HOLLOW, KEY
 from suite.measure.prediction.fitted import FITTED, HELD_OUT, MERGER
@@ -66,8 +67,6 @@ def draw_fit(rows: Rows, unplaced: Rows = ()) -> Figure:
 
 def _finish(axes: Axes, what: str) -> None:
     """Equal logarithmic axes with the line on which predicted and published agree, and a quarter to both sides."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     points = axes.dataLim
     low, high = min(points.min) / 1.15, max(points.max) * 1.15
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
@@ -75,10 +74,7 @@ def _finish(axes: Axes, what: str) -> None:
     axes.plot([low, high], [low, high], color="#555555", linewidth=0.7, zorder=1)
     for factor in (0.8, 1.25):
         axes.plot([low, high], [factor * low, factor * high], color="#BBBBBB", linewidth=0.6, dashes=(4, 3), zorder=1)
-    subs = (1,) if high / low > 50 else (1, 1.5, 2, 3, 5, 7)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=subs))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        set_log_ticks(axis, low, high)
     axes.grid(True, color="#EDEDED", linewidth=0.5)
     axes.set_axisbelow(True)
