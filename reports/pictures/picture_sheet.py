@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from reports.text.wording import known
 from suite.contract.baseline import BASELINE
 from suite.store.folder import RunFolder
 
-SAMPLES = 8  # of each method, evenly spaced over those that all have
+SAMPLES = 8  # of each method, spread over those that all have
+GOLDEN = (math.sqrt(5) - 1) / 2
 SIDE, LARGEST = 112, 256  # pixels of a picture's shorter side on the sheet, at least and at most
 GAP, NAMES = 4, 150  # pixels between pictures, and for the names of methods
 LOUDER = 3  # differences are shown so many times as large
@@ -74,7 +76,9 @@ def pictures_of(part: Group, key: str, ids: Sequence[str]) -> Rows:
 
 
 def _spaced(ids: list[str]) -> list[str]:
-    return list(dict.fromkeys(ids[(2 * i + 1) * len(ids) // (2 * SAMPLES)] for i in range(SAMPLES)))
+    """A few, at multiples of the golden section: equal steps meet one colour alone where classes go shape by shape."""
+    places = {int((i + 0.5) * GOLDEN % 1 * len(ids)) for i in range(SAMPLES)}
+    return [ids[place] for place in sorted(places)]
 
 
 def draw_sheet(cells: Mapping[str, Rows]) -> Image.Image:

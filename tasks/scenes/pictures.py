@@ -18,7 +18,7 @@ FAR_FROM_PERFECT = (
 class ScenesGeneration(JudgedGeneration):
     """Pictures of the main objects of embedded scenes, drawn from noise: nothing to download, nothing to read.
 
-    `limit`: so many pictures, evenly spaced. Task options: `pictures`: how many there are (96), the 48 classes in turn
+    `limit`: so many pictures, evenly spaced. Task options: `pictures`: how many there are (48), the 48 classes in turn
     with seed 0, then with seed 1 and so on. `steps`, `guidance`, `branches`, `max_downsample`: see `GenerationTask`.
     """
 
@@ -33,7 +33,7 @@ class ScenesGeneration(JudgedGeneration):
         data: str | None = None,
         limit: int | None = None,
         *,
-        pictures: int = 96,
+        pictures: int = 48,
         steps: int = 20,
         guidance: float = 2.0,
         branches: str = "self",
