@@ -9,8 +9,9 @@ from suite.tokens.padding import padded
 from suite.tokens.products import cosines
 from suite.tokens.ranking import best_first
 
-LEAST = 1e-6  # of a group's salience, which may be 0
 LEARNED = ("mean", "deviation")
+COSINES = "cosines"  # also in a weights file: whether its statistics are of those
+SALIENCE = ("products", COSINES)
 
 
 @register("adamerge")
@@ -26,15 +27,17 @@ class AdaMerge(Reducer):
     When: images differ much in redundancy, batches are small, and there are training images for `train adamerge`.
 
     Decided here, for the paper leaves it open: alpha is 1; several that go to one are one mean by s; what is left of
-    the first half stands before the second, in order; of an odd number the first half is the smaller; a group's
-    salience is at least 1e-6; sizes are not used; every image has its own amount, and samples of a batch are padded to
+    the first half stands before the second, in order; of an odd number the first half is the smaller; a group without
+    salience is a plain mean; sizes are not used; every image has its own amount, and samples of a batch are padded to
     the longest; in the first of the paper's two passes for mean and deviation nothing is taken out.
 
     A weights file holds `mean` and `deviation` (L,), of S in every block over images of the training set, taken with
     the reduction that a first pass's brought: `train adamerge` makes it, for its rate. Without them every block takes
     out all of r, which is not the method's.
 
-    mean, deviation: the same as options, one number a block.
+    mean, deviation: the same as options, one number a block. salience: `products` as above, or `cosines`, of
+    softmax(cos(x, x)), which is not the paper's text: the products of long x make a softmax of ones and zeros, and what
+    is merged first is then what holds the object.
     """
 
     rates = ("r",)
@@ -48,8 +51,11 @@ class AdaMerge(Reducer):
         deviation: list[float] | None = None,
         alpha: float = 1.0,
         temperature: float = 1.0,
+        salience: str = "products",
     ) -> None:
         super().__init__()
+        if salience not in SALIENCE:
+            raise ValueError(f"salience {salience!r} is unknown; use {' or '.join(SALIENCE)}")
         if (mean is None) != (deviation is None) or len(mean or []) != len(deviation or []):
             raise ValueError("statistics are two lists, one number a block in each; give both mean and deviation")
         if temperature <= 0 or any(one <= 0 for one in deviation or []):
@@ -57,7 +63,8 @@ class AdaMerge(Reducer):
         # numbers, not tensors: a model's conversion to half precision is not to round them
         self.statistics = None if mean is None or deviation is None else list(zip(mean, deviation, strict=True))
         self.given, self.alpha, self.temperature = mean is not None, alpha, temperature
-        for name in LEARNED:
+        self.salience = salience
+        for name in (*LEARNED, COSINES):
             self.register_buffer(name, None)
 
     @property
@@ -73,7 +80,10 @@ class AdaMerge(Reducer):
         mean, deviation = (state[name] for name in LEARNED)
         if mean.dim() != 1 or mean.shape != deviation.shape or not bool((deviation > 0).all()):
             raise ValueError("mean and deviation have to be one number a block in each, and deviations above 0")
-        self.mean, self.deviation = mean.clone(), deviation.clone()
+        if (found := SALIENCE[bool(state.get(COSINES, False))]) != self.salience:
+            raise ValueError(f"its statistics are of salience={found}, not of {self.salience}; say so, or measure anew")
+        for name in {*LEARNED, COSINES} & state.keys():
+            setattr(self, name, state[name].clone())
         self.statistics = list(zip(mean.tolist(), deviation.tolist()))
 
     def build(self, layout, stages):
@@ -88,7 +98,8 @@ class AdaMerge(Reducer):
         x, valid = tokens.x[:, prefix:], tokens.valid
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             present = torch.ones_like(x[..., 0], dtype=torch.bool) if valid is None else valid[:, prefix:]
-            salience = salience_of(full_precision(x), present)
+            wide = full_precision(x)
+            salience = salience_of(normalize(wide) if self.salience == COSINES else wide, present)
             best, to, first = pointers(x, salience, present)
             most = self.most(best, first, signals.block, amount)
             gone = (best_first(best).argsort(1) < most) & first
@@ -126,10 +137,9 @@ def pointers(x, salience, present):
     place, half = torch.arange(x.shape[1], device=x.device), present.sum(1, keepdim=True) // 2
     first = place < half
     unit = normalize(x)
-    score = salience[..., None] * cosines(unit, unit)
-    score = score.masked_fill(~((place >= half) & present)[:, None], -torch.inf)
-    best, to = score.max(2)
-    return best.masked_fill(~first, -torch.inf), to, first
+    alike = cosines(unit, unit).masked_fill(~((place >= half) & present)[:, None], -torch.inf)
+    nearest, to = alike.max(2)  # one factor a row leaves their order, and may be too small for products to keep it
+    return (salience * nearest).masked_fill(~first, -torch.inf), to, first
 
 
 def redundancy_of(best, first):
@@ -138,14 +148,18 @@ def redundancy_of(best, first):
 
 
 def salient_means(x, salience, target, present, places):
-    """(B, M, C) means by salience of the patches (B, T, C) that have the same target; a lone patch as it is.
+    """(B, M, C) means by salience of the patches (B, T, C) that have the same target, plain ones of patches without
+    any; a lone patch as it is.
 
     places: (B, M) where those that stay were.
     """
-    count = places.shape[1]
-    share = salience.new_zeros(len(x), count).scatter_add(1, target, salience)
-    members = salience.new_zeros(len(x), count).scatter_add(1, target, present.to(salience.dtype))
-    wide = full_precision(x) * salience[..., None]
-    total = wide.new_zeros(len(x), count, x.shape[2]).scatter_add(1, target[..., None].expand_as(wide), wide)
-    mean = total / share.clamp(min=LEAST)[..., None]
+    present = present.to(salience.dtype)
+    empty = salience.new_zeros(len(x), places.shape[1])
+    largest = empty.scatter_reduce(1, target, salience, "amax").gather(1, target)
+    # as parts of the group's largest: most are far too small for products with them
+    weight = torch.where(largest > 0, salience / largest, present)
+    share, members = (empty.scatter_add(1, target, one) for one in (weight, present))
+    wide = full_precision(x) * weight[..., None]
+    total = wide.new_zeros(*places.shape, x.shape[2]).scatter_add(1, target[..., None].expand_as(wide), wide)
+    mean = total / share.clamp(min=1)[..., None]
     return torch.where(members[..., None] > 1, mean.to(x.dtype), take(x, places))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from suite.attachment.attach import attach
 from suite.contract.task import Reader, Sample, collate
 from suite.errors import RequestError
-from suite.reducers.adamerge import AdaMerge, redundancy_of
+from suite.reducers.adamerge import COSINES, AdaMerge, redundancy_of
 from suite.sweep.ahead import read_ahead
 from suite.train.session import Session
 
@@ -33,7 +33,8 @@ class WatchedAdaMerge(AdaMerge):
 
 
 def measure_statistics(session: Session, samples: Sequence[Sample], batch_size: int) -> dict[str, Tensor]:
-    """`mean` and `deviation` (L,) float64 of S over the images of samples, with the reduction of a pass before active.
+    """`mean` and `deviation` (L,) float64 of S over the images of samples, with the reduction of a pass before active;
+    `cosines`, whether salience is of those.
 
     Source: Lee, Go and Choi, 2026, arXiv 2605.27465: two passes, for a third oscillates. In the first nothing is taken
     out. The deviation is that of these images, divided by their number. Where a sample is cut into windows, each is an
@@ -50,7 +51,7 @@ def measure_statistics(session: Session, samples: Sequence[Sample], batch_size: 
                 f"the redundancy of block {block} is the same in all {seen.shape[1]} images of pass {number}, so none "
                 f"has more than is usual; take more images (share, least) or a rate below {session.rate}"
             )
-        statistics = {"mean": mean, "deviation": deviation}
+        statistics = {"mean": mean, "deviation": deviation, COSINES: torch.tensor(session.reducer.salience == COSINES)}
     return statistics
 
 

@@ -23,7 +23,7 @@ class Bound:
 
 BOUNDS = {
     ("atc", "keep=0.7"): Bound(694.00, 1.47),
-    ("adamerge", "r=13"): Bound(93.00, 2.42, host_reads=1),
+    ("adamerge", "r=13"): Bound(98.00, 2.40, host_reads=1),
     ("ats", "keep=0.7"): Bound(54.00, 1.26, host_reads=1),
     ("cubist_merge", "keep=0.7"): Bound(120.00, 1.13),
     ("cubist_merge", "lines=2"): Bound(120.00, 1.12),

@@ -32,12 +32,29 @@ def test_four_patches_by_hand():
     assert after.owner.tolist() == [[1, 0, 1, 2]]
 
 
-def test_of_a_group_without_salience_nothing_is_left_and_lone_patches_are_copied():
-    target, present = torch.tensor([[0, 0, 1]]), torch.ones(1, 3, dtype=torch.bool)
-    x = torch.randn(1, 3, 5)
-    means = salient_means(x, torch.zeros(1, 3), target, present, torch.tensor([[1, 2]]))
-    assert not means[0, 0].any()
+def test_groups_are_means_by_salience_however_small_plain_ones_without_any_and_lone_patches_are_copied():
+    target, present = torch.tensor([[0, 0, 1, 2, 2]]), torch.ones(1, 5, dtype=torch.bool)
+    x, salience = torch.randn(1, 5, 3), torch.tensor([[0.0, 0.0, 0.0, 1e-30, 3e-30]])
+    means = salient_means(x, salience, target, present, torch.tensor([[1, 2, 4]]))
+    torch.testing.assert_close(means[0, 0], (x[0, 0] + x[0, 1]) / 2)
     assert torch.equal(means[0, 1], x[0, 2])
+    torch.testing.assert_close(means[0, 2], (x[0, 3] + 3 * x[0, 4]) / 4)
+
+
+def test_a_patch_points_at_its_most_similar_one_however_small_its_salience():
+    x, present = torch.randn(1, 40, 8), torch.ones(1, 40, dtype=torch.bool)
+    _, wanted, _ = pointers(x, torch.ones(1, 40), present)
+    _, found, _ = pointers(x, torch.full((1, 40), 1e-45), present)
+    assert torch.equal(found[:, :20], wanted[:, :20])
+
+
+def test_salience_of_cosines_does_not_depend_on_how_long_tokens_are():
+    for asked, same in (("cosines", True), ("products", False)):
+        made = make_reducer("adamerge", salience=asked)
+        x = torch.randn(2, 20, 6, dtype=torch.float64)
+        longer = x * torch.tensor([[1.0], [5.0]] * 10, dtype=torch.float64)
+        owners = [made.before_block(Tokens.start(given, 0), Block(), 5).owner for given in (x, longer)]
+        assert torch.equal(*owners) == same
 
 
 @torch.no_grad()
@@ -85,6 +102,8 @@ def test_without_statistics_every_block_takes_out_all_of_the_rate():
 def test_statistics_that_do_not_fit_are_refused():
     with pytest.raises(RequestError, match="give both mean and deviation"):
         make_reducer("adamerge", mean=[0.1])
+    with pytest.raises(RequestError, match="salience 'norms' is unknown; use products or cosines"):
+        make_reducer("adamerge", salience="norms")
     with pytest.raises(RequestError, match="are above 0"):
         make_reducer("adamerge", mean=[0.1], deviation=[0.0])
     with pytest.raises(RequestError, match="statistics are of 3 blocks; the model has 4"):

@@ -104,6 +104,14 @@ def test_the_file_is_what_the_images_and_the_rate_decide(tmp_path):
         trained(tmp_path / "one", rate="r=20")
 
 
+def test_statistics_of_another_salience_are_refused(tmp_path):
+    made = trained(tmp_path, reducer_options={"salience": "cosines"})
+    model, _ = load_model("scenes_vit", "embedded")
+    attach(model, "adamerge", "r=14", weights=made.weights, salience="cosines").detach()
+    with pytest.raises(RequestError, match="its statistics are of salience=cosines, not of products; say so, or"):
+        attach(model, "adamerge", "r=14", weights=made.weights)
+
+
 def test_a_file_decides_how_many_are_left_of_every_image(tmp_path):
     made = trained(tmp_path)
     model, _ = load_model("scenes_vit", "embedded")
