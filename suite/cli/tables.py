@@ -107,7 +107,7 @@ def measured_table(
     cells: list[Found] = []
     refused: dict[str, str] = {}
     if not flops_only:
-        folder = out or Path("results") / "tables" / name
+        folder = out or Path("results") / "tables" / table.name
         cells = [cell for run in stored for cell in read_run(run)]
         missing = [line for line in lines if find(line, cells, table.task) is None]
         if values["data"]:
@@ -117,7 +117,7 @@ def measured_table(
             cells += stored_in(folder)
         if not cells and not refused:
             raise RequestError(
-                f"nothing is stored of {name} in {folder}; give --data to measure it, --from RUN, or --flops-only"
+                f"nothing is stored of {table.name} in {folder}; give --data to measure it, --from RUN, or --flops-only"
             )
     found = [find(line, cells, table.task) for line in lines]
     frame = table_frame(table, lines, count_lines(lines, table.convention, progress), found, refused)

@@ -18,8 +18,14 @@ def paper_tables() -> dict[str, PaperTable]:
 
 
 def paper_table(name: str) -> PaperTable:
-    """RequestError, with the nearest names, for one that is not known."""
+    """`tomesd` and `ToMe_SD` are `tome-sd`, too. RequestError, with the nearest names, for one that is not known."""
     tables = paper_tables()
-    if name not in tables:
-        raise unknown("table", name, tables)
-    return tables[name]
+    bare = {_bare(known): table for known, table in tables.items()}
+    if found := tables.get(name) or bare.get(_bare(name)):
+        return found
+    raise unknown("table", name, tables)
+
+
+def _bare(name: str) -> str:
+    """What is left of a name without the signs that people write differently."""
+    return name.lower().replace("-", "").replace("_", "")

@@ -436,7 +436,7 @@ def test_a_table_from_the_command_line_takes_neither_weights_nor_data(capsys):
 
 
 def test_bad_requests_are_one_line(capsys, tmp_path):
-    assert "did you mean 'mctf-1'" in refused(capsys, "tables", "mctf1")
+    assert "did you mean 'mctf-1'" in refused(capsys, "tables", "mctf-11")
     assert "--data has no meaning" in refused(capsys, "tables", "mctf-1", "--flops-only", "--data", "x")
     assert "--flops-only" in refused(capsys, "tables", "evit-2", "--out", tmp_path / "empty")
     assert "md, latex, csv, html" in refused(capsys, "tables", "evit-2", "--flops-only", "--format", "pdf")
@@ -444,3 +444,8 @@ def test_bad_requests_are_one_line(capsys, tmp_path):
     assert "deit_small_patch16_224" in refused(capsys, "tables", "evit-2", "--checkpoint", "deit_smal_patch16_224=x")
     assert "unknown method of this table" in refused(capsys, "tables", "evit-2", "--reducer-weights", "dtem=x")
     assert "no run.json" in refused(capsys, "tables", "evit-2", "--from", tmp_path)
+
+
+@pytest.mark.parametrize("written", ["tome-sd", "tomesd", "ToMe_SD"])
+def test_a_table_is_found_however_its_name_is_written(written):
+    assert paper_table(written).name == "tome-sd"
