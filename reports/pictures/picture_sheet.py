@@ -57,7 +57,7 @@ def read_pictures(part: Group) -> dict[str, Rows]:
         outcomes = RunFolder(part.out).cell(str(row.Index)).shards.outcomes()
         if PICTURE not in outcomes or outcomes.empty:
             return {}
-        chosen = chosen or _spaced(list(outcomes["id"]))
+        chosen = chosen or chosen_ids(list(outcomes["id"]))
         few = outcomes[outcomes["id"].isin(chosen)]  # those of all cells could fill the memory
         name = f"{row.reducer} {row.rate}" if known(row.rate) else str(row.reducer)
         tables[name] = few.set_index("id")[PICTURE].copy()
@@ -75,7 +75,7 @@ def pictures_of(part: Group, key: str, ids: Sequence[str]) -> Rows:
     return {str(id): _pixels(data) for id, data in zip(few["id"], few[PICTURE], strict=True)}
 
 
-def _spaced(ids: list[str]) -> list[str]:
+def chosen_ids(ids: list[str]) -> list[str]:
     """A few, at multiples of the golden section: equal steps meet one colour alone where classes go shape by shape."""
     places = {int((i + 0.5) * GOLDEN % 1 * len(ids)) for i in range(SAMPLES)}
     return [ids[place] for place in sorted(places)]

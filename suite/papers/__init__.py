@@ -19,11 +19,10 @@ def paper_tables() -> dict[str, PaperTable]:
 
 def paper_table(name: str) -> PaperTable:
     """`tomesd` and `ToMe_SD` are `tome-sd`, too. RequestError, with the nearest names, for one that is not known."""
-    tables = paper_tables()
-    bare = {_bare(known): table for known, table in tables.items()}
-    if found := tables.get(name) or bare.get(_bare(name)):
-        return found
-    raise unknown("table", name, tables)
+    tables = {_bare(table.name): table for table in paper_tables().values()}
+    if _bare(name) not in tables:
+        raise unknown("table", name, paper_tables())
+    return tables[_bare(name)]
 
 
 def _bare(name: str) -> str:

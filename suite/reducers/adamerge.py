@@ -36,8 +36,8 @@ class AdaMerge(Reducer):
     out all of r, which is not the method's.
 
     mean, deviation: the same as options, one number a block. salience: `products` as above, or `cosines`, of
-    softmax(cos(x, x)), which is not the paper's text: the products of long x make a softmax of ones and zeros, and what
-    is merged first is then what holds the object.
+    softmax(cos(x, x)), which is not the paper's text: of products of long x few patches
+    receive nearly all, and these are merged first.
     """
 
     rates = ("r",)

@@ -13,6 +13,10 @@ from suite.tokens.state import Tokens
 X = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [2.0, 1.0], [0.0, 2.0]]], dtype=torch.float64)
 
 
+def noise(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 class Block:
     """What the method reads of a block."""
 
@@ -34,7 +38,7 @@ def test_four_patches_by_hand():
 
 def test_groups_are_means_by_salience_however_small_plain_ones_without_any_and_lone_patches_are_copied():
     target, present = torch.tensor([[0, 0, 1, 2, 2]]), torch.ones(1, 5, dtype=torch.bool)
-    x, salience = torch.randn(1, 5, 3), torch.tensor([[0.0, 0.0, 0.0, 1e-30, 3e-30]])
+    x, salience = noise(1, 5, 3), torch.tensor([[0.0, 0.0, 0.0, 1e-30, 3e-30]])
     means = salient_means(x, salience, target, present, torch.tensor([[1, 2, 4]]))
     torch.testing.assert_close(means[0, 0], (x[0, 0] + x[0, 1]) / 2)
     assert torch.equal(means[0, 1], x[0, 2])
@@ -42,7 +46,7 @@ def test_groups_are_means_by_salience_however_small_plain_ones_without_any_and_l
 
 
 def test_a_patch_points_at_its_most_similar_one_however_small_its_salience():
-    x, present = torch.randn(1, 40, 8), torch.ones(1, 40, dtype=torch.bool)
+    x, present = noise(1, 40, 8), torch.ones(1, 40, dtype=torch.bool)
     _, wanted, _ = pointers(x, torch.ones(1, 40), present)
     _, found, _ = pointers(x, torch.full((1, 40), 1e-45), present)
     assert torch.equal(found[:, :20], wanted[:, :20])
@@ -51,7 +55,7 @@ def test_a_patch_points_at_its_most_similar_one_however_small_its_salience():
 def test_salience_of_cosines_does_not_depend_on_how_long_tokens_are():
     for asked, same in (("cosines", True), ("products", False)):
         made = make_reducer("adamerge", salience=asked)
-        x = torch.randn(2, 20, 6, dtype=torch.float64)
+        x = noise(2, 20, 6).double()
         longer = x * torch.tensor([[1.0], [5.0]] * 10, dtype=torch.float64)
         owners = [made.before_block(Tokens.start(given, 0), Block(), 5).owner for given in (x, longer)]
         assert torch.equal(*owners) == same

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from reports.page.exhibits import read_exhibits
-from reports.pictures.picture_sheet import NAMES, draw_sheet
+from reports.pictures.picture_sheet import NAMES, chosen_ids, draw_sheet
 from suite.api import run
 from suite.attachment.attach import attach
 from suite.backbones.scenes_dit import PATCH, patchify, unpatchify
@@ -229,3 +229,11 @@ def test_a_run_scores_methods_beside_the_unreduced_model_and_writes_a_sheet(tmp_
     assert make_exhibits(tmp_path) == []
     assert set(read_exhibits(tmp_path).maps) == set(found.maps), "kept where nothing has changed"
     assert (tmp_path / "report" / "tokens.png").is_file()
+
+
+def test_the_sheet_shows_every_shape_and_several_colours():
+    ids = sorted((sample.label, sample.id) for sample in ScenesGeneration().samples)
+    shown = [name.partition("/")[0].split("-") for name in chosen_ids([name for _, name in ids])]
+    assert len({shape for _, shape in shown}) == 8
+    assert len({colour for colour, _ in shown}) > 2
+    assert chosen_ids(["a", "b"]) == ["a", "b"]
